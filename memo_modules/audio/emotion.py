@@ -1,0 +1,135 @@
+"""Emotion over time: one label per second of speech, and the label of each clip.
+
+Seconds are classified from the three around them (the first and the last from two), as in the reference
+implementation.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..checkpoints import assign_weights, read_weights
+from ..errors import CheckpointError, InputError
+from ..models.emotion_classifier import EmotionClassifier
+from ..models.layers import Layers
+from ..types import EMOTIONS, Audio, EmotionTrack
+from .emotion2vec import Emotion2Vec
+from .features import SAMPLE_RATE
+from .io import resample, validate
+
+Result = TypeVar("Result")
+
+
+def detect_emotion(
+    encoder: Emotion2Vec,
+    classifier: EmotionClassifier,
+    audio: Audio,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    check_interrupt: Callable[[], None] = lambda: None,
+) -> EmotionTrack:
+    """The emotion of each second of ``audio``, heard in its first channel only, with the classes' probabilities.
+
+    device: where both networks compute. ``progress`` gets segments done and in all. Raises InputError for audio that
+    is empty, not finite or shorter than the 25 ms that one state of the encoder needs.
+    """
+    validate(audio)
+    waveform = resample(Audio(audio.waveform[:1].float(), audio.sample_rate), SAMPLE_RATE).waveform[0]
+    shortest = encoder.config.receptive_field
+    if len(waveform) < shortest:
+        raise InputError(
+            f"audio: {len(waveform) / SAMPLE_RATE:.4f} s are too short to hear an emotion, at least {shortest / SAMPLE_RATE:.4f} s are needed. "
+            "Use longer audio or set the emotion by hand."
+        )
+
+    def probabilities(segment: Tensor) -> tuple[float, ...]:
+        check_interrupt()
+        states = encoder(normalise(segment).to(device))
+        return tuple(classifier.probabilities(states.mean(dim=1))[0].tolist())
+
+    with torch.inference_mode():
+        runs = classify_seconds(waveform, SAMPLE_RATE, probabilities, progress)
+    return EmotionTrack(
+        starts=tuple(start for start, _ in runs),
+        labels=tuple(p.index(max(p)) for _, p in runs),
+        probabilities=tuple(p for _, p in runs),
+        samples=len(waveform),
+        sample_rate=SAMPLE_RATE,
+    )
+
+
+def normalise(segment: Tensor) -> Tensor:
+    """``segment`` (samples) with zero mean and unit variance, as emotion2vec takes it: (1 samples)."""
+    return F.layer_norm(segment, segment.shape)[None]
+
+
+def classify_seconds(
+    waveform: Tensor,
+    rate: int,
+    classify: Callable[[Tensor], Result],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[tuple[int, Result]]:
+    """First sample and result of each second of ``waveform`` (samples): ``classify`` hears it with the seconds
+    before and behind. The last run is the last full second, wherever it starts."""
+    samples = len(waveform)
+    middles = range(rate, samples - rate, rate)
+    segments = [(0, 0, 2 * rate)]
+    segments += [(start, start - rate, start + 2 * rate) for start in middles]
+    # Up to two seconds, the first and the last segment are both the whole: classified once.
+    segments += [(samples - rate, samples - 2 * rate, samples)] if samples > 2 * rate else []
+    runs = []
+    for done, (start, first, stop) in enumerate(segments, 1):
+        runs.append((start, classify(waveform[first:stop])))
+        progress(done, len(segments))
+    return runs
+
+
+def constant_emotion(index: int) -> EmotionTrack:
+    """One emotion, set by hand, for as long as the video lasts. Raises InputError when EMOTIONS has no ``index``."""
+    if not 0 <= index < len(EMOTIONS):
+        raise InputError(f"emotion: expected an index from 0 to {len(EMOTIONS) - 1}, got {index}.")
+    return EmotionTrack(starts=(0,), labels=(index,), probabilities=None, samples=0, sample_rate=SAMPLE_RATE)
+
+
+def frame_labels(track: EmotionTrack, frames: int, fps: Fraction, timing: str) -> list[int]:
+    """One label for each of ``frames`` video frames.
+
+    timing "exact": the label heard when the frame starts, the last one behind the end of the audio. "upstream": the
+    labels stretched over all frames, padding included, as the reference implementation does.
+    """
+    if timing == "upstream" and track.samples:
+        lengths = torch.tensor(track.starts + (track.samples,)).diff()
+        per_sample = torch.tensor(track.labels, dtype=torch.float32).repeat_interleave(lengths)
+        # torch scales the index in float32, which moves some borders by a frame: so it is torch that does it.
+        return F.interpolate(per_sample[None, None], size=frames, mode="nearest")[0, 0].int().tolist()
+    samples = (i * track.sample_rate * fps.denominator // fps.numerator for i in range(frames))
+    return [track.labels[bisect_right(track.starts, sample) - 1] for sample in samples]
+
+
+def clip_label(labels: list[int]) -> int:
+    """The most frequent label; of equally frequent ones the smallest."""
+    return min(set(labels), key=lambda label: (-labels.count(label), label))
+
+
+def load_emotion_classifier(folder: Path, operations: Any = nn) -> EmotionClassifier:
+    """The classifier in ``folder`` (diffusion_pytorch_model.safetensors), in float32; sizes come from its weights.
+
+    Raises CheckpointError when the file is missing, damaged or of another model.
+    """
+    path = folder / "diffusion_pytorch_model.safetensors"
+    weights = read_weights(path)
+    try:
+        sizes = EmotionClassifier.sizes(weights)
+    except KeyError as key:
+        raise CheckpointError(f"{path} is not an emotion classifier: {key} is missing. Put the file of misc/audio_emotion_classifier here.") from None
+    if sizes["classes"] != len(EMOTIONS):
+        raise CheckpointError(f"{path} tells {sizes['classes']} emotions apart, MEMO expects {len(EMOTIONS)}: {', '.join(EMOTIONS)}.")
+    classifier = EmotionClassifier(Layers(operations, device="meta"), **sizes)
+    assign_weights(classifier, weights, path, torch.float32)
+    return classifier

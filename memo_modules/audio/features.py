@@ -1,0 +1,204 @@
+"""wav2vec2 states at video rate: what the lips follow.
+
+The encoder is transformers' Wav2Vec2Model with one change by MEMO (and Hallo before it): the output of the
+convolutions is interpolated from 50 per second to one per video frame before the transformer sees it.
+"""
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..checkpoints import assign_weights, read_config, read_weights
+from ..clips import CLIP_FRAMES, clip_count, frame_count, samples_for_frames
+from ..errors import CheckpointError, InputError, MissingPackageError
+from ..types import Audio, AudioFeatures
+from .io import mono, resample, validate
+
+SAMPLE_RATE = 16000
+
+TIMINGS = ("exact", "upstream")
+
+_CHUNK = 500
+"""Convolution outputs (10 s) made at a time: the first layer alone would take 4 GB for ten minutes."""
+
+
+class AudioEncoder(nn.Module):
+    """wav2vec2 (post-norm, as wav2vec2-base) giving the states of every layer at video rate.
+
+    config: the content of its config.json. Weight norm of the position convolution is folded, so that every weight
+    is a plain parameter of a plain layer; see ``encoder_weights``. Raises CheckpointError for an unsupported option.
+    """
+
+    def __init__(self, config: dict):
+        super().__init__()
+        try:
+            from transformers import Wav2Vec2Config, Wav2Vec2Model
+        except ImportError as error:
+            raise MissingPackageError(f"The audio encoder needs transformers ({error}): pip install transformers") from error
+        config = Wav2Vec2Config.from_dict(config)
+        if config.do_stable_layer_norm:
+            raise CheckpointError("The audio encoder has do_stable_layer_norm (a wav2vec2-large); MEMO takes wav2vec2-base-960h.")
+        model = Wav2Vec2Model._from_config(config, attn_implementation="sdpa")
+        self.feature_extractor = model.feature_extractor
+        self.feature_projection = model.feature_projection
+        self.encoder = model.encoder
+        normed = self.encoder.pos_conv_embed.conv
+        self.encoder.pos_conv_embed.conv = nn.Conv1d(
+            normed.in_channels, normed.out_channels, normed.kernel_size, padding=normed.padding, groups=normed.groups
+        )
+        self.group_norm = config.feat_extract_norm == "group"
+        self.stride = math.prod(config.conv_stride)
+        self.receptive_field = 1
+        for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride)):
+            self.receptive_field = (self.receptive_field - 1) * stride + kernel
+        self.eval()
+
+    def forward(self, waveform: Tensor, frames: int, check_interrupt: Callable[[], None] = lambda: None) -> Tensor:
+        """States (frames layers d) of ``waveform`` (1 samples), 16 kHz, zero mean and unit variance, spread over
+        ``frames`` video frames. ``check_interrupt`` is called between chunks and layers and may raise."""
+        features = self._convolve(waveform, check_interrupt)
+        features = F.interpolate(features, size=frames, mode="linear", align_corners=True).transpose(1, 2)  # 1 f c
+        hidden_states, _ = self.feature_projection(features)
+        hidden_states = hidden_states + self.encoder.pos_conv_embed(hidden_states)
+        hidden_states = self.encoder.layer_norm(hidden_states)
+        states = hidden_states.new_empty(frames, len(self.encoder.layers), hidden_states.shape[-1])
+        # transformers 4 and 5 disagree on how the states of all layers are asked for: so the layers are walked here.
+        for i, layer in enumerate(self.encoder.layers):
+            check_interrupt()
+            out = layer(hidden_states)
+            hidden_states = out[0] if isinstance(out, tuple) else out
+            states[:, i] = hidden_states[0]
+        return states
+
+    def _convolve(self, waveform: Tensor, check_interrupt: Callable[[], None]) -> Tensor:
+        """Output (1 c t) of the convolutions, in chunks: equal to the whole at once but for rounding."""
+        total = (waveform.shape[-1] - self.receptive_field) // self.stride + 1
+        spans = [(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK)]
+        first, *rest = self.feature_extractor.conv_layers
+        if self.group_norm:
+            mean, variance = self._first_layer_statistics(waveform)
+        outputs = []
+        for start, stop in spans:
+            check_interrupt()
+            x = waveform[:, None, start * self.stride : (stop - 1) * self.stride + self.receptive_field]
+            if self.group_norm:
+                norm = first.layer_norm
+                x = F.batch_norm(first.conv(x), mean, variance, norm.weight, norm.bias, eps=norm.eps)
+                x = first.activation(x)
+            else:
+                x = first(x)
+            for layer in rest:
+                x = layer(x)
+            outputs.append(x)
+        return torch.cat(outputs, dim=-1)
+
+    def _first_layer_statistics(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance (c) over all of the first convolution's output, merged chunk by chunk.
+
+        The published encoder normalises each channel of it over the whole wave.
+        """
+        conv = self.feature_extractor.conv_layers[0].conv
+        (kernel,), (stride,) = conv.kernel_size, conv.stride
+        total = (waveform.shape[-1] - kernel) // stride + 1
+        step = _CHUNK * self.stride // stride
+        seen, mean, squares = 0, 0.0, 0.0
+        for start in range(0, total, step):
+            stop = min(start + step, total)
+            chunk = conv(waveform[:, None, start * stride : (stop - 1) * stride + kernel])
+            variance, chunk_mean = torch.var_mean(chunk, dim=(0, 2), correction=0)
+            n, seen, distance = stop - start, seen + stop - start, chunk_mean - mean
+            mean = mean + distance * (n / seen)
+            squares = squares + n * variance + distance**2 * (n * (seen - n) / seen)
+        return mean, squares / total
+
+
+def encoder_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The part of a wav2vec2 checkpoint that AudioEncoder holds, under its names: prefix and heads dropped, weight
+    norm of the position convolution (``weight_g``/``weight_v`` or torch's parametrization) folded into a weight."""
+    weights = {key.removeprefix("wav2vec2."): value for key, value in weights.items()}
+    kept = {key: value for key, value in weights.items() if key.startswith(("feature_extractor.", "feature_projection.", "encoder."))}
+    conv = "encoder.pos_conv_embed.conv"
+    for magnitude, direction in (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1")):
+        if f"{conv}.{magnitude}" in kept and f"{conv}.{direction}" in kept:
+            g, v = kept.pop(f"{conv}.{magnitude}").float(), kept.pop(f"{conv}.{direction}").float()
+            kept[f"{conv}.weight"] = v * (g / torch.linalg.vector_norm(v, dim=(0, 1), keepdim=True))
+    return kept
+
+
+def load_audio_encoder(folder: Path) -> AudioEncoder:
+    """The audio encoder in ``folder``: config.json and model.safetensors or pytorch_model.bin, in float32.
+
+    Raises CheckpointError naming the file that is missing, damaged or of another kind.
+    """
+    config = read_config(folder / "config.json")
+    if config.get("model_type") != "wav2vec2":
+        raise CheckpointError(
+            f"{folder / 'config.json'}: model_type is {config.get('model_type')!r}, expected 'wav2vec2'. MEMO takes wav2vec2-base-960h."
+        )
+    path = folder / "pytorch_model.bin"
+    if not path.exists():
+        path = folder / "model.safetensors"
+    weights = encoder_weights(read_weights(path))
+    with torch.device("meta"):
+        encoder = AudioEncoder(config)
+    assign_weights(encoder, weights, path, torch.float32)
+    return encoder
+
+
+def encode_audio(
+    encoder: AudioEncoder,
+    audio: Audio,
+    fps: Fraction,
+    clip_frames: int = CLIP_FRAMES,
+    timing: str = "exact",
+    device: torch.device | str = "cpu",
+    check_interrupt: Callable[[], None] = lambda: None,
+) -> AudioFeatures:
+    """wav2vec2 states of ``audio`` (any channels and sample rate), one per video frame, on the CPU.
+
+    timing: "exact" follows the audio to the sample; "upstream" pads and stretches as the reference implementation.
+    device: where ``encoder`` computes. Raises InputError for audio that is empty, not finite or shorter than a frame.
+    """
+    waveform, frames = prepare_waveform(audio, fps, clip_frames, timing)
+    with torch.inference_mode():
+        states = encoder(waveform.to(device), frames, check_interrupt).float().cpu()
+    kept = frame_count(audio.waveform.shape[1], audio.sample_rate, fps)
+    return AudioFeatures(states, fps, kept, clip_frames, timing)
+
+
+def prepare_waveform(audio: Audio, fps: Fraction, clip_frames: int, timing: str) -> tuple[Tensor, int]:
+    """What goes into the encoder: the wave (1 samples) at 16 kHz, mono, normalised over its own length and then
+    padded with zeros (its mean), and the number of frames it stands for, whole clips."""
+    validate(audio)
+    if timing not in TIMINGS:
+        raise InputError(f"timing: expected one of {', '.join(TIMINGS)}, got {timing!r}.")
+    samples, rate = audio.waveform.shape[1], audio.sample_rate
+    if samples * fps < rate:
+        raise InputError(
+            f"audio is shorter than one frame: {samples} samples at {rate} Hz last {samples / rate:.4f} s, "
+            f"a frame at {float(fps):g} fps lasts {float(1 / fps):.4f} s. Use longer audio."
+        )
+    waveform = resample(mono(audio), SAMPLE_RATE).waveform
+    if timing == "exact":
+        frames = clip_count(frame_count(samples, rate, fps), clip_frames) * clip_frames
+        length = samples_for_frames(frames, SAMPLE_RATE, fps)
+    else:
+        frames, length = upstream_length(waveform.shape[1], fps, clip_frames)
+    variance, mean = torch.var_mean(waveform, correction=0)
+    return F.pad((waveform - mean) / torch.sqrt(variance + 1e-7), (0, length - waveform.shape[1])), frames
+
+
+def upstream_length(samples: int, fps: Fraction, clip_frames: int) -> tuple[int, int]:
+    """Padded frames and padded samples of 16 kHz audio as the reference implementation counts them.
+
+    In floating point, so that some lengths (4480 samples at 25 fps) gain a frame; and padded by whole numbers of
+    samples per frame, so that the wave ends before the frames do, which then stretch it.
+    """
+    frames = math.ceil(samples / SAMPLE_RATE * float(fps))
+    missing = -frames % clip_frames
+    return frames + missing, samples + missing * int(SAMPLE_RATE // fps)

@@ -1,0 +1,169 @@
+"""The voice out of a mix, with audio-separator's MDX separator on Kim_Vocal_2, driven on arrays."""
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from ..clips import ceil_div
+from ..errors import CheckpointError, MissingPackageError
+from ..types import Audio
+from .io import mono, resample, validate
+
+logger = logging.getLogger(__name__)
+
+SAMPLE_RATE = 44100
+
+_COMPENSATE, _N_FFT, _HOP = 1.009, 7680, 1024
+"""Kim_Vocal_2's own figures; its picture size stands in the file."""
+
+_OVERLAP, _PEAK = 0.25, 0.9
+"""audio-separator's defaults: how far chunks overlap, and the loudest sample the network is given."""
+
+
+class VocalSeparator:
+    """Separates vocals with an MDX network in an ONNX file.
+
+    path: the file. providers: onnxruntime's execution providers in order of preference; None takes CUDA where
+    onnxruntime has it, then the CPU. The session opens at the first use.
+    """
+
+    def __init__(self, path: Path, providers: Sequence[str] | None = None):
+        self.path = path
+        self.providers = providers
+        self._separator = None
+
+    @classmethod
+    def load(cls, path: Path, providers: Sequence[str] | None = None) -> "VocalSeparator":
+        """A separator with its session open. Raises CheckpointError when the file is missing, damaged or no MDX
+        network, MissingPackageError when audio-separator or onnxruntime is not installed."""
+        separator = cls(path, providers)
+        separator._separator = separator._open()
+        return separator
+
+    def release(self) -> None:
+        """Closes the ONNX session and gives its memory back; the next use opens it again."""
+        self._separator = None
+
+    def separate(
+        self,
+        audio: Audio,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        check_interrupt: Callable[[], None] = lambda: None,
+    ) -> Audio:
+        """The vocals in ``audio``, as long, as loud and at the same sample rate: stereo from stereo, else mono.
+
+        ``progress`` gets chunks done and in all. Raises InputError for empty or non-finite audio.
+        """
+        validate(audio)
+        source = audio if audio.waveform.shape[0] == 2 else mono(audio)
+        mix = resample(source, SAMPLE_RATE).waveform.float().expand(2, -1)
+        peak = mix.abs().max().item()
+        gain = _PEAK / peak if peak > _PEAK else 1.0
+        vocals = torch.from_numpy(self._demix((mix * gain).numpy(), progress, check_interrupt)) / gain
+        if source.waveform.shape[0] == 1:
+            vocals = vocals.mean(dim=0, keepdim=True)
+        vocals = resample(Audio(vocals, SAMPLE_RATE), audio.sample_rate).waveform
+        return Audio(vocals[:, : audio.waveform.shape[1]].contiguous(), audio.sample_rate)
+
+    def _demix(self, mix, progress, check_interrupt):
+        """Vocals (2 samples) of ``mix`` (2 samples), numpy float32 at 44.1 kHz."""
+        if self._separator is None:
+            self._separator = self._open()
+        separator = self._separator
+        run, done, total = separator.model_run, 0, _chunks(mix.shape[1], separator.dim_t)
+
+        def run_chunk(spectrum):
+            nonlocal done
+            check_interrupt()
+            vocals = run(spectrum)
+            done += 1
+            progress(done, total)
+            return vocals
+
+        separator.model_run = run_chunk
+        try:
+            with _quiet():
+                return separator.demix(mix)
+        finally:
+            separator.model_run = run
+
+    def _open(self):
+        mdx_separator, onnxruntime = _import_packages()
+        dim_f, dim_t = _picture_size(self.path)
+        providers = self.providers
+        if providers is None:
+            available = onnxruntime.get_available_providers()
+            providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
+        common = {
+            "logger": logger,
+            "log_level": logging.WARNING,
+            "torch_device": torch.device("cpu"),
+            "onnx_execution_provider": list(providers),
+            "model_name": self.path.stem,
+            "model_path": str(self.path),
+            "model_data": {
+                "compensate": _COMPENSATE,
+                "mdx_dim_f_set": dim_f,
+                "mdx_dim_t_set": dim_t.bit_length() - 1,
+                "mdx_n_fft_scale_set": _N_FFT,
+                "primary_stem": "Vocals",
+            },
+            "sample_rate": SAMPLE_RATE,
+        }
+        # With its segments as long as the network's picture it runs on onnxruntime, else on a conversion to torch.
+        architecture = {"segment_size": dim_t, "overlap": _OVERLAP, "batch_size": 1, "hop_length": _HOP, "enable_denoise": False}
+        return mdx_separator.MDXSeparator(common, architecture)
+
+
+def _chunks(samples: int, dim_t: int) -> int:
+    """Chunks in which the package works through ``samples``."""
+    chunk = _HOP * (dim_t - 1)
+    body = chunk - _N_FFT
+    padded = samples + _N_FFT + body - samples % body
+    return ceil_div(padded, int((1 - _OVERLAP) * chunk))
+
+
+def _picture_size(path: Path) -> tuple[int, int]:
+    """Frequencies and time steps of the pictures (batch 4 dim_f dim_t) that the network in ``path`` takes."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing. Put Kim_Vocal_2.onnx there (README, model table).") from None
+    except DecodeError as error:
+        raise CheckpointError(f"{path} cannot be read as ONNX ({error}). Fetch Kim_Vocal_2.onnx again (README, model table).") from error
+    shape = [dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim] if graph.input else []
+    # The package takes the time steps as a power of two, and cuts half a transform off each end of a chunk.
+    fits = len(shape) == 4 and shape[1] == 4 and 0 < shape[2] <= _N_FFT // 2 + 1
+    if not fits or shape[3].bit_count() != 1 or _HOP * (shape[3] - 1) <= _N_FFT:
+        raise CheckpointError(
+            f"{path} is no MDX vocal separator: its input has shape {shape}, expected [batch, 4, frequencies, 2^n]. Use Kim_Vocal_2.onnx."
+        )
+    return shape[2], shape[3]
+
+
+def _import_packages():
+    try:
+        with _quiet():
+            import onnxruntime
+            from audio_separator.separator.architectures import mdx_separator
+    except ImportError as error:
+        raise MissingPackageError(
+            f"Separating vocals needs audio-separator and onnxruntime ({error}): see the README for the command that installs both."
+        ) from error
+    return mdx_separator, onnxruntime
+
+
+@contextmanager
+def _quiet():
+    """Keeps to itself what the package does to warnings: it asks for ffmpeg, which is not used here, adds filters of
+    its own, and divides by zero in samples that it then cuts off."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

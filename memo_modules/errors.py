@@ -1,0 +1,17 @@
+"""The error types of the library: each message says what was expected, what came and what to do."""
+
+
+class MemoError(Exception):
+    """Base of every error the library raises on purpose."""
+
+
+class InputError(MemoError, ValueError):
+    """A value handed in by the user cannot be used; the message names the input."""
+
+
+class CheckpointError(MemoError, ValueError):
+    """A model file is missing, damaged, foreign or asks for an option that does not exist here."""
+
+
+class MissingPackageError(MemoError, ImportError):
+    """An optional package is needed for what was asked; the message says how to install it."""

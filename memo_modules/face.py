@@ -1,0 +1,158 @@
+"""Faces in a picture: detection and embedding with insightface."""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import CheckpointError, InputError, MissingPackageError
+from .types import Face
+
+DETECTOR_FILE = "scrfd_10g_bnkps.onnx"
+RECOGNISER_FILE = "glintr100.onnx"
+"""MEMO was trained on the embeddings of this very recogniser; another one loads and gives faces that mean nothing to it."""
+
+DETECTION_SIZE = (640, 640)
+EMBEDDING_SIZE = 512
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A face found in a picture, in pixels of that picture; parts of it may lie outside.
+
+    box: x1 y1 x2 y2. score: confidence in [0, 1]. landmarks: (5 2), eyes, nose and mouth corners.
+    """
+
+    box: tuple[float, float, float, float]
+    score: float
+    landmarks: np.ndarray
+
+    @property
+    def area(self) -> float:
+        x1, y1, x2, y2 = self.box
+        return (x2 - x1) * (y2 - y1)
+
+
+class FaceAnalyzer:
+    """The detector and the recogniser of a face analysis folder. The sessions can be released and reopen when needed."""
+
+    def __init__(self, folder: Path, providers: Sequence[str] | None = None):
+        """See `load`, which also opens the files."""
+        self._folder = folder
+        self._providers = list(providers or ["CPUExecutionProvider"])
+        self._models: tuple[Any, Any] | None = None
+
+    @classmethod
+    def load(cls, folder: Path, providers: Sequence[str] | None = None) -> "FaceAnalyzer":
+        """Open the two files of ``folder``, `misc/face_analysis/models` of the published checkpoint; others are left alone.
+
+        providers: onnxruntime's execution providers in order of preference, by default the CPU, where a picture takes
+        well under a second. Raises MissingPackageError, and CheckpointError naming the file that is missing, damaged
+        or of another kind.
+        """
+        analyzer = cls(folder, providers)
+        analyzer._open()
+        return analyzer
+
+    def release(self) -> None:
+        """Drop the sessions and their memory."""
+        self._models = None
+
+    def detect(self, image: np.ndarray) -> list[Detection]:
+        """The faces of a picture, uint8 RGB (h w 3) at full resolution, largest first.
+
+        A face that fills the picture escapes the detector, so a picture without a face is searched again with a
+        margin of half its longer side around it.
+        """
+        detector, _ = self._open()
+        bgr = image[..., ::-1]
+        margin = max(bgr.shape[:2]) // 2
+        found = _detect(detector, bgr, 0) or _detect(detector, bgr, margin)
+        return sorted(found, key=lambda face: face.area, reverse=True)
+
+    def embed(self, image: np.ndarray, face: Detection) -> Tensor:
+        """The embedding of a face of that picture: float32 (1 512), not normalised."""
+        _, recogniser = self._open()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # insightface calls what scikit-image deprecates
+            embedding = recogniser.get(np.ascontiguousarray(image[..., ::-1]), SimpleNamespace(kps=face.landmarks))
+        return torch.from_numpy(embedding)[None]
+
+    def _open(self) -> tuple[Any, Any]:
+        if self._models is None:
+            model_zoo = _import_model_zoo()
+            detector = _open_model(model_zoo, self._folder / DETECTOR_FILE, "detection", self._providers)
+            detector.prepare(ctx_id=0, input_size=DETECTION_SIZE)
+            self._models = detector, _open_model(model_zoo, self._folder / RECOGNISER_FILE, "recognition", self._providers)
+        return self._models
+
+
+def embed_face(analyzer: FaceAnalyzer, image: Tensor, index: int = 0, allow_no_face: bool = False) -> Face:
+    """Find a face of a picture and describe it to MEMO.
+
+    image: float (h w 3), RGB in [0, 1], not resized before. index: which face, 0 the largest. allow_no_face: a picture
+    without a face gives a zero embedding, as the reference implementation does. Raises InputError when the picture has
+    no face, no such face, or another shape.
+    """
+    if image.ndim != 3 or image.shape[-1] != 3:
+        raise InputError(f"image: expected one RGB picture (height, width, 3), got {tuple(image.shape)}. Remove the alpha channel, pick one picture.")
+    pixels = (image.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    faces = analyzer.detect(pixels)
+    if not faces:
+        if allow_no_face:
+            return Face(torch.zeros(1, EMBEDDING_SIZE), None, 0.0)
+        raise InputError(
+            f"image: expected a face, found none in {pixels.shape[1]} x {pixels.shape[0]} pixels. "
+            "Use a picture in which the face is upright, well lit and larger, or allow a picture without a face."
+        )
+    if not 0 <= index < len(faces):
+        raise InputError(f"index: expected 0 to {len(faces) - 1}, since the picture has {len(faces)} face(s), got {index}.")
+    face = faces[index]
+    return Face(analyzer.embed(pixels, face), face.box, face.score)
+
+
+def _detect(detector: Any, bgr: np.ndarray, margin: int) -> list[Detection]:
+    canvas = np.pad(bgr, ((margin, margin), (margin, margin), (0, 0)))
+    boxes, landmarks = detector.detect(canvas)
+    return [
+        Detection(tuple((box[:4] - margin).tolist()), float(box[4]), points - margin)
+        for box, points in zip(boxes, landmarks, strict=True)
+    ]
+
+
+def _open_model(model_zoo: ModuleType, path: Path, task: str, providers: list[str]) -> Any:
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing. {_REPAIR}")
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # insightface 1.0 prints the providers
+            # insightface 2 would open a second session for a fixed picture size
+            model = model_zoo.get_model(str(path), providers=providers, static_shape_sessions=False)
+    except Exception as error:  # onnxruntime's errors have no common base
+        reason = str(error).split("\n")[0]
+        raise CheckpointError(f"{path} cannot be opened as an ONNX model ({reason}). {_REPAIR}") from error
+    if model is None or model.taskname != task:
+        kind = "none that insightface knows" if model is None else model.taskname
+        raise CheckpointError(f"{path}: expected a model for face {task}, got {kind}. {_REPAIR}")
+    return model
+
+
+def _import_model_zoo() -> ModuleType:
+    try:
+        from insightface import model_zoo
+    except ImportError as error:
+        raise MissingPackageError(
+            f"Face analysis needs insightface and an ONNX runtime ({error}): run `pip install --no-deps insightface`, "
+            "and `pip install onnxruntime` (onnxruntime-gpu on CUDA) unless one of the two is there."
+        ) from error
+    return model_zoo
+
+
+_REPAIR = "Fetch this file again and put it in its place (README, model table)."

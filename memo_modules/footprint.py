@@ -1,0 +1,38 @@
+"""How much memory a video takes beside the weights, in bytes, so that a host can make room before it starts."""
+
+from .models.config import DiffusionNetConfig
+from .models.unet import down_specs, mid_spec, up_specs
+
+
+def motion_memory_bytes(config: DiffusionNetConfig, latent_size: tuple[int, int], halves: int, itemsize: int) -> int:
+    """Size of a MotionMemory: grows with the picture's area, not with the length of the video."""
+    motion = config.motion_module_kwargs
+    numbers = 0
+    for c, positions in _layers(config, latent_size):
+        head_dim = c // motion.num_attention_heads // motion.temporal_attention_dim_div
+        blocks = motion.num_transformer_block * len(motion.attention_block_types)
+        numbers += positions * blocks * motion.num_attention_heads * head_dim * (head_dim + 1)
+    return numbers * halves * itemsize
+
+
+def reference_bytes(config: DiffusionNetConfig, latent_size: tuple[int, int], pictures: int, itemsize: int) -> int:
+    """Size of the ReferenceFeatures of ``pictures`` pictures."""
+    return sum(c * positions for c, positions in _layers(config, latent_size)) * pictures * itemsize
+
+
+def activation_bytes(config: DiffusionNetConfig, latent_size: tuple[int, int], frames: int, halves: int, itemsize: int) -> int:
+    """Peak of the tensors alive inside one step. It lies in a gated feed-forward at the finest level, whose inner width
+    is 8 times the block's, beside the residual stream, the skips and the tensors of the attention around it: 24 pictures
+    of the finest level's width in all."""
+    h, w = latent_size
+    return 24 * frames * halves * h * w * config.block_out_channels[0] * itemsize
+
+
+def _layers(config: DiffusionNetConfig, latent_size: tuple[int, int]) -> list[tuple[int, int]]:
+    """(channels, picture positions) of every layer in forward order."""
+    sizes = [latent_size]
+    for _ in range(3):
+        h, w = sizes[-1]
+        sizes.append((-(-h // 2), -(-w // 2)))
+    levels = list(zip(down_specs(config), sizes)) + [(mid_spec(config), sizes[3])] + list(zip(up_specs(config), reversed(sizes)))
+    return [(layer.c_out, h * w) for spec, (h, w) in levels for layer in spec.layers]

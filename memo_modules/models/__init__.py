@@ -1,0 +1,1 @@
+"""MEMO's networks. Attribute names are the keys of the published checkpoints."""

@@ -1,0 +1,118 @@
+"""The emotion-aware audio module: picture and audio tokens attend jointly under norms set by the emotion."""
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..types import NO_EMOTION
+from .attention import Attention, FeedForward
+from .layers import Layers
+
+Modulation = tuple[Tensor, Tensor]
+"""Shift and scale, each (b 1 d)."""
+
+
+class LabelEmbedding(nn.Module):
+    def __init__(self, layers: Layers, d: int):
+        super().__init__()
+        self.embedding_table = layers.embedding(NO_EMOTION + 1, d)
+
+
+class EmotionAdaptiveNorm(nn.Module):
+    """LayerNorm whose shift and scale come from the emotion."""
+
+    def __init__(self, layers: Layers, d: int):
+        super().__init__()
+        self.class_embedder = LabelEmbedding(layers, d)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), layers.linear(d, 2 * d))
+
+    def modulation(self, emotion: Tensor, dtype: torch.dtype) -> Modulation:
+        """emotion (b,) integers in 0..9."""
+        embedding = self.class_embedder.embedding_table(emotion).to(dtype)
+        shift, scale = self.adaLN_modulation(embedding)[:, None].chunk(2, dim=-1)
+        return shift, scale
+
+    def forward(self, x: Tensor, modulation: Modulation) -> Tensor:
+        """x ((b f) t d); each of the b emotions covers f consecutive rows."""
+        shift, scale = modulation
+        normed = F.layer_norm(x, x.shape[-1:]).unflatten(0, (shift.shape[0], -1)).flatten(1, 2)  # b (f t) d
+        return (normed * (1 + scale) + shift).reshape(x.shape)
+
+
+class JointAttention(Attention):
+    """One softmax over picture tokens and audio tokens; audio has projections of its own."""
+
+    def __init__(self, layers: Layers, d: int, heads: int, d_audio: int):
+        super().__init__(layers, d, heads)
+        self.add_q_proj = layers.linear(d_audio, d)
+        self.add_k_proj = layers.linear(d_audio, d)
+        self.add_v_proj = layers.linear(d_audio, d)
+        self.to_add_out = layers.linear(d, d_audio)
+
+    def forward(self, x: Tensor, audio: Tensor) -> tuple[Tensor, Tensor | None]:
+        q = torch.cat([self.to_q(x), self.add_q_proj(audio)], dim=1)
+        k = torch.cat([self.to_k(x), self.add_k_proj(audio)], dim=1)
+        v = torch.cat([self.to_v(x), self.add_v_proj(audio)], dim=1)
+        out_x, out_audio = self.attend(q, k, v).split([x.shape[1], audio.shape[1]], dim=1)
+        return self.to_out[0](out_x), None if self.to_add_out is None else self.to_add_out(out_audio)
+
+
+class AudioTransformerBlock(nn.Module):
+    def __init__(self, layers: Layers, d: int, heads: int, d_audio: int):
+        super().__init__()
+        self.norm1 = EmotionAdaptiveNorm(layers, d)
+        self.audio_norm1 = EmotionAdaptiveNorm(layers, d_audio)
+        self.attn1 = Attention(layers, d, heads)
+        self.audio_attn1 = Attention(layers, d_audio, heads, d_inner=d)
+        self.norm2 = EmotionAdaptiveNorm(layers, d)
+        self.audio_norm2 = EmotionAdaptiveNorm(layers, d_audio)
+        self.attn2 = JointAttention(layers, d, heads, d_audio)
+        self.norm3 = layers.layer_norm(d)
+        self.ff = FeedForward(layers, d)
+        self.audio_norm3 = layers.layer_norm(d_audio)
+        self.audio_ff = FeedForward(layers, d_audio)
+
+    def modulations(self, emotion: Tensor, dtype: torch.dtype) -> tuple[Modulation, ...]:
+        norms = (self.norm1, self.audio_norm1, self.norm2, self.audio_norm2)
+        return tuple(norm.modulation(emotion, dtype) for norm in norms)
+
+    def forward(self, x: Tensor, audio: Tensor, modulations: tuple[Modulation, ...]) -> tuple[Tensor, Tensor | None]:
+        first, audio_first, second, audio_second = modulations
+        x = self.attn1(self.norm1(x, first)) + x
+        audio = self.audio_attn1(self.audio_norm1(audio, audio_first)) + audio
+        from_joint, audio_from_joint = self.attn2(self.norm2(x, second), self.audio_norm2(audio, audio_second))
+        x = from_joint + x
+        x = self.ff(self.norm3(x)) + x
+        if audio_from_joint is None:
+            return x, None
+        audio = audio_from_joint + audio
+        return x, self.audio_ff(self.audio_norm3(audio)) + audio
+
+
+class AudioModule(nn.Module):
+    """The block between a norm and two 1×1 convs."""
+
+    def __init__(self, layers: Layers, c: int, d: int, heads: int, d_audio: int, groups: int):
+        super().__init__()
+        self.norm = layers.group_norm(groups, c, eps=1e-6)
+        self.proj_in = layers.conv2d(c, d, 1)
+        self.transformer_blocks = nn.ModuleList([AudioTransformerBlock(layers, d, heads, d_audio)])
+        self.proj_out = layers.conv2d(d, c, 1)
+
+    def end_audio(self) -> None:
+        """Drop what would give the audio on: the last module of the published net does not have it."""
+        block = self.transformer_blocks[0]
+        block.attn2.to_add_out = block.audio_norm3 = block.audio_ff = None
+
+    def modulations(self, emotion: Tensor, dtype: torch.dtype) -> tuple[Modulation, ...]:
+        """Shifts and scales of the four norms for emotion (b,), constant over a clip."""
+        return self.transformer_blocks[0].modulations(emotion, dtype)
+
+    def forward(self, x: Tensor, audio: Tensor, modulations: tuple[Modulation, ...]) -> tuple[Tensor, Tensor | None]:
+        """x ((b f) c h w) and audio ((b f) t d_audio), both returned in their shapes, audio None after the last."""
+        h = rearrange(self.proj_in(self.norm(x)), "r c h w -> r (h w) c")
+        h, audio_out = self.transformer_blocks[0](h, audio, modulations)
+        x = self.proj_out(rearrange(h, "r (h w) c -> r c h w", h=x.shape[2])) + x
+        # the published net adds the incoming audio once more, around the residuals inside the block
+        return x, None if audio_out is None else audio_out + audio

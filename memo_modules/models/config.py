@@ -1,0 +1,149 @@
+"""What a network is built from, read from the checkpoint's config.json.
+
+A key that the file leaves out has the value of the published constructor. An option that the published classes know
+and that is not built here raises and names itself; keys that they do not know mean nothing to them and are ignored.
+"""
+
+from dataclasses import dataclass, fields
+
+from ..errors import CheckpointError
+
+_ONLY = {
+    "act_fn": ("silu",),
+    "addition_embed_type": (None,),
+    "attention_type": ("default",),
+    "center_input_sample": (False,),
+    "class_embed_type": (None,),
+    "class_embeddings_concat": (False,),
+    "conv_in_kernel": (3,),
+    "downsample_padding": (1,),
+    "dropout": (0,),
+    "dual_cross_attention": (False,),
+    "encoder_hid_dim": (None,),
+    "encoder_hid_dim_type": (None,),
+    "flip_sin_to_cos": (True,),
+    "freq_shift": (0,),
+    "mid_block_only_cross_attention": (None, False),
+    "mid_block_scale_factor": (1,),
+    "motion_module_resolutions": ((1, 2, 4, 8),),
+    "num_attention_heads": (None,),
+    "num_class_embeds": (None,),
+    "only_cross_attention": (False, (False,) * 4),
+    "resnet_time_scale_shift": ("default",),
+    "reverse_transformer_layers_per_block": (None,),
+    "time_cond_proj_dim": (None,),
+    "time_embedding_act_fn": (None,),
+    "time_embedding_dim": (None,),
+    "time_embedding_type": ("positional",),
+    "timestep_post_act": (None,),
+    "transformer_layers_per_block": (1, (1,) * 4),
+    "unet_use_cross_frame_attention": (None, False),
+    "unet_use_temporal_attention": (None, False),
+    "upcast_attention": (False,),
+    "use_linear_projection": (False,),
+}
+"""Options of the published constructors with the only values that are built here."""
+
+_BLOCK_TYPES = {
+    "down_block_types": ("CrossAttnDownBlock",) * 3 + ("DownBlock",),
+    "mid_block_type": "UNetMidBlock",
+    "up_block_types": ("UpBlock",) + ("CrossAttnUpBlock",) * 3,
+}
+
+
+@dataclass(frozen=True)
+class MotionConfig:
+    """The memory-guided motion module; names and defaults as in `motion_module_kwargs`."""
+
+    num_attention_heads: int = 8
+    num_transformer_block: int = 2
+    attention_block_types: tuple[str, ...] = ("Temporal_Self", "Temporal_Self")
+    temporal_position_encoding: bool = False
+    temporal_position_encoding_max_len: int = 24
+    temporal_attention_dim_div: int = 1
+
+
+@dataclass(frozen=True)
+class ReferenceNetConfig:
+    """reference_net. attention_head_dim is the number of heads, as in every Stable Diffusion 1 config."""
+
+    in_channels: int = 4
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    layers_per_block: int = 2
+    cross_attention_dim: int = 1280
+    attention_head_dim: int | tuple[int, ...] = 8
+    norm_num_groups: int = 32
+    norm_eps: float = 1e-5
+
+    @classmethod
+    def from_dict(cls, config: dict, source: str):
+        """Read a config.json. Raises CheckpointError naming ``source`` and the option that is not supported."""
+        config = {key: _tuple(value) for key, value in config.items()}
+        _check_options(config, source)
+        known = {field.name: config[field.name] for field in fields(cls) if config.get(field.name) is not None}
+        known.update(cls._nested(config, source))
+        built = cls(**known)
+        heads = built.attention_head_dim
+        if len(built.block_out_channels) != 4 or (isinstance(heads, tuple) and len(heads) != 4):
+            raise CheckpointError(
+                f"{source}: expected four levels, got block_out_channels {built.block_out_channels} and attention_head_dim {heads}."
+            )
+        if not isinstance(built.layers_per_block, int) or not isinstance(built.cross_attention_dim, int):
+            raise CheckpointError(
+                f"{source}: layers_per_block and cross_attention_dim: expected one number for all levels, "
+                f"got {built.layers_per_block} and {built.cross_attention_dim}, which is not supported."
+            )
+        return built
+
+    @classmethod
+    def _nested(cls, config: dict, source: str) -> dict:
+        return {}
+
+    def heads(self, level: int) -> int:
+        """Attention heads of a level, 0 the finest."""
+        return self.attention_head_dim[level] if isinstance(self.attention_head_dim, tuple) else self.attention_head_dim
+
+
+@dataclass(frozen=True)
+class DiffusionNetConfig(ReferenceNetConfig):
+    """diffusion_net. use_inflated_groupnorm: group statistics of each frame, otherwise of the whole clip."""
+
+    out_channels: int = 8
+    audio_attention_dim: int = 768
+    use_inflated_groupnorm: bool = False
+    motion_module_kwargs: MotionConfig = MotionConfig()
+
+    @classmethod
+    def _nested(cls, config: dict, source: str) -> dict:
+        options = {key: _tuple(value) for key, value in (config.get("motion_module_kwargs") or {}).items()}
+        known = {field.name for field in fields(MotionConfig)}
+        foreign = options.keys() - known - {"zero_initialize"}  # only decides how training starts
+        if foreign:
+            raise CheckpointError(f"{source}: motion_module_kwargs has {sorted(foreign)}, which is not supported.")
+        motion = MotionConfig(**{key: value for key, value in options.items() if key in known})
+        if any(kind != "Temporal_Self" for kind in motion.attention_block_types):
+            raise CheckpointError(
+                f"{source}: attention_block_types: expected only 'Temporal_Self', got {motion.attention_block_types}, which is not supported."
+            )
+        return {"motion_module_kwargs": motion}
+
+
+def _check_options(config: dict, source: str) -> None:
+    for option, supported in _ONLY.items():
+        if option in config and config[option] not in supported:
+            raise CheckpointError(f"{source}: {option} = {config[option]!r} is not supported, expected {supported[0]!r}.")
+    for option, expected in _BLOCK_TYPES.items():
+        kinds = config.get(option)
+        if kinds is None:
+            continue
+        # the published files name 2-D and 3-D variants of the same blocks
+        if option == "mid_block_type":
+            fits = str(kinds).startswith(expected)
+        else:
+            fits = len(kinds) == 4 and all(kind in (name + "2D", name + "3D") for kind, name in zip(kinds, expected))
+        if not fits:
+            raise CheckpointError(f"{source}: {option} = {kinds!r} is not supported, expected {expected!r} (2D or 3D).")
+
+
+def _tuple(value):
+    return tuple(_tuple(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,109 @@
+"""The diffusion net: denoises the frames of one clip under portrait, face, audio, emotion and memory."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..types import MotionMemory, ReferenceFeatures
+from .audio_module import AudioModule, Modulation
+from .config import DiffusionNetConfig
+from .layers import Layers
+from .motion import MotionModule
+from .resnet import clip_group_norm
+from .transformer import SpatialContext
+from .unet import BlockSpec, UNet, UNetBlock
+
+SpatialContexts = tuple[SpatialContext | None, ...]
+"""One per layer, None where the layer has no spatial attention. Constant over a video."""
+
+Modulations = tuple[tuple[Modulation, ...] | None, ...]
+"""One per layer, None where the layer has no audio module. Constant over a clip."""
+
+
+class DiffusionBlock(UNetBlock):
+    """A UNet block whose layers continue with an audio module (where they attend) and a motion module."""
+
+    def __init__(self, config: DiffusionNetConfig, layers: Layers, spec: BlockSpec, is_mid: bool = False):
+        super().__init__(config, layers, spec, is_mid)
+        self.audio_modules = None
+        if spec.attends:
+            groups, d_audio = config.norm_num_groups, config.audio_attention_dim
+            self.audio_modules = nn.ModuleList(
+                [AudioModule(layers, s.c_out, s.d_audio, spec.heads, d_audio, groups) for s in spec.layers]
+            )
+        motion = config.motion_module_kwargs
+        self.motion_modules = nn.ModuleList([MotionModule(layers, s.c_out, motion) for s in spec.layers])
+
+
+class DiffusionNet(UNet):
+    """Everything that stays the same over a video or a clip is made by its own method and handed to ``forward``."""
+
+    def __init__(self, config: DiffusionNetConfig, layers: Layers):
+        super().__init__(config, layers, DiffusionBlock)
+        self.up_blocks[-1].audio_modules[-1].end_audio()
+        c = config.block_out_channels[0]
+        self.conv_norm_out = layers.group_norm(config.norm_num_groups, c, config.norm_eps)
+        self.conv_out = layers.conv2d(c, config.out_channels, 3, padding=1)
+
+    def spatial_contexts(self, face_tokens: Tensor, reference: ReferenceFeatures, guided: int = 1) -> SpatialContexts:
+        """Keys and values of the face and of the portrait.
+
+        face_tokens (b t d), one row per guidance half; reference: features of (guided·r) portraits, r rows for each of
+        the last ``guided`` halves, frame j of such a half seeing row j mod r. Halves before those see no portrait.
+        """
+        contexts: list[SpatialContext | None] = []
+        for (block, j), features in zip(self.numbered_layers(), reference.layers, strict=True):
+            if block.attentions is None:
+                contexts.append(None)
+            else:
+                contexts.append(block.attentions[j].context(face_tokens, features.unflatten(0, (guided, -1))))
+        return tuple(contexts)
+
+    def emotion_modulations(self, emotion: Tensor, dtype: torch.dtype) -> Modulations:
+        """Shifts and scales of all emotion-adaptive norms for emotion (b,), one label per guidance half."""
+        return tuple(
+            None if block.audio_modules is None else block.audio_modules[j].modulations(emotion, dtype)
+            for block, j in self.numbered_layers()
+        )
+
+    def update_memory(self, past: ReferenceFeatures, memory: MotionMemory | None, frames: int) -> MotionMemory:
+        """The memory after ``frames`` past frames: features of ((b frames)) pictures, oldest first in each half.
+
+        ``memory`` is what was remembered before, None at the start of a video.
+        """
+        updated = []
+        for number, (block, j) in enumerate(self.numbered_layers()):
+            old = None if memory is None else memory[number]
+            updated.append(block.motion_modules[j].update_memory(past.layers[number], old, frames))
+        return tuple(updated)
+
+    def forward(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        audio_tokens: Tensor,
+        spatial: SpatialContexts,
+        emotion: Modulations,
+        memory: MotionMemory,
+        frames: int,
+    ) -> Tensor:
+        """The velocity of ``latents`` ((b f) c h w) at ``timestep`` (1,) or (b,), in the latents' shape.
+
+        audio_tokens ((b f) t d); frames = f, at most the length of the position tables.
+        """
+        time_embedding = self.time_embedding(timestep, latents.dtype)
+        if time_embedding.shape[0] > 1:
+            time_embedding = time_embedding.repeat_interleave(frames, dim=0)
+        norm_frames = 1 if self.config.use_inflated_groupnorm else frames
+        numbered, audio = self.numbered_layers(), audio_tokens
+
+        def after(number: int, x: Tensor) -> Tensor:
+            nonlocal audio
+            block, j = numbered[number]
+            if block.attentions is not None:
+                x, _ = block.attentions[j](x, spatial[number])
+                x, audio = block.audio_modules[j](x, audio, emotion[number])
+            return block.motion_modules[j](x, memory[number], frames)
+
+        x = self.traverse(self.conv_in(latents), lambda resnet, x: resnet(x, time_embedding, norm_frames), after)
+        return self.conv_out(F.silu(clip_group_norm(self.conv_norm_out, x, norm_frames)))

@@ -1,0 +1,54 @@
+"""How a network gets its weight-holding layers and its attention: handed in, never chosen by the network."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+AttentionFunction = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+"""softmax(q kᵀ / √d) v with q (b t heads·d), k and v (b s heads·d), heads -> (b t heads·d)."""
+
+
+def sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """AttentionFunction on torch's scaled_dot_product_attention."""
+    b, t, _ = q.shape
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # b t (h d) -> b h t d
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, t, -1)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Makes the layers of a network.
+
+    operations: namespace with Linear, Conv1d, Conv2d, GroupNorm, LayerNorm and Embedding; ComfyUI's cast operations
+    let its ModelPatcher offload, stream and cast every weight. attention: see AttentionFunction.
+    """
+
+    operations: Any = nn
+    attention: AttentionFunction = sdpa
+    dtype: torch.dtype | None = None
+    device: torch.device | str | None = None
+
+    def _make(self, kind: str, *args, **kwargs) -> nn.Module:
+        return getattr(self.operations, kind)(*args, **kwargs, dtype=self.dtype, device=self.device)
+
+    def linear(self, d_in: int, d_out: int, bias: bool = True) -> nn.Module:
+        return self._make("Linear", d_in, d_out, bias=bias)
+
+    def conv1d(self, c_in: int, c_out: int, kernel_size: int, **kwargs) -> nn.Module:
+        return self._make("Conv1d", c_in, c_out, kernel_size, **kwargs)
+
+    def conv2d(self, c_in: int, c_out: int, kernel_size: int, **kwargs) -> nn.Module:
+        return self._make("Conv2d", c_in, c_out, kernel_size, **kwargs)
+
+    def group_norm(self, groups: int, channels: int, eps: float) -> nn.Module:
+        return self._make("GroupNorm", groups, channels, eps=eps)
+
+    def layer_norm(self, d: int, eps: float = 1e-5, affine: bool = True) -> nn.Module:
+        return self._make("LayerNorm", d, eps=eps, elementwise_affine=affine)
+
+    def embedding(self, rows: int, d: int) -> nn.Module:
+        return self._make("Embedding", rows, d)

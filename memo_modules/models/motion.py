@@ -1,0 +1,142 @@
+"""The memory-guided motion module: linear attention over time with a decaying memory of all past frames.
+
+The memory depends on nothing but the reference features of the past frames, never on noise or timestep, so it is
+made once per clip and handed in. Paper: MEMO (arXiv 2412.04448), section 3.2.
+"""
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..types import AttentionMemory
+from .attention import FeedForward
+from .config import MotionConfig
+from .layers import Layers
+
+DECAY = 0.9
+_NORM_GROUPS = 32  # whatever norm_num_groups says elsewhere
+
+
+class PositionTable(nn.Module):
+    """Sinusoids (1 max_len d), stored in the checkpoint."""
+
+    def __init__(self, layers: Layers, max_len: int, d: int):
+        super().__init__()
+        self.register_buffer("pe", torch.empty(1, max_len, d, dtype=layers.dtype, device=layers.device))
+
+
+class MemoryLinearAttention(nn.Module):
+    """Linear attention of each picture position over the frames of a clip and the memory of those before it."""
+
+    def __init__(self, layers: Layers, d: int, config: MotionConfig):
+        super().__init__()
+        self.heads = config.num_attention_heads
+        self.to_q = layers.linear(d, d, bias=False)
+        self.to_k = layers.linear(d, d, bias=False)
+        self.to_v = layers.linear(d, d, bias=False)
+        self.to_out = nn.ModuleList([layers.linear(d, d)])
+        has_positions = config.temporal_position_encoding
+        self.pos_encoder = PositionTable(layers, config.temporal_position_encoding_max_len, d) if has_positions else None
+
+    def forward(self, x: Tensor, memory: AttentionMemory) -> Tensor:
+        """x (rows f d), rows = guidance halves times positions -> the same shape."""
+        if self.pos_encoder is not None:
+            x = x + self.pos_encoder.pe[:, : x.shape[1]].to(x)
+        q = self._split_heads(self.to_q(x)).softmax(dim=-1)
+        k = self._split_heads(self.to_k(x)).softmax(dim=-2)
+        v = self._split_heads(self.to_v(x))
+        # (q kᵀ) v instead of q (kᵀ v): with 16 frames and 40 to 160 channels a head, it is the cheaper order.
+        # Each row of q and each column of k sums to one, so the current frames add exactly 1 to the denominator.
+        numerator = (q @ k.transpose(-1, -2)) @ v + DECAY * (q @ memory.kv)
+        denominator = 1 + DECAY * (q @ memory.z[..., None])
+        return self.to_out[0](rearrange(numerator / denominator, "r heads f d -> r f (heads d)"))
+
+    def update_memory(self, past: Tensor, memory: AttentionMemory | None) -> AttentionMemory:
+        """The memory after past frames (rows n d), oldest first; they carry no positions."""
+        n = past.shape[1]
+        age = torch.arange(n - 1, -1, -1, device=past.device)
+        decay = (DECAY**age).to(past.dtype)[:, None]
+        k = self._split_heads(self.to_k(past)).softmax(dim=-2) * decay
+        v = self._split_heads(self.to_v(past)) * decay  # both decay, so kv fades by the square and z does not
+        kv, z = k.transpose(-1, -2) @ v, k.sum(dim=-2)
+        if memory is None:
+            return AttentionMemory(kv, z)
+        return AttentionMemory(memory.kv * DECAY**n + kv, memory.z * DECAY**n + z)
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        return rearrange(x, "r f (heads d) -> r heads f d", heads=self.heads)
+
+
+class TemporalTransformerBlock(nn.Module):
+    def __init__(self, layers: Layers, d: int, config: MotionConfig):
+        super().__init__()
+        count = len(config.attention_block_types)
+        self.attention_blocks = nn.ModuleList([MemoryLinearAttention(layers, d, config) for _ in range(count)])
+        self.norms = nn.ModuleList([layers.layer_norm(d) for _ in range(count)])
+        self.ff = FeedForward(layers, d)
+        self.ff_norm = layers.layer_norm(d)
+
+    def forward(self, x: Tensor, memories: tuple[AttentionMemory, ...]) -> Tensor:
+        for attention, norm, memory in zip(self.attention_blocks, self.norms, memories):
+            x = attention(norm(x), memory) + x
+        return self.ff(self.ff_norm(x)) + x
+
+    def update_memory(self, past: Tensor, memories: list[AttentionMemory | None]) -> list[AttentionMemory]:
+        blocks = zip(self.attention_blocks, self.norms, memories)
+        return [attention.update_memory(norm(past), memory) for attention, norm, memory in blocks]
+
+
+class TemporalTransformer(nn.Module):
+    """Transformer blocks over time. Past frames are projected once and reach every block as they are."""
+
+    def __init__(self, layers: Layers, c: int, config: MotionConfig):
+        super().__init__()
+        head_dim = c // config.num_attention_heads // config.temporal_attention_dim_div
+        d = config.num_attention_heads * head_dim
+        self.norm = layers.group_norm(_NORM_GROUPS, c, eps=1e-6)
+        self.proj_in = layers.linear(c, d)
+        self.transformer_blocks = nn.ModuleList(
+            [TemporalTransformerBlock(layers, d, config) for _ in range(config.num_transformer_block)]
+        )
+        self.proj_out = layers.linear(d, c)
+
+    def forward(self, x: Tensor, memories: tuple[AttentionMemory, ...], frames: int) -> Tensor:
+        """x ((b f) c h w) -> the same shape."""
+        h = self._tokens(x.flatten(2), frames)
+        first = 0
+        for block in self.transformer_blocks:
+            last = first + len(block.attention_blocks)
+            h = block(h, memories[first:last])
+            first = last
+        h = rearrange(self.proj_out(h), "(b t) f c -> (b f) c t", t=x.shape[2] * x.shape[3])
+        return h.reshape(x.shape) + x
+
+    def update_memory(
+        self, past: Tensor, memories: tuple[AttentionMemory, ...] | None, frames: int
+    ) -> tuple[AttentionMemory, ...]:
+        """past: reference features of ((b n)) pictures, tokens (.. t c) or maps (.. c h w); frames = n, oldest first."""
+        past = past.transpose(1, 2) if past.ndim == 3 else past.flatten(2)
+        tokens = self._tokens(past, frames)
+        updated: list[AttentionMemory] = []
+        for block in self.transformer_blocks:
+            count = len(block.attention_blocks)
+            old = [None] * count if memories is None else list(memories[len(updated) : len(updated) + count])
+            updated += block.update_memory(tokens, old)
+        return tuple(updated)
+
+    def _tokens(self, x: Tensor, frames: int) -> Tensor:
+        return self.proj_in(rearrange(self.norm(x), "(b f) c t -> (b t) f c", f=frames))
+
+
+class MotionModule(nn.Module):
+    """One motion module of the diffusion net; the wrapper is part of the published key names."""
+
+    def __init__(self, layers: Layers, c: int, config: MotionConfig):
+        super().__init__()
+        self.temporal_transformer = TemporalTransformer(layers, c, config)
+
+    def forward(self, x: Tensor, memories: tuple[AttentionMemory, ...], frames: int) -> Tensor:
+        return self.temporal_transformer(x, memories, frames)
+
+    def update_memory(self, past: Tensor, memories: tuple[AttentionMemory, ...] | None, frames: int):
+        return self.temporal_transformer.update_memory(past, memories, frames)

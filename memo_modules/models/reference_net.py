@@ -1,0 +1,58 @@
+"""The reference net: a Stable Diffusion 1 UNet whose result is what each of its layers saw in a picture."""
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..types import ReferenceFeatures
+from .config import ReferenceNetConfig
+from .layers import Layers
+from .unet import UNet, UNetBlock
+
+
+class TokenBlock(nn.Module):
+    def __init__(self, layers: Layers, c: int):
+        super().__init__()
+        self.norm1 = layers.layer_norm(c)
+
+
+class TokenTransformer(nn.Module):
+    """The last spatial transformer: nothing follows it, so the published net ends at its first norm."""
+
+    def __init__(self, layers: Layers, c: int, groups: int):
+        super().__init__()
+        self.norm = layers.group_norm(groups, c, eps=1e-6)
+        self.proj_in = layers.conv2d(c, c, 1)
+        self.transformer_blocks = nn.ModuleList([TokenBlock(layers, c)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.transformer_blocks[0].norm1(rearrange(self.proj_in(self.norm(x)), "n c h w -> n (h w) c"))
+
+
+class ReferenceNet(UNet):
+    """Pictures in, one tensor per layer out; see ReferenceFeatures. It has no output convolution."""
+
+    def __init__(self, config: ReferenceNetConfig, layers: Layers):
+        super().__init__(config, layers, UNetBlock)
+        self.up_blocks[-1].attentions[-1] = TokenTransformer(layers, config.block_out_channels[0], config.norm_num_groups)
+
+    def forward(self, latents: Tensor, face_tokens: Tensor) -> ReferenceFeatures:
+        """latents (n c h w), face_tokens (n t d): one face context per picture. The timestep is always 0."""
+        time_embedding = self.time_embedding(torch.zeros(1, device=latents.device), latents.dtype)
+        numbered, features = self.numbered_layers(), []
+
+        def after(number: int, x: Tensor) -> Tensor:
+            block, j = numbered[number]
+            if block.attentions is None:
+                features.append(x)
+                return x
+            attention = block.attentions[j]
+            if isinstance(attention, TokenTransformer):
+                features.append(attention(x))
+                return x
+            x, tokens = attention(x, attention.context(face_tokens))
+            features.append(tokens)
+            return x
+
+        self.traverse(self.conv_in(latents), lambda resnet, x: resnet(x, time_embedding), after)
+        return ReferenceFeatures(tuple(features))

@@ -1,0 +1,144 @@
+"""The skeleton that both UNets share: blocks, layer widths, skips and the time embedding."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .config import ReferenceNetConfig
+from .layers import Layers
+from .resnet import Downsample, ResnetBlock, Upsample
+from .transformer import SpatialTransformer
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One layer: a resnet and what follows it. d_audio is the inner width of its audio module: the published file
+    uses the width on the way in (down blocks) or of the next finer level (up blocks), not the layer's own."""
+
+    c_in: int
+    c_out: int
+    d_audio: int
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """One block: its layers, whether they attend, with how many heads, and which resampler stands behind them."""
+
+    layers: tuple[LayerSpec, ...]
+    attends: bool
+    heads: int
+    resampler: type[Downsample] | type[Upsample] | None
+
+
+def down_specs(config: ReferenceNetConfig) -> list[BlockSpec]:
+    """The four down blocks; each layer's output and each downsampled picture is a skip."""
+    specs, c = [], config.block_out_channels[0]
+    for level, c_out in enumerate(config.block_out_channels):
+        layers = []
+        for _ in range(config.layers_per_block):
+            layers.append(LayerSpec(c, c_out, d_audio=c))
+            c = c_out
+        coarsest = level == 3
+        specs.append(BlockSpec(tuple(layers), not coarsest, config.heads(level), None if coarsest else Downsample))
+    return specs
+
+
+def mid_spec(config: ReferenceNetConfig) -> BlockSpec:
+    c = config.block_out_channels[-1]
+    return BlockSpec((LayerSpec(c, c, d_audio=c),), True, config.heads(3), None)
+
+
+def up_specs(config: ReferenceNetConfig) -> list[BlockSpec]:
+    """The four up blocks; each layer takes the last skip beside what comes from below."""
+    specs, widths, c = [], config.block_out_channels, config.block_out_channels[-1]
+    for level in reversed(range(4)):
+        c_out, c_finer, layers = widths[level], widths[max(level - 1, 0)], []
+        for j in range(config.layers_per_block + 1):
+            c_skip = c_finer if j == config.layers_per_block else c_out
+            layers.append(LayerSpec(c + c_skip, c_out, d_audio=c_finer))
+            c = c_out
+        specs.append(BlockSpec(tuple(layers), level < 3, config.heads(level), Upsample if level > 0 else None))
+    return specs
+
+
+class TimestepEmbedding(nn.Module):
+    """Timesteps (b,) in [0, 1000] to embeddings (b 4·c); the sines in float32, the layers in ``dtype``."""
+
+    def __init__(self, layers: Layers, c: int):
+        super().__init__()
+        self.channels = c
+        self.linear_1 = layers.linear(c, 4 * c)
+        self.linear_2 = layers.linear(4 * c, 4 * c)
+
+    def forward(self, timestep: Tensor, dtype: torch.dtype) -> Tensor:
+        half = self.channels // 2
+        steps = torch.arange(half, device=timestep.device, dtype=torch.float32)
+        angles = timestep.float()[:, None] * torch.exp(-math.log(10000) * steps / half)
+        embedding = torch.cat([angles.cos(), angles.sin()], dim=-1).to(dtype)
+        return self.linear_2(F.silu(self.linear_1(embedding)))
+
+
+class UNetBlock(nn.Module):
+    """The layers of one resolution. The mid block has a second resnet behind its layer."""
+
+    def __init__(self, config: ReferenceNetConfig, layers: Layers, spec: BlockSpec, is_mid: bool = False):
+        super().__init__()
+        d_time, groups = 4 * config.block_out_channels[0], config.norm_num_groups
+        self.resnets = nn.ModuleList(
+            [ResnetBlock(layers, s.c_in, s.c_out, d_time, groups, config.norm_eps) for s in spec.layers * (1 + is_mid)]
+        )
+        self.attentions = None
+        if spec.attends:
+            d_face = config.cross_attention_dim
+            self.attentions = nn.ModuleList(
+                [SpatialTransformer(layers, s.c_out, spec.heads, d_face, groups) for s in spec.layers]
+            )
+        c = spec.layers[-1].c_out
+        self.downsamplers = nn.ModuleList([Downsample(layers, c)]) if spec.resampler is Downsample else None
+        self.upsamplers = nn.ModuleList([Upsample(layers, c)]) if spec.resampler is Upsample else None
+
+
+class UNet(nn.Module):
+    """Down, mid and up blocks with skips. A subclass says what a layer does; layers are numbered in forward order."""
+
+    def __init__(self, config: ReferenceNetConfig, layers: Layers, block: type[UNetBlock]):
+        super().__init__()
+        self.config = config
+        c = config.block_out_channels[0]
+        self.conv_in = layers.conv2d(config.in_channels, c, 3, padding=1)
+        self.time_embedding = TimestepEmbedding(layers, c)
+        self.down_blocks = nn.ModuleList([block(config, layers, spec) for spec in down_specs(config)])
+        self.mid_block = block(config, layers, mid_spec(config), is_mid=True)
+        self.up_blocks = nn.ModuleList([block(config, layers, spec) for spec in up_specs(config)])
+
+    def numbered_layers(self) -> list[tuple[UNetBlock, int]]:
+        """Every layer as (block, index in the block), in forward order."""
+        mid = [(self.mid_block, 0)]
+        down = [(block, j) for block in self.down_blocks for j in range(len(block.resnets))]
+        return down + mid + [(block, j) for block in self.up_blocks for j in range(len(block.resnets))]
+
+    def traverse(self, x: Tensor, resnet: Callable[[ResnetBlock, Tensor], Tensor], after: Callable[[int, Tensor], Tensor]):
+        """x (rows c h w) through all blocks; ``after(number, x)`` is what follows the resnet of that layer."""
+        number, skips = 0, [x]
+        for block in self.down_blocks:
+            for layer in block.resnets:
+                x = after(number, resnet(layer, x))
+                number += 1
+                skips.append(x)
+            if block.downsamplers is not None:
+                x = block.downsamplers[0](x)
+                skips.append(x)
+        first, second = self.mid_block.resnets
+        x = resnet(second, after(number, resnet(first, x)))
+        number += 1
+        for block in self.up_blocks:
+            for layer in block.resnets:
+                x = after(number, resnet(layer, torch.cat([x, skips.pop()], dim=1)))
+                number += 1
+            if block.upsamplers is not None:
+                x = block.upsamplers[0](x, size=skips[-1].shape[2:])
+        return x

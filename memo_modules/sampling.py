@@ -1,0 +1,285 @@
+"""The sampler: clip by clip, the memory of all past frames carried from one to the next.
+
+What is constant over a video or over a clip is computed once, outside the steps. Paper: MEMO (arXiv 2412.04448),
+section 3; the order of operations is that of the published sampler.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from .audio.emotion import clip_label, frame_labels
+from .errors import InputError
+from .models.diffusion_net import DiffusionNet, Modulations, SpatialContexts
+from .models.projections import AudioProjection, ImageProjection
+from .models.reference_net import ReferenceNet
+from .types import (
+    NO_EMOTION,
+    AudioFeatures,
+    EmotionTrack,
+    Face,
+    MotionMemory,
+    ReferenceFeatures,
+    SamplerSettings,
+    VideoState,
+)
+from .vae import VideoVAE
+
+REFERENCE_ORDERS = ("upstream", "aligned")
+
+REPLAYED_CLIPS = 24
+"""Clips that a rebuilt memory replays: 0.9^(16·24) is below half a unit in the last place of float32."""
+
+Progress = Callable[[int, int, Tensor | None], None]
+"""Called after each step with steps done, steps in all, and after the last step of a clip one of its frames
+(3 H W) in [0, 1] as a preview, None otherwise."""
+
+
+@dataclass(frozen=True)
+class MemoNets:
+    """The four nets. The UNets compute in ``dtype`` on ``device``, the projections in float32.
+
+    bring_in: called whenever the nets are about to run after the VAE did, to bring them back to ``device`` where
+    memory is managed from outside.
+    """
+
+    reference_net: ReferenceNet
+    diffusion_net: DiffusionNet
+    image_proj: ImageProjection
+    audio_proj: AudioProjection
+    device: torch.device
+    dtype: torch.dtype
+    bring_in: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True)
+class ClipConditioning:
+    """Everything that steers the steps of one clip. audio_tokens ((b f) t d), unconditional half first."""
+
+    audio_tokens: Tensor
+    spatial: SpatialContexts
+    emotion: Modulations
+    memory: MotionMemory
+
+
+@dataclass(frozen=True)
+class SampledClip:
+    """frames: float32 (f 3 H W) in [0, 1], cut to the length of the audio. state: to go on from here."""
+
+    frames: Tensor
+    state: VideoState
+
+
+def sample_clip(
+    nets: MemoNets,
+    noise: Tensor,
+    conditioning: ClipConditioning,
+    steps: int,
+    guidance_scale: float,
+    after_step: Callable[[int], None] = lambda step: None,
+) -> Tensor:
+    """Denoise ``noise`` (f c h w) float32 in Euler steps of the flow; returns latents (f c h w) float32.
+
+    Guidance is on when the conditioning has two halves. ``after_step`` gets the number of steps done and may raise.
+    """
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(steps, device=nets.device)
+    scheduler.set_begin_index(0)  # or its first step looks the index up on the device
+    frames, latents = noise.shape[0], noise
+    halves = conditioning.audio_tokens.shape[0] // frames
+    for step, timestep in enumerate(scheduler.timesteps, start=1):
+        velocity = nets.diffusion_net(
+            latents.to(nets.dtype).repeat(halves, 1, 1, 1),
+            timestep[None],
+            conditioning.audio_tokens,
+            conditioning.spatial,
+            conditioning.emotion,
+            conditioning.memory,
+            frames,
+        ).float()
+        if halves == 2:
+            unconditional, conditional = velocity.chunk(2)
+            velocity = unconditional + guidance_scale * (conditional - unconditional)
+        latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+        after_step(step)
+    return latents
+
+
+@torch.inference_mode()
+def sample_video(
+    nets: MemoNets,
+    vae: VideoVAE,
+    portrait: Tensor,
+    face: Face,
+    audio: AudioFeatures,
+    emotion: EmotionTrack,
+    settings: SamplerSettings = SamplerSettings(),
+    *,
+    progress: Progress = lambda done, total, preview: None,
+    check_interrupt: Callable[[], None] = lambda: None,
+    state: VideoState | None = None,
+    noise: Callable[[int], Tensor] | None = None,
+) -> Iterator[SampledClip]:
+    """Sample the video of a voice, one clip after the other.
+
+    portrait: (1 3 H W) in [-1, 1]. ``check_interrupt`` is called before each step and may raise. ``state``: go on
+    behind the clips that it holds, with the same inputs. ``noise``: clip number to noise (f c h w), instead of the
+    seeded generator. Raises InputError for settings out of range.
+    """
+    check_settings(settings, nets, audio)
+    yield from _Video(nets, vae, portrait, face, audio, emotion, settings, noise).sample(state, progress, check_interrupt)
+
+
+def check_settings(settings: SamplerSettings, nets: MemoNets, audio: AudioFeatures) -> None:
+    """Raises InputError naming the setting that cannot be used with these nets and this audio."""
+    if settings.steps < 1:
+        raise InputError(f"steps: expected at least 1, got {settings.steps}.")
+    for name in ("num_init_past_frames", "num_past_frames"):
+        if getattr(settings, name) < 1:
+            raise InputError(f"{name}: expected at least 1, got {getattr(settings, name)}.")
+    if settings.reference_order not in REFERENCE_ORDERS:
+        raise InputError(f"reference_order: expected one of {REFERENCE_ORDERS}, got {settings.reference_order!r}.")
+    motion = nets.diffusion_net.config.motion_module_kwargs
+    longest = motion.temporal_position_encoding_max_len
+    if motion.temporal_position_encoding and audio.clip_frames > longest:
+        raise InputError(f"audio: clips of {audio.clip_frames} frames, this model makes at most {longest} at a time.")
+    values = audio.windows(0, 1).numel()
+    if values != nets.audio_proj.d_in:
+        raise InputError(
+            f"audio: the audio encoder gives {values} numbers per five-frame window, this model takes {nets.audio_proj.d_in}. "
+            "Load the audio encoder that belongs to the model (wav2vec2-base-960h for the published one)."
+        )
+
+
+def portrait_halves(halves: int, guided: int, frames: int, order: str) -> list[int]:
+    """Which half's picture of the portrait the guided frames look at, r = len / guided entries for each guided half.
+
+    The published sampler lays the halves like tiles over all frames of all halves, so that frames alternate
+    between them; aligned, each half sees its own.
+    """
+    if order == "aligned":
+        return list(range(halves - guided, halves))
+    rows = [[(half * frames + j) % halves for j in range(halves)] for half in range(halves - guided, halves)]
+    return [index for row in rows for index in row]
+
+
+def face_context(halves: int, half: int, picture: int, pictures: int, order: str) -> int:
+    """Which face context the reference net gives to a picture of a half: 0 no face (with guidance), last the face.
+
+    The published sampler tiles the contexts over [all pictures of half 0, all pictures of half 1].
+    """
+    return half if order == "aligned" else (half * pictures + picture) % halves
+
+
+class _Video:
+    """What is constant over one video, and its clips."""
+
+    def __init__(self, nets, vae, portrait, face, audio, emotion, settings, noise):
+        self.nets, self.vae, self.audio, self.settings = nets, vae, audio, settings
+        self.halves = settings.halves
+        self.labels = frame_labels(emotion, len(audio.hidden_states), audio.fps, audio.timing)
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.noise = noise or self._draw_noise
+        self.portrait_latents = self._encode(portrait)
+        nets.bring_in()
+        embedding = face.embedding.to(nets.device, torch.float32)
+        self.face_tokens = nets.image_proj(
+            torch.cat([torch.zeros_like(embedding), embedding]) if self.halves == 2 else embedding
+        ).to(nets.dtype)
+        # one encoding per face context; every clip looks some of them up
+        self.portrait_features = nets.reference_net(
+            self.portrait_latents.to(nets.dtype).expand(self.halves, -1, -1, -1), self.face_tokens
+        )
+        self.spatial: dict[tuple[int, ...], SpatialContexts] = {}
+        self.memory: MotionMemory | None = None
+
+    def sample(self, state: VideoState | None, progress: Progress, check_interrupt) -> Iterator[SampledClip]:
+        audio, steps = self.audio, self.settings.steps
+        clips = len(audio.hidden_states) // audio.clip_frames
+        frames = None
+        if state is not None:
+            self.generator.set_state(state.generator)
+            frames = self._decode(state.latents.to(self.nets.device))
+            self.nets.bring_in()
+            first = state.clips - len(state.past_latents)
+            for clip, past_latents in enumerate(state.past_latents, start=first):
+                check_interrupt()
+                self._remember(clip, past_latents)
+        for clip in range(state.clips if state else 0, clips):
+            check_interrupt()
+            past_latents = self._past_latents(frames)
+            self.nets.bring_in()
+            self._remember(clip, past_latents)
+            conditioning = self._conditioning(clip, len(past_latents))
+
+            def after_step(step: int, done: int = clip * steps) -> None:
+                if step < steps:
+                    progress(done + step, clips * steps, None)
+                    check_interrupt()
+
+            noise = self.noise(clip).to(self.nets.device, torch.float32)
+            latents = sample_clip(self.nets, noise, conditioning, steps, self.settings.guidance_scale, after_step)
+            frames = self._decode(latents)
+            progress((clip + 1) * steps, clips * steps, frames[0])
+            state = self._next_state(state, past_latents, latents, clip + 1)
+            yield SampledClip(frames[: audio.frame_count - clip * audio.clip_frames], state)
+
+    def _draw_noise(self, clip: int) -> Tensor:
+        # float32 on the CPU, channels before frames: a seed means the same on every device and in the reference
+        c, h, w = self.portrait_latents.shape[1:]
+        noise = torch.randn((c, self.audio.clip_frames, h, w), generator=self.generator)
+        return rearrange(noise, "c f h w -> f c h w")
+
+    def _past_latents(self, frames: Tensor | None) -> Tensor:
+        if frames is None:
+            return self.portrait_latents.expand(self.settings.num_init_past_frames, -1, -1, -1)
+        return self._encode(frames[-self.settings.num_past_frames :] * 2 - 1)
+
+    def _remember(self, clip: int, past_latents: Tensor) -> None:
+        features = self._past_features(clip, past_latents)
+        self.memory = self.nets.diffusion_net.update_memory(features, self.memory, len(past_latents))
+
+    def _past_features(self, clip: int, past_latents: Tensor) -> ReferenceFeatures:
+        """Features of the past frames of every half, each distinct (picture, face context) encoded once."""
+        n, order = len(past_latents), self.settings.reference_order
+        wanted = [(k, face_context(self.halves, half, k + 1, n + 1, order)) for half in range(self.halves) for k in range(n)]
+        if clip == 0:  # n times the portrait, which is encoded already
+            return self.portrait_features.select([context for _, context in wanted])
+        distinct = sorted(set(wanted))
+        pictures = torch.stack([past_latents[k] for k, _ in distinct]).to(self.nets.device, self.nets.dtype)
+        contexts = torch.stack([self.face_tokens[context] for _, context in distinct])
+        features = self.nets.reference_net(pictures, contexts)
+        return features.select([distinct.index(pair) for pair in wanted])
+
+    def _conditioning(self, clip: int, past_frames: int) -> ClipConditioning:
+        nets, audio, order = self.nets, self.audio, self.settings.reference_order
+        start, stop = clip * audio.clip_frames, (clip + 1) * audio.clip_frames
+        tokens = nets.audio_proj(audio.windows(start, stop).to(nets.device, torch.float32)).to(nets.dtype)
+        label = clip_label(self.labels[start:stop])
+        if self.halves == 2:
+            tokens = torch.cat([torch.zeros_like(tokens), tokens])
+        emotion = torch.tensor([NO_EMOTION, label][-self.halves :], device=nets.device)
+        contexts = tuple(
+            face_context(self.halves, half, 0, past_frames + 1, order)
+            for half in portrait_halves(self.halves, 1, audio.clip_frames, order)
+        )
+        if contexts not in self.spatial:
+            reference = self.portrait_features.select(list(contexts))
+            self.spatial[contexts] = nets.diffusion_net.spatial_contexts(self.face_tokens, reference)
+        modulations = nets.diffusion_net.emotion_modulations(emotion, nets.dtype)
+        return ClipConditioning(tokens, self.spatial[contexts], modulations, self.memory)
+
+    def _next_state(self, state: VideoState | None, past_latents: Tensor, latents: Tensor, clips: int) -> VideoState:
+        past = (state.past_latents if state else ()) + (past_latents.cpu(),)
+        return VideoState(past[-REPLAYED_CLIPS:], latents.cpu(), clips, self.generator.get_state(), self.settings)
+
+    def _encode(self, images: Tensor) -> Tensor:
+        return torch.cat([self.vae.encode(image).to(self.nets.device) for image in images.split(1)])
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        return torch.cat([self.vae.decode(latent).cpu() for latent in latents.split(1)])

@@ -1,0 +1,139 @@
+"""The values that travel between the steps of MEMO. All are immutable."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+EMOTIONS = ("angry", "disgusted", "fearful", "happy", "neutral", "other", "sad", "surprised", "unknown")
+"""Emotion classes in the order of MEMO's classifier; index 9, one past the last, is "no emotion" (guidance)."""
+
+NO_EMOTION = len(EMOTIONS)
+
+
+@dataclass(frozen=True)
+class Audio:
+    """A waveform: float32 (channels samples) in [-1, 1], on the CPU."""
+
+    waveform: Tensor
+    sample_rate: int
+
+
+@dataclass(frozen=True)
+class AudioFeatures:
+    """wav2vec2 states at video rate.
+
+    hidden_states: float32 (frames layers d), frames a multiple of ``clip_frames``.
+    frame_count: frames to keep, ⌈samples · fps / sample_rate⌉ of the audio as it came in.
+    timing: "exact" (no stretch) or "upstream" (the reference implementation's padding and stretch).
+    """
+
+    hidden_states: Tensor
+    fps: Fraction
+    frame_count: int
+    clip_frames: int
+    timing: str = "exact"
+
+    def windows(self, start: int, stop: int) -> Tensor:
+        """Five-frame windows (stop-start 5 layers d) around frames start..stop-1. They reach over the borders of clips,
+        and at the ends of the audio the outermost frame stands in. Cut when used: whole, ten minutes take 4 GB."""
+        frames = torch.arange(start, stop)[:, None] + torch.arange(-2, 3)
+        return self.hidden_states[frames.clamp(0, len(self.hidden_states) - 1)]
+
+
+@dataclass(frozen=True)
+class EmotionTrack:
+    """Emotion over time, as runs of equal label.
+
+    starts: first sample of each run, ascending, starts[0] == 0. labels: one index into EMOTIONS per run.
+    probabilities: one tuple of len(EMOTIONS) per run, or None where the emotion was set by hand.
+    samples: length of the audio, 0 for a track without end (one emotion set by hand).
+    """
+
+    starts: tuple[int, ...]
+    labels: tuple[int, ...]
+    probabilities: tuple[tuple[float, ...], ...] | None
+    samples: int
+    sample_rate: int
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face in a picture.
+
+    embedding: float32 (1 512), as the recogniser gives it, not normalised; zeros stand for "no face".
+    box: x1 y1 x2 y2 in pixels of the picture, None for a zero embedding. score: detection confidence in [0, 1].
+    """
+
+    embedding: Tensor
+    box: tuple[float, float, float, float] | None
+    score: float
+
+
+@dataclass(frozen=True)
+class AttentionMemory:
+    """What one linear-attention block remembers of all past frames.
+
+    kv: (rows heads d d), z: (rows heads d), rows = guidance halves times picture positions.
+    """
+
+    kv: Tensor
+    z: Tensor
+
+
+MotionMemory = tuple[tuple[AttentionMemory, ...], ...]
+"""One tuple per motion module in forward order, holding one memory per attention block."""
+
+
+@dataclass(frozen=True)
+class ReferenceFeatures:
+    """What the reference net sees in pictures, one tensor per layer of the diffusion net in forward order.
+
+    A layer with spatial attention has tokens (images t d), one without has a feature map (images c h w).
+    """
+
+    layers: tuple[Tensor, ...]
+
+    def select(self, images: list[int]) -> "ReferenceFeatures":
+        """The features of some images, in the order given; an image may be named more than once."""
+        return ReferenceFeatures(tuple(torch.stack([layer[i] for i in images]) for layer in self.layers))
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """steps: Euler steps per clip, at least 1. guidance_scale: 1 or less runs without the unconditional half.
+    seed: of the noise. num_init_past_frames: copies of the portrait that stand in for the past at the start.
+    num_past_frames: frames of the previous clip that the next one remembers, at most a clip.
+    reference_order: "upstream" pairs face contexts and pictures as every published sample was made,
+    "aligned" as in training.
+    """
+
+    steps: int = 20
+    guidance_scale: float = 3.5
+    seed: int = 42
+    num_init_past_frames: int = 16
+    num_past_frames: int = 16
+    reference_order: str = "upstream"
+
+    @property
+    def halves(self) -> int:
+        """Guidance halves that run side by side: unconditional and conditional, or the conditional alone."""
+        return 2 if self.guidance_scale > 1 else 1
+
+
+@dataclass(frozen=True)
+class VideoState:
+    """What it takes to go on with a video where it ended. The motion memory is not in it: 6.5 GiB at 512×512, it is
+    rebuilt from ``past_latents``.
+
+    past_latents: encoded past frames (n c h w) of the last clips exactly as they were used, oldest first; 24 clips at
+    most, since the decay takes everything before below the resolution of float32. latents: what was sampled for the
+    last clip (f c h w). clips: clips made so far. generator: state of the noise generator behind the last clip.
+    """
+
+    past_latents: tuple[Tensor, ...]
+    latents: Tensor
+    clips: int
+    generator: Tensor
+    settings: SamplerSettings

@@ -1,0 +1,204 @@
+"""The only module that knows ComfyUI: model folders, ModelPatcher, memory, progress, interrupt, core sockets."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import comfy.utils
+import folder_paths
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from PIL import Image
+from torch import Tensor, nn
+
+from ..memo_modules import footprint
+from ..memo_modules.errors import CheckpointError, InputError
+from ..memo_modules.models.layers import Layers
+from ..memo_modules.sampling import MemoNets
+from ..memo_modules.types import Audio, SamplerSettings
+from .types import MemoModel
+
+MODEL_FOLDER = "memo"
+"""The kind under which folder_paths knows our models; extra_model_paths.yaml may add folders to it."""
+
+LATENT_FACTOR = 0.18215
+"""Scale of Stable Diffusion 1 latents, which ComfyUI's VAE leaves to the model."""
+
+_PREVIEW_SIZE = 512
+
+
+# Model folders
+
+
+def register_model_folder() -> None:
+    """Make models/memo known to ComfyUI. Nothing is created on disk."""
+    folder_paths.add_model_folder_path(MODEL_FOLDER, os.path.join(folder_paths.models_dir, MODEL_FOLDER))
+    # ComfyUI lists every file of a kind without extensions
+    folder_paths.folder_names_and_paths[MODEL_FOLDER][1].update({".safetensors", ".pt", ".bin", ".onnx"})
+
+
+def find_folders(kind: str, *markers: str) -> dict[str, Path]:
+    """Model folders of a kind by name: those directly below its roots that hold one of ``markers``, the first root wins."""
+    found: dict[str, Path] = {}
+    for root in map(Path, folder_paths.get_folder_paths(kind)):
+        for folder in sorted(root.iterdir()) if root.is_dir() else []:
+            if any((folder / marker).exists() for marker in markers):
+                found.setdefault(folder.name, folder)
+    return found
+
+
+def pick_folder(folders: dict[str, Path], name: str, what: str) -> Path:
+    """The folder of that name. Raises CheckpointError that lists those there are."""
+    if name not in folders:
+        known = ", ".join(folders) or "none"
+        raise CheckpointError(f"{what} {name!r} is not among the model folders ({known}). See the README for where it belongs.")
+    return folders[name]
+
+
+def fingerprint(*paths: Path) -> str:
+    """Names, sizes and times of the files at and below ``paths``, so that a replaced file is noticed."""
+    files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*"))) if file.is_file()]
+    return "\n".join(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
+
+
+# Weights and memory
+
+
+def compute_dtype() -> torch.dtype:
+    """What the UNets compute in: bfloat16, else float16, on cards that have it; float32 on the CPU and on MPS."""
+    device = comfy.model_management.get_torch_device()
+    if comfy.model_management.is_device_cpu(device) or comfy.model_management.is_device_mps(device):
+        return torch.float32
+    if comfy.model_management.should_use_bf16(device):
+        return torch.bfloat16
+    if comfy.model_management.should_use_fp16(device):
+        return torch.float16
+    return torch.float32
+
+
+def layers(dtype: torch.dtype) -> Layers:
+    """ComfyUI's cast operations and attention, for weights and arithmetic in ``dtype``."""
+    device = comfy.model_management.get_torch_device()
+    operations = comfy.ops.pick_operations(dtype, dtype, load_device=device)
+    return Layers(operations, lambda q, k, v, heads: optimized_attention(q, k, v, heads=heads), dtype)
+
+
+def manage(module: nn.Module):
+    """Put a module with weights on the CPU under ComfyUI's memory management."""
+    # 0.33 replaces CoreModelPatcher when it streams weights by itself; 0.8 has only the plain one
+    patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    if hasattr(comfy.model_management, "archive_model_dtypes"):
+        comfy.model_management.archive_model_dtypes(module)
+    device, offload_device = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
+    return patcher(module, load_device=device, offload_device=offload_device)
+
+
+def bring_in(*patchers, memory_required: int = 0) -> torch.device:
+    """Load managed modules, with room for ``memory_required`` bytes beside their weights; returns their device."""
+    comfy.model_management.load_models_gpu(list(patchers), memory_required=memory_required)
+    return patchers[0].load_device
+
+
+def memo_nets(model: MemoModel, latent_size: tuple[int, int], settings: SamplerSettings, clip_frames: int) -> MemoNets:
+    """The nets of ``model`` for the sampler, which brings them in with room for the motion memory and the activations."""
+    net, halves = model.diffusion_net.model, settings.halves
+    dtype = net.conv_in.weight.dtype
+    pictures = halves * (1 + max(settings.num_init_past_frames, settings.num_past_frames))
+    # the memory is there twice while it is updated, and the reference features of the past frames are there with it
+    required = (
+        2 * footprint.motion_memory_bytes(net.config, latent_size, halves, dtype.itemsize)
+        + footprint.reference_bytes(net.config, latent_size, pictures, dtype.itemsize)
+        + footprint.activation_bytes(net.config, latent_size, clip_frames, halves, dtype.itemsize)
+    )
+
+    return MemoNets(
+        model.reference_net.model,
+        net,
+        model.image_proj.model,
+        model.audio_proj.model,
+        model.diffusion_net.load_device,
+        dtype,
+        lambda: bring_in(*model.patchers, memory_required=required),
+    )
+
+
+def onnx_providers() -> list[str]:
+    """onnxruntime's providers for ComfyUI's device: CUDA where both have it, then the CPU."""
+    import onnxruntime
+
+    wanted = ["CPUExecutionProvider"]
+    if comfy.model_management.get_torch_device().type == "cuda":
+        wanted.insert(0, "CUDAExecutionProvider")
+    available = onnxruntime.get_available_providers()
+    return [provider for provider in wanted if provider in available]
+
+
+# Core sockets
+
+
+def to_audio(audio: dict, name: str = "audio") -> Audio:
+    """ComfyUI's AUDIO as the library's. Raises InputError naming the input when it is a batch or nothing."""
+    waveform = audio["waveform"]
+    if waveform.ndim != 3 or waveform.shape[0] != 1:
+        raise InputError(f"{name}: expected one waveform (1, channels, samples), got shape {list(waveform.shape)}. Split the batch.")
+    return Audio(waveform[0].cpu(), int(audio["sample_rate"]))
+
+
+def from_audio(audio: Audio) -> dict:
+    return {"waveform": audio.waveform[None], "sample_rate": audio.sample_rate}
+
+
+class CoreVAE:
+    """VideoVAE on ComfyUI's VAE. Raises InputError when it is not a Stable Diffusion 1 VAE."""
+
+    def __init__(self, vae):
+        if getattr(vae, "latent_channels", 4) != 4 or getattr(vae, "latent_dim", 2) != 2:
+            raise InputError(
+                f"vae: expected a Stable Diffusion 1 VAE (4 latent channels, pictures), got one with {vae.latent_channels} channels "
+                f"in {vae.latent_dim} dimensions. Load sd-vae-ft-mse."
+            )
+        self.vae = vae
+
+    def latent_size(self, portrait: Tensor) -> tuple[int, int]:
+        """(h, w) of the latents of a portrait (1 3 H W)."""
+        factor = self.vae.spacial_compression_encode()
+        return portrait.shape[2] // factor, portrait.shape[3] // factor
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self.vae.encode(images.movedim(1, -1) / 2 + 0.5).float() * LATENT_FACTOR
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.vae.decode(latents / LATENT_FACTOR).movedim(-1, 1).float()
+
+
+# Progress and interrupt
+
+
+check_interrupt = comfy.model_management.throw_exception_if_processing_interrupted
+
+
+class Progress:
+    """The node's progress bar; a picture (3 h w) in [0, 1] becomes its preview."""
+
+    def __init__(self):
+        self.bar = comfy.utils.ProgressBar(1)
+
+    def __call__(self, done: int, total: int, preview: Tensor | None = None) -> None:
+        picture = None
+        if preview is not None:
+            pixels = (preview.movedim(0, -1) * 255).round().to(torch.uint8).cpu().numpy()
+            picture = ("JPEG", Image.fromarray(pixels), _PREVIEW_SIZE)
+        self.bar.update_absolute(done, total, picture)
+
+
+@contextmanager
+def released(session) -> Iterator:
+    """Use something that holds ONNX sessions, and give their memory back behind it: ComfyUI cannot take it itself."""
+    try:
+        yield session
+    finally:
+        session.release()

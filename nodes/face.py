@@ -1,0 +1,39 @@
+"""The node that describes whose face it is."""
+
+from comfy_api.latest import io
+
+from ..memo_modules.face import embed_face
+from ..memo_modules.portrait import check_picture
+from . import comfy_adapter as adapter
+from .types import FaceAnalysisSocket, FaceSocket
+
+
+class MemoEmbedFace(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MemoEmbedFace",
+            display_name="MEMO Embed Face",
+            category="MEMO/conditioning",
+            description="Finds the face in the portrait and describes who it is. Give it the picture as loaded, before any resize.",
+            inputs=[
+                FaceAnalysisSocket.Input("face_analysis", tooltip="From Load MEMO Face Analysis."),
+                io.Image.Input("image", tooltip="The portrait at full resolution, one RGB picture."),
+                io.Int.Input("index", default=0, min=0, max=99, tooltip="Which face, by size: 0 is the largest."),
+                io.Boolean.Input(
+                    "allow_no_face",
+                    default=False,
+                    tooltip="Go on without a face (paintings, animals): the identity then rests on the picture alone. Off: an error says so.",
+                ),
+            ],
+            outputs=[FaceSocket.Output(display_name="face", tooltip="For the MEMO Sampler.")],
+        )
+
+    @classmethod
+    def execute(cls, face_analysis, image, index, allow_no_face) -> io.NodeOutput:
+        check_picture(image)
+        with adapter.released(face_analysis):
+            return io.NodeOutput(embed_face(face_analysis, image[0], index, allow_no_face))
+
+
+NODES = [MemoEmbedFace]

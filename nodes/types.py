@@ -1,0 +1,59 @@
+"""The MEMO_* sockets, each beside the value that it carries."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..memo_modules.audio.vocals import VocalSeparator
+from ..memo_modules.face import FaceAnalyzer
+
+
+@dataclass(frozen=True)
+class MemoModel:
+    """The four nets of a checkpoint, each in a ModelPatcher of ComfyUI. ``name``: the checkpoint's folder."""
+
+    name: str
+    reference_net: Any
+    diffusion_net: Any
+    image_proj: Any
+    audio_proj: Any
+
+    @property
+    def patchers(self) -> list:
+        return [self.reference_net, self.diffusion_net, self.image_proj, self.audio_proj]
+
+
+@dataclass(frozen=True)
+class EmotionModel:
+    """emotion2vec and MEMO's classifier, each in a ModelPatcher."""
+
+    encoder: Any
+    classifier: Any
+
+
+@dataclass(frozen=True)
+class AudioEncoderModel:
+    """wav2vec2 in a ModelPatcher."""
+
+    encoder: Any
+
+
+MemoModelSocket = io.Custom("MEMO_MODEL")
+"""MemoModel"""
+AudioEncoderSocket = io.Custom("MEMO_AUDIO_ENCODER")
+"""AudioEncoderModel"""
+EmotionModelSocket = io.Custom("MEMO_EMOTION_MODEL")
+"""EmotionModel"""
+VocalSeparatorSocket = io.Custom("MEMO_VOCAL_SEPARATOR")
+"""VocalSeparator"""
+FaceAnalysisSocket = io.Custom("MEMO_FACE_ANALYSIS")
+"""FaceAnalyzer"""
+AudioFeaturesSocket = io.Custom("MEMO_AUDIO")
+"""memo_modules.types.AudioFeatures"""
+EmotionSocket = io.Custom("MEMO_EMOTION")
+"""memo_modules.types.EmotionTrack"""
+FaceSocket = io.Custom("MEMO_FACE")
+"""memo_modules.types.Face"""
+VideoStateSocket = io.Custom("MEMO_STATE")
+"""memo_modules.types.VideoState"""

@@ -1,0 +1,113 @@
+"""Shows what the documented install commands change in a ComfyUI environment; nothing that was there before may change.
+
+    python3 scripts/check_requirements.py [--environment DIR] [--before PACKAGE ...]
+
+It works on a copy of DIR (a virtual environment), or on a new environment with ComfyUI's requirements. Compared are the
+versions of all packages and the contents of all files that belong to one, as their RECORD files list them, before and
+after `pip install -r requirements.txt` and after `scripts/install_extras.py`. The exit status is 1 on any change.
+"""
+
+import argparse
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import environment
+
+PIP_INSTALL = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+RUNTIME_PROVIDERS = "import onnxruntime; print(onnxruntime.get_available_providers())"
+
+
+class Snapshot(NamedTuple):
+    """versions: package to version. files: file of a package to the SHA-256 of its content."""
+
+    versions: dict[str, str]
+    files: dict[str, str]
+
+
+def snapshot(packages: Path) -> Snapshot:
+    """What is installed in a site-packages folder. Compiled files are left out: Python writes them anew at will."""
+    versions, files = {}, {}
+    for package in metadata.distributions(path=[str(packages)]):
+        versions[package.name.lower()] = package.version
+        for file in package.files or []:
+            if file.hash and file.suffix != ".pyc" and Path(file.locate()).is_file():
+                files[str(file)] = hashlib.sha256(Path(file.locate()).read_bytes()).hexdigest()
+    return Snapshot(versions, files)
+
+
+def changes(before: Snapshot, after: Snapshot) -> list[str]:
+    """What became of packages and files that were there before; packages and files that were added are no change."""
+    found = [
+        f"{name} {version} -> {after.versions.get(name, 'removed')}"
+        for name, version in before.versions.items()
+        if after.versions.get(name) != version
+    ]
+    found += [f"{file} overwritten or removed" for file, digest in before.files.items() if after.files.get(file) != digest]
+    return found
+
+
+def report(title: str, before: Snapshot, after: Snapshot) -> bool:
+    """Print what a command did; whether it changed nothing that was there."""
+    added = {name: version for name, version in after.versions.items() if name not in before.versions}
+    found = changes(before, after)
+    print(f"{title}: {len(before.versions)} packages and {len(before.files)} files before, {len(found)} changed, {len(added)} added", flush=True)
+    print("  added: " + (", ".join(f"{name} {version}" for name, version in sorted(added.items())) or "nothing"))
+    for change in found[:50]:
+        print(f"  CHANGED {change}")
+    return not found
+
+
+def check(python: Path) -> bool:
+    """Run the documented commands in the environment of ``python``; whether they left all that was there as it was."""
+    packages = Path(_output(python, "import sysconfig; print(sysconfig.get_path('purelib'))"))
+    before, providers = snapshot(packages), _providers(python)
+    environment.run_step("pip install -r requirements.txt", python, *PIP_INSTALL, "-r", environment.ROOT / "requirements.txt")
+    plain = snapshot(packages)
+    kept = report("pip install -r requirements.txt", before, plain)
+    environment.run_step("scripts/install_extras.py", python, environment.SCRIPTS / "install_extras.py")
+    kept &= report("scripts/install_extras.py", plain, snapshot(packages))
+    print(f"onnxruntime's providers: {providers or 'none'} before, {_providers(python)} after")
+    return kept and providers in ("", _providers(python))
+
+
+def prepare(folder: Path, original: Path | None, extra: list[str]) -> Path:
+    """The interpreter of an environment in ``folder`` as a user may have it before MEMO."""
+    python = environment.interpreter(folder)
+    if original:
+        shutil.copytree(original, folder, symlinks=True)
+    else:
+        environment.create(folder)
+        environment.install(python, environment.find_comfyui(), requirements=())
+    if extra:
+        environment.run_step("Installing " + ", ".join(extra), python, *PIP_INSTALL, *extra)
+    return python
+
+
+def _providers(python: Path) -> str:
+    return _output(python, RUNTIME_PROVIDERS)
+
+
+def _output(python, code):
+    return subprocess.run([python, "-c", code], check=False, capture_output=True, text=True).stdout.strip()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--environment", type=Path, help="virtual environment of a ComfyUI, copied; by default a new one is made")
+    parser.add_argument("--before", nargs="+", default=[], metavar="PACKAGE", help="packages to install first, such as onnxruntime-gpu")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        python = prepare(Path(folder, "environment"), arguments.environment, arguments.before)
+        kept = check(python)
+    print("Nothing that was there has changed." if kept else "The commands changed what was there.")
+    return 0 if kept else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""Makes a portrait talk: python3 scripts/demo.py [--image FILE] [--audio FILE] [--checkpoint DIR] [--output FILE]
+
+In an environment of its own it starts ComfyUI without a window and runs workflows/talking_portrait.api.json in it. The
+published weights are 7 GB and not part of this project: without --checkpoint, tiny random weights show that everything
+works together, and the pictures are noise. Where no ComfyUI is to be had, the same steps run through the library.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import environment
+from comfyui_server import ComfyUIServer, ServerError
+
+ROOT = environment.ROOT
+WORKFLOW = ROOT / "workflows" / "talking_portrait.api.json"
+REPOSITORY = "https://github.com/comfyanonymous/ComfyUI"
+CLONE = ROOT / ".comfyui"
+TINY_VAE, PUBLISHED_VAE = "taesd", "vae-ft-mse-840000-ema-pruned.safetensors"
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split(":")[0] + ".", epilog=__doc__.partition("\n\n")[2])
+    parser.add_argument("--image", type=Path, default=ROOT / "assets" / "portrait.jpg", help="a portrait")
+    parser.add_argument("--audio", type=Path, default=ROOT / "assets" / "speech.wav", help="a voice")
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="MEMO checkpoint, models/memo/NAME of a ComfyUI; its models folder holds the rest")
+    parser.add_argument("--vae", default=PUBLISHED_VAE, metavar="NAME", help=f"file in models/vae, with --checkpoint (default: {PUBLISHED_VAE})")
+    parser.add_argument("--output", type=Path, default=Path("output", "talking_portrait.mp4"), help="the video (default: output/talking_portrait.mp4)")
+    parser.add_argument("--steps", type=int, help="denoising steps per clip (default: 20, with the tiny weights 2)")
+    parser.add_argument("--size", type=int, help="width and height in pixels (default: 512, with the tiny weights 128)")
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--gpu", action="store_true", help="let ComfyUI choose the device; the environment made here has torch for the CPU on Linux")
+    arguments = parser.parse_args()
+    for file in (arguments.image, arguments.audio, arguments.checkpoint):
+        if file and not file.exists():
+            parser.error(f"{file} does not exist")
+    arguments.steps = arguments.steps or (20 if arguments.checkpoint else 2)
+    arguments.size = arguments.size or (512 if arguments.checkpoint else 128)
+    return arguments
+
+
+def clone_comfyui() -> Path | None:
+    """The official repository in a folder of ours, None when git or the network fails."""
+    if not (CLONE / "main.py").is_file():
+        shutil.rmtree(CLONE, ignore_errors=True)
+        print(f"No ComfyUI found; cloning {REPOSITORY}", flush=True)
+        try:
+            subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPOSITORY, CLONE], check=True, timeout=600)
+        except (OSError, subprocess.SubprocessError) as error:
+            print(f"That failed ({error}). The same steps run through the library instead.", flush=True)
+            return None
+    return CLONE
+
+
+def graph(arguments: argparse.Namespace, checkpoint: str, image: str, audio: str) -> dict:
+    """The workflow in API format with the arguments in it."""
+    inputs = {
+        "LoadImage": {"image": image},
+        "LoadAudio": {"audio": audio},
+        "VAELoader": {"vae_name": arguments.vae if arguments.checkpoint else TINY_VAE},
+        "MemoLoadModel": {"model": checkpoint},
+        "MemoLoadFaceAnalysis": {"face_analysis": checkpoint},
+        "MemoLoadVocalSeparator": {"vocal_separator": checkpoint},
+        "MemoLoadEmotionModel": {"classifier": checkpoint},
+        "MemoSampler": {"width": arguments.size, "height": arguments.size, "steps": arguments.steps, "seed": arguments.seed},
+    }
+    prompt = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    for node in prompt.values():
+        node["inputs"] |= inputs.get(node["class_type"], {})
+    return prompt
+
+
+def run_in_comfyui(comfyui: Path, arguments: argparse.Namespace, checkpoint: Path, folder: Path) -> Path:
+    """The video that the workflow makes in a ComfyUI whose base directory is in ``folder``."""
+    print(f"Starting ComfyUI from {comfyui}", flush=True)
+    device = () if arguments.gpu else ("--cpu",)
+    with ComfyUIServer(comfyui, folder / "comfyui", models=checkpoint.parents[1], arguments=device) as server:
+        prompt = graph(arguments, checkpoint.name, server.add_input(arguments.image), server.add_input(arguments.audio))
+
+        def show(kind: str, data: dict) -> None:
+            if kind == "executing" and data.get("node"):
+                print(f"  {prompt[data['node']]['class_type']}", flush=True)
+            if kind == "progress":
+                print(f"    {data['value']}/{data['max']}", end="\r", flush=True)
+
+        outputs = server.run(prompt, show, timeout=24 * 3600)
+        [video] = [entry for output in outputs.values() for entry in output.get("images", []) if entry["filename"].endswith(".mp4")]
+        return shutil.copy(server.output_file(video), folder / "video.mp4")
+
+
+def run_in_library(arguments: argparse.Namespace, checkpoint: Path, folder: Path) -> Path:
+    """The video that the same steps make without a ComfyUI."""
+    from comfyui_memo.scripts.demo_library import make_video
+
+    print("No ComfyUI: running the same steps through the library", flush=True)
+    make_video(checkpoint, arguments.image, arguments.audio, folder / "video.mp4", arguments.size, arguments.steps, arguments.seed)
+    return folder / "video.mp4"
+
+
+def make(arguments: argparse.Namespace, comfyui: Path | None) -> None:
+    import make_tiny_checkpoint  # makes the pack's folder the package comfyui_memo, too
+
+    # A program that still has its files open must not turn a finished video into a failure (Windows).
+    with tempfile.TemporaryDirectory(prefix="memo-demo-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        checkpoint = arguments.checkpoint and arguments.checkpoint.resolve()
+        if checkpoint is None:
+            print("Writing tiny random weights: the pictures will be noise; --checkpoint takes the published weights", flush=True)
+            checkpoint = make_tiny_checkpoint.write_tiny_checkpoint(folder / "models")
+        if comfyui:
+            video = run_in_comfyui(comfyui, arguments, checkpoint, folder)
+        else:
+            video = run_in_library(arguments, checkpoint, folder)
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(video, arguments.output)
+    print(arguments.output.resolve())
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    if Path(sys.prefix).resolve() == environment.VENV.resolve():
+        try:
+            make(arguments, environment.find_comfyui())
+        except ServerError as error:
+            sys.exit(str(error))
+        return 0
+    comfyui = environment.find_comfyui() or clone_comfyui()
+    python = environment.ensure(comfyui)
+    found = {"COMFYUI_PATH": str(comfyui)} if comfyui else {}
+    return subprocess.run([python, __file__, *sys.argv[1:]], check=False, env={**os.environ, **found}).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

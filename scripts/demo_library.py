@@ -1,0 +1,76 @@
+"""The steps of workflows/talking_portrait.json without a ComfyUI: portrait and voice in, video file out."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from PIL import Image
+from torch import Tensor
+
+from ..memo_modules.audio import emotion, emotion2vec, features, io, vocals
+from ..memo_modules.checkpoints import load_net
+from ..memo_modules.face import FaceAnalyzer, embed_face
+from ..memo_modules.models.layers import Layers
+from ..memo_modules.portrait import prepare_portrait
+from ..memo_modules.sampling import MemoNets, sample_video
+from ..memo_modules.types import Audio, SamplerSettings
+from ..memo_modules.vae import DiffusersVAE
+
+FPS = Fraction(30)
+
+
+@torch.inference_mode()
+def make_video(checkpoint: Path, image: Path, audio: Path, output: Path, size: int, steps: int, seed: int) -> None:
+    """Write ``output``, an mp4 of ``size`` x ``size`` pixels in which the portrait ``image`` speaks ``audio``.
+
+    checkpoint: `models/memo/NAME`; the other models are found in the same `models` folder, the VAE as diffusers writes
+    it in `vae/sd-vae-ft-mse`.
+    """
+    models = checkpoint.parents[1]
+    misc = checkpoint / "misc"
+    picture = torch.from_numpy(np.array(Image.open(image).convert("RGB"))).float() / 255  # h w c
+    sound = io.decode(audio)
+    print("  face", flush=True)
+    face = embed_face(FaceAnalyzer.load(misc / "face_analysis" / "models"), picture)
+    print("  voice", flush=True)
+    voice = vocals.VocalSeparator.load(misc / "vocal_separator" / "Kim_Vocal_2.onnx").separate(sound)
+    encoder = features.load_audio_encoder(models / "audio_encoders" / "wav2vec2-base-960h")
+    speech = features.encode_audio(encoder, voice, FPS)
+    print("  emotion", flush=True)
+    mood = emotion.detect_emotion(
+        emotion2vec.load_emotion2vec(models / "memo" / "emotion2vec_plus_large" / "model.pt"),
+        emotion.load_emotion_classifier(misc / "audio_emotion_classifier"),
+        sound,
+    )
+    layers = Layers(dtype=torch.float32)
+    loaded = {net: load_net(checkpoint, net, layers) for net in ("reference_net", "diffusion_net", "image_proj", "audio_proj")}
+    nets = MemoNets(**loaded, device=torch.device("cpu"), dtype=torch.float32)
+    vae = DiffusersVAE(AutoencoderKL.from_pretrained(models / "vae" / "sd-vae-ft-mse"))
+    settings = SamplerSettings(steps=steps, seed=seed)
+    print("  frames", flush=True)
+    clips = sample_video(nets, vae, prepare_portrait(picture[None], size, size), face, speech, mood, settings, progress=_show)
+    write_video(output, torch.cat([clip.frames for clip in clips]), FPS, sound)
+
+
+def write_video(path: Path, frames: Tensor, fps: Fraction, audio: Audio) -> None:
+    """An mp4 (H.264, AAC) of ``frames`` (f 3 h w) in [0, 1] with ``audio`` of one or two channels beside them."""
+    pictures = (frames * 255).round().to(torch.uint8).movedim(1, -1).contiguous().numpy()
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=fps, options={"crf": "18"})
+        video.height, video.width, video.pix_fmt = *pictures.shape[1:3], "yuv420p"
+        layout = "mono" if audio.waveform.shape[0] == 1 else "stereo"
+        sound = container.add_stream("aac", rate=audio.sample_rate, layout=layout)
+        for picture in pictures:
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(video.encode())
+        frame = av.AudioFrame.from_ndarray(audio.waveform.float().contiguous().numpy(), format="fltp", layout=layout)
+        frame.sample_rate = audio.sample_rate
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode())
+
+
+def _show(done: int, total: int, preview: Tensor | None) -> None:
+    print(f"    {done}/{total}", end="\r", flush=True)

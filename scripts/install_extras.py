@@ -1,0 +1,56 @@
+"""Installs what faces and vocals need, without changing anything that is installed.
+
+Run it with the Python that runs ComfyUI: python scripts/install_extras.py
+
+pip alone would do harm here: insightface and audio-separator ask for the CPU onnxruntime, for opencv-python and for two
+builds of onnx, whatever fills their place already, and a second onnxruntime or OpenCV overwrites the first.
+"""
+
+import importlib.util
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Importable module: the package that brings it. The first are installed alone, since requirements.txt holds what
+# MEMO's use of them imports.
+ALONE = {
+    "insightface": "insightface>=1.0",
+    "audio_separator": "audio-separator>=0.47",
+    "librosa": "librosa>=0.10",
+    "onnx2torch": "onnx2torch-py313>=1.6",
+}
+# Any build will do, onnxruntime-gpu and opencv-contrib-python among them.
+ANY_BUILD = {"onnx": "onnx", "onnxruntime": "onnxruntime", "cv2": "opencv-python-headless"}
+
+
+def missing(packages: dict[str, str]) -> list[str]:
+    """The packages whose module is not installed, whichever package it would come from."""
+    return [package for module, package in packages.items() if importlib.util.find_spec(module) is None]
+
+
+def pip_install(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments]
+    if returncode := subprocess.run(command, check=False).returncode:
+        sys.exit(returncode)
+
+
+def main() -> None:
+    # Every installed version is a constraint: where the new packages cannot fit, pip refuses instead of changing one.
+    installed = sorted({f"{package.name}=={package.version}" for package in metadata.distributions() if package.name})
+    with tempfile.TemporaryDirectory() as folder:
+        constraints = Path(folder, "installed.txt")
+        constraints.write_text("\n".join(installed), encoding="utf-8")
+        any_build = missing(ANY_BUILD)
+        pip_install("--constraint", str(constraints), "--requirement", str(ROOT / "requirements.txt"), *any_build)
+    alone = missing(ALONE)
+    if alone:
+        pip_install("--no-deps", *alone)
+    print("Installed: " + ", ".join(any_build + alone) if any_build + alone else "Everything is there.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,286 @@
+"""Write random weights at small sizes in the folder layout of the published files.
+
+    python scripts/make_tiny_checkpoint.py DIR [--name tiny] [--seed 0]
+
+DIR is the `models` folder of a ComfyUI. The files have the keys, file kinds and config.json of the published ones, so
+the whole path runs on them in seconds; the pictures that come out are noise. Needs torch, safetensors, einops, numpy
+and onnx.
+"""
+
+import argparse
+import json
+import math
+import re
+import sys
+import types
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Generator, Tensor
+
+ROOT = Path(__file__).resolve().parents[1]
+if "comfyui_memo" not in sys.modules:  # the pack's folder as a package, without its __init__.py, which needs a ComfyUI
+    sys.modules["comfyui_memo"] = types.ModuleType("comfyui_memo")
+    sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
+
+from comfyui_memo.memo_modules.models.config import DiffusionNetConfig, MotionConfig, ReferenceNetConfig
+from comfyui_memo.memo_modules.models.diffusion_net import DiffusionNet
+from comfyui_memo.memo_modules.models.layers import Layers
+from comfyui_memo.memo_modules.models.reference_net import ReferenceNet
+from comfyui_memo.scripts import tiny_onnx
+
+Shapes = dict[str, tuple[int, ...]]
+
+D_CROSS = 64  # width of the face and audio tokens, 768 in the published nets
+D_AUDIO = 64  # width of the wav2vec2 states, 768 published
+AUDIO_LAYERS = 2  # 12 published
+D_EMOTION = 128  # width of emotion2vec, 1024 published
+
+REFERENCE_NET = ReferenceNetConfig(block_out_channels=(64, 64, 64, 64), layers_per_block=1, cross_attention_dim=D_CROSS)
+DIFFUSION_NET = DiffusionNetConfig(
+    **asdict(REFERENCE_NET),
+    out_channels=4,
+    audio_attention_dim=D_CROSS,
+    use_inflated_groupnorm=True,
+    motion_module_kwargs=MotionConfig(
+        num_transformer_block=1, temporal_position_encoding=True, temporal_position_encoding_max_len=32
+    ),
+)
+UNET_OPTIONS = {
+    "act_fn": "silu",
+    "center_input_sample": False,
+    "downsample_padding": 1,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "mid_block_scale_factor": 1,
+    "sample_size": 64,
+}
+WAV2VEC2 = {
+    "architectures": ["Wav2Vec2ForCTC"],
+    "model_type": "wav2vec2",
+    "conv_bias": False,
+    "conv_dim": [32] * 7,
+    "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
+    "conv_stride": [5, 2, 2, 2, 2, 2, 2],
+    "do_stable_layer_norm": False,
+    "feat_extract_activation": "gelu",
+    "feat_extract_norm": "group",
+    "hidden_act": "gelu",
+    "hidden_size": D_AUDIO,
+    "intermediate_size": 2 * D_AUDIO,
+    "layer_norm_eps": 1e-05,
+    "num_attention_heads": 4,
+    "num_conv_pos_embedding_groups": 16,
+    "num_conv_pos_embeddings": 128,
+    "num_feat_extract_layers": 7,
+    "num_hidden_layers": AUDIO_LAYERS,
+    "vocab_size": 32,
+}
+WAV2VEC2_PREPROCESSOR = {
+    "do_normalize": True,
+    "feature_size": 1,
+    "padding_side": "right",
+    "padding_value": 0.0,
+    "return_attention_mask": False,
+    "sampling_rate": 16000,
+}
+VAE = {
+    "_class_name": "AutoencoderKL",
+    "act_fn": "silu",
+    "block_out_channels": [16, 32, 48, 48],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "in_channels": 3,
+    "latent_channels": 4,
+    "layers_per_block": 2,
+    "norm_num_groups": 16,
+    "out_channels": 3,
+    "sample_size": 256,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+}
+TAESD_LAYERS = {"encoder": "ibsbbbsbbbsbbbo", "decoder": "_i_bbb_sbbb_sbbb_sbo"}
+"""Layers in order: i in, b residual block, s resampling, o out, _ no weights."""
+
+
+def write_tiny_checkpoint(models: Path, name: str = "tiny", seed: int = 0) -> Path:
+    """Write every file that a workflow needs under ``models``; the same seed writes the same weights.
+
+    A second folder, `models/memo/name_two_faces`, has face analysis alone, with a detector that sees two. Returns
+    `models/memo/name`.
+    """
+    models = Path(models)
+    generator = Generator().manual_seed(seed)
+    memo = models / "memo" / name
+    _write_unets(memo, generator)
+    _write_projections(memo, generator)
+    _write_face_analysis(memo, tiny_onnx.ONE_FACE, seed)
+    _write_face_analysis(memo.with_name(f"{name}_two_faces"), tiny_onnx.TWO_FACES, seed)
+    tiny_onnx.write_vocal_separator(memo / "misc" / "vocal_separator" / "Kim_Vocal_2.onnx", seed)
+    _write_wav2vec2(models / "audio_encoders" / "wav2vec2-base-960h", generator)
+    _write_emotion2vec(models / "memo" / "emotion2vec_plus_large" / "model.pt", generator)
+    _write_vaes(models, generator)
+    return memo
+
+
+def _write_unets(memo: Path, generator: Generator) -> None:
+    nets = (
+        ("reference_net", "UNet2DConditionModel", "2D", ReferenceNet, REFERENCE_NET),
+        ("diffusion_net", "UNet3DConditionModel", "3D", DiffusionNet, DIFFUSION_NET),
+    )
+    for folder, class_name, kind, net, config in nets:
+        options = {"_class_name": class_name, **UNET_OPTIONS, **asdict(config)}
+        options["down_block_types"] = [f"CrossAttnDownBlock{kind}"] * 3 + [f"DownBlock{kind}"]
+        options["mid_block_type"] = f"UNetMidBlock{kind}CrossAttn"
+        options["up_block_types"] = [f"UpBlock{kind}"] + [f"CrossAttnUpBlock{kind}"] * 3
+        shapes = {key: tuple(tensor.shape) for key, tensor in net(config, Layers()).state_dict().items()}
+        _write_diffusers(memo / folder, options, _random(shapes, generator, torch.float16))
+
+
+def _write_projections(memo: Path, generator: Generator) -> None:
+    """The nets whose config.json carry no sizes: they are in the shapes only."""
+    nets = (
+        ("image_proj", "ImageProjModel", {768: D_CROSS, 4 * 768: 4 * D_CROSS}),
+        ("audio_proj", "AudioProjModel", {5 * 12 * 768: 5 * AUDIO_LAYERS * D_AUDIO, 512: 64, 32 * 768: 32 * D_CROSS, 768: D_CROSS}),
+        ("emotion_classifier", "AudioEmotionClassifierModel", {1024: D_EMOTION, 2048: 64}),
+    )
+    for component, class_name, sizes in nets:
+        folder = "misc/audio_emotion_classifier" if component == "emotion_classifier" else component
+        weights = _random(_narrowed(component, sizes), generator)
+        _write_diffusers(memo / folder, {"_class_name": class_name}, weights)
+
+
+def _write_face_analysis(memo: Path, faces: tiny_onnx.Boxes, seed: int) -> None:
+    models = memo / "misc" / "face_analysis" / "models"
+    tiny_onnx.write_detector(models / "scrfd_10g_bnkps.onnx", faces)
+    tiny_onnx.write_recogniser(models / "glintr100.onnx", seed)
+
+
+def _write_wav2vec2(folder: Path, generator: Generator) -> None:
+    weights = _random(_wav2vec2_shapes(), generator)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    _write_json(folder / "config.json", WAV2VEC2)
+    _write_json(folder / "preprocessor_config.json", WAV2VEC2_PREPROCESSOR)
+
+
+def _wav2vec2_shapes() -> Shapes:
+    """Keys of facebook/wav2vec2-base-960h, with the weight norm of the position convolution as it was saved."""
+    d, d_hidden, c = D_AUDIO, WAV2VEC2["intermediate_size"], WAV2VEC2["conv_dim"][-1]
+    taps, groups = WAV2VEC2["num_conv_pos_embeddings"], WAV2VEC2["num_conv_pos_embedding_groups"]
+    shapes = {"masked_spec_embed": (d,), "feature_extractor.conv_layers.0.layer_norm.weight": (c,)}
+    shapes["feature_extractor.conv_layers.0.layer_norm.bias"] = (c,)
+    for i, kernel in enumerate(WAV2VEC2["conv_kernel"]):
+        shapes[f"feature_extractor.conv_layers.{i}.conv.weight"] = (c, c if i else 1, kernel)
+    shapes |= _affine("feature_projection.layer_norm", c) | _affine("feature_projection.projection", d, c)
+    shapes |= _affine("encoder.layer_norm", d)
+    shapes["encoder.pos_conv_embed.conv.weight_g"] = (1, 1, taps)
+    shapes["encoder.pos_conv_embed.conv.weight_v"] = (d, d // groups, taps)
+    shapes["encoder.pos_conv_embed.conv.bias"] = (d,)
+    for i in range(AUDIO_LAYERS):
+        layer = f"encoder.layers.{i}"
+        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            shapes |= _affine(f"{layer}.attention.{part}", d, d)
+        shapes |= _affine(f"{layer}.layer_norm", d) | _affine(f"{layer}.final_layer_norm", d)
+        shapes |= _affine(f"{layer}.feed_forward.intermediate_dense", d_hidden, d)
+        shapes |= _affine(f"{layer}.feed_forward.output_dense", d, d_hidden)
+    return {f"wav2vec2.{key}": shape for key, shape in shapes.items()} | _affine("lm_head", WAV2VEC2["vocab_size"], d)
+
+
+def _write_emotion2vec(path: Path, generator: Generator) -> None:
+    """One block before and one after, 16 heads; a pickle with the weights under `model` and parts that only training uses."""
+    d = D_EMOTION
+    shapes = _narrowed("emotion2vec", {512: 32, 64: d // 16, 1024: d, 3 * 1024: 3 * d, 4 * 1024: 4 * d})
+    shapes = {key: shape for key, shape in shapes.items() if not re.search(r"blocks\.[1-9]", key)}
+    shapes |= _affine("modality_encoders.AUDIO.decoder.proj", d, d) | _affine("proj", 9, d)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"model": _random(shapes, generator)}, path)
+
+
+def _write_vaes(models: Path, generator: Generator) -> None:
+    """A narrow VAE in the layout of diffusers, and a tiny one of full size that ComfyUI's VAE loader lists as `taesd`."""
+    narrow, *_, wide = VAE["block_out_channels"]
+    shapes = _narrowed("vae", {128: narrow, 256: VAE["block_out_channels"][1], 512: wide})
+    _write_diffusers(models / "vae" / "sd-vae-ft-mse", VAE, _random(shapes, generator))
+    approx = models / "vae_approx"
+    approx.mkdir(parents=True, exist_ok=True)
+    for part in TAESD_LAYERS:
+        weights = _random(_taesd_shapes(part), generator, torch.float16)
+        # latents of about unit size, and pictures in [0, 1] that are neither flat nor mostly black and white
+        gain, offset = {"encoder": (8, 0), "decoder": (1.5, 0.5)}[part]
+        *_, weight, bias = weights.values()
+        weight.sub_(weight.mean(dim=(2, 3), keepdim=True)).mul_(gain)
+        bias += offset
+        save_file(weights, approx / f"taesd_{part}.safetensors")
+
+
+def _taesd_shapes(part: str) -> Shapes:
+    c_in, c_out = (3, 4) if part == "encoder" else (4, 3)
+    shapes: Shapes = {}
+    for i, kind in enumerate(TAESD_LAYERS[part]):
+        if kind == "i":
+            shapes |= _affine(f"{i}", 64, c_in, 3, 3)
+        elif kind == "b":
+            for j in (0, 2, 4):
+                shapes |= _affine(f"{i}.conv.{j}", 64, 64, 3, 3)
+        elif kind == "s":
+            shapes[f"{i}.weight"] = (64, 64, 3, 3)
+        elif kind == "o":
+            shapes |= _affine(f"{i}", c_out, 64, 3, 3)
+    return shapes
+
+
+def _affine(key: str, *shape: int) -> Shapes:
+    return {f"{key}.weight": shape, f"{key}.bias": shape[:1]}
+
+
+def _narrowed(component: str, sizes: dict[int, int]) -> Shapes:
+    """The keys of a published file with each size in ``sizes`` replaced by a smaller one."""
+    manifest = json.loads((ROOT / "tests" / "manifests" / f"manifest_{component}.json").read_text(encoding="utf-8"))
+    return {key: tuple(sizes.get(n, n) for n in shape) for key, shape in manifest["keys"].items()}
+
+
+def _random(shapes: Shapes, generator: Generator, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Weights that keep a signal's size: each of the four kinds of tensor by its key and shape."""
+    weights = {}
+    for key, shape in shapes.items():
+        noise = torch.randn(shape, generator=generator)
+        if key.endswith("pos_encoder.pe"):
+            tensor = _sinusoids(*shape[1:])
+        elif key.endswith("embedding_table.weight"):
+            tensor = noise
+        elif len(shape) > 1:
+            tensor = noise / math.sqrt(math.prod(shape[1:]))
+        else:
+            tensor = key.endswith(".weight") + 0.05 * noise
+        weights[key] = tensor.to(dtype)
+    return weights
+
+
+def _sinusoids(length: int, d: int) -> Tensor:
+    """(1 length d): sines in even channels, cosines in odd ones."""
+    angles = torch.arange(length)[:, None] * 10000 ** (-torch.arange(0, d, 2) / d)
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).reshape(1, length, d)
+
+
+def _write_diffusers(folder: Path, config: dict, weights: dict[str, Tensor]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(weights, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+    _write_json(folder / "config.json", {"_diffusers_version": "0.31.0", **config})
+
+
+def _write_json(path: Path, value: dict) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("models", type=Path, metavar="DIR", help="the `models` folder of a ComfyUI")
+    parser.add_argument("--name", default="tiny", help="folder under DIR/memo (default: tiny)")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    print(write_tiny_checkpoint(arguments.models, arguments.name, arguments.seed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Imports the pack as ComfyUI would, under a name of its own, and finds the ComfyUI that server tests run in."""
+
+import os
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# The pack's own `nodes` must never shadow ComfyUI's nodes.py: the root leaves sys.path, and a bare package of the
+# name comfyui_memo stands for the folder without running its __init__.py (which needs a ComfyUI).
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+_package = types.ModuleType("comfyui_memo")
+_package.__path__ = [str(ROOT)]
+sys.modules.setdefault("comfyui_memo", _package)
+
+from comfyui_memo.scripts import environment
+
+_COMFYUI = environment.find_comfyui()
+_REQUIRED = os.environ.get("MEMO_REQUIRE_COMFYUI") == "1"
+_NO_COMFYUI = "no ComfyUI found: set COMFYUI_PATH to its folder, or put it at ~/comfy/ComfyUI"
+_skipped = pytest.StashKey[int]()
+
+
+@pytest.fixture(scope="session")
+def comfyui_path() -> Path:
+    """The folder of the ComfyUI that server and node tests use; a test that asks for it is a server test."""
+    return _COMFYUI
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory) -> Path:
+    """A `models` folder with the tiny checkpoint, named `tiny`."""
+    from comfyui_memo.scripts.make_tiny_checkpoint import write_tiny_checkpoint
+
+    models = tmp_path_factory.mktemp("tiny") / "models"
+    write_tiny_checkpoint(models)
+    return models
+
+
+@pytest.fixture(scope="session")
+def comfyui_server(comfyui_path, tiny_models, tmp_path_factory):
+    """A running ComfyUI with the pack and the tiny checkpoint; the tests of a session share it."""
+    from comfyui_memo.scripts.comfyui_server import ComfyUIServer
+
+    with ComfyUIServer(comfyui_path, tmp_path_factory.mktemp("comfyui"), tiny_models) as server:
+        yield server
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "comfyui_path" in item.fixturenames:
+            item.add_marker(pytest.mark.server)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    if _COMFYUI or not item.get_closest_marker("server"):
+        return
+    if _REQUIRED:
+        pytest.fail(_NO_COMFYUI, pytrace=False)
+    item.config.stash[_skipped] = item.config.stash.get(_skipped, 0) + 1
+    pytest.skip(_NO_COMFYUI)
+
+
+def pytest_unconfigure(config):
+    if config.stash.get(_skipped, 0):
+        print(f"{config.stash[_skipped]} server tests skipped: {_NO_COMFYUI}")

@@ -1,0 +1,59 @@
+"""The nets and the sampler compute what the reference implementation computes.
+
+Walks the JSON files of tests/golden, or of MEMO_GOLDEN_DIR, and dispatches on `kind`.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import parity_audio
+import parity_nets
+import pytest
+import torch
+from parity_case import Case
+
+GOLDEN = Path(os.environ.get("MEMO_GOLDEN_DIR") or Path(__file__).parent / "golden")
+
+CHECKS = {
+    "image_proj": parity_nets.check_image_proj,
+    "audio_proj": parity_nets.check_audio_proj,
+    "reference_net": parity_nets.check_reference_net,
+    "diffusion_net": parity_nets.check_diffusion_net,
+    "pipeline": parity_nets.check_pipeline,
+    "emotion_classifier": parity_audio.check_emotion_classifier,
+    "wav2vec": parity_audio.check_wav2vec,
+    "emotion_timeline": parity_audio.check_emotion_timeline,
+    "emotion2vec": parity_audio.check_emotion2vec,
+}
+
+BLOCK_KINDS = {
+    "memory_attention",
+    "motion_module",
+    "audio_transformer3d",
+    "emo_ada_layernorm",
+    "joint_block",
+    "resnet3d",
+    "spatial_transformer3d",
+    "temporal_basic_block",
+    "vae",
+}
+"""Parts of a net, there to find a mistake quickly; the nets that hold them are checked whole."""
+
+
+def cases() -> list:
+    kinds = {path: json.loads(path.read_text(encoding="utf-8")).get("kind") for path in sorted(GOLDEN.glob("*.json"))}
+    return [pytest.param(kind, Case(path), id=path.stem) for path, kind in kinds.items() if kind]
+
+
+@pytest.mark.parametrize("kind, case", cases())
+def test_parity(kind: str, case: Case):
+    if kind in BLOCK_KINDS:
+        pytest.skip(f"{kind}: a part of a net that is checked whole")
+    assert kind in CHECKS, f"{case.path.name}: unknown kind {kind!r}"
+    with torch.inference_mode():
+        CHECKS[kind](case)
+
+
+def test_there_are_cases():
+    assert cases(), f"no golden case in {GOLDEN}"
