@@ -43,7 +43,7 @@ class MemoNets:
     """The four nets. The UNets compute in ``dtype`` on ``device``, the projections in float32.
 
     bring_in: called whenever the nets are about to run after the VAE did, to bring them back to ``device`` where
-    memory is managed from outside.
+    memory is managed from outside; told whether a motion memory is alive.
     """
 
     reference_net: ReferenceNet
@@ -52,7 +52,7 @@ class MemoNets:
     audio_proj: AudioProjection
     device: torch.device
     dtype: torch.dtype
-    bring_in: Callable[[], None] = lambda: None
+    bring_in: Callable[[bool], None] = lambda remembers: None
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class _Video:
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.noise = noise or self._draw_noise
         self.portrait_latents = self._encode(portrait)
-        nets.bring_in()
+        nets.bring_in(False)
         embedding = face.embedding.to(nets.device, torch.float32)
         self.face_tokens = nets.image_proj(
             torch.cat([torch.zeros_like(embedding), embedding]) if self.halves == 2 else embedding
@@ -205,7 +205,7 @@ class _Video:
         if state is not None:
             self.generator.set_state(state.generator)
             frames = self._decode(state.latents.to(self.nets.device))
-            self.nets.bring_in()
+            self.nets.bring_in(self.memory is not None)
             first = state.clips - len(state.past_latents)
             for clip, past_latents in enumerate(state.past_latents, start=first):
                 check_interrupt()
@@ -213,7 +213,7 @@ class _Video:
         for clip in range(state.clips if state else 0, clips):
             check_interrupt()
             past_latents = self._past_latents(frames)
-            self.nets.bring_in()
+            self.nets.bring_in(self.memory is not None)
             self._remember(clip, past_latents)
             conditioning = self._conditioning(clip, len(past_latents))
 

@@ -105,25 +105,19 @@ def bring_in(*patchers, memory_required: int = 0) -> torch.device:
 
 def memo_nets(model: MemoModel, latent_size: tuple[int, int], settings: SamplerSettings, clip_frames: int) -> MemoNets:
     """The nets of ``model`` for the sampler, which brings them in with room for the motion memory and the activations."""
-    net, halves = model.diffusion_net.model, settings.halves
-    dtype = net.conv_in.weight.dtype
+    net, halves, itemsize = model.diffusion_net.model, settings.halves, model.dtype.itemsize
     pictures = halves * (1 + max(settings.num_init_past_frames, settings.num_past_frames))
-    # the memory is there twice while it is updated, and the reference features of the past frames are there with it
-    required = (
-        2 * footprint.motion_memory_bytes(net.config, latent_size, halves, dtype.itemsize)
-        + footprint.reference_bytes(net.config, latent_size, pictures, dtype.itemsize)
-        + footprint.activation_bytes(net.config, latent_size, clip_frames, halves, dtype.itemsize)
-    )
+    memory = footprint.motion_memory_bytes(net.config, latent_size, halves, itemsize)
+    working = footprint.reference_bytes(net.config, latent_size, pictures, itemsize)
+    working += footprint.activation_bytes(net.config, latent_size, clip_frames, halves, itemsize)
 
-    return MemoNets(
-        model.reference_net.model,
-        net,
-        model.image_proj.model,
-        model.audio_proj.model,
-        model.diffusion_net.load_device,
-        dtype,
-        lambda: bring_in(*model.patchers, memory_required=required),
-    )
+    def bring_in_nets(remembers: bool) -> None:
+        # while it is updated the memory is there twice; one that is alive already is no longer free memory
+        bring_in(*model.patchers, memory_required=working + memory * (1 if remembers else 2))
+
+    device = model.diffusion_net.load_device
+    modules = (patcher.model for patcher in model.patchers)
+    return MemoNets(*modules, device, model.dtype, bring_in_nets)
 
 
 def onnx_providers() -> list[str]:

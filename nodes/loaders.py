@@ -70,12 +70,13 @@ class MemoLoadModel(io.ComfyNode):
     @classmethod
     def execute(cls, model) -> io.NodeOutput:
         folder = adapter.pick_folder(checkpoint_folders(), model, "model:")
-        unet, projection = adapter.layers(adapter.compute_dtype()), adapter.layers(torch.float32)
+        dtype = adapter.compute_dtype()
+        unet, projection = adapter.layers(dtype), adapter.layers(torch.float32)
         nets = {
             net: adapter.manage(checkpoints.load_net(folder, net, projection if net.endswith("proj") else unet))
             for net in checkpoints.NETS
         }
-        return io.NodeOutput(MemoModel(model, **nets))
+        return io.NodeOutput(MemoModel(dtype, **nets))
 
 
 class MemoLoadAudioEncoder(io.ComfyNode):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from comfy_api.latest import io
 
 from ..memo_modules.audio.vocals import VocalSeparator
@@ -11,9 +12,9 @@ from ..memo_modules.face import FaceAnalyzer
 
 @dataclass(frozen=True)
 class MemoModel:
-    """The four nets of a checkpoint, each in a ModelPatcher of ComfyUI. ``name``: the checkpoint's folder."""
+    """The four nets of a checkpoint, each in a ModelPatcher of ComfyUI; the UNets compute in ``dtype``."""
 
-    name: str
+    dtype: torch.dtype
     reference_net: Any
     diffusion_net: Any
     image_proj: Any

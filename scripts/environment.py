@@ -37,7 +37,7 @@ def ensure(comfyui: Path | None) -> Path:
     """The interpreter of an environment that runs the project, and ``comfyui`` where one is given; made if need be."""
     python = interpreter(VENV)
     stamp = VENV / "complete"
-    wanted = _fingerprint(comfyui)
+    wanted = fingerprint(comfyui)
     if stamp.is_file() and python.exists():
         if stamp.read_text(encoding="utf-8") == wanted:
             return python
@@ -100,7 +100,8 @@ def _is_comfyui(folder: Path) -> bool:
     return (folder / "main.py").is_file() and (folder / "comfy").is_dir()
 
 
-def _fingerprint(comfyui: Path | None) -> str:
+def fingerprint(comfyui: Path | None) -> str:
+    """Changes with everything that decides what the environment holds."""
     inputs = [Path(__file__), SCRIPTS / "install_extras.py", SCRIPTS / "cpu_wheels.py", CONSTRAINTS, *REQUIREMENTS]
     if comfyui:
         inputs.append(comfyui / "requirements.txt")

@@ -32,8 +32,8 @@ LANDMARKS = np.array([[0.34, 0.46], [0.66, 0.46], [0.5, 0.64], [0.37, 0.82], [0.
 def write_detector(path: Path, faces: Boxes = ONE_FACE, needs_margin: bool = False) -> None:
     """A face detector for 640 x 640 that sees ``faces`` in every picture but a dark one.
 
-    The score is the brightest value of the picture times FACE_SCORES. needs_margin: the darker the top left pixel the
-    higher the score, so that faces are seen only in a picture with a dark margin.
+    The score rises with the brightest value, red before green before blue, up to FACE_SCORES. needs_margin: the darker
+    the top left pixel the higher the score, so that faces are seen only in a picture with a dark margin.
     """
     boxes = np.asarray(faces, dtype=np.float32)
     landmarks = boxes[:, None, :2] + LANDMARKS * (boxes[:, None, 2:] - boxes[:, None, :2])
@@ -48,25 +48,25 @@ def write_detector(path: Path, faces: Boxes = ONE_FACE, needs_margin: bool = Fal
         "distances": distances.astype(np.float32),
         "offsets": offsets.astype(np.float32),
         "black": np.array(127.5 / 128, dtype=np.float32),
-        "zero": np.array(0, dtype=np.float32),
-        "one": np.array(1, dtype=np.float32),
+        "colours": np.array([1, 0.9, 0.8], dtype=np.float32).reshape(1, 3, 1, 1),
     }
     nodes = [
-        helper.make_node("ReduceMax", ["input.1"], ["brightest"], keepdims=0),
-        helper.make_node("Add", ["brightest", "black"], ["brightness"]),
+        helper.make_node("Add", ["input.1", "black"], ["light"]),
+        helper.make_node("Mul", ["light", "colours"], ["coloured"]),
+        helper.make_node("ReduceMax", ["coloured"], ["brightness"], keepdims=0),
     ]
     if needs_margin:
         constants |= {"first": np.zeros(2, dtype=np.int64), "second": np.ones(2, dtype=np.int64), "rows_columns": np.array([2, 3])}
         nodes += [
             helper.make_node("Slice", ["input.1", "first", "second", "rows_columns"], ["corner"]),
             helper.make_node("ReduceMax", ["corner"], ["corner_value"], keepdims=0),
-            helper.make_node("Sub", ["zero", "corner_value"], ["darkness"]),
+            helper.make_node("Neg", ["corner_value"], ["darkness"]),
             helper.make_node("Min", ["brightness", "darkness"], ["visible"]),
         ]
     else:
         nodes.append(helper.make_node("Identity", ["brightness"], ["visible"]))
     nodes += [
-        helper.make_node("Clip", ["visible", "zero", "one"], ["visibility"]),
+        helper.make_node("Tanh", ["visible"], ["visibility"]),
         helper.make_node("Mul", ["scores", "visibility"], ["seen"]),
     ]
     outputs = []

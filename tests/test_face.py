@@ -26,7 +26,7 @@ def folder(tmp_path):
 def picture():
     """RGB, 512 wide and 256 high, with other values in each channel and place."""
     y, x = torch.meshgrid(torch.linspace(0, 1, 256), torch.linspace(0, 1, 512), indexing="ij")
-    return torch.stack((0.3 + 0.7 * x, 0.2 + 0.3 * y, x * y), dim=-1)
+    return torch.stack((0.3 + 0.7 * x, 0.2 + 0.3 * y, 0.6 * x * y), dim=-1)
 
 
 def on_picture(box, picture):
@@ -38,7 +38,7 @@ def test_face_of_a_picture(folder, picture):
     face = embed_face(FaceAnalyzer.load(folder), picture)
     assert face.embedding.shape == (1, 512) and face.embedding.dtype == torch.float32
     assert face.box == on_picture(ONE_FACE[0], picture)
-    assert face.score == pytest.approx(0.9)
+    assert 0.5 < face.score < 0.9
 
 
 @pytest.mark.filterwarnings("ignore:`estimate` is deprecated")
@@ -52,7 +52,7 @@ def test_embedding_is_what_insightface_gives_for_a_bgr_uint8_picture(folder, pic
 
     face = embed_face(FaceAnalyzer.load(folder), picture)
     assert np.array_equal(face.embedding[0].numpy(), expected.embedding)
-    assert np.allclose(face.box, expected.bbox)
+    assert np.allclose(face.box, expected.bbox) and face.score == pytest.approx(float(expected.det_score))
     assert face.embedding.norm() == pytest.approx(float(expected.embedding_norm))  # as it is, not normalised
     mirrored = embed_face(FaceAnalyzer.load(folder), picture.flip(1))
     assert not torch.equal(face.embedding, mirrored.embedding)

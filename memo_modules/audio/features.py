@@ -197,8 +197,9 @@ def upstream_length(samples: int, fps: Fraction, clip_frames: int) -> tuple[int,
     """Padded frames and padded samples of 16 kHz audio as the reference implementation counts them.
 
     In floating point, so that some lengths (4480 samples at 25 fps) gain a frame; and padded by whole numbers of
-    samples per frame, so that the wave ends before the frames do, which then stretch it.
+    samples per frame, so that the wave ends before the frames do, which then stretch it. Without a positive
+    ``clip_frames`` nothing is padded.
     """
     frames = math.ceil(samples / SAMPLE_RATE * float(fps))
-    missing = -frames % clip_frames
+    missing = -frames % clip_frames if clip_frames > 0 else 0
     return frames + missing, samples + missing * int(SAMPLE_RATE // fps)
