@@ -150,7 +150,7 @@ def _import_model_zoo() -> ModuleType:
     except ImportError as error:
         raise MissingPackageError(
             f"Face analysis needs insightface and an ONNX runtime ({error}): run `pip install --no-deps insightface`, "
-            "and `pip install onnxruntime` (onnxruntime-gpu on CUDA) unless one of the two is there."
+            "and `pip install onnxruntime` (onnxruntime-gpu on CUDA) unless one of the two is there (README, Install)."
         ) from error
     return model_zoo
 

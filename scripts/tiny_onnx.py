@@ -35,41 +35,18 @@ def write_detector(path: Path, faces: Boxes = ONE_FACE, needs_margin: bool = Fal
     The score rises with the brightest value, red before green before blue, up to FACE_SCORES. needs_margin: the darker
     the top left pixel the higher the score, so that faces are seen only in a picture with a dark margin.
     """
-    boxes = np.asarray(faces, dtype=np.float32)
+    boxes = np.asarray(faces)
     landmarks = boxes[:, None, :2] + LANDMARKS * (boxes[:, None, 2:] - boxes[:, None, :2])
     # the faces sit in the first rows of the coarsest grid, both anchors of a cell before the next cell
     stride = STRIDES[-1]
-    centres = np.array([(i // ANCHORS * stride, 0) for i in range(len(boxes))], dtype=np.float32)
-    distances = np.concatenate((centres - boxes[:, :2], boxes[:, 2:] - centres), axis=1) / stride
-    offsets = (landmarks - centres[:, None]).reshape(len(boxes), 10) / stride
-
+    centres = np.array([(i // ANCHORS * stride, 0) for i in range(len(boxes))])
     constants = {
-        "scores": np.asarray(FACE_SCORES[: len(boxes)], dtype=np.float32)[:, None],
-        "distances": distances.astype(np.float32),
-        "offsets": offsets.astype(np.float32),
-        "black": np.array(127.5 / 128, dtype=np.float32),
-        "colours": np.array([1, 0.9, 0.8], dtype=np.float32).reshape(1, 3, 1, 1),
+        "scores": np.array(FACE_SCORES[: len(boxes)])[:, None],
+        "distances": np.concatenate((centres - boxes[:, :2], boxes[:, 2:] - centres), axis=1) / stride,
+        "offsets": (landmarks - centres[:, None]).reshape(len(boxes), 10) / stride,
     }
-    nodes = [
-        helper.make_node("Add", ["input.1", "black"], ["light"]),
-        helper.make_node("Mul", ["light", "colours"], ["coloured"]),
-        helper.make_node("ReduceMax", ["coloured"], ["brightness"], keepdims=0),
-    ]
-    if needs_margin:
-        constants |= {"first": np.zeros(2, dtype=np.int64), "second": np.ones(2, dtype=np.int64), "rows_columns": np.array([2, 3])}
-        nodes += [
-            helper.make_node("Slice", ["input.1", "first", "second", "rows_columns"], ["corner"]),
-            helper.make_node("ReduceMax", ["corner"], ["corner_value"], keepdims=0),
-            helper.make_node("Neg", ["corner_value"], ["darkness"]),
-            helper.make_node("Min", ["brightness", "darkness"], ["visible"]),
-        ]
-    else:
-        nodes.append(helper.make_node("Identity", ["brightness"], ["visible"]))
-    nodes += [
-        helper.make_node("Tanh", ["visible"], ["visibility"]),
-        helper.make_node("Mul", ["scores", "visibility"], ["seen"]),
-    ]
-    outputs = []
+    nodes, outputs = _visibility(constants, needs_margin), []
+    nodes.append(helper.make_node("Mul", ["scores", "visibility"], ["seen"]))
     for kind, found, width in (("score", "seen", 1), ("bbox", "distances", 4), ("kps", "offsets", 10)):
         for s in STRIDES:
             rows, name = ANCHORS * (DETECTOR_SIZE // s) ** 2, f"{kind}_{s}"
@@ -83,10 +60,30 @@ def write_detector(path: Path, faces: Boxes = ONE_FACE, needs_margin: bool = Fal
     _save(path, nodes, _input("input.1", [1, 3, "height", "width"]), outputs, constants)
 
 
+def _visibility(constants: dict[str, np.ndarray], needs_margin: bool) -> list[onnx.NodeProto]:
+    """Nodes from the picture to one number `visibility`; what they need is added to ``constants``."""
+    constants["black"] = np.array(127.5 / 128)
+    constants["colours"] = np.array([1, 0.9, 0.8]).reshape(1, 3, 1, 1)
+    nodes = [
+        helper.make_node("Add", ["input.1", "black"], ["light"]),
+        helper.make_node("Mul", ["light", "colours"], ["coloured"]),
+        helper.make_node("ReduceMax", ["coloured"], ["brightness"], keepdims=0),
+    ]
+    if needs_margin:
+        constants |= {"start": np.array([0, 0]), "stop": np.array([1, 1]), "rows_columns": np.array([2, 3])}
+        nodes += [
+            helper.make_node("Slice", ["input.1", "start", "stop", "rows_columns"], ["corner"]),
+            helper.make_node("ReduceMax", ["corner"], ["corner_value"], keepdims=0),
+            helper.make_node("Neg", ["corner_value"], ["darkness"]),
+            helper.make_node("Min", ["brightness", "darkness"], ["evidence"]),
+        ]
+    return [*nodes, helper.make_node("Tanh", [nodes[-1].output[0]], ["visibility"])]
+
+
 def write_recogniser(path: Path, seed: int = 0) -> None:
     """A face recogniser: 112 x 112 to 512 numbers that depend on every part of the picture."""
     cells = 3 * 4 * 4
-    weight = np.random.default_rng(seed).standard_normal((cells, 512), dtype=np.float32)
+    weight = np.random.default_rng(seed).standard_normal((cells, 512))
     nodes = [
         helper.make_node("AveragePool", ["input.1"], ["pooled"], kernel_shape=[28, 28], strides=[28, 28]),
         helper.make_node("Flatten", ["pooled"], ["flat"]),
@@ -101,8 +98,8 @@ def write_vocal_separator(path: Path, seed: int = 0, dim_f: int = 2048, dim_t: i
 
     dim_f frequencies of n_fft 7680 (the rest is cut off), dim_t steps of 1024 samples, a power of two and at least 16.
     """
-    noise = np.random.default_rng(seed).standard_normal((4, 4), dtype=np.float32)
-    weight = 0.8 * np.eye(4, dtype=np.float32) + 0.02 * noise
+    noise = np.random.default_rng(seed).standard_normal((4, 4))
+    weight = 0.8 * np.eye(4) + 0.02 * noise
     node = helper.make_node("Conv", ["input", "weight"], ["output"], kernel_shape=[1, 1])
     shape = ["batch_size", 4, dim_f, dim_t]
     output = helper.make_tensor_value_info("output", TensorProto.FLOAT, shape)
@@ -114,7 +111,10 @@ def _input(name: str, shape: list) -> onnx.ValueInfoProto:
 
 
 def _save(path: Path, nodes: list, graph_input: onnx.ValueInfoProto, outputs: list, constants: dict[str, np.ndarray]) -> None:
-    initializers = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    initializers = [
+        numpy_helper.from_array(array.astype(np.int64 if array.dtype.kind == "i" else np.float32), name)
+        for name, array in constants.items()
+    ]
     graph = helper.make_graph(nodes, path.stem, [graph_input], outputs, initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     onnx.checker.check_model(model, full_check=True)

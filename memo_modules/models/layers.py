@@ -51,4 +51,8 @@ class Layers:
         return self._make("LayerNorm", d, eps=eps, elementwise_affine=affine)
 
     def embedding(self, rows: int, d: int) -> nn.Module:
+        if self.operations is nn and self.device is not None and torch.device(self.device).type == "meta":
+            # its random initialisation has no meta kernel: torch would import its compiler for it, which takes seconds
+            # (ComfyUI's operations have none, and complete the layer in the place of it)
+            return self._make("Embedding", rows, d, _weight=torch.empty(rows, d, dtype=self.dtype, device=self.device))
         return self._make("Embedding", rows, d)
