@@ -65,8 +65,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def weights_file(folder: Path) -> Path:
     """The weights in a folder as diffusers writes it: safetensors, or the older pickle where only that is there."""
-    pickled = folder / "diffusion_pytorch_model.bin"
-    return pickled if pickled.exists() else folder / "diffusion_pytorch_model.safetensors"
+    safetensors, pickled = (folder / f"diffusion_pytorch_model.{suffix}" for suffix in ("safetensors", "bin"))
+    return pickled if pickled.exists() and not safetensors.exists() else safetensors
 
 
 def load_net(checkpoint: Path, net: str, layers: Layers) -> nn.Module:
@@ -94,6 +94,20 @@ def load_net(checkpoint: Path, net: str, layers: Layers) -> nn.Module:
         weights = read_weights(source)
     assign_weights(module, weights, source, layers.dtype)
     return module
+
+
+def check_fit(checkpoint: Path, nets: dict[str, nn.Module]) -> None:
+    """Raises CheckpointError when the four NETS of a checkpoint are not made for each other, naming the two that differ."""
+    diffusion, reference = nets["diffusion_net"].config, nets["reference_net"].config
+    for net, what, found, expected in (
+        ("reference_net", "channels", reference.block_out_channels, diffusion.block_out_channels),
+        ("reference_net", "layers per block", reference.layers_per_block, diffusion.layers_per_block),
+        ("reference_net", "face token width", reference.cross_attention_dim, diffusion.cross_attention_dim),
+        ("image_proj", "face token width", nets["image_proj"].d, diffusion.cross_attention_dim),
+        ("audio_proj", "audio token width", nets["audio_proj"].d, diffusion.audio_attention_dim),
+    ):
+        if found != expected:
+            raise CheckpointError(f"{checkpoint / net} does not belong to its diffusion_net: {what} {found}, expected {expected}. {_REPAIR}")
 
 
 def assign_weights(module: nn.Module, weights: dict[str, Tensor], source: Path, dtype: torch.dtype | None = None) -> None:

@@ -131,12 +131,12 @@ def sample_video(
     behind the clips that it holds, with the same inputs. ``noise``: clip number to noise (f c h w), instead of the
     seeded generator. Raises InputError for settings out of range.
     """
-    check_settings(settings, nets, audio)
+    check_inputs(nets, face, audio, settings)
     yield from _Video(nets, vae, portrait, face, audio, emotion, settings, noise).sample(state, progress, check_interrupt)
 
 
-def check_settings(settings: SamplerSettings, nets: MemoNets, audio: AudioFeatures) -> None:
-    """Raises InputError naming the setting that cannot be used with these nets and this audio."""
+def check_inputs(nets: MemoNets, face: Face, audio: AudioFeatures, settings: SamplerSettings) -> None:
+    """Raises InputError naming the input that cannot be used with these nets."""
     if settings.steps < 1:
         raise InputError(f"steps: expected at least 1, got {settings.steps}.")
     for name in ("num_init_past_frames", "num_past_frames"):
@@ -144,6 +144,9 @@ def check_settings(settings: SamplerSettings, nets: MemoNets, audio: AudioFeatur
             raise InputError(f"{name}: expected at least 1, got {getattr(settings, name)}.")
     if settings.reference_order not in REFERENCE_ORDERS:
         raise InputError(f"reference_order: expected one of {REFERENCE_ORDERS}, got {settings.reference_order!r}.")
+    d_face = nets.image_proj.proj.weight.shape[1]
+    if face.embedding.shape != (1, d_face):
+        raise InputError(f"face: expected an embedding of shape [1, {d_face}], got {list(face.embedding.shape)}. Use MEMO Embed Face.")
     motion = nets.diffusion_net.config.motion_module_kwargs
     longest = motion.temporal_position_encoding_max_len
     if motion.temporal_position_encoding and audio.clip_frames > longest:

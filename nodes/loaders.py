@@ -73,10 +73,10 @@ class MemoLoadModel(io.ComfyNode):
         dtype = adapter.compute_dtype()
         unet, projection = adapter.layers(dtype), adapter.layers(torch.float32)
         nets = {
-            net: adapter.manage(checkpoints.load_net(folder, net, projection if net.endswith("proj") else unet))
-            for net in checkpoints.NETS
+            net: checkpoints.load_net(folder, net, projection if net.endswith("proj") else unet) for net in checkpoints.NETS
         }
-        return io.NodeOutput(MemoModel(dtype, **nets))
+        checkpoints.check_fit(folder, nets)
+        return io.NodeOutput(MemoModel(dtype, **{net: adapter.manage(module) for net, module in nets.items()}))
 
 
 class MemoLoadAudioEncoder(io.ComfyNode):

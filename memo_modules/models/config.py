@@ -23,7 +23,7 @@ _ONLY = {
     "encoder_hid_dim_type": (None,),
     "flip_sin_to_cos": (True,),
     "freq_shift": (0,),
-    "mid_block_only_cross_attention": (None, False),
+    "mid_block_only_cross_attention": (False,),
     "mid_block_scale_factor": (1,),
     "motion_module_resolutions": ((1, 2, 4, 8),),
     "num_attention_heads": (None,),
@@ -37,12 +37,12 @@ _ONLY = {
     "time_embedding_type": ("positional",),
     "timestep_post_act": (None,),
     "transformer_layers_per_block": (1, (1,) * 4),
-    "unet_use_cross_frame_attention": (None, False),
-    "unet_use_temporal_attention": (None, False),
+    "unet_use_cross_frame_attention": (False,),
+    "unet_use_temporal_attention": (False,),
     "upcast_attention": (False,),
     "use_linear_projection": (False,),
 }
-"""Options of the published constructors with the only values that are built here."""
+"""Options of the published constructors with the only values that are built here; null always means left out."""
 
 _BLOCK_TYPES = {
     "down_block_types": ("CrossAttnDownBlock",) * 3 + ("DownBlock",),
@@ -130,7 +130,7 @@ class DiffusionNetConfig(ReferenceNetConfig):
 
 def _check_options(config: dict, source: str) -> None:
     for option, supported in _ONLY.items():
-        if option in config and config[option] not in supported:
+        if config.get(option) is not None and config[option] not in supported:
             raise CheckpointError(f"{source}: {option} = {config[option]!r} is not supported, expected {supported[0]!r}.")
     for option, expected in _BLOCK_TYPES.items():
         kinds = config.get(option)

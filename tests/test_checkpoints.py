@@ -1,0 +1,144 @@
+"""Files to modules: what is wrong with a file is said by its name, its key and what was expected."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from comfyui_memo.memo_modules import checkpoints
+from comfyui_memo.memo_modules.errors import CheckpointError
+from comfyui_memo.memo_modules.models.config import DiffusionNetConfig, ReferenceNetConfig
+from comfyui_memo.memo_modules.models.layers import Layers
+
+FLOAT32 = Layers(dtype=torch.float32)
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def checkpoint(tiny_models, tmp_path) -> Path:
+    return Path(shutil.copytree(tiny_models / "memo" / "tiny", tmp_path / "tiny"))
+
+
+def load(checkpoint: Path) -> dict:
+    return {net: checkpoints.load_net(checkpoint, net, FLOAT32) for net in checkpoints.NETS}
+
+
+def test_all_nets_load_in_the_dtype_asked_for(checkpoint):
+    nets = load(checkpoint)
+    checkpoints.check_fit(checkpoint, nets)
+    for net in nets.values():
+        assert {tensor.dtype for tensor in net.state_dict().values()} == {torch.float32}
+        assert not any(parameter.requires_grad for parameter in net.parameters())
+
+
+def truncate(file: Path):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def rewrite(change):
+    def apply(file: Path):
+        weights = load_file(file)
+        change(weights)
+        save_file(weights, file)
+
+    return apply
+
+
+BROKEN_FILES = {
+    "missing": (Path.unlink, "is missing"),
+    "truncated": (truncate, "cannot be read as model weights"),
+    "empty": (lambda file: file.write_bytes(b""), "cannot be read as model weights"),
+    "web page": (lambda file: file.write_text("<!DOCTYPE html><html>Not found</html>"), "cannot be read as model weights"),
+    "key missing": (rewrite(lambda weights: weights.pop("conv_in.weight")), "1 missing, first 'conv_in.weight'"),
+    "foreign key": (rewrite(lambda weights: weights.update(extra=torch.ones(1))), "1 not of this model, first 'extra'"),
+    "other shape": (
+        rewrite(lambda weights: weights.update({"conv_in.bias": torch.ones(7)})),
+        r"'conv_in.bias' has shape \[7\], expected \[64\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN_FILES)
+@pytest.mark.parametrize("net", ["reference_net", "diffusion_net"])
+def test_broken_weights_are_refused_by_name(checkpoint, net, broken):
+    spoil, message = BROKEN_FILES[broken]
+    spoil(checkpoint / net / WEIGHTS)
+    with pytest.raises(CheckpointError, match=f"{net}.{WEIGHTS}.*{message}"):
+        checkpoints.load_net(checkpoint, net, FLOAT32)
+
+
+def test_projection_of_another_kind(checkpoint):
+    shutil.copy(checkpoint / "audio_proj" / WEIGHTS, checkpoint / "image_proj" / WEIGHTS)
+    with pytest.raises(CheckpointError, match="image_proj.*does not hold a ImageProjection"):
+        checkpoints.load_net(checkpoint, "image_proj", FLOAT32)
+
+
+def test_config_that_is_missing_or_no_json(checkpoint):
+    config = checkpoint / "reference_net" / "config.json"
+    config.write_text("{")
+    with pytest.raises(CheckpointError, match="config.json is not readable as JSON"):
+        checkpoints.load_net(checkpoint, "reference_net", FLOAT32)
+    config.unlink()
+    with pytest.raises(CheckpointError, match="config.json is missing"):
+        checkpoints.load_net(checkpoint, "reference_net", FLOAT32)
+
+
+def test_nets_of_two_models(checkpoint):
+    nets = load(checkpoint)
+    nets["audio_proj"].d = 96
+    with pytest.raises(CheckpointError, match="audio_proj does not belong.*audio token width 96, expected 64"):
+        checkpoints.check_fit(checkpoint, nets)
+
+
+def test_pickle_loads_weights_only(checkpoint):
+    folder = checkpoint / "reference_net"
+    weights = load_file(folder / WEIGHTS)
+    torch.save({"state_dict": {f"module.{key}": value for key, value in weights.items()}}, folder / "diffusion_pytorch_model.bin")
+    (folder / WEIGHTS).unlink()
+    loaded = checkpoints.load_net(checkpoint, "reference_net", FLOAT32).state_dict()
+    assert all(torch.equal(value, weights[key].float()) for key, value in loaded.items())
+
+
+class Payload:
+    ran = False
+
+    def __reduce__(self):
+        return setattr, (Payload, "ran", True)
+
+
+def test_code_in_a_pickle_does_not_run(checkpoint):
+    folder = checkpoint / "reference_net"
+    (folder / WEIGHTS).unlink()
+    torch.save({"conv_in.weight": Payload()}, folder / "diffusion_pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="cannot be read as model weights"):
+        checkpoints.load_net(checkpoint, "reference_net", FLOAT32)
+    assert not Payload.ran
+
+
+@pytest.mark.parametrize(
+    "option, value",
+    [
+        ("use_linear_projection", True),
+        ("act_fn", "gelu"),
+        ("class_embed_type", "timestep"),
+        ("motion_module_resolutions", [1, 2]),
+        ("down_block_types", ["DownBlock3D"] * 4),
+        ("mid_block_type", "Other"),
+        ("block_out_channels", [32, 64]),
+        ("layers_per_block", [1, 2, 2, 2]),
+        ("motion_module_kwargs", {"attention_block_types": ["Temporal_Cross"]}),
+        ("motion_module_kwargs", {"sliding_window": 3}),
+    ],
+)
+def test_option_that_is_not_supported_names_itself(option, value):
+    name = next(iter(value)) if isinstance(value, dict) else option
+    with pytest.raises(CheckpointError, match=f"here: .*{name}.*not supported|here: .*{name}"):
+        DiffusionNetConfig.from_dict({option: value}, "here")
+
+
+def test_unknown_and_null_options_are_ignored_as_the_published_classes_do():
+    config = {"_class_name": "UNet2DConditionModel", "something_else": 3, "upcast_attention": None, "act_fn": "silu"}
+    assert ReferenceNetConfig.from_dict(json.loads(json.dumps(config)), "here") == ReferenceNetConfig()
