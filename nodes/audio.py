@@ -66,7 +66,7 @@ class MemoEncodeAudio(io.ComfyNode):
     @classmethod
     def execute(cls, audio_encoder, audio, fps, timing) -> io.NodeOutput:
         voice, rate = adapter.to_audio(audio), frame_rate(fps)
-        device = adapter.bring_in(audio_encoder.encoder)
+        device = adapter.bring_in(audio_encoder.encoder, whole=True)
         encoder = audio_encoder.encoder.model
         features = encode_audio(encoder, voice, rate, timing=timing, device=device, check_interrupt=adapter.check_interrupt)
         return io.NodeOutput(features)

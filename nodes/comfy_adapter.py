@@ -97,9 +97,12 @@ def manage(module: nn.Module):
     return patcher(module, load_device=device, offload_device=offload_device)
 
 
-def bring_in(*patchers, memory_required: int = 0) -> torch.device:
-    """Load managed modules, with room for ``memory_required`` bytes beside their weights; returns their device."""
-    comfy.model_management.load_models_gpu(list(patchers), memory_required=memory_required)
+def bring_in(*patchers, memory_required: int = 0, whole: bool = False) -> torch.device:
+    """Load managed modules, with room for ``memory_required`` bytes beside their weights; returns their device.
+
+    whole: never in part, for a module that is not made of ComfyUI's cast operations and so cannot be streamed.
+    """
+    comfy.model_management.load_models_gpu(list(patchers), memory_required=memory_required, force_full_load=whole)
     return patchers[0].load_device
 
 

@@ -38,10 +38,12 @@ class MemoDetectEmotion(io.ComfyNode):
     def execute(cls, emotion_model, audio, emotion_source, vocals=None) -> io.NodeOutput:
         if emotion_source == "vocals" and vocals is None:
             raise InputError("vocals: emotion_source is vocals, but nothing is connected. Connect MEMO Separate Vocals or choose audio.")
-        heard = adapter.to_audio(vocals, "vocals") if emotion_source == "vocals" else adapter.to_audio(audio)
+        heard = adapter.to_audio(vocals if emotion_source == "vocals" else audio, emotion_source)
         device = adapter.bring_in(emotion_model.encoder, emotion_model.classifier)
         encoder, classifier = emotion_model.encoder.model, emotion_model.classifier.model
-        return io.NodeOutput(detect_emotion(encoder, classifier, heard, device, adapter.Progress(), adapter.check_interrupt))
+        return io.NodeOutput(
+            detect_emotion(encoder, classifier, heard, device, adapter.Progress(), adapter.check_interrupt, name=emotion_source)
+        )
 
 
 class MemoSetEmotion(io.ComfyNode):

@@ -6,9 +6,6 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..memo_modules.audio.vocals import VocalSeparator
-from ..memo_modules.face import FaceAnalyzer
-
 
 @dataclass(frozen=True)
 class MemoModel:
@@ -47,9 +44,9 @@ AudioEncoderSocket = io.Custom("MEMO_AUDIO_ENCODER")
 EmotionModelSocket = io.Custom("MEMO_EMOTION_MODEL")
 """EmotionModel"""
 VocalSeparatorSocket = io.Custom("MEMO_VOCAL_SEPARATOR")
-"""VocalSeparator"""
+"""memo_modules.audio.vocals.VocalSeparator"""
 FaceAnalysisSocket = io.Custom("MEMO_FACE_ANALYSIS")
-"""FaceAnalyzer"""
+"""memo_modules.face.FaceAnalyzer"""
 AudioFeaturesSocket = io.Custom("MEMO_AUDIO")
 """memo_modules.types.AudioFeatures"""
 EmotionSocket = io.Custom("MEMO_EMOTION")

@@ -92,20 +92,23 @@ class ComfyUIServer:
         return shutil.copy(file, folder / file.name).name
 
     def run(self, prompt: dict, on_event: Callable[[str, dict], None] = lambda kind, data: None, timeout: float = 600) -> dict:
-        """Run a graph in API format to its end; returns {node id: its outputs as ComfyUI's history lists them}.
+        """Run a graph in API format to its end; returns {id of an output node: what it lists, files among them}.
 
-        ``on_event`` gets each message of ComfyUI's websocket as it comes (kind, data). Raises ServerError when the graph
-        is refused, fails or is interrupted, and TimeoutError after ``timeout`` seconds.
+        ``on_event`` gets each message of ComfyUI's websocket as it comes (kind, data), a preview picture as ("preview",
+        {"message": bytes}). Raises ServerError when the graph is refused, fails or is interrupted, and TimeoutError
+        after ``timeout`` seconds.
         """
         return asyncio.run(asyncio.wait_for(self._run(prompt, on_event), timeout))
 
     async def _run(self, prompt, on_event):
         import aiohttp
 
-        client = uuid.uuid4().hex
+        client, outputs = uuid.uuid4().hex, {}
         async with aiohttp.ClientSession() as session, session.ws_connect(f"{self.url}/ws?clientId={client}", max_msg_size=0) as socket:
             prompt_id = self.post("/prompt", {"prompt": prompt, "client_id": client})["prompt_id"]
             async for message in socket:
+                if message.type is aiohttp.WSMsgType.BINARY:
+                    on_event("preview", {"message": message.data})
                 if message.type is not aiohttp.WSMsgType.TEXT:
                     continue
                 event = json.loads(message.data)
@@ -115,8 +118,10 @@ class ComfyUIServer:
                     continue
                 if kind in ("execution_error", "execution_interrupted"):
                     raise ServerError(f"{kind.replace('_', ' ')} in {data.get('node_type')}: {data.get('exception_message', '')}".strip())
+                if kind == "executed":
+                    outputs[data["node"]] = data["output"]
                 if kind == "execution_success":
-                    return self.get(f"/history/{prompt_id}")[prompt_id]["outputs"]
+                    return outputs
         raise ServerError(f"ComfyUI closed the connection:\n{self.log[-4000:]}")
 
     def output_file(self, entry: dict) -> Path:

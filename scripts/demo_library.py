@@ -67,7 +67,7 @@ def write_video(path: Path, frames: Tensor, fps: Fraction, audio: Audio) -> None
             container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(video.encode())
         frame = av.AudioFrame.from_ndarray(audio.waveform.float().contiguous().numpy(), format="fltp", layout=layout)
-        frame.sample_rate = audio.sample_rate
+        frame.sample_rate, frame.pts = audio.sample_rate, 0
         container.mux(sound.encode(frame))
         container.mux(sound.encode())
 

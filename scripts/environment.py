@@ -93,7 +93,7 @@ def _step(title, work):
 
 
 def _pip(python: Path) -> list[str | Path]:
-    return [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--no-compile", "--constraint", CONSTRAINTS]
+    return [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--constraint", CONSTRAINTS]
 
 
 def _is_comfyui(folder: Path) -> bool:

@@ -1,6 +1,7 @@
 """Imports the pack as ComfyUI would, under a name of its own, and finds the ComfyUI that server tests run in."""
 
 import os
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -42,10 +43,13 @@ def tiny_models(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def comfyui_server(comfyui_path, tiny_models, tmp_path_factory):
-    """A running ComfyUI with the pack and the tiny checkpoint; the tests of a session share it."""
+    """A running ComfyUI with the pack, the tiny checkpoint and the tests' own nodes; the tests of a session share it."""
     from comfyui_memo.scripts.comfyui_server import ComfyUIServer
 
-    with ComfyUIServer(comfyui_path, tmp_path_factory.mktemp("comfyui"), tiny_models) as server:
+    base = tmp_path_factory.mktemp("comfyui")
+    (base / "custom_nodes").mkdir()
+    shutil.copy(ROOT / "tests" / "comfyui" / "probe_nodes.py", base / "custom_nodes")
+    with ComfyUIServer(comfyui_path, base, tiny_models) as server:
         yield server
 
 

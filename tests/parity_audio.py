@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 
 import torch
+from parity_case import Case, assert_close
 
 from comfyui_memo.memo_modules.audio import emotion, features
 from comfyui_memo.memo_modules.audio.emotion2vec import Emotion2Vec, Emotion2VecConfig
@@ -12,7 +13,6 @@ from comfyui_memo.memo_modules.clips import frame_rate
 from comfyui_memo.memo_modules.models.emotion_classifier import EmotionClassifier
 from comfyui_memo.memo_modules.models.layers import Layers
 from comfyui_memo.memo_modules.types import Audio, EmotionTrack
-from parity_case import Case, assert_close
 
 META = Layers(device="meta")
 

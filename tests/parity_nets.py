@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import torch
 from einops import rearrange
+from parity_case import Case, assert_close
 
 from comfyui_memo.memo_modules import checkpoints
 from comfyui_memo.memo_modules.models.config import DiffusionNetConfig, ReferenceNetConfig
@@ -14,7 +15,6 @@ from comfyui_memo.memo_modules.models.reference_net import ReferenceNet
 from comfyui_memo.memo_modules.sampling import MemoNets, portrait_halves, sample_video
 from comfyui_memo.memo_modules.types import AudioFeatures, EmotionTrack, Face, ReferenceFeatures, SamplerSettings
 from comfyui_memo.memo_modules.vae import DiffusersVAE
-from parity_case import Case, assert_close
 
 META = Layers(device="meta")
 

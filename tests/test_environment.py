@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from comfyui_memo.scripts import environment, install_extras, snapshot
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -33,18 +33,19 @@ def detect_emotion(
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] = lambda done, total: None,
     check_interrupt: Callable[[], None] = lambda: None,
+    name: str = "audio",
 ) -> EmotionTrack:
     """The emotion of each second of ``audio``, heard in its first channel only, with the classes' probabilities.
 
-    device: where both networks compute. ``progress`` gets segments done and in all. Raises InputError for audio that
-    is empty, not finite or shorter than the 25 ms that one state of the encoder needs.
+    device: where both networks compute. ``progress`` gets segments done and in all. Raises InputError, calling the
+    audio by ``name``, when it is empty, not finite or shorter than the 25 ms that one state of the encoder needs.
     """
-    validate(audio)
+    validate(audio, name)
     waveform = resample(Audio(audio.waveform[:1].float(), audio.sample_rate), SAMPLE_RATE).waveform[0]
     shortest = encoder.config.receptive_field
     if len(waveform) < shortest:
         raise InputError(
-            f"audio: {len(waveform) / SAMPLE_RATE:.4f} s are too short to hear an emotion, at least {shortest / SAMPLE_RATE:.4f} s are needed. "
+            f"{name}: {len(waveform) / SAMPLE_RATE:.4f} s are too short to hear an emotion, at least {shortest / SAMPLE_RATE:.4f} s are needed. "
             "Use longer audio or set the emotion by hand."
         )
 

@@ -1,0 +1,133 @@
+"""The published workflow in the real front end: dropped onto the canvas, run with the Run button, and its help pages."""
+
+import json
+from pathlib import Path
+
+import pytest
+from chromium import Chromium, find_chromium
+
+from comfyui_memo.scripts.comfyui_server import ComfyUIServer
+from comfyui_memo.scripts.make_tiny_checkpoint import write_tiny_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOW = ROOT / "workflows" / "talking_portrait.json"
+EXPORT = WORKFLOW.with_suffix(".api.json")
+ASSETS = (ROOT / "assets" / "portrait.jpg", ROOT / "assets" / "speech.wav")
+
+pytestmark = pytest.mark.browser
+
+TINY = {"VAELoader": {"vae_name": "taesd"}, "MemoSampler": {"width": 64, "height": 64, "steps": 1}}
+COMPLAINTS = "[data-testid=error-overlay], [data-testid=subgraph-breadcrumb-missing-nodes-icon]"
+
+# The real front end's own names, for use in the page.
+SET_WIDGETS = """(inputs => {
+    for (const node of app.graph.nodes)
+        for (const [name, value] of Object.entries(inputs[node.type] ?? {})) {
+            const widget = node.widgets.find(widget => widget.name === name)
+            widget.value = value
+            widget.callback?.(value, app.canvas, node)
+        }
+})"""
+LISTEN = """new Promise(resolve => {
+    for (const event of ["execution_success", "execution_error", "execution_interrupted"])
+        app.api.addEventListener(event, ({detail}) => resolve({event, detail}))
+})"""
+TITLE_OF = """(type => {
+    const [x, y] = app.graph.nodes.find(node => node.type === type).pos
+    const [left, top] = app.canvas.ds.convertOffsetToCanvas([x + 60, y - 15])
+    const canvas = document.querySelector("#graph-canvas").getBoundingClientRect()
+    return [canvas.x + left, canvas.y + top]
+})"""
+MIDDLE_OF = """(selector => {
+    const box = document.querySelector(selector)?.getBoundingClientRect()
+    return box?.width ? [box.x + box.width / 2, box.y + box.height / 2] : null
+})"""
+
+
+@pytest.fixture(scope="module")
+def server(comfyui_path, tmp_path_factory):
+    """A ComfyUI with every file that the workflow names, the nets among them tiny."""
+    base = tmp_path_factory.mktemp("comfyui")
+    write_tiny_checkpoint(base / "models", "memo")
+    # Only listed: the tests load another, since a VAE of this kind is 335 MB.
+    [vae] = [node["inputs"]["vae_name"] for node in export().values() if node["class_type"] == "VAELoader"]
+    (base / "models" / "vae" / vae).touch()
+    with ComfyUIServer(comfyui_path, base) as server:
+        for file in ASSETS:
+            server.add_input(file)
+        server.post("/settings", {"Comfy.TutorialCompleted": True})  # or a dialog covers the canvas
+        yield server
+
+
+@pytest.fixture
+def page(server, tmp_path):
+    """The front end with an empty canvas; how a test left it is screenshot.png in the test's temporary folder."""
+    executable = find_chromium()
+    if executable is None:
+        pytest.skip("no Chromium found; on Debian and Ubuntu: apt install chromium")
+    with Chromium(executable, tmp_path / "profile") as page:
+        page.open(server.url)
+        page.wait_for("!!window.app?.extensionManager && 'MemoSampler' in (window.LiteGraph?.registered_node_types ?? {})")
+        page.wait_for("app.graph?.nodes.length > 0")  # it shows a graph at first, whose text boxes would take a drop
+        page.evaluate("app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+        page.wait_for("app.graph.nodes.length === 0")
+        yield page
+        page.screenshot(tmp_path / "screenshot.png")
+
+
+def export() -> dict:
+    return json.loads(EXPORT.read_text(encoding="utf-8"))
+
+
+def drop(page: Chromium, file: Path) -> None:
+    page.drop(file, *page.evaluate(f"{MIDDLE_OF}('#graph-canvas')"))
+    page.wait_for("app.graph.nodes.some(node => node.type === 'MemoSampler')")
+
+
+def click(page: Chromium, selector: str) -> None:
+    page.click(*page.wait_for(f"{MIDDLE_OF}({json.dumps(selector)})"))
+
+
+def ours(errors: list[str]) -> list[str]:
+    """The console's errors that speak of this pack. Help in a language that has no page of its own is looked for."""
+    return [error for error in errors if "memo" in error.lower() and "docs/" not in error]
+
+
+def test_dropped_workflow_loads_complete(page):
+    drop(page, WORKFLOW)
+    page.wait_for("document.body.innerText.includes('talking_portrait')")
+    assert page.evaluate("app.graph.nodes.length") == len(json.loads(WORKFLOW.read_text(encoding="utf-8"))["nodes"])
+    assert page.evaluate("app.graph.nodes.filter(node => !(node.type in LiteGraph.registered_node_types)).length") == 0
+    assert page.evaluate("document.querySelectorAll(`%s`).length" % COMPLAINTS) == 0
+    assert page.evaluate("app.graphToPrompt()")["output"] == export()
+    assert ours(page.errors) == []
+
+
+def test_missing_node_would_be_seen(page, tmp_path):
+    broken = tmp_path / "broken.json"
+    broken.write_text(WORKFLOW.read_text(encoding="utf-8").replace('"MemoEmbedFace"', '"MemoNoSuchNode"'), encoding="utf-8")
+    drop(page, broken)
+    page.wait_for("document.querySelectorAll(`%s`).length == 2" % COMPLAINTS)
+
+
+def test_run_button_makes_a_video_that_plays(page, server):
+    drop(page, WORKFLOW)
+    page.evaluate(f"{SET_WIDGETS}({json.dumps(TINY)})")
+    page.evaluate(f"void (window.finished = {LISTEN})")
+    click(page, "[data-testid=queue-button]")
+    assert page.evaluate("finished")["event"] == "execution_success"
+    page.wait_for("document.querySelector('video')?.readyState > 0")
+    size, seconds = page.evaluate("(video => [[video.videoWidth, video.videoHeight], video.duration])(document.querySelector('video'))")
+    assert size == [64, 64]
+    assert seconds == pytest.approx(page.evaluate("document.querySelector('audio').duration"), abs=1 / 30)
+    assert ours(page.errors) == []
+
+
+def test_help_page_opens(page):
+    drop(page, WORKFLOW)
+    page.click(*page.evaluate(f"{TITLE_OF}('MemoSampler')"))
+    click(page, "[data-testid=info-button]")
+    shown = page.wait_for("document.querySelector('.node-help-content h1')?.parentElement.innerText")
+    assert shown.startswith("MEMO Sampler")
+    assert "Each clip sees the frames of the one before" in shown
+    assert ours(page.errors) == []

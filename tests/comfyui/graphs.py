@@ -1,0 +1,88 @@
+"""Graphs in API format that the server tests run, and what goes into them and comes out."""
+
+import json
+import time
+import wave
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+PORTRAIT = ROOT / "assets" / "portrait.jpg"
+WORKFLOW = ROOT / "workflows" / "talking_portrait.api.json"
+
+SMALL = {
+    "VAELoader": {"vae_name": "taesd"},
+    "MemoLoadModel": {"model": "tiny"},
+    "MemoLoadFaceAnalysis": {"face_analysis": "tiny"},
+    "MemoLoadVocalSeparator": {"vocal_separator": "tiny"},
+    "MemoLoadAudioEncoder": {"audio_encoder": "wav2vec2-base-960h"},
+    "MemoLoadEmotionModel": {"emotion2vec": "emotion2vec_plus_large", "classifier": "tiny"},
+    "MemoSampler": {"width": 64, "height": 64, "steps": 1},
+}
+"""The tiny checkpoint, and pictures as small as they come."""
+
+
+def talking_portrait(**inputs: dict) -> dict:
+    """The published workflow on the tiny checkpoint; ``inputs``: class of a node to inputs that it gets."""
+    prompt = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    for part in prompt.values():
+        part["inputs"] |= SMALL.get(part["class_type"], {}) | inputs.get(part["class_type"], {})
+    return prompt
+
+
+def find(prompt: dict, kind: str) -> str:
+    """The id of the one node of that class."""
+    [name] = [name for name, part in prompt.items() if part["class_type"] == kind]
+    return name
+
+
+def node(kind: str, **inputs) -> dict:
+    return {"class_type": kind, "inputs": inputs}
+
+
+class Record:
+    """Listens to a run: which nodes ran, which came from the cache, the sampler's progress and its previews."""
+
+    def __init__(self):
+        self.executed: list[str] = []
+        self.cached: list[str] = []
+        self.progress: dict[str, list[tuple[int, int]]] = {}
+        self.previews: list[bytes] = []
+
+    def __call__(self, kind: str, data: dict) -> None:
+        if kind == "executing" and data["node"]:
+            self.executed.append(data["node"])
+        elif kind == "execution_cached":
+            self.cached += data["nodes"]
+        elif kind == "progress":
+            self.progress.setdefault(data["node"], []).append((data["value"], data["max"]))
+        elif kind == "preview":
+            self.previews.append(data["message"])
+
+
+def alive(outputs: dict) -> dict[str, int]:
+    """How many objects of each of the pack's classes, ONNX sessions and patchers the node Alive of a run found."""
+    [found] = [output["alive"] for output in outputs.values() if "alive" in output]
+    return {name: count for name, count in json.loads(found[0]).items() if name not in ("MotionConfig", "SamplerSettings")}  # defaults of arguments
+
+
+def free(server) -> dict[str, int]:
+    """POST /free, and wait until nothing of the pack is left; returns what is there after all."""
+    server.free()
+    deadline = time.monotonic() + 20
+    while (left := alive(server.run({"alive": node("Alive")}))) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return left
+
+
+def write_wav(path: Path, samples: int, sample_rate: int, channels: int = 1) -> Path:
+    """A tone that swells and fades, 16 bits."""
+    time = np.arange(samples) / sample_rate
+    tone = 0.3 * np.sin(2 * np.pi * 220 * time) * np.sin(2 * np.pi * 3 * time) ** 2
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(sample_rate)
+        file.writeframes(np.repeat((tone * 32767).astype("<i2")[:, None], channels, axis=1).tobytes())
+    return path

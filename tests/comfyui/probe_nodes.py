@@ -1,0 +1,76 @@
+"""A custom node pack of the tests' own: values that no core node makes, and a look into the running ComfyUI."""
+
+import gc
+import json
+import os
+from collections import Counter
+
+import psutil
+import torch
+
+
+class HandMadeImage:
+    """A grey IMAGE of any shape, "b h w c"."""
+
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "make"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"shape": ("STRING", {}), "value": ("FLOAT", {"default": 0.5})}}
+
+    def make(self, shape, value):
+        return (torch.full([int(size) for size in shape.split()], value),)
+
+
+class HandMadeAudio:
+    """An AUDIO of any shape, "b c t": noise, or the same value everywhere."""
+
+    RETURN_TYPES = ("AUDIO",)
+    FUNCTION = "make"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"shape": ("STRING", {}), "sample_rate": ("INT", {"default": 16000}), "value": ("STRING", {"default": "noise"})}}
+
+    def make(self, shape, sample_rate, value):
+        sizes = [int(size) for size in shape.split()]
+        generator = torch.Generator().manual_seed(0)
+        waveform = torch.randn(sizes, generator=generator) * 0.1 if value == "noise" else torch.full(sizes, float(value))
+        return ({"waveform": waveform, "sample_rate": sample_rate},)
+
+
+class Alive:
+    """Counts, by class, the pack's objects, ONNX sessions and patchers that are alive once its inputs are there."""
+
+    RETURN_TYPES = ()
+    FUNCTION = "count"
+    CATEGORY = "tests"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}, "optional": {"after": ("*", {}), "and_after": ("*", {})}}
+
+    @classmethod
+    def IS_CHANGED(cls, **inputs):
+        return float("nan")
+
+    def count(self, **inputs):
+        gc.collect()
+        classes = Counter(_name(type(thing)) for thing in gc.get_objects())
+        alive = {name: number for name, number in classes.items() if name}
+        return {"ui": {"alive": [json.dumps(alive)], "rss": [psutil.Process(os.getpid()).memory_info().rss]}}
+
+
+def _name(kind: type) -> str:
+    for base in kind.__mro__:
+        if base.__name__ in ("InferenceSession", "ModelPatcher"):
+            return base.__name__
+    module = str(kind.__module__)  # compiled classes may have something else there
+    return kind.__name__ if "memo_modules" in module or module.endswith("ComfyUI-MEMO.nodes.types") else ""
+
+
+NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in (HandMadeImage, HandMadeAudio, Alive)}

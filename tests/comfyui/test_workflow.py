@@ -1,0 +1,124 @@
+"""The published workflow in a running ComfyUI: the video it makes, its seed, its progress, and Cancel."""
+
+import io
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from graphs import PORTRAIT, Record, find, free, node, talking_portrait, write_wav
+from PIL import Image
+
+from comfyui_memo.scripts.comfyui_server import ServerError
+
+
+@dataclass
+class Video:
+    frames: int
+    rate: Fraction
+    seconds: float
+    audio_seconds: float
+    size: tuple[int, int]
+
+
+def read_video(path: Path) -> Video:
+    with av.open(str(path)) as container:
+        [pictures], [sound] = container.streams.video, container.streams.audio
+        audio_seconds = float(sound.duration * sound.time_base)
+        frames = [(frame.width, frame.height) for frame in container.decode(pictures)]
+        return Video(len(frames), pictures.average_rate, float(pictures.duration * pictures.time_base), audio_seconds, frames[0])
+
+
+@pytest.fixture
+def portrait(comfyui_server) -> dict:
+    """Inputs of LoadImage."""
+    return {"image": comfyui_server.add_input(PORTRAIT)}
+
+
+@pytest.fixture
+def voice(comfyui_server, tmp_path):
+    """Makes a voice; returns the inputs of LoadAudio."""
+    return lambda *format: {"audio": comfyui_server.add_input(write_wav(tmp_path / ("voice_" + "_".join(map(str, format)) + ".wav"), *format))}
+
+
+def frames_of(server, outputs: dict) -> np.ndarray:
+    [images] = [output["images"] for output in outputs.values() if "images" in output]
+    return np.stack([np.asarray(Image.open(server.output_file(entry))) for entry in images])
+
+
+def saving_frames(prompt: dict) -> dict:
+    """The graph with its frames written as PNG instead of a video."""
+    kept = {name: part for name, part in prompt.items() if part["class_type"] not in ("CreateVideo", "SaveVideo")}
+    return kept | {"frames": node("SaveImage", images=[find(prompt, "MemoSampler"), 0], filename_prefix="frames")}
+
+
+@pytest.mark.parametrize(
+    ("samples", "sample_rate", "channels", "fps", "exact_fps"),
+    [
+        (8000, 16000, 1, 30.0, Fraction(30)),
+        # the last sample of the 16th frame: rounded up to 16 kHz before it is counted, it would start a 17th
+        (29429, 44100, 1, 23.976024, Fraction(24000, 1001)),
+        (15361, 24000, 2, 25.0, Fraction(25)),
+    ],
+)
+def test_video_is_as_long_as_the_audio(comfyui_server, portrait, voice, samples, sample_rate, channels, fps, exact_fps):
+    audio = voice(samples, sample_rate, channels)
+    outputs = comfyui_server.run(talking_portrait(LoadImage=portrait, LoadAudio=audio, MemoEncodeAudio={"fps": fps}))
+    [[file]] = [output["images"] for output in outputs.values()]
+    video = read_video(comfyui_server.output_file(file))
+    assert video.frames == -(-samples * exact_fps.numerator // (sample_rate * exact_fps.denominator))
+    assert video.size == (64, 64)
+    assert float(video.rate) == pytest.approx(float(exact_fps), rel=1e-4)
+    millisecond = 1e-3  # to which the container rounds
+    assert 0 <= video.seconds - samples / sample_rate < 1 / exact_fps
+    assert abs(video.audio_seconds - samples / sample_rate) < millisecond
+
+
+def test_a_seed_means_the_same_frames(comfyui_server, portrait, voice):
+    audio = voice(9600, 16000)
+
+    def run(seed):
+        record, prompt = Record(), saving_frames(talking_portrait(LoadImage=portrait, LoadAudio=audio, MemoSampler={"seed": seed}))
+        frames = frames_of(comfyui_server, comfyui_server.run(prompt, record))
+        assert find(prompt, "MemoSampler") in record.executed
+        return frames
+
+    first = run(1)
+    assert first.shape == (18, 64, 64, 3) and first.std() > 5
+    assert free(comfyui_server) == {}  # or the second run would come from the cache
+    assert np.array_equal(run(1), first)
+    other = run(2)
+    assert other.shape == first.shape and not np.array_equal(other[:16], first[:16])
+
+
+def test_every_step_is_reported_and_every_clip_shown(comfyui_server, portrait, voice):
+    record = Record()
+    prompt = saving_frames(talking_portrait(LoadImage=portrait, LoadAudio=voice(9600, 16000), MemoSampler={"steps": 2, "seed": 3}))
+    frames = frames_of(comfyui_server, comfyui_server.run(prompt, record))
+    assert record.progress[find(prompt, "MemoSampler")] == [(done, 4) for done in (1, 2, 3, 4)]
+    # a preview is a JPEG behind a header of ComfyUI's, which enlarges it
+    shown = [Image.open(io.BytesIO(message[message.index(b"\xff\xd8") :])).resize((64, 64)) for message in record.previews]
+    assert len(shown) == 2
+    distances = [[np.abs(np.asarray(picture).astype(int) - frames[start]).mean() for start in (0, 16)] for picture in shown]
+    assert distances[0][0] < distances[0][1] / 2 and distances[1][1] < distances[1][0] / 2
+
+
+def test_cancel_stops_the_sampler_and_the_next_prompt_runs(comfyui_server, portrait, voice):
+    prompt = saving_frames(talking_portrait(LoadImage=portrait, LoadAudio=voice(8000, 16000), MemoSampler={"steps": 200, "seed": 4}))
+    sampler, record = find(prompt, "MemoSampler"), Record()
+    cancelled_at: list[int] = []
+
+    def cancel_at_second_step(kind, data):
+        record(kind, data)
+        if not cancelled_at and len(record.progress.get(sampler, ())) == 2:
+            comfyui_server.interrupt()
+            cancelled_at.append(record.progress[sampler][-1][0])
+
+    with pytest.raises(ServerError, match="execution interrupted in MemoSampler"):
+        comfyui_server.run(prompt, cancel_at_second_step)
+    assert len(record.progress[sampler]) <= 2 + 8  # steps that were under way or in the socket meanwhile, far from 200
+
+    prompt[sampler]["inputs"]["steps"] = 1
+    assert frames_of(comfyui_server, comfyui_server.run(prompt)).shape == (15, 64, 64, 3)

@@ -1,0 +1,129 @@
+"""The workflow files: ComfyUI knows all that is in them, they agree with their API format, and they run."""
+
+import json
+import re
+from fractions import Fraction
+from math import ceil
+from pathlib import Path
+
+import av
+import pytest
+import ui_to_api
+from PIL import Image
+
+from comfyui_memo.tests.comfyui.graphs import PORTRAIT, SMALL, find, write_wav
+
+FOLDER = Path(__file__).resolve().parents[1] / "workflows"
+WORKFLOWS = sorted(file for file in FOLDER.glob("*.json") if not file.name.endswith(".api.json"))
+SAVED_BY = (0, 33)
+CURRENT_VERSION = 0.4
+ABSOLUTE_PATH = re.compile(r"(?<![\w./:])(/\w|~/|[A-Za-z]:[\\/]+\w)")
+FILES = {"LoadImage": ["image"], "LoadAudio": ["audio"], **{kind: list(inputs) for kind, inputs in SMALL.items() if "Load" in kind}}
+"""Widgets that name a file: which ones there are is the user's matter."""
+
+each_workflow = pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
+
+
+@pytest.fixture
+def object_info(comfyui_server) -> dict:
+    version = comfyui_server.get("/system_stats")["system"]["comfyui_version"]
+    if tuple(map(int, version.split(".")[:2])) < SAVED_BY:
+        pytest.skip(f"the files are saved by ComfyUI {SAVED_BY}, whose core nodes have other widgets than those of {version}")
+    return comfyui_server.get("/object_info")
+
+
+def load(file: Path) -> dict:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def strings(value) -> list[str]:
+    """Every string in a JSON value."""
+    if isinstance(value, dict | list):
+        return [text for part in (value.values() if isinstance(value, dict) else value) for text in strings(part)]
+    return [value] if isinstance(value, str) else []
+
+
+def allowed(widget: ui_to_api.Widget) -> bool:
+    """Whether ComfyUI takes the value of a widget."""
+    match widget.kind:
+        case "INT" | "FLOAT":
+            types = (int,) if widget.kind == "INT" else (int, float)
+            return type(widget.value) in types and widget.options["min"] <= widget.value <= widget.options["max"]
+        case "BOOLEAN" | "STRING":
+            return isinstance(widget.value, bool if widget.kind == "BOOLEAN" else str)
+    return widget.value in widget.choices
+
+
+def test_there_is_a_workflow():
+    assert FOLDER / "talking_portrait.json" in WORKFLOWS
+
+
+@each_workflow
+def test_saved_in_the_current_format_without_private_paths(file):
+    workflow = load(file)
+    assert workflow["version"] == CURRENT_VERSION
+    assert [text for text in strings(workflow) if ABSOLUTE_PATH.search(text)] == []
+
+
+@pytest.mark.parametrize("text", ["/home/me/portrait.jpg", "see /etc", r"C:\me\portrait.jpg", "C:/me", "~/models"])
+def test_private_paths_are_recognised(text):
+    assert ABSOLUTE_PATH.search(text)
+
+
+@each_workflow
+def test_thumbnail_lies_beside(file):
+    thumbnail = file.with_suffix(".jpg")
+    assert thumbnail.stat().st_size < 200_000
+    with Image.open(thumbnail) as picture:
+        assert picture.format == "JPEG"
+        assert picture.width >= 1000
+
+
+@each_workflow
+def test_converts_to_what_the_front_end_exported(file, object_info):
+    assert ui_to_api.to_api(load(file), object_info) == load(file.with_suffix(".api.json"))
+
+
+def test_converter_agrees_with_the_front_end(object_info):
+    # Saved and exported by the front end of 0.33: Reroutes, a muted node, a linked widget, a seed, a note, nested combos.
+    case = load(Path(__file__).with_name("ui_to_api_case.json"))
+    assert ui_to_api.to_api(case["workflow"], object_info) == case["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mode": ui_to_api.BYPASSED}, "SaveVideo .* unknown or bypassed"),
+        ({"type": "NoSuchNode"}, "NoSuchNode .* unknown or bypassed"),
+        ({"widgets_values": ["video/MEMO", "auto"]}, "needs more"),
+        ({"widgets_values": ["video/MEMO", "auto", "auto", "auto", 8]}, r"belong to no input: \[8\]"),
+    ],
+)
+def test_converter_refuses_what_it_does_not_know(change, message, object_info):
+    node = {"id": 1, "type": "SaveVideo", "mode": 0, "inputs": []} | change
+    with pytest.raises(ValueError, match=message):
+        ui_to_api.to_api({"nodes": [node], "links": []}, object_info)
+
+
+@each_workflow
+def test_widget_values_are_allowed(file, object_info):
+    nodes = [node for node in load(file)["nodes"] if node["type"] not in ui_to_api.NOTES]
+    found = [(node["type"], widget) for node in nodes for widget in ui_to_api.widgets(node, object_info)]
+    assert [(kind, widget) for kind, widget in found if widget.name not in FILES.get(kind, ()) and not allowed(widget)] == []
+
+
+@each_workflow
+def test_runs_to_a_video_as_long_as_its_audio(file, object_info, comfyui_server, tmp_path):
+    samples, sample_rate, fps = 11729, 22050, 30
+    sound = comfyui_server.add_input(write_wav(tmp_path / "half_a_second.wav", samples, sample_rate))
+    inputs = SMALL | {"LoadImage": {"image": comfyui_server.add_input(PORTRAIT)}, "LoadAudio": {"audio": sound}}
+    prompt = ui_to_api.to_api(load(file), object_info)
+    for node in prompt.values():
+        node["inputs"] |= inputs.get(node["class_type"], {})
+    [entry] = comfyui_server.run(prompt)[find(prompt, "SaveVideo")]["images"]
+    with av.open(str(comfyui_server.output_file(entry))) as video:
+        [picture], [sound] = video.streams.video, video.streams.audio
+        seconds = [stream.duration * stream.time_base for stream in (picture, sound)]
+        frames = sum(1 for _ in video.decode(picture))
+    assert frames == ceil(Fraction(samples * fps, sample_rate))
+    assert abs(seconds[0] - seconds[1]) < Fraction(1, fps)
