@@ -7,7 +7,6 @@ works together, and the pictures are noise. Where no ComfyUI is to be had, the s
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -131,8 +130,7 @@ def main() -> int:
         return 0
     comfyui = environment.find_comfyui() or clone_comfyui()
     python = environment.ensure(comfyui)
-    found = {"COMFYUI_PATH": str(comfyui)} if comfyui else {}
-    return subprocess.run([python, __file__, *sys.argv[1:]], check=False, env={**os.environ, **found}).returncode
+    return subprocess.run([python, __file__, *sys.argv[1:]], check=False, env=environment.variables(comfyui)).returncode
 
 
 if __name__ == "__main__":

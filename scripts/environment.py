@@ -52,6 +52,13 @@ def ensure(comfyui: Path | None) -> Path:
     return python
 
 
+def variables(comfyui: Path | None) -> dict[str, str]:
+    """The environment variables of a program that runs in the environment: the ComfyUI found is named in them."""
+    # Compiled files are kept, and within .venv: many programs start here, and each would compile torch anew.
+    mine = {"PYTHONPYCACHEPREFIX": str(VENV / "pycache")} | ({"COMFYUI_PATH": str(comfyui)} if comfyui else {})
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | mine
+
+
 def create(folder: Path) -> None:
     """A virtual environment with pip in it."""
     if find_spec("ensurepip") is None:
@@ -93,7 +100,7 @@ def _step(title, work):
 
 
 def _pip(python: Path) -> list[str | Path]:
-    return [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--constraint", CONSTRAINTS]
+    return [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--no-compile", "--constraint", CONSTRAINTS]
 
 
 def _is_comfyui(folder: Path) -> bool:

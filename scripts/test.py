@@ -1,6 +1,5 @@
 """Runs the tests in the project's own environment: python3 scripts/test.py [pytest arguments]"""
 
-import os
 import subprocess
 import sys
 
@@ -10,9 +9,8 @@ import environment
 def main() -> int:
     comfyui = environment.find_comfyui()
     python = environment.ensure(comfyui)
-    found = {"COMFYUI_PATH": str(comfyui)} if comfyui else {}
     command = [python, "-m", "pytest", *sys.argv[1:]]
-    return subprocess.run(command, check=False, cwd=environment.ROOT, env={**os.environ, **found}).returncode
+    return subprocess.run(command, check=False, cwd=environment.ROOT, env=environment.variables(comfyui)).returncode
 
 
 if __name__ == "__main__":

@@ -56,6 +56,14 @@ def test_fingerprint_follows_comfyuis_requirements(tmp_path):
     assert environment.fingerprint(comfyui) != before
 
 
+def test_programs_learn_which_comfyui_was_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    found = environment.variables(tmp_path)
+    assert found["COMFYUI_PATH"] == str(tmp_path)
+    assert "PYTHONDONTWRITEBYTECODE" not in found
+    assert Path(found["PYTHONPYCACHEPREFIX"]).is_relative_to(environment.VENV)
+
+
 def test_failed_step_shows_what_the_command_said():
     with pytest.raises(SystemExit, match="Trying failed:\n.*no such thing"):
         environment.run_step("Trying", sys.executable, "-c", "raise SystemExit('no such thing')")

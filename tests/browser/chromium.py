@@ -14,7 +14,7 @@ ARGUMENTS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--remote-debugging-port=0",
 )  # fmt: skip
-_START_TIMEOUT = 60
+_START_TIMEOUT = _ANSWER_TIMEOUT = 60
 
 
 def find_chromium() -> str | None:
@@ -55,7 +55,7 @@ class Chromium:
 
     def call(self, method: str, **parameters) -> dict:
         """The result of a method of the protocol; events that come before it are taken note of."""
-        return self._loop.run_until_complete(self._call(method, parameters))
+        return self._loop.run_until_complete(asyncio.wait_for(self._call(method, parameters), _ANSWER_TIMEOUT))
 
     def open(self, url: str) -> None:
         self.call("Page.navigate", url=url)

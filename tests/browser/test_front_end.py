@@ -28,10 +28,10 @@ SET_WIDGETS = """(inputs => {
             widget.callback?.(value, app.canvas, node)
         }
 })"""
-LISTEN = """new Promise(resolve => {
+LISTEN = """
     for (const event of ["execution_success", "execution_error", "execution_interrupted"])
-        app.api.addEventListener(event, ({detail}) => resolve({event, detail}))
-})"""
+        app.api.addEventListener(event, ({detail}) => { window.outcome = {event, detail} })
+"""
 TITLE_OF = """(type => {
     const [x, y] = app.graph.nodes.find(node => node.type === type).pos
     const [left, top] = app.canvas.ds.convertOffsetToCanvas([x + 60, y - 15])
@@ -113,9 +113,10 @@ def test_missing_node_would_be_seen(page, tmp_path):
 def test_run_button_makes_a_video_that_plays(page, server):
     drop(page, WORKFLOW)
     page.evaluate(f"{SET_WIDGETS}({json.dumps(TINY)})")
-    page.evaluate(f"void (window.finished = {LISTEN})")
+    page.evaluate(LISTEN)
     click(page, "[data-testid=queue-button]")
-    assert page.evaluate("finished")["event"] == "execution_success"
+    outcome = page.wait_for("window.outcome", timeout=300)
+    assert outcome["event"] == "execution_success", outcome
     page.wait_for("document.querySelector('video')?.readyState > 0")
     size, seconds = page.evaluate("(video => [[video.videoWidth, video.videoHeight], video.duration])(document.querySelector('video'))")
     assert size == [64, 64]

@@ -1,0 +1,294 @@
+"""The sampler on the tiny nets: clips, memory, guidance, going on, progress, and what it keeps alive."""
+
+import gc
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+import torch
+
+from comfyui_memo.memo_modules import footprint
+from comfyui_memo.memo_modules.audio.emotion import constant_emotion
+from comfyui_memo.memo_modules.checkpoints import NETS, load_net
+from comfyui_memo.memo_modules.clips import clip_count
+from comfyui_memo.memo_modules.errors import InputError
+from comfyui_memo.memo_modules.models.layers import Layers
+from comfyui_memo.memo_modules.sampling import MemoNets, SampledClip, sample_video
+from comfyui_memo.memo_modules.types import AudioFeatures, Face, SamplerSettings
+from comfyui_memo.memo_modules.vae import DiffusersVAE
+
+SIZE = 64
+HAPPY = constant_emotion(3)
+FAST = SamplerSettings(steps=1, guidance_scale=1.0)
+GUIDED = SamplerSettings(steps=1)
+
+
+@pytest.fixture(scope="module")
+def nets(tiny_models) -> MemoNets:
+    loaded = {net: load_net(tiny_models / "memo" / "tiny", net, Layers(dtype=torch.float32)) for net in NETS}
+    return MemoNets(**loaded, device=torch.device("cpu"), dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def vae(tiny_models) -> DiffusersVAE:
+    from diffusers import AutoencoderKL
+
+    return DiffusersVAE(AutoencoderKL.from_pretrained(tiny_models / "vae" / "sd-vae-ft-mse"))
+
+
+@pytest.fixture(scope="module")
+def portrait() -> torch.Tensor:
+    return torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+@pytest.fixture(scope="module")
+def face() -> Face:
+    return Face(torch.randn(1, 512, generator=torch.Generator().manual_seed(2)), (0, 0, 9, 9), 0.9)
+
+
+def speech(frames: int) -> AudioFeatures:
+    """Features of a voice at 30 frames per second."""
+    states = torch.randn(clip_count(frames) * 16, 2, 64, generator=torch.Generator().manual_seed(3))
+    return AudioFeatures(states, Fraction(30), frames, 16)
+
+
+@pytest.fixture
+def video(nets, vae, portrait, face):
+    """Frames of a video (f 3 h w) for an audio and settings."""
+
+    def make(audio: AudioFeatures, settings: SamplerSettings = FAST, **options) -> torch.Tensor:
+        clips = sample_video(nets, vae, portrait, face, audio, HAPPY, settings, **options)
+        return torch.cat([clip.frames for clip in clips])
+
+    return make
+
+
+class Calls:
+    """The inputs of every call of a module, while it is entered."""
+
+    def __init__(self, module: torch.nn.Module):
+        self.module, self.inputs = module, []
+
+    def __enter__(self) -> list[tuple]:
+        self.hook = self.module.register_forward_pre_hook(lambda module, inputs: self.inputs.append(inputs))
+        return self.inputs
+
+    def __exit__(self, *_) -> None:
+        self.hook.remove()
+
+
+def memories(calls: list[tuple]) -> list[list[torch.Tensor]]:
+    """The tensors of the motion memory that each call of the diffusion net was given."""
+    return [[tensor for module in inputs[5] for block in module for tensor in (block.kv, block.z)] for inputs in calls]
+
+
+def live_bytes() -> int:
+    """Bytes of all tensors that Python reaches, each storage once."""
+    gc.collect()
+    storages = {}
+    for thing in gc.get_objects():
+        if issubclass(type(thing), torch.Tensor):
+            storages[thing.untyped_storage().data_ptr()] = thing.untyped_storage().nbytes()
+    return sum(storages.values())
+
+
+@pytest.mark.parametrize("frames", [1, 15, 16, 17])
+def test_frames_are_cut_to_the_audio(video, frames):
+    pictures = video(speech(frames))
+    assert pictures.shape == (frames, 3, SIZE, SIZE)
+    assert pictures.dtype == torch.float32 and 0 <= pictures.min() and pictures.max() <= 1
+    assert pictures.std() > 0.05
+
+
+def test_a_seed_means_the_same_frames(video):
+    first = video(speech(20))
+    assert torch.equal(video(speech(20)), first)
+    other = video(speech(20), replace(FAST, seed=43))
+    assert (other[:16] - first[:16]).abs().max() > 0.01
+
+
+def test_noise_of_a_seed_is_the_reference_s(video):
+    """One generator on the CPU, drawn from once per clip in the layout (1 c f h w)."""
+    generator = torch.Generator().manual_seed(FAST.seed)
+    drawn = [torch.randn(1, 4, 16, 8, 8, generator=generator)[0].transpose(0, 1) for _ in range(2)]
+    assert torch.equal(video(speech(32), noise=lambda clip: drawn[clip]), video(speech(32)))
+
+
+@pytest.fixture(scope="module")
+def three_clips(nets, vae, portrait, face) -> list[SampledClip]:
+    return list(sample_video(nets, vae, portrait, face, speech(48), HAPPY, GUIDED))
+
+
+@pytest.mark.parametrize("made", [1, 2])
+def test_going_on_from_a_state_equals_one_run(nets, vae, portrait, face, three_clips, made):
+    rest = list(sample_video(nets, vae, portrait, face, speech(48), HAPPY, GUIDED, state=three_clips[made - 1].state))
+    assert len(rest) == 3 - made
+    for clip, expected in zip(rest, three_clips[made:]):
+        assert torch.equal(clip.frames, expected.frames)
+        assert torch.equal(clip.state.latents, expected.state.latents)
+
+
+def test_what_was_before_is_remembered(nets, vae, portrait, face, three_clips):
+    """The third clip depends on frames of the first, of which it sees nothing but the memory."""
+    _, second, third = three_clips
+    start, frames_of_first = second.state.past_latents
+    state = replace(second.state, past_latents=(start, frames_of_first * 0.5))
+    [other] = sample_video(nets, vae, portrait, face, speech(48), HAPPY, GUIDED, state=state)
+    assert (other.frames - third.frames).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(("guidance_scale", "rows"), [(3.5, 32), (1.0, 16), (0.5, 16)])
+def test_guidance_of_one_and_below_runs_one_half(nets, video, guidance_scale, rows):
+    with Calls(nets.diffusion_net) as calls:
+        frames = video(speech(16), SamplerSettings(steps=2, guidance_scale=guidance_scale))
+    assert [inputs[0].shape for inputs in calls] == [(rows, 4, 8, 8)] * 2
+    assert frames.isfinite().all()
+
+
+def test_guidance_is_followed(video):
+    weak, strong = (video(speech(16), replace(GUIDED, guidance_scale=scale)) for scale in (1.5, 6.0))
+    assert (weak - strong).abs().max() > 0.01
+
+
+def test_face_audio_and_emotion_are_seen(nets, vae, portrait, face, video):
+    audio = speech(16)
+    frames = video(audio)
+    others = (
+        (Face(-face.embedding, None, 0.0), audio, HAPPY),
+        (face, replace(audio, hidden_states=-audio.hidden_states), HAPPY),
+        (face, audio, constant_emotion(6)),
+    )
+    for case in others:
+        [clip] = sample_video(nets, vae, portrait, *case, FAST)
+        assert (clip.frames - frames).abs().max() > 1e-3
+
+
+def test_reference_orders_differ(video):
+    upstream, aligned = (video(speech(16), replace(GUIDED, reference_order=order)) for order in ("upstream", "aligned"))
+    assert (upstream - aligned).abs().max() > 1e-3
+
+
+def test_constant_parts_are_computed_once(nets, video):
+    """The portrait is encoded once for each face context; of each later clip its past frames, whatever the steps."""
+    with Calls(nets.reference_net) as pictures, Calls(nets.image_proj) as faces, Calls(nets.audio_proj) as voices:
+        video(speech(32), replace(GUIDED, steps=2))
+    assert [len(inputs[0]) for inputs in pictures] == [2, 32]
+    assert len(faces) == 1 and len(voices) == 2
+
+
+def test_progress_and_interrupt_come_with_every_step(video):
+    events = []
+    video(
+        speech(20),
+        replace(FAST, steps=3),
+        progress=lambda done, total, preview: events.append((done, total, preview)),
+        check_interrupt=lambda: events.append("check"),
+    )
+    reports = [event for event in events if event != "check"]
+    assert [(done, total) for done, total, _ in reports] == [(done, 6) for done in range(1, 7)]
+    assert [preview is None for *_, preview in reports] == [True, True, False] * 2
+    assert reports[2][2].shape == (3, SIZE, SIZE)
+    # a check stands before each step: behind the report of the step before, or first of all
+    assert events[0] == "check"
+    assert [event for event, following in zip(events, events[1:]) if following == "check"] == reports[:-1]
+
+
+def test_interrupt_stops_before_the_next_step(nets, video):
+    class Stop(Exception):
+        pass
+
+    def check_interrupt():
+        if len(calls) == 2:
+            raise Stop
+
+    with Calls(nets.diffusion_net) as calls, pytest.raises(Stop):
+        video(speech(32), replace(FAST, steps=5), check_interrupt=check_interrupt)
+    assert len(calls) == 2
+
+
+class CountingVAE:
+    """A VideoVAE that writes down how many pictures it is given."""
+
+    def __init__(self, vae: DiffusersVAE):
+        self.vae, self.counts = vae, []
+
+    def encode(self, images):
+        self.counts.append(len(images))
+        return self.vae.encode(images)
+
+    def decode(self, latents):
+        self.counts.append(len(latents))
+        return self.vae.decode(latents)
+
+
+def test_vae_gets_one_picture_at_a_time(nets, vae, portrait, face):
+    """So that frames do not depend on how many of them a VAE takes together."""
+    counting = CountingVAE(vae)
+    list(sample_video(nets, counting, portrait, face, speech(32), HAPPY, FAST))
+    assert counting.counts == [1] * (1 + 16 + 16 + 16)
+
+
+def test_memory_of_the_first_clip_does_not_depend_on_noise(nets, video):
+    with Calls(nets.diffusion_net) as calls:
+        for seed in (1, 2):
+            video(speech(32), replace(FAST, seed=seed))
+    first, second, first_again, second_again = memories(calls)
+    assert all(torch.equal(a, b) for a, b in zip(first, first_again, strict=True))
+    assert any((a - b).abs().max() > 1e-3 for a, b in zip(second, second_again, strict=True))
+
+
+def test_fewer_initial_past_frames_are_another_memory(nets, video):
+    with Calls(nets.diffusion_net) as calls:
+        for frames in (16, 2):
+            video(speech(16), replace(FAST, num_init_past_frames=frames))
+    many, few = memories(calls)
+    assert any((a - b).abs().max() > 1e-3 for a, b in zip(many, few, strict=True))
+
+
+@pytest.mark.parametrize("guidance_scale", [3.5, 1.0])
+def test_footprint_is_the_size_of_a_memory(nets, video, guidance_scale):
+    with Calls(nets.diffusion_net) as calls:
+        video(speech(16), replace(GUIDED, guidance_scale=guidance_scale))
+    [memory] = memories(calls)
+    halves = 2 if guidance_scale > 1 else 1
+    assert footprint.motion_memory_bytes(nets.diffusion_net.config, (8, 8), halves, 4) == sum(tensor.nbytes for tensor in memory)
+
+
+@pytest.mark.parametrize("clips", [4, pytest.param(19, marks=pytest.mark.slow)])
+def test_memory_use_is_constant(nets, vae, portrait, face, clips):
+    """In the middle of each clip from the third on, as many bytes are alive, but for the latents in the state."""
+    alive = []
+    hook = nets.diffusion_net.register_forward_pre_hook(lambda *_: alive.append(live_bytes()))
+    try:
+        sampled = sample_video(nets, vae, portrait, face, speech(16 * clips - 4), HAPPY, FAST)
+        past_latents = [clip.state.past_latents[0].nbytes for clip in sampled]
+    finally:
+        hook.remove()
+    assert len(alive) == len(past_latents) == clips
+    assert {later - earlier for earlier, later in zip(alive[2:], alive[3:])} <= {0, past_latents[0]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps: expected at least 1, got 0"),
+        ({"num_init_past_frames": 0}, "num_init_past_frames: expected at least 1"),
+        ({"num_past_frames": 0}, "num_past_frames: expected at least 1"),
+        ({"reference_order": "sideways"}, "reference_order: expected one of .*upstream.*aligned"),
+    ],
+)
+def test_impossible_settings_are_named(video, settings, message):
+    with pytest.raises(InputError, match=message):
+        video(speech(16), replace(FAST, **settings))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"clip_frames": 33, "hidden_states": torch.zeros(33, 2, 64)}, "audio: clips of 33 frames, this model makes at most 32"),
+        ({"hidden_states": torch.zeros(16, 3, 64)}, "audio: the audio encoder gives 960 numbers .* takes 640"),
+    ],
+)
+def test_audio_that_does_not_fit_the_model_is_named(video, change, message):
+    with pytest.raises(InputError, match=message):
+        video(replace(speech(16), **change))
