@@ -39,7 +39,7 @@ class ComfyUIServer:
         self.url = f"http://127.0.0.1:{_free_port()}"
         self.log_file = base / "comfyui.log"
 
-    def __enter__(self) -> "ComfyUIServer":
+    def __enter__(self):
         copy_pack(self.base / "custom_nodes" / PACK)
         command = [sys.executable, "main.py", "--listen", "127.0.0.1", "--port", self.url.rpartition(":")[2]]
         command += ["--base-directory", self.base, "--database-url", "sqlite:///:memory:", "--disable-api-nodes", *self.arguments]

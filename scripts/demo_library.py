@@ -48,7 +48,7 @@ def make_video(checkpoint: Path, image: Path, audio: Path, output: Path, size: i
     layers = Layers(dtype=torch.float32)
     loaded = {net: load_net(checkpoint, net, layers) for net in ("reference_net", "diffusion_net", "image_proj", "audio_proj")}
     nets = MemoNets(**loaded, device=torch.device("cpu"), dtype=torch.float32)
-    vae = DiffusersVAE(AutoencoderKL.from_pretrained(models / "vae" / "sd-vae-ft-mse"))
+    vae = DiffusersVAE(AutoencoderKL.from_pretrained(models / "vae" / "sd-vae-ft-mse", low_cpu_mem_usage=False))
     settings = SamplerSettings(steps=steps, seed=seed)
     print("  frames", flush=True)
     clips = sample_video(nets, vae, prepare_portrait(picture[None], size, size), face, speech, mood, settings, progress=_show)

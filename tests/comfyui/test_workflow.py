@@ -105,6 +105,13 @@ def test_every_step_is_reported_and_every_clip_shown(comfyui_server, portrait, v
     assert distances[0][0] < distances[0][1] / 2 and distances[1][1] < distances[1][0] / 2
 
 
+def test_emotion_by_hand_and_a_picture_without_a_face(comfyui_server, voice):
+    prompt = saving_frames(talking_portrait(LoadAudio=voice(8000, 16000), MemoEmbedFace={"allow_no_face": True}))
+    prompt[find(prompt, "LoadImage")] = node("HandMadeImage", shape="1 64 96 3", value=0.0)
+    prompt[find(prompt, "MemoDetectEmotion")] = node("MemoSetEmotion", emotion="happy")
+    assert frames_of(comfyui_server, comfyui_server.run(prompt)).shape == (15, 64, 64, 3)
+
+
 def test_cancel_stops_the_sampler_and_the_next_prompt_runs(comfyui_server, portrait, voice):
     prompt = saving_frames(talking_portrait(LoadImage=portrait, LoadAudio=voice(8000, 16000), MemoSampler={"steps": 200, "seed": 4}))
     sampler, record = find(prompt, "MemoSampler"), Record()
