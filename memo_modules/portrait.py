@@ -21,7 +21,7 @@ def check_picture(image: Tensor, name: str = "image") -> None:
             "A picture with transparency loses its fourth channel in Split Image with Alpha."
         )
     if image.shape[0] != 1:
-        raise InputError(f"{name}: expected one picture, got a batch of {image.shape[0]}. Pick one with Image From Batch.")
+        raise InputError(f"{name}: expected one picture, got a batch of {image.shape[0]}. Pick one with Get Image from Batch.")
     if min(image.shape[1:3]) < SMALLEST:
         raise InputError(f"{name}: expected at least {SMALLEST} x {SMALLEST} pixels, got {image.shape[2]} x {image.shape[1]}.")
     if not torch.isfinite(image).all():

@@ -1,6 +1,6 @@
 """Makes a portrait talk: python3 scripts/demo.py [--image FILE] [--audio FILE] [--checkpoint DIR] [--output FILE]
 
-In an environment of its own it starts ComfyUI without a window and runs workflows/talking_portrait.api.json in it. The
+In an environment of its own it starts ComfyUI without a window and runs workflows/api/talking_portrait.json in it. The
 published weights are 7 GB and not part of this project: without --checkpoint, tiny random weights show that everything
 works together, and the pictures are noise. Where no ComfyUI is to be had, the same steps run through the library.
 """
@@ -17,7 +17,7 @@ import environment
 from comfyui_server import ComfyUIServer, ServerError
 
 ROOT = environment.ROOT
-WORKFLOW = ROOT / "workflows" / "talking_portrait.api.json"
+WORKFLOW = ROOT / "workflows" / "api" / "talking_portrait.json"
 REPOSITORY = "https://github.com/comfyanonymous/ComfyUI"
 CLONE = ROOT / ".comfyui"
 TINY_VAE, PUBLISHED_VAE = "taesd", "vae-ft-mse-840000-ema-pruned.safetensors"

@@ -3,6 +3,7 @@
 import gc
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 import torch
@@ -183,7 +184,7 @@ def test_progress_and_interrupt_come_with_every_step(video):
     assert reports[2][2].shape == (3, SIZE, SIZE)
     # a check stands before each step: behind the report of the step before, or first of all
     assert events[0] == "check"
-    assert [event for event, following in zip(events, events[1:]) if following == "check"] == reports[:-1]
+    assert [event for event, following in pairwise(events) if following == "check"] == reports[:-1]
 
 
 def test_interrupt_stops_before_the_next_step(nets, video):
@@ -260,7 +261,7 @@ def test_memory_use_is_constant(nets, vae, portrait, face, clips):
         gc.unfreeze()
         hook.remove()
     assert min(alive) > 0 and len(alive) == len(past_latents) == clips
-    assert {later - earlier for earlier, later in zip(alive[2:], alive[3:])} <= {0, past_latents[0]}
+    assert {later - earlier for earlier, later in pairwise(alive[2:])} <= {0, past_latents[0]}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from PIL import Image
 from comfyui_memo.tests.comfyui.graphs import PORTRAIT, SMALL, find, write_wav
 
 FOLDER = Path(__file__).resolve().parents[1] / "workflows"
-WORKFLOWS = sorted(file for file in FOLDER.glob("*.json") if not file.name.endswith(".api.json"))
+WORKFLOWS = sorted(FOLDER.glob("*.json"))
 SAVED_BY = (0, 33)
 CURRENT_VERSION = 0.4
 ABSOLUTE_PATH = re.compile(r"(?<![\w./:])(/\w|~/|[A-Za-z]:[\\/]+\w)")
@@ -81,7 +81,7 @@ def test_thumbnail_lies_beside(file):
 
 @each_workflow
 def test_converts_to_what_the_front_end_exported(file, object_info):
-    assert ui_to_api.to_api(load(file), object_info) == load(file.with_suffix(".api.json"))
+    assert ui_to_api.to_api(load(file), object_info) == load(file.parent / "api" / file.name)
 
 
 def test_converter_agrees_with_the_front_end(object_info):

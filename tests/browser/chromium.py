@@ -32,7 +32,7 @@ class Chromium:
         self.executable, self.profile, self.size = executable, profile, size
         self.errors: list[str] = []
 
-    def __enter__(self) -> "Chromium":
+    def __enter__(self):
         command = [self.executable, *ARGUMENTS, f"--user-data-dir={self.profile}", "--window-size={},{}".format(*self.size), "about:blank"]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._loop = asyncio.new_event_loop()

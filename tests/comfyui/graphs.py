@@ -9,7 +9,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 PORTRAIT = ROOT / "assets" / "portrait.jpg"
-WORKFLOW = ROOT / "workflows" / "talking_portrait.api.json"
+WORKFLOW = ROOT / "workflows" / "api" / "talking_portrait.json"
 
 SMALL = {
     "VAELoader": {"vae_name": "taesd"},
