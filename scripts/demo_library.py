@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..memo_modules.audio import emotion, emotion2vec, features, io, vocals
-from ..memo_modules.checkpoints import load_net
+from ..memo_modules.checkpoints import NETS, load_net
 from ..memo_modules.face import FaceAnalyzer, embed_face
 from ..memo_modules.models.layers import Layers
 from ..memo_modules.portrait import prepare_portrait
@@ -46,7 +46,7 @@ def make_video(checkpoint: Path, image: Path, audio: Path, output: Path, size: i
         sound,
     )
     layers = Layers(dtype=torch.float32)
-    loaded = {net: load_net(checkpoint, net, layers) for net in ("reference_net", "diffusion_net", "image_proj", "audio_proj")}
+    loaded = {net: load_net(checkpoint, net, layers) for net in NETS}
     nets = MemoNets(**loaded, device=torch.device("cpu"), dtype=torch.float32)
     vae = DiffusersVAE(AutoencoderKL.from_pretrained(models / "vae" / "sd-vae-ft-mse", low_cpu_mem_usage=False))
     settings = SamplerSettings(steps=steps, seed=seed)
