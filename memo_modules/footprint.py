@@ -1,18 +1,21 @@
-"""How much memory a video takes beside the weights, in bytes, so that a host can make room before it starts."""
+"""How much memory a video takes beside the weights, in bytes, so that a host can make room before it starts.
+
+tests/test_cost.py holds these numbers against what the nets allocate.
+"""
 
 from .models.config import DiffusionNetConfig
 from .models.unet import down_specs, mid_spec, up_specs
+from .streaming import PLACES
 
 
 def motion_memory_bytes(config: DiffusionNetConfig, latent_size: tuple[int, int], halves: int, itemsize: int) -> int:
     """Size of a MotionMemory: grows with the picture's area, not with the length of the video."""
-    motion = config.motion_module_kwargs
-    numbers = 0
-    for c, positions in _layers(config, latent_size):
-        head_dim = c // motion.num_attention_heads // motion.temporal_attention_dim_div
-        blocks = motion.num_transformer_block * len(motion.attention_block_types)
-        numbers += positions * blocks * motion.num_attention_heads * head_dim * (head_dim + 1)
-    return numbers * halves * itemsize
+    return sum(_module_numbers(config, latent_size)) * halves * itemsize
+
+
+def streamed_memory_bytes(config: DiffusionNetConfig, latent_size: tuple[int, int], itemsize: int) -> int:
+    """What a StreamedMemory takes on the device: one half's largest modules, the one in use and those on their way."""
+    return max(_module_numbers(config, latent_size)) * PLACES * itemsize
 
 
 def reference_bytes(config: DiffusionNetConfig, latent_size: tuple[int, int], pictures: int, itemsize: int) -> int:
@@ -21,11 +24,22 @@ def reference_bytes(config: DiffusionNetConfig, latent_size: tuple[int, int], pi
 
 
 def activation_bytes(config: DiffusionNetConfig, latent_size: tuple[int, int], frames: int, halves: int, itemsize: int) -> int:
-    """Peak of the tensors alive inside one step. It lies in a gated feed-forward at the finest level, whose inner width
-    is 8 times the block's, beside the residual stream, the skips and the tensors of the attention around it: 24 pictures
-    of the finest level's width in all."""
+    """Peak of the tensors alive inside one step, or while the reference net looks at as many pictures. It lies in a gated
+    feed-forward at the finest level, whose inner width is 8 times the block's, beside the residual stream, the skips and
+    the tensors of the attention around it: 20 pictures of the finest level's width in all."""
     h, w = latent_size
-    return 24 * frames * halves * h * w * config.block_out_channels[0] * itemsize
+    return 20 * frames * halves * h * w * config.block_out_channels[0] * itemsize
+
+
+def _module_numbers(config: DiffusionNetConfig, latent_size: tuple[int, int]) -> list[int]:
+    """Numbers that each motion module remembers of one half."""
+    motion = config.motion_module_kwargs
+    blocks = motion.num_transformer_block * len(motion.attention_block_types)
+    sizes = []
+    for c, positions in _layers(config, latent_size):
+        head_dim = c // motion.num_attention_heads // motion.temporal_attention_dim_div
+        sizes.append(positions * blocks * motion.num_attention_heads * head_dim * (head_dim + 1))
+    return sizes
 
 
 def _layers(config: DiffusionNetConfig, latent_size: tuple[int, int]) -> list[tuple[int, int]]:

@@ -4,18 +4,20 @@ What is constant over a video or over a clip is computed once, outside the steps
 section 3; the order of operations is that of the published sampler.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
+from . import solvers
 from .audio.emotion import clip_label, frame_labels
 from .errors import InputError
 from .models.diffusion_net import DiffusionNet, Modulations, SpatialContexts
 from .models.projections import AudioProjection, ImageProjection
 from .models.reference_net import ReferenceNet
+from .streaming import StreamedMemory
 from .types import (
     NO_EMOTION,
     AudioFeatures,
@@ -42,8 +44,9 @@ Progress = Callable[[int, int, Tensor | None], None]
 class MemoNets:
     """The four nets. The UNets compute in ``dtype`` on ``device``, the projections in float32.
 
-    bring_in: called whenever the nets are about to run after the VAE did, to bring them back to ``device`` where
-    memory is managed from outside; told whether a motion memory is alive.
+    bring_in: called before a phase of the work, to bring its nets to ``device`` where memory is managed from outside.
+    Phase "reference" runs reference_net and image_proj, "diffusion" diffusion_net and audio_proj; told too whether a
+    motion memory is alive.
     """
 
     reference_net: ReferenceNet
@@ -52,12 +55,13 @@ class MemoNets:
     audio_proj: AudioProjection
     device: torch.device
     dtype: torch.dtype
-    bring_in: Callable[[bool], None] = lambda remembers: None
+    bring_in: Callable[[str, bool], None] = lambda phase, remembers: None
 
 
 @dataclass(frozen=True)
 class ClipConditioning:
-    """Everything that steers the steps of one clip. audio_tokens ((b f) t d), unconditional half first."""
+    """Everything that steers one pass of the diffusion net through the steps of one clip. A pass takes all guidance
+    halves together or one of them; audio_tokens ((b f) t d), unconditional half first."""
 
     audio_tokens: Tensor
     spatial: SpatialContexts
@@ -73,41 +77,32 @@ class SampledClip:
     state: VideoState
 
 
-def sample_clip(
-    nets: MemoNets,
-    noise: Tensor,
-    conditioning: ClipConditioning,
-    steps: int,
-    guidance_scale: float,
-    after_step: Callable[[int], None] = lambda step: None,
-) -> Tensor:
-    """Denoise ``noise`` (f c h w) float32 in Euler steps of the flow; returns latents (f c h w) float32.
+def guided_velocity(nets: MemoNets, passes: Sequence[ClipConditioning], guidance_scale: float, frames: int) -> solvers.Velocity:
+    """The velocity field of one clip's latents (f c h w) float32, over all passes.
 
-    Guidance is on when the conditioning has two halves. ``after_step`` gets the number of steps done and may raise.
+    Guidance is on when the passes have two halves in all. Nothing in it waits for the device.
     """
-    from diffusers import FlowMatchEulerDiscreteScheduler
 
-    scheduler = FlowMatchEulerDiscreteScheduler()
-    scheduler.set_timesteps(steps, device=nets.device)
-    scheduler.set_begin_index(0)  # or its first step looks the index up on the device
-    frames, latents = noise.shape[0], noise
-    halves = conditioning.audio_tokens.shape[0] // frames
-    for step, timestep in enumerate(scheduler.timesteps, start=1):
-        velocity = nets.diffusion_net(
-            latents.to(nets.dtype).repeat(halves, 1, 1, 1),
-            timestep[None],
-            conditioning.audio_tokens,
-            conditioning.spatial,
-            conditioning.emotion,
-            conditioning.memory,
-            frames,
-        ).float()
-        if halves == 2:
-            unconditional, conditional = velocity.chunk(2)
-            velocity = unconditional + guidance_scale * (conditional - unconditional)
-        latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
-        after_step(step)
-    return latents
+    def velocity(latents: Tensor, sigma: Tensor) -> Tensor:
+        halves = []
+        for conditioning in passes:
+            count = conditioning.audio_tokens.shape[0] // frames
+            out = nets.diffusion_net(
+                latents.to(nets.dtype).repeat(count, 1, 1, 1),
+                sigma * 1000,
+                conditioning.audio_tokens,
+                conditioning.spatial,
+                conditioning.emotion,
+                conditioning.memory,
+                frames,
+            )
+            halves += out.float().chunk(count)
+        if len(halves) == 1:
+            return halves[0]
+        unconditional, conditional = halves
+        return unconditional + guidance_scale * (conditional - unconditional)
+
+    return velocity
 
 
 @torch.inference_mode()
@@ -124,15 +119,23 @@ def sample_video(
     check_interrupt: Callable[[], None] = lambda: None,
     state: VideoState | None = None,
     noise: Callable[[int], Tensor] | None = None,
+    solver: solvers.Solver = solvers.euler,
+    sigmas: Tensor | None = None,
+    low_memory: bool = False,
 ) -> Iterator[SampledClip]:
     """Sample the video of a voice, one clip after the other.
 
     portrait: (1 3 H W) in [-1, 1]. ``check_interrupt`` is called before each step and may raise. ``state``: go on
     behind the clips that it holds, with the same inputs. ``noise``: clip number to noise (f c h w), instead of the
-    seeded generator. Raises InputError for settings out of range.
+    seeded generator. ``sigmas``: falling from 1 to 0, one more than steps, in the place of ``settings.steps``.
+    ``low_memory``: the same frames up to rounding, with the guidance halves one after the other and the motion memory
+    in host memory. Raises InputError for settings out of range.
     """
+    sigmas = solvers.flow_sigmas(settings.steps) if sigmas is None else sigmas
     check_inputs(nets, face, audio, settings)
-    yield from _Video(nets, vae, portrait, face, audio, emotion, settings, noise).sample(state, progress, check_interrupt)
+    solvers.check_sigmas(sigmas)
+    video = _Video(nets, vae, portrait, face, audio, emotion, settings, noise, low_memory)
+    yield from video.sample(state, solver, sigmas, progress, check_interrupt)
 
 
 def check_inputs(nets: MemoNets, face: Face, audio: AudioFeatures, settings: SamplerSettings) -> None:
@@ -182,14 +185,14 @@ def face_context(halves: int, half: int, picture: int, pictures: int, order: str
 class _Video:
     """What is constant over one video, and its clips."""
 
-    def __init__(self, nets, vae, portrait, face, audio, emotion, settings, noise):
+    def __init__(self, nets, vae, portrait, face, audio, emotion, settings, noise, low_memory):
         self.nets, self.vae, self.audio, self.settings = nets, vae, audio, settings
         self.halves = settings.halves
         self.labels = frame_labels(emotion, len(audio.hidden_states), audio.fps, audio.timing)
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.noise = noise or self._draw_noise
         self.portrait_latents = self._encode(portrait)
-        nets.bring_in(False)
+        nets.bring_in("reference", False)
         embedding = face.embedding.to(nets.device, torch.float32)
         self.face_tokens = nets.image_proj(
             torch.cat([torch.zeros_like(embedding), embedding]) if self.halves == 2 else embedding
@@ -198,17 +201,24 @@ class _Video:
         self.portrait_features = nets.reference_net(
             self.portrait_latents.to(nets.dtype).expand(self.halves, -1, -1, -1), self.face_tokens
         )
-        self.spatial: dict[tuple[int, ...], SpatialContexts] = {}
-        self.memory: MotionMemory | None = None
+        every = tuple(range(self.halves))
+        self.passes = [(half,) for half in every] if low_memory else [every]
+        if low_memory and nets.device.type != "cpu":
+            self.memories = StreamedMemory.split(len(self.portrait_features.layers), len(self.passes), nets.device)
+        else:
+            self.memories = [nets.diffusion_net.empty_memory() for _ in self.passes]
+        self.remembers = False
+        self.spatial: dict[tuple, SpatialContexts] = {}
 
-    def sample(self, state: VideoState | None, progress: Progress, check_interrupt) -> Iterator[SampledClip]:
-        audio, steps = self.audio, self.settings.steps
+    def sample(
+        self, state: VideoState | None, solver: solvers.Solver, sigmas: Tensor, progress: Progress, check_interrupt
+    ) -> Iterator[SampledClip]:
+        audio, nets, steps = self.audio, self.nets, len(sigmas) - 1
         clips = len(audio.hidden_states) // audio.clip_frames
         frames = None
         if state is not None:
             self.generator.set_state(state.generator)
-            frames = self._decode(state.latents.to(self.nets.device))
-            self.nets.bring_in(self.memory is not None)
+            frames = self._decode(state.latents.to(nets.device))
             first = state.clips - len(state.past_latents)
             for clip, past_latents in enumerate(state.past_latents, start=first):
                 check_interrupt()
@@ -216,17 +226,17 @@ class _Video:
         for clip in range(state.clips if state else 0, clips):
             check_interrupt()
             past_latents = self._past_latents(frames)
-            self.nets.bring_in(self.memory is not None)
             self._remember(clip, past_latents)
-            conditioning = self._conditioning(clip, len(past_latents))
+            passes = self._conditioning(clip, len(past_latents))
+            velocity = guided_velocity(nets, passes, self.settings.guidance_scale, audio.clip_frames)
 
             def after_step(step: int, done: int = clip * steps) -> None:
                 if step < steps:
                     progress(done + step, clips * steps, None)
                     check_interrupt()
 
-            noise = self.noise(clip).to(self.nets.device, torch.float32)
-            latents = sample_clip(self.nets, noise, conditioning, steps, self.settings.guidance_scale, after_step)
+            noise = self.noise(clip).to(nets.device, torch.float32)
+            latents = solver(velocity, noise, sigmas.to(nets.device, torch.float32), after_step)
             frames = self._decode(latents)
             progress((clip + 1) * steps, clips * steps, frames[0])
             state = self._next_state(state, past_latents, latents, clip + 1)
@@ -244,45 +254,61 @@ class _Video:
         return self._encode(frames[-self.settings.num_past_frames :] * 2 - 1)
 
     def _remember(self, clip: int, past_latents: Tensor) -> None:
-        features = self._past_features(clip, past_latents)
-        self.memory = self.nets.diffusion_net.update_memory(features, self.memory, len(past_latents))
+        """Take the past frames of a clip into the memory, and leave the nets of the diffusion phase on the device."""
+        self.nets.bring_in("reference", self.remembers)
+        features = [self._past_features(clip, past_latents, halves) for halves in self.passes]
+        self.nets.bring_in("diffusion", self.remembers)
+        for memory in self.memories:
+            self.nets.diffusion_net.update_memory(features.pop(0), memory, len(past_latents))
+        self.remembers = True
 
-    def _past_features(self, clip: int, past_latents: Tensor) -> ReferenceFeatures:
-        """Features of the past frames of every half, each distinct (picture, face context) encoded once."""
+    def _past_features(self, clip: int, past_latents: Tensor, halves: tuple[int, ...]) -> ReferenceFeatures:
+        """Features of the past frames of ``halves``, each distinct (picture, face context) encoded once."""
         n, order = len(past_latents), self.settings.reference_order
-        wanted = [(k, face_context(self.halves, half, k + 1, n + 1, order)) for half in range(self.halves) for k in range(n)]
+        wanted = [(k, face_context(self.halves, half, k + 1, n + 1, order)) for half in halves for k in range(n)]
         if clip == 0:  # n times the portrait, which is encoded already
             return self.portrait_features.select([context for _, context in wanted])
-        distinct = sorted(set(wanted))
+        distinct = list(dict.fromkeys(wanted))
         pictures = torch.stack([past_latents[k] for k, _ in distinct]).to(self.nets.device, self.nets.dtype)
-        contexts = torch.stack([self.face_tokens[context] for _, context in distinct])
-        features = self.nets.reference_net(pictures, contexts)
-        return features.select([distinct.index(pair) for pair in wanted])
+        features = self.nets.reference_net(pictures, torch.stack([self.face_tokens[context] for _, context in distinct]))
+        return features if distinct == wanted else features.select([distinct.index(pair) for pair in wanted])
 
-    def _conditioning(self, clip: int, past_frames: int) -> ClipConditioning:
-        nets, audio, order = self.nets, self.audio, self.settings.reference_order
+    def _conditioning(self, clip: int, past_frames: int) -> list[ClipConditioning]:
+        """What steers each pass through this clip."""
+        nets, audio = self.nets, self.audio
         start, stop = clip * audio.clip_frames, (clip + 1) * audio.clip_frames
         tokens = nets.audio_proj(audio.windows(start, stop).to(nets.device, torch.float32)).to(nets.dtype)
-        label = clip_label(self.labels[start:stop])
-        if self.halves == 2:
-            tokens = torch.cat([torch.zeros_like(tokens), tokens])
-        emotion = torch.tensor([NO_EMOTION, label][-self.halves :], device=nets.device)
-        contexts = tuple(
-            face_context(self.halves, half, 0, past_frames + 1, order)
-            for half in portrait_halves(self.halves, 1, audio.clip_frames, order)
-        )
-        if contexts not in self.spatial:
-            reference = self.portrait_features.select(list(contexts))
-            self.spatial[contexts] = nets.diffusion_net.spatial_contexts(self.face_tokens, reference)
-        modulations = nets.diffusion_net.emotion_modulations(emotion, nets.dtype)
-        return ClipConditioning(tokens, self.spatial[contexts], modulations, self.memory)
+        labels = [NO_EMOTION, clip_label(self.labels[start:stop])][-self.halves :]
+        passes = []
+        for halves, memory in zip(self.passes, self.memories):
+            audio_tokens = torch.cat([tokens if self._is_guided(half) else torch.zeros_like(tokens) for half in halves])
+            emotion = torch.tensor([labels[half] for half in halves], device=nets.device)
+            modulations = nets.diffusion_net.emotion_modulations(emotion, nets.dtype)
+            passes.append(ClipConditioning(audio_tokens, self._spatial_contexts(halves, past_frames), modulations, memory))
+        return passes
+
+    def _is_guided(self, half: int) -> bool:
+        return half == self.halves - 1
+
+    def _spatial_contexts(self, halves: tuple[int, ...], past_frames: int) -> SpatialContexts:
+        order, face_tokens = self.settings.reference_order, self.face_tokens[list(halves)]
+        contexts = ()
+        if self._is_guided(halves[-1]):
+            contexts = tuple(
+                face_context(self.halves, half, 0, past_frames + 1, order)
+                for half in portrait_halves(self.halves, 1, self.audio.clip_frames, order)
+            )
+        if (halves, contexts) not in self.spatial:
+            reference = self.portrait_features.select(list(contexts)) if contexts else None
+            self.spatial[halves, contexts] = self.nets.diffusion_net.spatial_contexts(face_tokens, reference)
+        return self.spatial[halves, contexts]
 
     def _next_state(self, state: VideoState | None, past_latents: Tensor, latents: Tensor, clips: int) -> VideoState:
         past = (state.past_latents if state else ()) + (past_latents.cpu(),)
         return VideoState(past[-REPLAYED_CLIPS:], latents.cpu(), clips, self.generator.get_state(), self.settings)
 
     def _encode(self, images: Tensor) -> Tensor:
-        return torch.cat([self.vae.encode(image).to(self.nets.device) for image in images.split(1)])
+        return self.vae.encode(images).to(self.nets.device)
 
     def _decode(self, latents: Tensor) -> Tensor:
-        return torch.cat([self.vae.decode(latent).cpu() for latent in latents.split(1)])
+        return self.vae.decode(latents).cpu()

@@ -1,5 +1,6 @@
 """The values that travel between the steps of MEMO. All are immutable."""
 
+from collections.abc import MutableSequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -82,8 +83,10 @@ class AttentionMemory:
     z: Tensor
 
 
-MotionMemory = tuple[tuple[AttentionMemory, ...], ...]
-"""One tuple per motion module in forward order, holding one memory per attention block."""
+MotionMemory = MutableSequence[tuple[AttentionMemory, ...] | None]
+"""One tuple per motion module in forward order, holding one memory per attention block; None where no frame has passed.
+
+A sequence whose items are replaced one by one, because two of it would not fit: 6.5 GiB at 512×512 in bfloat16."""
 
 
 @dataclass(frozen=True)

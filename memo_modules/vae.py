@@ -7,8 +7,8 @@ from torch import Tensor
 
 
 class VideoVAE(Protocol):
-    """Pictures to scaled latents and back. The sampler hands in one picture at a time, so that frames do not depend on
-    a batch size; the factor between picture and latent is whatever the VAE makes it."""
+    """Pictures to scaled latents and back; the factor between picture and latent is whatever the VAE makes it. The sampler
+    hands in all pictures of a clip: how many are computed at once is for the VAE to say, which knows what they take."""
 
     def encode(self, images: Tensor) -> Tensor:
         """(n 3 H W) in [-1, 1] to the posterior mean times the scaling factor (n c h w)."""
@@ -18,18 +18,19 @@ class VideoVAE(Protocol):
 
 
 class DiffusersVAE:
-    """VideoVAE on a diffusers AutoencoderKL, in its own dtype and on its own device."""
+    """VideoVAE on a diffusers AutoencoderKL, in its own dtype and on its own device, ``batch`` pictures at once."""
 
-    def __init__(self, autoencoder):
-        self.autoencoder = autoencoder
+    def __init__(self, autoencoder, batch: int = 1):
+        self.autoencoder, self.batch = autoencoder, batch
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:
         vae = self.autoencoder
-        return vae.encode(images.to(vae.device, vae.dtype)).latent_dist.mode() * vae.config.scaling_factor
+        batches = images.to(vae.device, vae.dtype).split(self.batch)
+        return torch.cat([vae.encode(batch).latent_dist.mode() for batch in batches]) * vae.config.scaling_factor
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
         vae = self.autoencoder
-        pictures = vae.decode(latents.to(vae.device, vae.dtype) / vae.config.scaling_factor).sample
-        return (pictures / 2 + 0.5).clamp(0, 1).float()
+        batches = (latents.to(vae.device, vae.dtype) / vae.config.scaling_factor).split(self.batch)
+        return torch.cat([(vae.decode(batch).sample / 2 + 0.5).clamp(0, 1).float() for batch in batches])

@@ -1,12 +1,14 @@
 """The only module that knows ComfyUI: model folders, ModelPatcher, memory, progress, interrupt, core sockets."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import comfy.model_management
 import comfy.model_patcher
+import comfy.model_sampling
 import comfy.ops
 import comfy.utils
 import folder_paths
@@ -17,8 +19,10 @@ from torch import Tensor, nn
 
 from ..memo_modules import footprint
 from ..memo_modules.errors import CheckpointError, InputError
+from ..memo_modules.models import acceleration
 from ..memo_modules.models.layers import Layers
 from ..memo_modules.sampling import MemoNets
+from ..memo_modules.solvers import Velocity
 from ..memo_modules.types import Audio, SamplerSettings
 from .types import MemoModel
 
@@ -27,6 +31,10 @@ MODEL_FOLDER = "memo"
 
 LATENT_FACTOR = 0.18215
 """Scale of Stable Diffusion 1 latents, which ComfyUI's VAE leaves to the model."""
+
+MEMORY_MODES = ("auto", "normal", "low")
+"""How the sampler uses the card. normal: everything lies on it. low: the guidance halves run one after the other, the
+motion memory lies in host memory, and only the nets that run are on the card. auto: low where normal does not fit."""
 
 _PREVIEW_SIZE = 512
 
@@ -81,10 +89,17 @@ def compute_dtype() -> torch.dtype:
 
 
 def layers(dtype: torch.dtype) -> Layers:
-    """ComfyUI's cast operations and attention, for weights and arithmetic in ``dtype``."""
+    """ComfyUI's cast operations and attention, for weights and arithmetic in ``dtype``; linears of one input are fused."""
     device = comfy.model_management.get_torch_device()
     operations = comfy.ops.pick_operations(dtype, dtype, load_device=device)
-    return Layers(operations, lambda q, k, v, heads: optimized_attention(q, k, v, heads=heads), dtype)
+    return Layers(operations, lambda q, k, v, heads: optimized_attention(q, k, v, heads=heads), dtype, fused=True)
+
+
+def accelerate(net: nn.Module, compiled: bool) -> dict[nn.Module, Callable]:
+    """Lay out a UNet for this device; returns its compiled regions where they are asked for."""
+    if not comfy.model_management.is_device_cpu(comfy.model_management.get_torch_device()):
+        acceleration.channels_last(net)
+    return acceleration.compiled_regions(net) if compiled else {}
 
 
 def manage(module: nn.Module):
@@ -106,21 +121,53 @@ def bring_in(*patchers, memory_required: int = 0, whole: bool = False) -> torch.
     return patchers[0].load_device
 
 
-def memo_nets(model: MemoModel, latent_size: tuple[int, int], settings: SamplerSettings, clip_frames: int) -> MemoNets:
-    """The nets of ``model`` for the sampler, which brings them in with room for the motion memory and the activations."""
-    net, halves, itemsize = model.diffusion_net.model, settings.halves, model.dtype.itemsize
-    pictures = halves * (1 + max(settings.num_init_past_frames, settings.num_past_frames))
-    memory = footprint.motion_memory_bytes(net.config, latent_size, halves, itemsize)
-    working = footprint.reference_bytes(net.config, latent_size, pictures, itemsize)
-    working += footprint.activation_bytes(net.config, latent_size, clip_frames, halves, itemsize)
+def memo_nets(
+    model: MemoModel, latent_size: tuple[int, int], settings: SamplerSettings, clip_frames: int, memory_mode: str
+) -> tuple[MemoNets, bool]:
+    """The nets of ``model`` for the sampler, which brings them in with room for the motion memory and the activations,
+    and whether it is to sample in low-memory mode; see MEMORY_MODES.
 
-    def bring_in_nets(remembers: bool) -> None:
-        # while it is updated the memory is there twice; one that is alive already is no longer free memory
-        bring_in(*model.patchers, memory_required=working + memory * (1 if remembers else 2))
+    Raises InputError when not even that mode has room for pictures of this size.
+    """
+    device, net = model.diffusion_net.load_device, model.diffusion_net.model
+    config, halves, itemsize = net.config, settings.halves, model.dtype.itemsize
+    past = max(settings.num_init_past_frames, settings.num_past_frames)
+    features = footprint.reference_bytes(config, latent_size, halves * (1 + past), itemsize)
+    whole = features + footprint.activation_bytes(config, latent_size, max(clip_frames, past), halves, itemsize)
+    small = features + footprint.activation_bytes(config, latent_size, max(clip_frames, past), 1, itemsize)
+    memory = footprint.motion_memory_bytes(config, latent_size, halves, itemsize)
+    streamed = footprint.streamed_memory_bytes(config, latent_size, itemsize)
 
-    device = model.diffusion_net.load_device
+    low = memory_mode == "low"
+    if not comfy.model_management.is_device_cpu(device):
+        room = comfy.model_management.get_total_memory(device) - comfy.model_management.extra_reserved_memory()
+        weights = sum(patcher.model_size() for patcher in model.patchers)
+        if memory_mode == "auto":
+            low = weights + memory + whole > room
+        if small + streamed > room:
+            raise InputError(
+                f"width, height: frames of this size take {_gib(small + streamed)} beside the weights even in low-memory mode, "
+                f"of {_gib(room)} on this card. Choose a smaller width and height and upscale the frames."
+            )
+    working, remembered = (small, streamed) if low else (whole, memory)
+    phases = {"reference": (model.reference_net, model.image_proj), "diffusion": (model.diffusion_net, model.audio_proj)}
+
+    def bring_in_nets(phase: str, remembers: bool) -> None:
+        # a memory that is alive already is no longer free memory
+        bring_in(*(phases[phase] if low else model.patchers), memory_required=working + (0 if remembers else remembered))
+        net.compiled = {} if _is_streamed(net) else model.compiled_regions
+
     modules = (patcher.model for patcher in model.patchers)
-    return MemoNets(*modules, device, model.dtype, bring_in_nets)
+    return MemoNets(*modules, device, model.dtype, bring_in_nets), low
+
+
+def _is_streamed(net: nn.Module) -> bool:
+    """Whether weights of ``net`` come to the device layer by layer, when they are used."""
+    return any(getattr(module, "comfy_cast_weights", False) for module in net.modules())
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
 
 
 def onnx_providers() -> list[str]:
@@ -170,6 +217,45 @@ class CoreVAE:
 
     def decode(self, latents: Tensor) -> Tensor:
         return self.vae.decode(latents / LATENT_FACTOR).movedim(-1, 1).float()
+
+
+class CoreSolver:
+    """solvers.Solver on a SAMPLER of core's. ``seed``: of the noise that some of them add, another one for each clip.
+
+    Raises InputError for one that wants to steer guidance itself.
+    """
+
+    def __init__(self, sampler, seed: int):
+        self.sampler, self.seed = sampler, seed
+
+    def __call__(self, velocity: Velocity, noise: Tensor, sigmas: Tensor, after_step: Callable[[int], None]) -> Tensor:
+        def callback(step: int, denoised: Tensor, latents: Tensor, steps: int) -> None:
+            after_step(step + 1)
+
+        extra_args = {"model_options": {}, "seed": self.seed}
+        self.seed += 1
+        return self.sampler.sample(_FlowModel(velocity), sigmas, extra_args, callback, noise, torch.zeros_like(noise), None, True)
+
+
+class _FlowSampling(comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST):
+    """What core's samplers ask about a flow from noise at sigma 1 to latents at sigma 0."""
+
+
+class _FlowModel:
+    """What core's samplers take for a model: latents and sigmas to denoised latents."""
+
+    cfg = 1.0  # guidance is in the velocity
+
+    def __init__(self, velocity: Velocity):
+        self.velocity = velocity
+        sampling = _FlowSampling()
+        self.inner_model = SimpleNamespace(model_sampling=sampling)
+        self.model_patcher = SimpleNamespace(model=self, get_model_object={"model_sampling": sampling}.__getitem__)
+
+    def __call__(self, latents: Tensor, sigma: Tensor, model_options: dict, seed: int | None = None) -> Tensor:
+        if model_options:
+            raise InputError("sampler: this one steers guidance itself (CFG++ and the like), which MEMO does not take. Choose another.")
+        return latents - sigma.reshape(-1, 1, 1, 1) * self.velocity(latents, sigma.reshape(-1)[:1].float())
 
 
 # Progress and interrupt

@@ -57,18 +57,25 @@ class MemoLoadModel(io.ComfyNode):
                     "model",
                     options=list(checkpoint_folders()),
                     tooltip="Folder in models/memo that holds reference_net, diffusion_net, image_proj and audio_proj.",
-                )
+                ),
+                io.Boolean.Input(
+                    "compiled",
+                    default=False,
+                    optional=True,
+                    tooltip="Compile the diffusion net with torch.compile. The first clip of each size then takes minutes longer, all "
+                    "others less. Needs Triton and a C compiler, and a card that holds all of the weights.",
+                ),
             ],
             outputs=[MemoModelSocket.Output(display_name="model", tooltip="For the MEMO Sampler.")],
         )
 
     @classmethod
-    def fingerprint_inputs(cls, model):
+    def fingerprint_inputs(cls, model, compiled=False):
         folder = adapter.pick_folder(checkpoint_folders(), model, "model:")
         return adapter.fingerprint(*(folder / net for net in checkpoints.NETS))
 
     @classmethod
-    def execute(cls, model) -> io.NodeOutput:
+    def execute(cls, model, compiled=False) -> io.NodeOutput:
         folder = adapter.pick_folder(checkpoint_folders(), model, "model:")
         dtype = adapter.compute_dtype()
         unet, projection = adapter.layers(dtype), adapter.layers(torch.float32)
@@ -76,7 +83,10 @@ class MemoLoadModel(io.ComfyNode):
             net: checkpoints.load_net(folder, net, projection if net.endswith("proj") else unet) for net in checkpoints.NETS
         }
         checkpoints.check_fit(folder, nets)
-        return io.NodeOutput(MemoModel(dtype, **{net: adapter.manage(module) for net, module in nets.items()}))
+        adapter.accelerate(nets["reference_net"], compiled=False)
+        regions = adapter.accelerate(nets["diffusion_net"], compiled)
+        patchers = {net: adapter.manage(module) for net, module in nets.items()}
+        return io.NodeOutput(MemoModel(dtype, **patchers, compiled_regions=regions))
 
 
 class MemoLoadAudioEncoder(io.ComfyNode):

@@ -5,6 +5,7 @@ from comfy_api.latest import io
 
 from ..memo_modules.portrait import prepare_portrait
 from ..memo_modules.sampling import REFERENCE_ORDERS, sample_video
+from ..memo_modules.solvers import euler
 from ..memo_modules.types import SamplerSettings
 from . import comfy_adapter as adapter
 from .types import AudioFeaturesSocket, EmotionSocket, FaceSocket, MemoModelSocket, VideoStateSocket
@@ -59,6 +60,16 @@ class MemoSampler(io.ComfyNode):
                     default=REFERENCE_ORDERS[0],
                     tooltip="How face contexts meet reference pictures. upstream: as in every published sample. aligned: as in training.",
                 ),
+                io.Combo.Input(
+                    "memory_mode",
+                    options=list(adapter.MEMORY_MODES),
+                    default=adapter.MEMORY_MODES[0],
+                    optional=True,
+                    tooltip="normal: everything on the card, 14 GB at 512 x 512. low: half of the work at a time and the memory of past "
+                    "frames in RAM, for cards of 8 GB. auto: low where normal does not fit.",
+                ),
+                io.Sampler.Input("sampler", optional=True, tooltip="From KSamplerSelect or another sampler node. Without one: Euler, as MEMO was published."),
+                io.Sigmas.Input("sigmas", optional=True, tooltip="Falling from 1 to 0, in the place of steps. Without them: MEMO's own, evenly spaced."),
             ],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The frames, as many as the audio needs."),
@@ -69,17 +80,44 @@ class MemoSampler(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, vae, image, face, audio, emotion, width, height, steps, guidance_scale, seed, num_init_past_frames, reference_order
+        cls,
+        model,
+        vae,
+        image,
+        face,
+        audio,
+        emotion,
+        width,
+        height,
+        steps,
+        guidance_scale,
+        seed,
+        num_init_past_frames,
+        reference_order,
+        memory_mode="auto",
+        sampler=None,
+        sigmas=None,
     ) -> io.NodeOutput:
         settings = SamplerSettings(
             steps, guidance_scale, seed, num_init_past_frames=num_init_past_frames, reference_order=reference_order
         )
         portrait = prepare_portrait(image, width, height)
         core_vae = adapter.CoreVAE(vae)
-        nets = adapter.memo_nets(model, core_vae.latent_size(portrait), settings, audio.clip_frames)
+        nets, low_memory = adapter.memo_nets(model, core_vae.latent_size(portrait), settings, audio.clip_frames, memory_mode)
         images, done, state = torch.empty(audio.frame_count, height, width, 3), 0, None
         clips = sample_video(
-            nets, core_vae, portrait, face, audio, emotion, settings, progress=adapter.Progress(), check_interrupt=adapter.check_interrupt
+            nets,
+            core_vae,
+            portrait,
+            face,
+            audio,
+            emotion,
+            settings,
+            progress=adapter.Progress(),
+            check_interrupt=adapter.check_interrupt,
+            solver=euler if sampler is None else adapter.CoreSolver(sampler, seed),
+            sigmas=sigmas,
+            low_memory=low_memory,
         )
         for clip in clips:
             images[done : done + len(clip.frames)] = clip.frames.movedim(1, -1)

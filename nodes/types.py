@@ -9,13 +9,17 @@ from comfy_api.latest import io
 
 @dataclass(frozen=True)
 class MemoModel:
-    """The four nets of a checkpoint, each in a ModelPatcher of ComfyUI; the UNets compute in ``dtype``."""
+    """The four nets of a checkpoint, each in a ModelPatcher of ComfyUI; the UNets compute in ``dtype``.
+
+    compiled_regions: of the diffusion net, for when all of its weights are on the device; empty without compilation.
+    """
 
     dtype: torch.dtype
     reference_net: Any
     diffusion_net: Any
     image_proj: Any
     audio_proj: Any
+    compiled_regions: dict
 
     @property
     def patchers(self) -> list:

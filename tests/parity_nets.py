@@ -1,5 +1,6 @@
 """Checks of the networks and the sampler against golden cases; one function per kind."""
 
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import torch
@@ -7,6 +8,7 @@ from einops import rearrange
 from parity_case import Case, assert_close
 
 from comfyui_memo.memo_modules import checkpoints
+from comfyui_memo.memo_modules.models import acceleration
 from comfyui_memo.memo_modules.models.config import DiffusionNetConfig, ReferenceNetConfig
 from comfyui_memo.memo_modules.models.diffusion_net import DiffusionNet
 from comfyui_memo.memo_modules.models.layers import Layers
@@ -19,9 +21,29 @@ from comfyui_memo.memo_modules.vae import DiffusersVAE
 META = Layers(device="meta")
 
 
+@dataclass(frozen=True)
+class Exact:
+    """What may be switched on without changing a result beyond rounding."""
+
+    fused: bool = False
+    channels_last: bool = False
+    low_memory: bool = False
+    compiled: bool = False
+
+
 def build(module: torch.nn.Module, case: Case, name: str = "model") -> torch.nn.Module:
     checkpoints.assign_weights(module, case.weights(name), case.folder / case.name)
     return module
+
+
+def build_unet(kind: type, config: type, case: Case, name: str, exact: Exact) -> torch.nn.Module:
+    layers = replace(META, fused=exact.fused)
+    net = build(kind(config.from_dict(case.options(name), case.name), layers), case, name)
+    if exact.channels_last:
+        acceleration.channels_last(net)
+    if exact.compiled:
+        net.compiled = acceleration.compiled_regions(net, backend="aot_eager", fullgraph=True)
+    return net
 
 
 def image_projection(case: Case, name: str = "model") -> ImageProjection:
@@ -32,12 +54,12 @@ def audio_projection(case: Case, name: str = "model") -> AudioProjection:
     return build(AudioProjection(META, **AudioProjection.sizes(case.weights(name))), case, name)
 
 
-def reference_net(case: Case, name: str = "model") -> ReferenceNet:
-    return build(ReferenceNet(ReferenceNetConfig.from_dict(case.options(name), case.name), META), case, name)
+def reference_net(case: Case, exact: Exact, name: str = "model") -> ReferenceNet:
+    return build_unet(ReferenceNet, ReferenceNetConfig, case, name, exact)
 
 
-def diffusion_net(case: Case, name: str = "model") -> DiffusionNet:
-    return build(DiffusionNet(DiffusionNetConfig.from_dict(case.options(name), case.name), META), case, name)
+def diffusion_net(case: Case, exact: Exact, name: str = "model") -> DiffusionNet:
+    return build_unet(DiffusionNet, DiffusionNetConfig, case, name, exact)
 
 
 def check_image_proj(case: Case) -> None:
@@ -56,8 +78,8 @@ def feature_names(case: Case, prefix: str) -> list[str]:
     return sorted(names, key=lambda name: (order[places[name][0]], int(places[name][1]), int(places[name][2])))
 
 
-def check_reference_net(case: Case) -> None:
-    net = reference_net(case)
+def check_reference_net(case: Case, exact: Exact = Exact()) -> None:
+    net = reference_net(case, exact)
     for run in sorted({name.split(".")[1] for name in case.tensors if name.startswith("in.")}):
         latents, context = case.tensors[f"in.{run}.sample"], case.tensors[f"in.{run}.ctx"]
         # the published sampler tiles the contexts over the pictures
@@ -68,8 +90,9 @@ def check_reference_net(case: Case) -> None:
             assert_close(case, name, layer)
 
 
-def check_diffusion_net(case: Case) -> None:
-    net, memory = diffusion_net(case), None
+def check_diffusion_net(case: Case, exact: Exact = Exact()) -> None:
+    net = diffusion_net(case, exact)
+    memory = net.empty_memory()
     modules = dict(net.named_modules())
     numbered = [block.motion_modules[j] for block, j in net.numbered_layers()]
     for call in case.meta["cfg"]["calls"]:
@@ -81,9 +104,9 @@ def check_diffusion_net(case: Case) -> None:
         pictures = len(layers[0]) // halves
         past = ReferenceFeatures(tuple(layer.unflatten(0, (halves, -1))[:, 1:].flatten(0, 1) for layer in layers))
         if call["is_new_audio"]:
-            memory = None
-        if memory is None or call["update_past_memory"]:
-            memory = net.update_memory(past, memory, pictures - 1)
+            memory = net.empty_memory()
+        if memory[0] is None or call["update_past_memory"]:
+            net.update_memory(past, memory, pictures - 1)
         rows = [half * pictures for half in portrait_halves(halves, guided, frames, "upstream")]
         velocity = net(
             rearrange(sample, "b c f h w -> (b f) c h w"),
@@ -105,15 +128,15 @@ def check_diffusion_net(case: Case) -> None:
             assert_close(case, f"out.{name}.mem.{path}.Z", remembered.z.flatten(0, 1)[:, None])
 
 
-def check_pipeline(case: Case) -> None:
+def check_pipeline(case: Case, exact: Exact = Exact()) -> None:
     from diffusers import AutoencoderKL
 
     cfg = case.meta["cfg"]
     vae = AutoencoderKL(**case.options("vae")).eval()
     vae.load_state_dict(case.weights("vae"))
     nets = MemoNets(
-        reference_net(case, "reference_net"),
-        diffusion_net(case, "diffusion_net"),
+        reference_net(case, exact, "reference_net"),
+        diffusion_net(case, exact, "diffusion_net"),
         image_projection(case, "image_proj"),
         audio_projection(case, "audio_proj"),
         torch.device("cpu"),
@@ -130,13 +153,14 @@ def check_pipeline(case: Case) -> None:
 
     clips = sample_video(
         nets,
-        DiffusersVAE(vae),
+        DiffusersVAE(vae, batch=4 if exact != Exact() else 1),
         case.tensors["in.pixel_values"],
         Face(case.tensors["in.face_emb"], None, 0.0),
         audio,
         labels_track(case.tensors["in.audio_emotion"].tolist()),
         settings,
         noise=noise,
+        low_memory=exact.low_memory,
     )
     count = 0
     for clip, sampled in enumerate(clips):

@@ -1,42 +1,152 @@
-"""What one full-size step costs, counted on the meta device, where any look at a value on the host would raise."""
+"""What the full-size nets cost at 512 x 512, counted on the meta device, where any look at a value on the host raises."""
+
+from dataclasses import dataclass
 
 import pytest
 import torch
-from test_manifests import BUILD, manifest
+from allocations import Allocations, nbytes
+from test_manifests import manifest
 from torch.utils.flop_counter import FlopCounterMode
 
-from comfyui_memo.memo_modules import footprint
+from comfyui_memo.memo_modules import footprint, solvers
+from comfyui_memo.memo_modules.models.config import DiffusionNetConfig, ReferenceNetConfig
+from comfyui_memo.memo_modules.models.diffusion_net import DiffusionNet
+from comfyui_memo.memo_modules.models.layers import Layers
+from comfyui_memo.memo_modules.models.reference_net import ReferenceNet
+from comfyui_memo.memo_modules.sampling import ClipConditioning, MemoNets, guided_velocity
 
-FRAMES, LATENT = 16, 64
-
-
-@pytest.fixture(scope="module")
-def nets():
-    return {
-        name: BUILD[name](manifest(name)["constructor_kwargs"]).to(torch.bfloat16)
-        for name in ("reference_net", "diffusion_net")
-    }
-
-
-def meta(*shape: int) -> torch.Tensor:
-    return torch.empty(*shape, device="meta", dtype=torch.bfloat16)
+FRAMES, LATENT = 16, (64, 64)
+GIB = 2**30
+PASSES = {"normal": [(0, 1)], "low": [(0,), (1,)]}
 
 
-def test_one_guided_step_at_512(nets):
-    net = nets["diffusion_net"]
-    face = meta(2, 4, 768)
-    portrait = nets["reference_net"](meta(2, 4, LATENT, LATENT), face)
-    memory = net.update_memory(portrait.select([0] * FRAMES + [1] * FRAMES), None, FRAMES)
-    spatial = net.spatial_contexts(face, portrait)
-    emotion = net.emotion_modulations(torch.empty(2, device="meta", dtype=torch.int), torch.bfloat16)
-    latents, audio = meta(2 * FRAMES, 4, LATENT, LATENT), meta(2 * FRAMES, 32, 768)
-    with FlopCounterMode(display=False) as counter:
-        velocity = net(latents, torch.empty(1, device="meta"), audio, spatial, emotion, memory, FRAMES)
-    assert velocity.shape == latents.shape
+@dataclass
+class Clip:
+    """One clip in the making: the passes' conditionings, and the most that was held to make them beside the memory."""
+
+    passes: list[ClipConditioning]
+    reference_peak: int
+    update_peak: int
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "fused"])
+def nets(request) -> MemoNets:
+    layers = Layers(dtype=torch.bfloat16, device="meta", fused=request.param)
+    options = {name: manifest(name)["constructor_kwargs"] for name in ("reference_net", "diffusion_net")}
+    reference_net = ReferenceNet(ReferenceNetConfig.from_dict(options["reference_net"], ""), layers)
+    diffusion_net = DiffusionNet(DiffusionNetConfig.from_dict(options["diffusion_net"], ""), layers)
+    return MemoNets(reference_net, diffusion_net, None, None, torch.device("meta"), torch.bfloat16)
+
+
+def meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    return torch.empty(*shape, device="meta", dtype=dtype)
+
+
+def make_clip(nets: MemoNets, passes: list[tuple[int, ...]]) -> Clip:
+    """A clip that is not the first: its memory is there already when it is updated."""
+    net, clip = nets.diffusion_net, Clip([], 0, 0)
+    for halves in passes:
+        count = len(halves)
+        pictures, contexts, face = meta(count * FRAMES, 4, *LATENT), meta(count * FRAMES, 4, 768), meta(count, 4, 768)
+        with Allocations(nets.reference_net, pictures, contexts) as reference:
+            features = nets.reference_net(pictures, contexts)
+        memory = net.empty_memory()
+        net.update_memory(features, memory, FRAMES)
+        with Allocations(net, list(features.layers), memory) as update:
+            net.update_memory(features, memory, FRAMES)
+        portrait = features.select([0]) if halves[-1] == 1 else None
+        spatial = net.spatial_contexts(face, portrait)
+        emotion = net.emotion_modulations(meta(count, dtype=torch.int), torch.bfloat16)
+        clip.passes.append(ClipConditioning(meta(count * FRAMES, 32, 768), spatial, emotion, memory))
+        clip.reference_peak, clip.update_peak = max(clip.reference_peak, reference.peak), max(clip.update_peak, update.peak - nbytes(memory))
+    return clip
+
+
+def step(nets: MemoNets, passes: list[ClipConditioning]) -> None:
+    noise = meta(FRAMES, 4, *LATENT, dtype=torch.float32)
+    sigmas = torch.tensor([1.0, 0.0])  # only the solver's numbers are on the host
+
+    def velocity(latents, sigma):
+        return guided_velocity(nets, passes, 3.5, FRAMES)(latents, sigma.to("meta"))
+
+    latents = solvers.euler(velocity, noise, sigmas, lambda step: None)
+    assert latents.shape == noise.shape and latents.device.type == "meta"
+
+
+def attention_flops() -> int:
+    """Of q kᵀ and its product with v in one guided step, from the sizes alone: 4 tokens·keys·width per row."""
+    flops = 0
+    levels = [(320, 4096, 5, (320, 320, 320, 320, 320)), (640, 1024, 5, (320, 640, 320, 320, 320)), (1280, 256, 5, (640, 1280, 640, 640, 640))]
+    for d, tokens, layers, d_audio in levels:
+        rows = 2 * FRAMES
+        flops += layers * 4 * d * (FRAMES * tokens * tokens + FRAMES * tokens * 2 * tokens + rows * tokens * 4)  # to itself, portrait and face
+        flops += sum(4 * width * rows * (tokens**2 + 32**2 + (tokens + 32) ** 2) for width in d_audio)
+    rows, tokens = 2 * FRAMES, 64
+    flops += 4 * 1280 * (FRAMES * tokens**2 * 3 + rows * tokens * 4) + 4 * 1280 * rows * (tokens**2 + 32**2 + (tokens + 32) ** 2)
+    return flops
+
+
+def linear_attention_flops() -> int:
+    """Of the motion modules' products in one guided step: with k, with v, with the memory, and with its normaliser."""
+    flops = 0
+    for d, tokens, layers in [(320, 4096, 5), (640, 1024, 5), (1280, 256, 5), (1280, 64, 6)]:
+        head = d // 8
+        flops += layers * 2 * (2 * tokens * 8) * 2 * FRAMES * (2 * FRAMES * head + head * head + head)
+    return flops
+
+
+@pytest.mark.parametrize("mode", PASSES)
+@torch.inference_mode()
+def test_one_guided_step(nets, mode):
+    passes = make_clip(nets, PASSES[mode]).passes
+    with FlopCounterMode(display=False) as counter, Allocations(nets.diffusion_net, passes) as held:
+        step(nets, passes)
     # 59.5 TFLOP in the reference implementation, 50.9 without what it computes twice or every step
     assert counter.get_total_flops() <= 50.9e12
+    counts = counter.get_flop_counts()["Global"]
+    products = sum(flops for operation, flops in counts.items() if "bmm" in str(operation))  # what attention comes to on meta
+    assert products == attention_flops() + linear_attention_flops()
+    config = nets.diffusion_net.config
+    assert held.peak <= footprint.activation_bytes(config, LATENT, FRAMES, len(PASSES[mode][0]), 2)
 
-    numbers = sum(block.kv.numel() + block.z.numel() for module in memory for block in module)
-    assert footprint.motion_memory_bytes(net.config, (LATENT, LATENT), halves=2, itemsize=2) == 2 * numbers
-    features = sum(layer.numel() for layer in portrait.layers)
-    assert footprint.reference_bytes(net.config, (LATENT, LATENT), pictures=2, itemsize=2) == 2 * features
+
+@pytest.mark.parametrize("mode", PASSES)
+@torch.inference_mode()
+def test_what_a_clip_holds_is_what_the_footprint_says(nets, mode):
+    clip, config, halves = make_clip(nets, PASSES[mode]), nets.diffusion_net.config, len(PASSES[mode][0])
+    memory = [part.memory for part in clip.passes]
+    assert nbytes(memory) == footprint.motion_memory_bytes(config, LATENT, halves=2, itemsize=2)
+    features = footprint.reference_bytes(config, LATENT, halves * FRAMES, itemsize=2)
+    activations = footprint.activation_bytes(config, LATENT, FRAMES, halves, itemsize=2)
+    assert clip.reference_peak <= features + activations
+    assert clip.update_peak <= activations  # module by module: the memory is never there twice
+    largest = max(nbytes(module) for module in memory[0])
+    if mode == "low":
+        assert 4 * largest == footprint.streamed_memory_bytes(config, LATENT, itemsize=2)
+
+
+@torch.inference_mode()
+def test_modes_fit_the_cards_they_are_for(nets):
+    """Exact in 16 GB with everything on the card, low-memory in 7.0 GiB: counted, with a twentieth for what a card adds."""
+    config = nets.diffusion_net.config
+    diffusion, reference = nbytes(nets.diffusion_net), nbytes(nets.reference_net)
+    small = 0.4 * GIB  # VAE, projections, contexts of portrait and face
+    features = footprint.reference_bytes(config, LATENT, 34, itemsize=2)
+    whole = diffusion + reference + footprint.motion_memory_bytes(config, LATENT, 2, 2) + features + footprint.activation_bytes(config, LATENT, FRAMES, 2, 2)
+    assert 1.05 * (whole + small) <= 16e9
+    low = max(diffusion, reference) + footprint.streamed_memory_bytes(config, LATENT, 2) + features + footprint.activation_bytes(config, LATENT, FRAMES, 1, 2)
+    assert 1.05 * (low + small) <= 7.0 * GIB
+
+
+@pytest.mark.parametrize("slow", ["item", "mask", "copy"])
+@torch.inference_mode()
+def test_a_step_that_waits_for_the_device_raises(nets, slow):
+    """What keeps the tests above honest: each of these would stop a card, and raises on meta."""
+    passes = make_clip(nets, PASSES["normal"]).passes
+    waiting = {"item": lambda x: x.sum().item(), "mask": lambda x: x[x > 0], "copy": lambda x: x.numpy()}[slow]
+    hook = nets.diffusion_net.mid_block.motion_modules[0].register_forward_hook(lambda module, inputs, output: waiting(output) and None)
+    try:
+        with pytest.raises((RuntimeError, NotImplementedError, TypeError)):
+            step(nets, passes)
+    finally:
+        hook.remove()

@@ -55,5 +55,31 @@ def test_parity(kind: str, case: Case):
         CHECKS[kind](case)
 
 
+EXACT = {
+    "fused": parity_nets.Exact(fused=True),
+    "channels_last": parity_nets.Exact(channels_last=True),
+    "low_memory": parity_nets.Exact(low_memory=True),
+    "all": parity_nets.Exact(fused=True, channels_last=True, low_memory=True),
+    "compiled": parity_nets.Exact(fused=True, channels_last=True, compiled=True),
+}
+NETS = ("reference_net", "diffusion_net", "pipeline")
+
+
+def exact_cases() -> list:
+    """The nets under every exact option: all of them by default, each alone and compiled, which takes minutes, if slow."""
+    return [
+        pytest.param(case.values[0], case.values[1], exact, id=f"{case.id}-{name}", marks=[] if name == "all" else pytest.mark.slow)
+        for case in cases()
+        for name, exact in EXACT.items()
+        if case.values[0] in NETS and (case.values[0] == "pipeline" or name != "low_memory")
+    ]
+
+
+@pytest.mark.parametrize("kind, case, exact", exact_cases())
+def test_parity_holds_under_exact_options(kind: str, case: Case, exact: parity_nets.Exact):
+    with torch.inference_mode():
+        CHECKS[kind](case, exact)
+
+
 def test_there_are_cases():
     assert cases(), f"no golden case in {GOLDEN}"

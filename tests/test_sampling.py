@@ -65,17 +65,20 @@ def video(nets, vae, portrait, face):
 
 
 class Calls:
-    """The inputs of every call of a module, while it is entered."""
+    """The inputs of every call of a module, while it is entered; lists, which go on changing, as they were."""
 
     def __init__(self, module: torch.nn.Module):
         self.module, self.inputs = module, []
 
     def __enter__(self) -> list[tuple]:
-        self.hook = self.module.register_forward_pre_hook(lambda module, inputs: self.inputs.append(inputs))
+        self.hook = self.module.register_forward_pre_hook(self._keep)
         return self.inputs
 
     def __exit__(self, *_) -> None:
         self.hook.remove()
+
+    def _keep(self, module: torch.nn.Module, inputs: tuple) -> None:
+        self.inputs.append(tuple(list(value) if isinstance(value, list) else value for value in inputs))
 
 
 def memories(calls: list[tuple]) -> list[list[torch.Tensor]]:
@@ -215,11 +218,20 @@ class CountingVAE:
         return self.vae.decode(latents)
 
 
-def test_vae_gets_one_picture_at_a_time(nets, vae, portrait, face):
-    """So that frames do not depend on how many of them a VAE takes together."""
+def test_vae_gets_all_pictures_of_a_clip(nets, vae, portrait, face):
+    """It knows how many of them it can take at once."""
     counting = CountingVAE(vae)
     list(sample_video(nets, counting, portrait, face, speech(32), HAPPY, FAST))
-    assert counting.counts == [1] * (1 + 16 + 16 + 16)
+    assert counting.counts == [1, 16, 16, 16]
+
+
+@pytest.mark.parametrize("batch", [3, 16])
+def test_vae_batches_do_not_change_the_frames(vae, batch):
+    pictures = torch.rand(5, 3, SIZE, SIZE) * 2 - 1
+    latents = vae.encode(pictures)
+    batched = DiffusersVAE(vae.autoencoder, batch)
+    assert torch.allclose(batched.encode(pictures), latents, atol=1e-5)
+    assert torch.allclose(batched.decode(latents), vae.decode(latents), atol=1e-5)
 
 
 def test_memory_of_the_first_clip_does_not_depend_on_noise(nets, video):

@@ -1,31 +1,91 @@
 """Softmax attention and the gated feed-forward, under the names of the published checkpoints."""
 
+from functools import partial
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .layers import Layers
 
 
-class Attention(nn.Module):
-    """Multi-head attention from (b t d) to (b s d_context); inner width ``d_inner``, q, k and v without bias."""
+class FusibleProjections(nn.Module):
+    """A module with linears of one input, which are one product where ``layers.fused`` asks for it.
 
-    def __init__(self, layers: Layers, d: int, heads: int, d_context: int | None = None, d_inner: int | None = None):
+    A state dict names them apart either way: fused rows are joined when it is loaded and come apart, as views, when it
+    is made, so that one file fits both.
+    """
+
+    def add_projections(self, layers: Layers, fused: str, names: tuple[str, ...], d_in: int, d_out: int, bias: bool = False) -> None:
+        """Add the linears ``names``, or the one linear ``fused`` in the place of them, for ``project``."""
+        if not layers.fused:
+            for name in names:
+                setattr(self, name, layers.linear(d_in, d_out, bias))
+            return
+        setattr(self, fused, layers.linear(d_in, len(names) * d_out, bias))
+        self._register_state_dict_hook(partial(_split_rows, fused=fused, names=names))
+        self._register_load_state_dict_pre_hook(partial(_join_rows, fused=fused, names=names))
+
+    def project(self, fused: str, names: tuple[str, ...], x: Tensor) -> tuple[Tensor, ...]:
+        """What the linears ``names`` make of x, as views of one tensor where they are fused."""
+        if fused in self._modules:
+            return self._modules[fused](x).chunk(len(names), dim=-1)
+        return tuple(self._modules[name](x) for name in names)
+
+
+def _split_rows(module, state_dict, prefix, metadata, *, fused: str, names: tuple[str, ...]) -> None:
+    for kind in ("weight", "bias"):
+        rows = state_dict.pop(f"{prefix}{fused}.{kind}", None)
+        if rows is not None:
+            state_dict.update({f"{prefix}{name}.{kind}": part for name, part in zip(names, rows.chunk(len(names)))})
+
+
+def _join_rows(state_dict, prefix, *_, fused: str, names: tuple[str, ...]) -> None:
+    for kind in ("weight", "bias"):
+        keys = [f"{prefix}{name}.{kind}" for name in names]
+        if all(key in state_dict for key in keys):  # or the keys stay, and are reported as what does not fit
+            state_dict[f"{prefix}{fused}.{kind}"] = torch.cat([state_dict.pop(key) for key in keys])
+
+
+class SelfAttention(FusibleProjections):
+    """Multi-head attention of (b t d) to itself; inner width ``d_inner``, q, k and v without bias."""
+
+    def __init__(self, layers: Layers, d: int, heads: int, d_inner: int | None = None):
         super().__init__()
-        d_context, d_inner = d_context or d, d_inner or d
+        d_inner = d_inner or d
         self.heads = heads
         self.attention = layers.attention
-        self.to_q = layers.linear(d, d_inner, bias=False)
-        self.to_k = layers.linear(d_context, d_inner, bias=False)
-        self.to_v = layers.linear(d_context, d_inner, bias=False)
+        self.add_projections(layers, "to_qkv", ("to_q", "to_k", "to_v"), d, d_inner)
         self.to_out = nn.ModuleList([layers.linear(d_inner, d)])
+
+    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of x (b t d), each (b t d_inner)."""
+        return self.project("to_qkv", ("to_q", "to_k", "to_v"), x)
 
     def forward(self, x: Tensor) -> Tensor:
         """Self-attention of x (b t d), projected back to d."""
-        return self.to_out[0](self.attend(self.to_q(x), self.to_k(x), self.to_v(x)))
+        return self.to_out[0](self.attend(*self.qkv(x)))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of projected tokens, before the output projection."""
         return self.attention(q, k, v, self.heads)
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention from (b t d) to projected context tokens (b s d_context); q, k and v without bias."""
+
+    def __init__(self, layers: Layers, d: int, heads: int, d_context: int):
+        super().__init__()
+        self.heads = heads
+        self.attention = layers.attention
+        self.to_q = layers.linear(d, d, bias=False)
+        self.to_k = layers.linear(d_context, d, bias=False)
+        self.to_v = layers.linear(d_context, d, bias=False)
+        self.to_out = nn.ModuleList([layers.linear(d, d)])
+
+    def forward(self, x: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """x (b t d) under keys and values (b s d), projected back to d."""
+        return self.to_out[0](self.attention(self.to_q(x), k, v, self.heads))
 
 
 class GatedProjection(nn.Module):
@@ -37,7 +97,9 @@ class GatedProjection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * F.gelu(gate)
+        if torch.is_grad_enabled():
+            return value * F.gelu(gate)
+        return value.mul_(torch.ops.aten.gelu_(gate))  # the widest tensor of all is not held twice
 
 
 class FeedForward(nn.Module):
@@ -48,4 +110,4 @@ class FeedForward(nn.Module):
         self.net = nn.Sequential(GatedProjection(layers, d, 4 * d), nn.Identity(), layers.linear(4 * d, d))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
+        return self.net(x.flatten(0, -2)).view(x.shape)  # as a matrix, or the bias is a pass of its own

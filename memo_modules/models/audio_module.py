@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..types import NO_EMOTION
-from .attention import Attention, FeedForward
+from .attention import FeedForward, SelfAttention
 from .layers import Layers
 
 Modulation = tuple[Tensor, Tensor]
@@ -37,25 +37,24 @@ class EmotionAdaptiveNorm(nn.Module):
         """x ((b f) t d); each of the b emotions covers f consecutive rows."""
         shift, scale = modulation
         normed = F.layer_norm(x, x.shape[-1:]).unflatten(0, (shift.shape[0], -1)).flatten(1, 2)  # b (f t) d
-        return (normed * (1 + scale) + shift).reshape(x.shape)
+        return torch.addcmul(shift, normed, 1 + scale).view(x.shape)
 
 
-class JointAttention(Attention):
+class JointAttention(SelfAttention):
     """One softmax over picture tokens and audio tokens; audio has projections of its own."""
 
     def __init__(self, layers: Layers, d: int, heads: int, d_audio: int):
         super().__init__(layers, d, heads)
-        self.add_q_proj = layers.linear(d_audio, d)
-        self.add_k_proj = layers.linear(d_audio, d)
-        self.add_v_proj = layers.linear(d_audio, d)
+        self.add_projections(layers, "add_qkv_proj", ("add_q_proj", "add_k_proj", "add_v_proj"), d_audio, d, bias=True)
         self.to_add_out = layers.linear(d, d_audio)
 
     def forward(self, x: Tensor, audio: Tensor) -> tuple[Tensor, Tensor | None]:
-        q = torch.cat([self.to_q(x), self.add_q_proj(audio)], dim=1)
-        k = torch.cat([self.to_k(x), self.add_k_proj(audio)], dim=1)
-        v = torch.cat([self.to_v(x), self.add_v_proj(audio)], dim=1)
-        out_x, out_audio = self.attend(q, k, v).split([x.shape[1], audio.shape[1]], dim=1)
-        return self.to_out[0](out_x), None if self.to_add_out is None else self.to_add_out(out_audio)
+        audio_qkv = self.project("add_qkv_proj", ("add_q_proj", "add_k_proj", "add_v_proj"), audio)
+        q, k, v = (torch.cat(parts, dim=1) for parts in zip(self.qkv(x), audio_qkv))
+        out = self.attend(q, k, v)
+        # the few audio rows go through to_out too: without them it would be a product for every picture
+        out_x, out_audio = self.to_out[0](out)[:, : x.shape[1]], out[:, x.shape[1] :].contiguous()
+        return out_x, None if self.to_add_out is None else self.to_add_out(out_audio)
 
 
 class AudioTransformerBlock(nn.Module):
@@ -63,8 +62,8 @@ class AudioTransformerBlock(nn.Module):
         super().__init__()
         self.norm1 = EmotionAdaptiveNorm(layers, d)
         self.audio_norm1 = EmotionAdaptiveNorm(layers, d_audio)
-        self.attn1 = Attention(layers, d, heads)
-        self.audio_attn1 = Attention(layers, d_audio, heads, d_inner=d)
+        self.attn1 = SelfAttention(layers, d, heads)
+        self.audio_attn1 = SelfAttention(layers, d_audio, heads, d_inner=d)
         self.norm2 = EmotionAdaptiveNorm(layers, d)
         self.audio_norm2 = EmotionAdaptiveNorm(layers, d_audio)
         self.attn2 = JointAttention(layers, d, heads, d_audio)

@@ -45,18 +45,20 @@ class DiffusionNet(UNet):
         self.conv_norm_out = layers.group_norm(config.norm_num_groups, c, config.norm_eps)
         self.conv_out = layers.conv2d(c, config.out_channels, 3, padding=1)
 
-    def spatial_contexts(self, face_tokens: Tensor, reference: ReferenceFeatures, guided: int = 1) -> SpatialContexts:
+    def spatial_contexts(self, face_tokens: Tensor, reference: ReferenceFeatures | None, guided: int = 1) -> SpatialContexts:
         """Keys and values of the face and of the portrait.
 
         face_tokens (b t d), one row per guidance half; reference: features of (guided·r) portraits, r rows for each of
-        the last ``guided`` halves, frame j of such a half seeing row j mod r. Halves before those see no portrait.
+        the last ``guided`` halves, frame j of such a half seeing row j mod r. Halves before those see no portrait, and
+        with None no half does.
         """
         contexts: list[SpatialContext | None] = []
-        for (block, j), features in zip(self.numbered_layers(), reference.layers, strict=True):
+        for number, (block, j) in enumerate(self.numbered_layers()):
             if block.attentions is None:
                 contexts.append(None)
             else:
-                contexts.append(block.attentions[j].context(face_tokens, features.unflatten(0, (guided, -1))))
+                tokens = None if reference is None else reference.layers[number].unflatten(0, (guided, -1))
+                contexts.append(block.attentions[j].context(face_tokens, tokens))
         return tuple(contexts)
 
     def emotion_modulations(self, emotion: Tensor, dtype: torch.dtype) -> Modulations:
@@ -66,16 +68,17 @@ class DiffusionNet(UNet):
             for block, j in self.numbered_layers()
         )
 
-    def update_memory(self, past: ReferenceFeatures, memory: MotionMemory | None, frames: int) -> MotionMemory:
-        """The memory after ``frames`` past frames: features of ((b frames)) pictures, oldest first in each half.
+    def empty_memory(self) -> MotionMemory:
+        """The memory at the start of a video."""
+        return [None] * len(self.numbered_layers())
 
-        ``memory`` is what was remembered before, None at the start of a video.
+    def update_memory(self, past: ReferenceFeatures, memory: MotionMemory, frames: int) -> None:
+        """Have ``memory`` remember ``frames`` past frames: features of ((b frames)) pictures, oldest first in each half.
+
+        Module by module, so that it is never there twice.
         """
-        updated = []
         for number, (block, j) in enumerate(self.numbered_layers()):
-            old = None if memory is None else memory[number]
-            updated.append(block.motion_modules[j].update_memory(past.layers[number], old, frames))
-        return tuple(updated)
+            memory[number] = block.motion_modules[j].update_memory(past.layers[number], memory[number], frames)
 
     def forward(
         self,
@@ -101,9 +104,9 @@ class DiffusionNet(UNet):
             nonlocal audio
             block, j = numbered[number]
             if block.attentions is not None:
-                x, _ = block.attentions[j](x, spatial[number])
-                x, audio = block.audio_modules[j](x, audio, emotion[number])
-            return block.motion_modules[j](x, memory[number], frames)
+                x, _ = self.run(block.attentions[j], x, spatial[number])
+                x, audio = self.run(block.audio_modules[j], x, audio, emotion[number])
+            return self.run(block.motion_modules[j], x, memory[number], frames)
 
-        x = self.traverse(self.conv_in(latents), lambda resnet, x: resnet(x, time_embedding, norm_frames), after)
+        x = self.traverse(self.conv_in(latents), lambda resnet, x: self.run(resnet, x, time_embedding, norm_frames), after)
         return self.conv_out(F.silu(clip_group_norm(self.conv_norm_out, x, norm_frames)))

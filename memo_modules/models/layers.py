@@ -24,13 +24,15 @@ class Layers:
     """Makes the layers of a network.
 
     operations: namespace with Linear, Conv1d, Conv2d, GroupNorm, LayerNorm and Embedding; ComfyUI's cast operations
-    let its ModelPatcher offload, stream and cast every weight. attention: see AttentionFunction.
+    let its ModelPatcher offload, stream and cast every weight. attention: see AttentionFunction. fused: linears of the
+    same input become one product (see FusibleProjections); names in state dicts stay those of the checkpoint.
     """
 
     operations: Any = nn
     attention: AttentionFunction = sdpa
     dtype: torch.dtype | None = None
     device: torch.device | str | None = None
+    fused: bool = False
 
     def _make(self, kind: str, *args, **kwargs) -> nn.Module:
         return getattr(self.operations, kind)(*args, **kwargs, dtype=self.dtype, device=self.device)

@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..types import AttentionMemory
-from .attention import FeedForward
+from .attention import FeedForward, FusibleProjections
 from .config import MotionConfig
 from .layers import Layers
 
@@ -25,15 +25,13 @@ class PositionTable(nn.Module):
         self.register_buffer("pe", torch.empty(1, max_len, d, dtype=layers.dtype, device=layers.device))
 
 
-class MemoryLinearAttention(nn.Module):
+class MemoryLinearAttention(FusibleProjections):
     """Linear attention of each picture position over the frames of a clip and the memory of those before it."""
 
     def __init__(self, layers: Layers, d: int, config: MotionConfig):
         super().__init__()
         self.heads = config.num_attention_heads
-        self.to_q = layers.linear(d, d, bias=False)
-        self.to_k = layers.linear(d, d, bias=False)
-        self.to_v = layers.linear(d, d, bias=False)
+        self.add_projections(layers, "to_qkv", ("to_q", "to_k", "to_v"), d, d)
         self.to_out = nn.ModuleList([layers.linear(d, d)])
         has_positions = config.temporal_position_encoding
         self.pos_encoder = PositionTable(layers, config.temporal_position_encoding_max_len, d) if has_positions else None
@@ -42,29 +40,30 @@ class MemoryLinearAttention(nn.Module):
         """x (rows f d), rows = guidance halves times positions -> the same shape."""
         if self.pos_encoder is not None:
             x = x + self.pos_encoder.pe[:, : x.shape[1]].to(x)
-        q = self._split_heads(self.to_q(x)).softmax(dim=-1)
-        k = self._split_heads(self.to_k(x)).softmax(dim=-2)
-        v = self._split_heads(self.to_v(x))
+        q, k, v = self._qkv(x)
+        q, k = q.softmax(dim=-1), k.softmax(dim=-2)
         # (q kᵀ) v instead of q (kᵀ v): with 16 frames and 40 to 160 channels a head, it is the cheaper order.
         # Each row of q and each column of k sums to one, so the current frames add exactly 1 to the denominator.
-        numerator = (q @ k.transpose(-1, -2)) @ v + DECAY * (q @ memory.kv)
-        denominator = 1 + DECAY * (q @ memory.z[..., None])
-        return self.to_out[0](rearrange(numerator / denominator, "r heads f d -> r f (heads d)"))
+        kv, z = memory.kv.flatten(0, 1), memory.z.flatten(0, 1)[..., None]
+        numerator = torch.baddbmm(q @ kv, q @ k.mT, v, beta=DECAY)
+        denominator = 1 + DECAY * (q @ z)
+        return self.to_out[0](rearrange(numerator / denominator, "(r heads) f d -> r f (heads d)", heads=self.heads))
 
     def update_memory(self, past: Tensor, memory: AttentionMemory | None) -> AttentionMemory:
         """The memory after past frames (rows n d), oldest first; they carry no positions."""
         n = past.shape[1]
         age = torch.arange(n - 1, -1, -1, device=past.device)
         decay = (DECAY**age).to(past.dtype)[:, None]
-        k = self._split_heads(self.to_k(past)).softmax(dim=-2) * decay
-        v = self._split_heads(self.to_v(past)) * decay  # both decay, so kv fades by the square and z does not
-        kv, z = k.transpose(-1, -2) @ v, k.sum(dim=-2)
+        _, k, v = self._qkv(past)
+        k, v = k.softmax(dim=-2) * decay, v * decay  # both decay, so kv fades by the square and z does not
+        kv, z = (y.unflatten(0, (-1, self.heads)) for y in (k.mT @ v, k.sum(dim=-2)))
         if memory is None:
             return AttentionMemory(kv, z)
-        return AttentionMemory(memory.kv * DECAY**n + kv, memory.z * DECAY**n + z)
+        return AttentionMemory(torch.add(kv, memory.kv, alpha=DECAY**n), torch.add(z, memory.z, alpha=DECAY**n))
 
-    def _split_heads(self, x: Tensor) -> Tensor:
-        return rearrange(x, "r f (heads d) -> r heads f d", heads=self.heads)
+    def _qkv(self, x: Tensor) -> list[Tensor]:
+        projected = self.project("to_qkv", ("to_q", "to_k", "to_v"), x)
+        return [rearrange(y, "r f (heads d) -> (r heads) f d", heads=self.heads) for y in projected]
 
 
 class TemporalTransformerBlock(nn.Module):
@@ -114,7 +113,7 @@ class TemporalTransformer(nn.Module):
     def update_memory(
         self, past: Tensor, memories: tuple[AttentionMemory, ...] | None, frames: int
     ) -> tuple[AttentionMemory, ...]:
-        """past: reference features of ((b n)) pictures, tokens (.. t c) or maps (.. c h w); frames = n, oldest first."""
+        """The memories of all blocks after ``past``: reference features of ((b n)) pictures, tokens (.. t c) or maps (.. c h w); frames = n, oldest first."""
         past = past.transpose(1, 2) if past.ndim == 3 else past.flatten(2)
         tokens = self._tokens(past, frames)
         updated: list[AttentionMemory] = []
@@ -125,7 +124,8 @@ class TemporalTransformer(nn.Module):
         return tuple(updated)
 
     def _tokens(self, x: Tensor, frames: int) -> Tensor:
-        return self.proj_in(rearrange(self.norm(x), "(b f) c t -> (b t) f c", f=frames))
+        # contiguous even where one half alone would make it a view, which torch multiplies position by position
+        return self.proj_in(rearrange(self.norm(x), "(b f) c t -> (b t) f c", f=frames).contiguous())
 
 
 class MotionModule(nn.Module):

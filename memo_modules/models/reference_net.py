@@ -50,9 +50,9 @@ class ReferenceNet(UNet):
             if isinstance(attention, TokenTransformer):
                 features.append(attention(x))
                 return x
-            x, tokens = attention(x, attention.context(face_tokens))
+            x, tokens = self.run(attention, x, attention.context(face_tokens))
             features.append(tokens)
             return x
 
-        self.traverse(self.conv_in(latents), lambda resnet, x: resnet(x, time_embedding), after)
+        self.traverse(self.conv_in(latents), lambda resnet, x: self.run(resnet, x, time_embedding), after)
         return ReferenceFeatures(tuple(features))

@@ -6,7 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from .attention import Attention, FeedForward
+from .attention import CrossAttention, FeedForward, SelfAttention
 from .layers import Layers
 
 
@@ -34,19 +34,18 @@ class TransformerBlock(nn.Module):
     def __init__(self, layers: Layers, d: int, heads: int, d_face: int):
         super().__init__()
         self.norm1 = layers.layer_norm(d)
-        self.attn1 = Attention(layers, d, heads)
+        self.attn1 = SelfAttention(layers, d, heads)
         self.norm2 = layers.layer_norm(d)
-        self.attn2 = Attention(layers, d, heads, d_context=d_face)
+        self.attn2 = CrossAttention(layers, d, heads, d_context=d_face)
         self.norm3 = layers.layer_norm(d)
         self.ff = FeedForward(layers, d)
 
     def context(self, face_tokens: Tensor, reference_tokens: Tensor | None) -> SpatialContext:
-        def project(attention: Attention, tokens: Tensor) -> KeyValue:
-            return KeyValue(attention.to_k(tokens), attention.to_v(tokens))
-
-        return SpatialContext(
-            project(self.attn2, face_tokens), None if reference_tokens is None else project(self.attn1, reference_tokens)
-        )
+        face = KeyValue(self.attn2.to_k(face_tokens), self.attn2.to_v(face_tokens))
+        if reference_tokens is None:
+            return SpatialContext(face, None)
+        _, k, v = self.attn1.qkv(reference_tokens)
+        return SpatialContext(face, KeyValue(k.contiguous(), v.contiguous()))
 
     def forward(self, x: Tensor, context: SpatialContext) -> tuple[Tensor, Tensor]:
         """x ((b f) t d) -> the same shape, and the normed tokens that entered attn1 (what the reference net reports)."""
@@ -54,14 +53,14 @@ class TransformerBlock(nn.Module):
         tokens = self.norm1(x)
         x = self._self_attention(tokens, context.reference, frames) + x
         face_k, face_v = (_per_frame(y[:, None], frames) for y in (context.face.k, context.face.v))
-        x = self.attn2.to_out[0](self.attn2.attend(self.attn2.to_q(self.norm2(x)), face_k, face_v)) + x
+        x = self.attn2(self.norm2(x), face_k, face_v) + x
         return self.ff(self.norm3(x)) + x, tokens
 
     def _self_attention(self, tokens: Tensor, reference: KeyValue | None, frames: int) -> Tensor:
         attention = self.attn1
         if reference is None:
             return attention(tokens)
-        q, k, v = attention.to_q(tokens), attention.to_k(tokens), attention.to_v(tokens)
+        q, k, v = attention.qkv(tokens)
         split = tokens.shape[0] - reference.k.shape[0] * frames  # rows of the unconditional halves come first
         guided_k = torch.cat([k[split:], _per_frame(reference.k, frames)], dim=1)
         guided_v = torch.cat([v[split:], _per_frame(reference.v, frames)], dim=1)

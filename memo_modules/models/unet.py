@@ -114,6 +114,11 @@ class UNet(nn.Module):
         self.down_blocks = nn.ModuleList([block(config, layers, spec) for spec in down_specs(config)])
         self.mid_block = block(config, layers, mid_spec(config), is_mid=True)
         self.up_blocks = nn.ModuleList([block(config, layers, spec) for spec in up_specs(config)])
+        self.compiled: dict[nn.Module, Callable] = {}  # see acceleration.py
+
+    def run(self, module: nn.Module, *args):
+        """What ``module`` makes of ``args``, in its compiled form where there is one."""
+        return self.compiled.get(module, module)(*args)
 
     def numbered_layers(self) -> list[tuple[UNetBlock, int]]:
         """Every layer as (block, index in the block), in forward order."""
