@@ -1,0 +1,259 @@
+"""Speed and memory of the sampler on random weights, which neither depends on.
+
+    python scripts/bench.py --device cuda --size full --json benchmarks/my_card.json
+    python scripts/bench.py --device cpu --size width --reference DIR
+    python scripts/bench.py table
+
+The first line times videos at 512x512; the second full-width nets at 64x64, beside a checkout of the reference
+implementation on the same weights; the third rewrites the README's table from benchmarks/*.json. Needs torch, einops,
+safetensors and diffusers.
+"""
+
+import argparse
+import json
+import platform
+import re
+import sys
+import types
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import nn
+
+ROOT = Path(__file__).resolve().parents[1]
+if "comfyui_memo" not in sys.modules:  # the pack's folder as a package, without its __init__.py, which needs a ComfyUI
+    sys.modules["comfyui_memo"] = types.ModuleType("comfyui_memo")
+    sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
+
+from comfyui_memo.memo_modules.checkpoints import NETS
+from comfyui_memo.memo_modules.models import acceleration
+from comfyui_memo.memo_modules.models.layers import Layers
+from comfyui_memo.memo_modules.sampling import MemoNets
+from comfyui_memo.memo_modules.types import SamplerSettings
+from comfyui_memo.memo_modules.vae import DiffusersVAE
+from comfyui_memo.scripts import bench_nets, bench_report, bench_run, bench_stages, bench_table
+from comfyui_memo.scripts.bench_attention import attention_table
+from comfyui_memo.scripts.bench_device import Device, resident_gib
+from comfyui_memo.scripts.bench_reference import Reference, check_checkout
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+EXACT_OPTIONS = ("fused", "channels_last")
+CLIPS_OF_LENGTH = 50
+
+
+def measure(arguments: argparse.Namespace, device: Device) -> dict:
+    """One row of results."""
+    dtype = DTYPES[arguments.dtype]
+    rates = {"matmul_tflops": device.matmul_tflops(dtype), "copy_gb_s": device.copy_gb_s()}
+    nets, autoencoder = build(arguments, device, dtype)
+    nets = prepared(nets, arguments)
+    settings = SamplerSettings(steps=arguments.steps)
+    inputs = bench_nets.random_inputs(arguments.size, arguments.clips)
+    vae = DiffusersVAE(autoencoder, arguments.vae_batch)
+    subject = bench_run.Subject(nets, vae, inputs, settings, arguments.size, device, arguments.mode == "low_memory")
+
+    timer, beside = bench_stages.StageTimer(device), None
+    device.reset_peak()
+    if arguments.reference and not device.is_cuda:
+        beside = alone = bench_run.run(subject, timer, Reference(arguments.reference, arguments.size, nets, autoencoder))
+    else:
+        alone = bench_run.run(subject, timer)
+    peak_gib, peak_rss_gib = device.peak_gib(), resident_gib()[1]
+    if arguments.reference and device.is_cuda:  # a second run, since the first tells the peak of the sampler's own memory
+        beside = bench_run.run(subject, reference=Reference(arguments.reference, arguments.size, nets, autoencoder))
+
+    side = bench_nets.PICTURE[arguments.size]
+    stages = stage_table(subject, timer.stages(), rates["matmul_tflops"])
+    step = stages["diffusion_step"]
+    return {
+        "device": device.name,
+        "size": arguments.size,
+        "mode": arguments.mode,
+        "s_per_frame": bench_run.per_frame(alone.clips),
+        "s_per_step": bench_run.per_step(alone.clips),
+        "first_clip_s": alone.clips[0].seconds,
+        "peak_vram_gb": peak_gib and peak_gib[0],
+        "peak_reserved_gb": peak_gib and peak_gib[1],
+        "peak_rss_gb": peak_rss_gib,
+        "cap_gb": arguments.cap,
+        "steps": arguments.steps,
+        "clips": arguments.clips,
+        "resolution": f"{side}x{side}",
+        "dtype": arguments.dtype,
+        "compile": arguments.compile,
+        "off": arguments.off,
+        "vae_batch": arguments.vae_batch,
+        "stages": stages,
+        "tflops": step["tflops"],
+        "share": step["share"],
+        **rates,
+        "reference": bench_run.comparison(beside) if beside else None,
+        "length": bench_run.against_length(alone.clips) if arguments.length else None,
+        **stamp(),
+    }
+
+
+def build(arguments: argparse.Namespace, device: Device, dtype: torch.dtype) -> tuple[MemoNets, nn.Module]:
+    """The four nets and an AutoencoderKL. In low-memory mode a card gets the two UNets only while they run."""
+    at_home = torch.device("cpu") if arguments.mode == "low_memory" else device.torch
+    places = {net: at_home if net in ("reference_net", "diffusion_net") else device.torch for net in (*NETS, "vae")}
+    fused = "fused" not in arguments.off
+    built = {
+        component: bench_nets.random_net(component, arguments.size, Layers(dtype=dtype, device=place, fused=fused))
+        for component, place in places.items()
+    }
+    autoencoder = built.pop("vae")
+    return MemoNets(**built, device=device.torch, dtype=dtype), autoencoder
+
+
+def prepared(nets: MemoNets, arguments: argparse.Namespace) -> MemoNets:
+    """The one place where nets are made ready to run."""
+    if "channels_last" not in arguments.off:
+        for net in (nets.reference_net, nets.diffusion_net):
+            acceleration.channels_last(net)
+    if arguments.compile:  # the reference net runs once a clip, in batches of two sizes, which does not pay the compiler
+        nets.diffusion_net.compiled = acceleration.compiled_regions(nets.diffusion_net)
+    if arguments.mode == "low_memory" and nets.device.type == "cuda":
+        return replace(nets, bring_in=bench_nets.TakingTurns(nets))
+    return nets
+
+
+def stage_table(subject: bench_run.Subject, stages: dict[str, dict], matmul_tflops: float) -> dict[str, dict]:
+    """``stages`` with TFLOP per unit, TFLOP/s and their share of a matrix product's, and one step by kind of module."""
+    one_step = replace(
+        subject,
+        inputs=bench_nets.random_inputs(subject.size, 1),
+        settings=replace(subject.settings, steps=1),
+    )
+    net = subject.nets.diffusion_net
+    recorded = {
+        "reference_net": (subject.nets.reference_net, "forward"),
+        "memory_update": (net, "update_memory"),
+        "diffusion_step": (net, "forward"),
+    }
+    with ExitStack() as stack:
+        calls = {stage: stack.enter_context(bench_stages.recorded(*method)) for stage, method in recorded.items()}
+        bench_run.run(one_step)
+    flops = {
+        stage: _per_unit(stage, calls[stage], [bench_stages.count_flops(module, method, *call) for call in calls[stage]])
+        for stage, (module, method) in recorded.items()
+    }
+    flops |= bench_stages.vae_flops(subject.size)
+    for stage, counts in flops.items():
+        _rate(stages[stage], counts["whole"], matmul_tflops)
+
+    subject.nets.bring_in("diffusion", True)
+    repeats = 10 if subject.device.is_cuda else 2
+    passes = [bench_stages.step_by_kind(net, *call, subject.device, repeats) for call in calls["diffusion_step"]]
+    kinds = {kind: {"s": seconds} for kind, seconds in _per_unit("diffusion_step", calls["diffusion_step"], passes).items()}
+    for kind, entry in kinds.items():
+        _rate(entry, flops["diffusion_step"][kind], matmul_tflops)
+    stages["diffusion_step"]["kinds"] = kinds
+    return stages
+
+
+def _per_unit(stage: str, calls: list[tuple[tuple, dict]], measured: list[dict[str, float]]) -> dict[str, float]:
+    """What was measured of several calls of a stage, by unit of the stage."""
+    units = sum(bench_stages.UNITS[stage].count(*args) for args, _ in calls)
+    return {key: sum(values[key] for values in measured) / units for key in measured[0]}
+
+
+def _rate(entry: dict, flops: float, matmul_tflops: float) -> None:
+    tflop = flops * 1e-12
+    entry |= {"tflop": tflop, "tflops": tflop / entry["s"], "share": tflop / entry["s"] / matmul_tflops}
+
+
+def stamp() -> dict:
+    """Versions and date."""
+    pack = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    versions = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "diffusers": version("diffusers"),
+        "cuda": torch.version.cuda,
+        "pack": pack[1],
+    }
+    return {"versions": versions, "date": datetime.now(timezone.utc).date().isoformat()}
+
+
+def append(path: Path, kind: str, entry: dict) -> None:
+    """Add ``entry`` to the list ``kind`` of the JSON file, which need not be there yet."""
+    document = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"rows": []}
+    document.setdefault(kind, []).append(entry)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Raises ValueError for arguments that do not go together."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="bench.py table rewrites the README's table.")
+    parser.add_argument("command", nargs="?", choices=("run", "table"), default="run", help=argparse.SUPPRESS)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--size", choices=tuple(bench_nets.PICTURE), default="full", help="full: 512x512; width: full-width nets at 64x64")
+    parser.add_argument("--mode", choices=("exact", "low_memory"), default="exact")
+    parser.add_argument("--dtype", choices=tuple(DTYPES), help="of UNets and VAE (default: bfloat16 on a card, float32 on the CPU)")
+    parser.add_argument("--clips", type=int, help="of 16 frames (default: 3 on a card, 2 on the CPU, 50 with --length)")
+    parser.add_argument("--steps", type=int, help="per clip (default: 20 on a card, 8 on the CPU)")
+    parser.add_argument("--compile", action="store_true", help="have torch compile the repeated parts of the UNets")
+    parser.add_argument(
+        "--off",
+        action="append",
+        choices=EXACT_OPTIONS,
+        default=[],
+        help="do without one of the exact accelerations (the CPU always does without channels_last)",
+    )
+    parser.add_argument("--vae-batch", type=int, help="frames at once (default: 4 on a card in exact mode, else 1)")
+    parser.add_argument("--cap", type=float, metavar="GIB", help="what this process may allocate on the card")
+    parser.add_argument("--reference", type=Path, metavar="DIR", help="a checkout of memoavatar/memo to time beside it, on the same weights")
+    parser.add_argument("--length", action="store_true", help="a long video: what its last clips cost against its first")
+    parser.add_argument("--attention", action="store_true", help="only time the attention backends at the shapes of a step")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="append the results to FILE")
+    arguments = parser.parse_args(argv)
+    on_card = arguments.device == "cuda"
+    arguments.dtype = arguments.dtype or ("bfloat16" if on_card else "float32")
+    arguments.steps = (20 if on_card else 8) if arguments.steps is None else arguments.steps
+    if arguments.clips is None:
+        arguments.clips = CLIPS_OF_LENGTH if arguments.length else 3 if on_card else 2
+    if arguments.vae_batch is None:
+        arguments.vae_batch = 4 if on_card and arguments.mode == "exact" else 1
+    if not on_card and "channels_last" not in arguments.off:
+        arguments.off.append("channels_last")  # the CPU's convolutions are slower with it
+    for name, least in (("clips", 7 if arguments.length else 1), ("steps", 1), ("vae_batch", 1)):
+        if getattr(arguments, name) < least:
+            raise ValueError(f"--{name.replace('_', '-')}: expected at least {least}, got {getattr(arguments, name)}.")
+    if arguments.attention and not on_card:
+        raise ValueError("--attention: its backends need --device cuda.")
+    if arguments.compile and arguments.mode == "low_memory":
+        raise ValueError("--compile: compiled nets stay where they are; leave out --mode low_memory.")
+    if arguments.reference:
+        check_checkout(arguments.reference)
+    if arguments.reference and arguments.cap:
+        raise ValueError("--reference: the reference implementation does not fit under a cap; leave out --cap.")
+    return arguments
+
+
+def main(argv: list[str]) -> None:
+    arguments = parse(argv)
+    if arguments.command == "table":
+        bench_table.rewrite_readme()
+        return
+    device = Device(arguments.device, arguments.cap)
+    if arguments.attention:
+        entry = {"device": device.name, "dtype": arguments.dtype, "shapes": attention_table(device, DTYPES[arguments.dtype]), **stamp()}
+        print(bench_report.attention(entry))
+    else:
+        entry = measure(arguments, device)
+        print(bench_report.row(entry))
+    if arguments.json:
+        append(arguments.json, "attention" if arguments.attention else "rows", entry)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ValueError, torch.OutOfMemoryError) as error:
+        sys.exit(f"bench.py: {str(error).splitlines()[0]}")

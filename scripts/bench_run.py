@@ -1,0 +1,158 @@
+"""Runs of the sampler, alone or clip by clip beside the reference implementation, and what is timed in them."""
+
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import pairwise, repeat
+from time import perf_counter
+
+from torch import Tensor
+
+from ..memo_modules.sampling import MemoNets, sample_video
+from ..memo_modules.types import SamplerSettings
+from ..memo_modules.vae import VideoVAE
+from . import bench_nets
+from .bench_device import Device, resident_gib
+from .bench_reference import Reference
+from .bench_stages import StageTimer
+
+NOISE_SEED = 2
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured, ready to run."""
+
+    nets: MemoNets
+    vae: VideoVAE
+    inputs: bench_nets.Inputs
+    settings: SamplerSettings
+    size: str
+    device: Device
+    low_memory: bool
+
+
+@dataclass(frozen=True)
+class TimedClip:
+    """step_seconds: of the steps between the first and the last one reported. Memory is what is held behind the clip."""
+
+    seconds: float
+    step_seconds: list[float]
+    allocated_gib: float | None
+    resident_gib: float | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """clips: of the sampler; theirs: of the reference, each made after the sampler's clip of the same number.
+
+    differences: of each clip's frames from the reference's, the largest relative to the largest value.
+    """
+
+    clips: list[TimedClip]
+    theirs: list[TimedClip]
+    differences: list[float]
+
+
+def run(subject: Subject, timer: StageTimer | None = None, reference: Reference | None = None) -> Run:
+    """Make every clip of the inputs; ``timer`` also times the stages."""
+    device, inputs, settings = subject.device, subject.inputs, subject.settings
+    result = Run([], [], [])
+    with timer.attached(subject.nets, subject.vae) if timer else nullcontext((subject.nets, subject.vae)) as (nets, vae):
+        ours = _timed(device, lambda after_step: _clips(subject, nets, vae, after_step))
+        theirs = repeat((None, None))
+        if reference:
+            theirs = _timed(device, lambda after_step: reference.clips(inputs, settings, NOISE_SEED, after_step))
+        for (clip, frames), (their_clip, their_frames) in zip(ours, theirs):
+            result.clips.append(clip)
+            if timer:
+                timer.end_clip()
+            if reference:
+                result.theirs.append(their_clip)
+                result.differences.append(((frames - their_frames).abs().max() / their_frames.abs().max()).item())
+    return result
+
+
+def _clips(subject: Subject, nets: MemoNets, vae: VideoVAE, after_step: Callable[[], None]) -> Iterator[Tensor]:
+    """Frames of one clip after the other, on the noise that the reference draws."""
+
+    def progress(done: int, total: int, preview: Tensor | None) -> None:
+        if preview is None:  # the last step of a clip is reported when its frames are there
+            after_step()
+
+    inputs, noise = subject.inputs, bench_nets.seeded_noise(subject.size, nets.dtype, NOISE_SEED)
+    video = sample_video(
+        nets,
+        vae,
+        inputs.portrait,
+        inputs.face,
+        inputs.audio,
+        inputs.emotion,
+        subject.settings,
+        progress=progress,
+        noise=noise,
+        low_memory=subject.low_memory,
+    )
+    for clip in video:
+        yield clip.frames
+
+
+def _timed(device: Device, sample: Callable[[Callable[[], None]], Iterator[Tensor]]) -> Iterator[tuple[TimedClip, Tensor]]:
+    """Each clip that ``sample(after_step)`` makes, timed alone, and its frames."""
+    marks = []
+    clips = sample(lambda: marks.append(device.mark()))
+    while True:
+        marks.clear()
+        device.synchronize()
+        start = perf_counter()
+        frames = next(clips, None)
+        if frames is None:
+            return
+        device.synchronize()
+        seconds = perf_counter() - start
+        steps = [device.seconds(*pair) for pair in pairwise(marks)]
+        yield TimedClip(seconds, steps, device.allocated_gib(), resident_gib()[0]), frames
+
+
+def per_frame(clips: list[TimedClip]) -> float:
+    """Seconds per frame, median over the clips after the first, which also makes what lasts for a video."""
+    return statistics.median(clip.seconds for clip in clips[1:] or clips) / bench_nets.CLIP_FRAMES
+
+
+def per_step(clips: list[TimedClip]) -> float | None:
+    """Seconds per step; None where there are too few steps to tell."""
+    steps = [seconds for clip in clips[1:] or clips for seconds in clip.step_seconds]
+    return statistics.median(steps) if steps else None
+
+
+def comparison(compared: Run) -> dict:
+    """Times of the reference beside those of the sampler in the same run; a ratio above 1 means that the sampler is faster."""
+    ours, theirs = per_frame(compared.clips), per_frame(compared.theirs)
+    our_step, their_step = per_step(compared.clips), per_step(compared.theirs)
+    return {
+        "s_per_frame": theirs,
+        "s_per_step": their_step,
+        "first_clip_s": compared.theirs[0].seconds,
+        "beside_s_per_frame": ours,
+        "beside_s_per_step": our_step,
+        "ratio": theirs / ours,
+        "step_ratio": their_step / our_step if our_step else None,
+        "first_clip_ratio": compared.theirs[0].seconds / compared.clips[0].seconds,
+        "difference": max(compared.differences),
+        "differences": compared.differences,
+    }
+
+
+def against_length(clips: list[TimedClip]) -> dict:
+    """Whether a clip costs the same at the end of a long video: clips 2 to 6 against the last five, memory from clip 3 on."""
+    early, late = (statistics.median(clip.seconds for clip in some) for some in (clips[1:6], clips[-5:]))
+    third, last = clips[2], clips[-1]
+    return {
+        "clips": len(clips),
+        "early_s_per_frame": early / bench_nets.CLIP_FRAMES,
+        "late_s_per_frame": late / bench_nets.CLIP_FRAMES,
+        "late_to_early": late / early,
+        "allocated_gib": [third.allocated_gib, last.allocated_gib],
+        "resident_gib": [third.resident_gib, last.resident_gib],
+    }

@@ -1,0 +1,256 @@
+"""Where the time of a run goes: stages within it, one step by kind of module, and the FLOPs of each."""
+
+import copy
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterator, MutableSequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..memo_modules.models.audio_module import AudioModule
+from ..memo_modules.models.layers import Layers
+from ..memo_modules.models.motion import MotionModule
+from ..memo_modules.models.resnet import Downsample, ResnetBlock, Upsample
+from ..memo_modules.models.transformer import SpatialTransformer
+from ..memo_modules.sampling import MemoNets
+from ..memo_modules.types import MotionMemory, ReferenceFeatures
+from ..memo_modules.vae import VideoVAE
+from . import bench_nets
+from .bench_device import Device, Mark
+
+KINDS = {
+    "resnets": (ResnetBlock,),
+    "spatial_attention": (SpatialTransformer,),
+    "audio": (AudioModule,),
+    "motion": (MotionModule,),
+    "resamplers": (Downsample, Upsample),
+}
+
+
+def _rows(batch: Tensor, *_) -> int:
+    return len(batch)
+
+
+def _once(*_) -> int:
+    return 1
+
+
+# One call does both guidance halves, or one of them where they take turns.
+
+
+def _both(halves: Tensor, *_) -> float:
+    return len(halves) / 2
+
+
+def _both_of_frames(latents: Tensor, *_) -> float:
+    return len(latents) / (2 * bench_nets.CLIP_FRAMES)
+
+
+def _both_of_past(past: ReferenceFeatures, _memory: MotionMemory, frames: int) -> float:
+    return len(past.layers[0]) / (2 * frames)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What the seconds of a stage are counted by, and how many of it one call of the stage does."""
+
+    name: str
+    count: Callable[..., float]
+
+
+UNITS = {
+    "reference_net": Unit("picture", _rows),
+    "memory_update": Unit("clip", _both_of_past),
+    "diffusion_step": Unit("step", _both_of_frames),
+    "image_proj": Unit("video", _once),
+    "audio_proj": Unit("clip", _once),
+    "spatial_contexts": Unit("video", _both),
+    "emotion_modulations": Unit("clip", _both),
+    "vae_encode": Unit("frame", _rows),
+    "vae_decode": Unit("frame", _rows),
+    "bring_in": Unit("call", _once),
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a stage. units: how many of UNITS it did."""
+
+    stage: str
+    clip: int
+    units: float
+    seconds: float
+
+
+class StageTimer:
+    """Times the stages of a sampling run between marks on the device, so that the run never waits for it."""
+
+    def __init__(self, device: Device):
+        self.device = device
+        self.calls: list[Call] = []
+        self._marks: list[tuple[str, float, Mark, Mark]] = []
+        self._clip = 0
+
+    @contextmanager
+    def attached(self, nets: MemoNets, vae: VideoVAE) -> Iterator[tuple[MemoNets, VideoVAE]]:
+        """The nets and the VAE, timed as long as the context lasts."""
+        diffusion_net = nets.diffusion_net
+        methods = [
+            ("reference_net", nets.reference_net, "forward"),
+            ("memory_update", diffusion_net, "update_memory"),
+            ("diffusion_step", diffusion_net, "forward"),
+            ("image_proj", nets.image_proj, "forward"),
+            ("audio_proj", nets.audio_proj, "forward"),
+            ("spatial_contexts", diffusion_net, "spatial_contexts"),
+            ("emotion_modulations", diffusion_net, "emotion_modulations"),
+        ]
+        for stage, net, method in methods:
+            setattr(net, method, self.timed(stage, getattr(net, method)))  # found before the class's own
+        try:
+            yield replace(nets, bring_in=self.timed("bring_in", nets.bring_in)), _TimedVAE(self, vae)
+        finally:
+            for _, net, method in methods:
+                delattr(net, method)
+
+    def end_clip(self) -> None:
+        """Everything since the last call belongs to one clip, and the device is done with it."""
+        self.calls += [Call(stage, self._clip, units, self.device.seconds(start, stop)) for stage, units, start, stop in self._marks]
+        self._marks.clear()
+        self._clip += 1
+
+    def stages(self) -> dict[str, dict]:
+        """Seconds of each stage per unit (median over the calls after the first clip, where there are any) and per clip."""
+        stages = {}
+        for stage in dict.fromkeys(call.stage for call in self.calls):
+            calls = [call for call in self.calls if call.stage == stage]
+            later = [call for call in calls if call.clip > 0] or calls
+            per_clip = defaultdict(float)
+            for call in later:
+                per_clip[call.clip] += call.seconds
+            stages[stage] = {
+                "unit": UNITS[stage].name,
+                "s": statistics.median(call.seconds / call.units for call in later),
+                "s_per_clip": statistics.median(per_clip.values()) if later is not calls or self._clip == 1 else 0.0,
+            }
+        return stages
+
+    def timed(self, stage: str, function: Callable) -> Callable:
+        """``function``, which does the work of a stage, timed."""
+
+        def call(*args, **kwargs):
+            start = self.device.mark()
+            result = function(*args, **kwargs)
+            self._marks.append((stage, UNITS[stage].count(*args), start, self.device.mark()))
+            return result
+
+        return call
+
+
+class _TimedVAE:
+    def __init__(self, timer: StageTimer, vae: VideoVAE):
+        self.encode = timer.timed("vae_encode", vae.encode)
+        self.decode = timer.timed("vae_decode", vae.decode)
+
+
+@contextmanager
+def recorded(net: nn.Module, method: str) -> Iterator[list[tuple[tuple, dict]]]:
+    """The arguments of every call of a method of ``net``, so that it can be called again alone."""
+    calls, function = [], getattr(net, method)
+
+    def call(*args, **kwargs):
+        calls.append((args, kwargs))
+        return function(*args, **kwargs)
+
+    setattr(net, method, call)
+    try:
+        yield calls
+    finally:
+        delattr(net, method)
+
+
+@torch.inference_mode()
+def step_by_kind(net: nn.Module, args: tuple, kwargs: dict, device: Device, repeats: int) -> dict[str, float]:
+    """Seconds of one call of the diffusion net by KINDS, "rest" and "whole"; medians over ``repeats``."""
+    marks: list[tuple[str, Mark]] = []
+
+    @torch.compiler.disable  # a hook is not part of a compiled region
+    def mark(kind: str) -> None:
+        marks.append((kind, device.mark()))
+
+    handles = []
+    for kind, classes in KINDS.items():
+        for module in net.modules():
+            if isinstance(module, classes):
+                handles.append(module.register_forward_pre_hook(lambda *_, kind=kind: mark(kind)))
+                handles.append(module.register_forward_hook(lambda *_, kind=kind: mark(kind)))
+    net(*args, **kwargs)
+    runs = []
+    for _ in range(repeats):
+        marks.clear()
+        start = device.mark()
+        net(*args, **kwargs)
+        stop = device.mark()
+        device.synchronize()
+        seconds = dict.fromkeys(KINDS, 0.0)
+        for (kind, entered), (_, left) in zip(marks[::2], marks[1::2]):
+            seconds[kind] += device.seconds(entered, left)
+        whole = device.seconds(start, stop)
+        runs.append(seconds | {"rest": whole - sum(seconds.values()), "whole": whole})
+    for handle in handles:
+        handle.remove()
+    return {kind: statistics.median(run[kind] for run in runs) for kind in runs[0]}
+
+
+@torch.inference_mode()
+def count_flops(net: nn.Module, method: str, args: tuple, kwargs: dict) -> dict[str, int]:
+    """FLOPs of one call by KINDS, "rest" and "whole", counted on the meta device: on the CPU attention counts as none."""
+    net = to_meta(net)
+    with FlopCounterMode(display=False) as counter:
+        call = net if method == "forward" else getattr(net, method)  # called as a module, it names its parts in the counts
+        call(*to_meta(args), **to_meta(kwargs))
+    counts = {name: sum(operations.values()) for name, operations in counter.get_flop_counts().items()}
+    root = type(net).__name__
+    flops = dict.fromkeys(KINDS, 0)
+    for name, module in net.named_modules():
+        for kind, classes in KINDS.items():
+            if isinstance(module, classes):
+                flops[kind] += counts.get(f"{root}.{name}", 0)
+    whole = counter.get_total_flops()
+    return flops | {"rest": whole - sum(flops.values()), "whole": whole}
+
+
+@torch.inference_mode()
+def vae_flops(size: str) -> dict[str, dict[str, int]]:
+    """FLOPs of the VAE per frame, by stage."""
+    autoencoder = bench_nets.build("vae", size, Layers(device="meta"))
+    pictures = torch.empty(1, 3, bench_nets.PICTURE[size], bench_nets.PICTURE[size], device="meta")
+    flops = {}
+    for stage, run in (("vae_encode", lambda x: autoencoder.encode(x).latent_dist.mode()), ("vae_decode", lambda x: autoencoder.decode(x).sample)):
+        with FlopCounterMode(display=False) as counter:
+            pictures = run(pictures)  # the latents of the first are what the second takes
+        flops[stage] = {"whole": counter.get_total_flops()}
+    return flops
+
+
+def to_meta(value: Any) -> Any:
+    """A copy of ``value`` whose tensors have shapes and no memory."""
+    if isinstance(value, Tensor):
+        return torch.empty_like(value, device="meta")
+    if isinstance(value, nn.Module):
+        tensors = {id(tensor): nn.Parameter(to_meta(tensor), False) for tensor in value.parameters()}
+        tensors |= {id(tensor): to_meta(tensor) for tensor in value.buffers()}
+        return copy.deepcopy(value, tensors)
+    if isinstance(value, tuple):
+        return tuple(to_meta(item) for item in value)
+    if isinstance(value, MutableSequence):
+        return [to_meta(item) for item in value]
+    if isinstance(value, dict):
+        return {key: to_meta(item) for key, item in value.items()}
+    if is_dataclass(value):
+        return replace(value, **{field.name: to_meta(getattr(value, field.name)) for field in fields(value)})
+    return value

@@ -1,0 +1,108 @@
+"""The benchmark runs on a machine without a card, its rows are whole, and the README shows what was measured."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from comfyui_memo.scripts import bench, bench_table
+from comfyui_memo.scripts.bench_device import Device
+
+ROOT = Path(__file__).resolve().parents[1]
+ROW = {
+    "device", "size", "mode", "s_per_frame", "s_per_step", "first_clip_s", "peak_vram_gb", "peak_reserved_gb", "peak_rss_gb", "cap_gb",
+    "steps", "clips", "resolution", "dtype", "compile", "off", "vae_batch", "stages", "tflops", "share", "matmul_tflops", "copy_gb_s", "reference",
+    "length", "versions", "date",
+}  # fmt: skip
+STAGES = {
+    "reference_net", "memory_update", "diffusion_step", "image_proj", "audio_proj", "spatial_contexts", "emotion_modulations",
+    "vae_encode", "vae_decode", "bring_in",
+}  # fmt: skip
+
+
+def run_bench(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "scripts" / "bench.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, check=False)
+
+
+@pytest.mark.parametrize("mode", ["exact", "low_memory"])
+def test_a_run_on_the_cpu_appends_a_row(tmp_path, mode):
+    file = tmp_path / "results" / "cpu.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps({"rows": [{"device": "earlier"}]}), encoding="utf-8")
+    run = run_bench("--device", "cpu", "--size", "tiny", "--mode", mode, "--steps", "1", "--json", str(file))
+    assert run.returncode == 0, run.stderr
+    earlier, row = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    assert earlier == {"device": "earlier"}
+
+    assert row.keys() == ROW
+    assert (row["size"], row["mode"], row["dtype"], row["resolution"]) == ("tiny", mode, "float32", "96x96")
+    assert (row["steps"], row["clips"], row["peak_vram_gb"], row["reference"]) == (1, 2, None, None)
+    assert row["device"] in run.stdout and row["versions"]["torch"]
+    for rate in ("s_per_frame", "first_clip_s", "peak_rss_gb", "matmul_tflops", "copy_gb_s"):
+        assert row[rate] > 0
+    assert row["stages"].keys() == STAGES
+    assert 0 < row["share"] == pytest.approx(row["tflops"] / row["matmul_tflops"])
+    in_stages = sum(stage["s_per_clip"] for stage in row["stages"].values())
+    assert in_stages < 16 * row["s_per_frame"] * 1.01  # the stages of a clip are parts of it
+
+    step = row["stages"]["diffusion_step"]
+    parts = [part for kind, part in step["kinds"].items() if kind != "whole"]
+    assert sum(part["tflop"] for part in parts) == pytest.approx(step["tflop"])
+    assert all(part["tflop"] > 0 for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--device cpu --steps 0", "--steps: expected at least 1, got 0."),
+        ("--device cpu --length --clips 3", "--clips: expected at least 7, got 3."),
+        ("--device cpu --attention", "--attention: its backends need --device cuda."),
+        ("--device cpu --reference nowhere", "--reference: nowhere is no checkout"),
+        ("--reference {checkout} --cap 7", "does not fit under a cap"),
+    ],
+)
+def test_arguments_that_do_not_go_together(arguments, sentence, tmp_path):
+    (tmp_path / "memo" / "pipelines").mkdir(parents=True)
+    (tmp_path / "memo" / "pipelines" / "video_pipeline.py").touch()
+    with pytest.raises(ValueError, match=sentence):
+        bench.parse(arguments.format(checkout=tmp_path).split())
+
+
+def test_a_cap_is_for_cards():
+    with pytest.raises(ValueError, match="--cap: only a CUDA device"):
+        Device("cpu", cap_gib=7.0)
+
+
+def test_without_a_card_one_sentence_says_so():
+    run = run_bench("--device", "cuda")
+    assert run.returncode == 1 and run.stdout == ""
+    assert run.stderr == "bench.py: --device cuda: this torch sees no CUDA device.\n"
+
+
+def test_readme_shows_what_was_measured():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert bench_table.with_table(readme, bench_table.measured_rows(ROOT / "benchmarks")) == readme
+
+
+def test_table_holds_the_last_full_size_row_of_each_kind(tmp_path):
+    versions = {"python": "3.12.3", "torch": "2.11.0", "diffusers": "0.42.1", "cuda": "13.0", "pack": "0.1.0"}
+    old = {
+        "device": "A Card", "size": "full", "mode": "exact", "dtype": "bfloat16", "compile": False, "off": [], "cap_gb": None, "resolution": "512x512", "steps": 20,
+        "s_per_frame": 0.5, "peak_vram_gb": 15.96, "date": "2026-11-20", "versions": versions,
+    }  # fmt: skip
+    new = old | {"s_per_frame": 0.25, "date": "2026-11-21"}
+    capped = old | {"mode": "low_memory", "cap_gb": 7.0, "peak_vram_gb": 6.5}
+    (tmp_path / "a.json").write_text(
+        json.dumps({"rows": [new, old | {"size": "width"}, new | {"off": ["fused"]}, new | {"steps": 5}]}), encoding="utf-8"
+    )
+    (tmp_path / "b.json").write_text(json.dumps({"rows": [old, capped], "attention": []}), encoding="utf-8")
+    lines = bench_table.table(bench_table.measured_rows(tmp_path)).splitlines()
+    assert lines[2:] == [
+        "| A Card | exact | 512x512 | 0.250 | 16.0 GiB | 2026-11-21 | torch 2.11.0, cuda 13.0, diffusers 0.42.1, pack 0.1.0 |",
+        "| A Card | low memory, capped at 7 GiB | 512x512 | 0.500 | 6.5 GiB | 2026-11-20 | torch 2.11.0, cuda 13.0, diffusers 0.42.1, pack 0.1.0 |",
+    ]
+    assert bench_table.table([]).endswith("yet.")
