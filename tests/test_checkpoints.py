@@ -34,6 +34,23 @@ def test_all_nets_load_in_the_dtype_asked_for(checkpoint):
         assert not any(parameter.requires_grad for parameter in net.parameters())
 
 
+@pytest.mark.parametrize("net", ["reference_net", "diffusion_net"])
+def test_a_fused_net_keeps_the_names_and_the_numbers_of_the_file(checkpoint, net):
+    module = checkpoints.load_net(checkpoint, net, Layers(dtype=torch.float32, fused=True))
+    weights, saved = load_file(checkpoints.weights_file(checkpoint / net)), module.state_dict()
+    assert saved.keys() == weights.keys() != dict(module.named_parameters()).keys()
+    assert all(torch.equal(saved[key], weights[key].float()) for key in weights)
+
+
+def test_a_fused_net_names_what_is_missing(checkpoint):
+    file = checkpoints.weights_file(checkpoint / "diffusion_net")
+    weights = load_file(file)
+    key = next(key for key in weights if key.endswith("attn1.to_k.weight"))
+    save_file({name: tensor for name, tensor in weights.items() if name != key}, file)
+    with pytest.raises(CheckpointError, match=key):
+        checkpoints.load_net(checkpoint, "diffusion_net", Layers(dtype=torch.float32, fused=True))
+
+
 def truncate(file: Path):
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 

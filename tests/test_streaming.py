@@ -54,8 +54,9 @@ def test_any_order_gives_what_was_stored(memories):
     memory = memories[1]
     for number in (3, 0, 6, 6, 2, 3, 1, 5):
         assert equal(memory[number], module(number, 1))
+    assert equal(memory[3], module(3, 1))
     memory[4] = module(4, 9)  # after it was fetched ahead
-    assert equal(memory[3], module(3, 1)) and equal(memory[4], module(4, 9))
+    assert equal(memory[4], module(4, 9))
 
 
 def test_a_module_stays_valid_until_the_next_is_asked_for(memories):
