@@ -2,12 +2,13 @@
 
 import json
 import pickle
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from .errors import CheckpointError
@@ -18,17 +19,118 @@ from .models.projections import AudioProjection, ImageProjection
 from .models.reference_net import ReferenceNet
 
 NETS = ("reference_net", "diffusion_net", "image_proj", "audio_proj")
-"""The four nets of a MEMO checkpoint, each a folder with config.json and weights."""
+"""The four nets of a MEMO checkpoint: each a folder with config.json and weights, or part of a single file."""
+
+CLASSIFIER = "audio_emotion_classifier"
+"""A fifth component that a single file may hold, published as a folder of `misc`."""
+
+CONFIGS = "memo"
+"""Entry of a single file's metadata: JSON, component to its config. Its keys are `component.key`."""
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+
+_SMALLEST_PICKLE = 2**14
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
-def read_config(path: Path) -> dict:
+@dataclass(frozen=True)
+class Source:
+    """Where a component lies: its weights in ``path`` and its config in ``config``, or, as ``component``, in the single
+    file ``path`` with its config in the metadata."""
+
+    path: Path
+    config: Path | None = None
+    component: str | None = None
+
+    @property
+    def name_of_config(self) -> str:
+        """For errors."""
+        return str(self.config or f"{self.path}, config of {self.component}")
+
+    def read_config(self) -> dict:
+        """Raises CheckpointError when there is none."""
+        return read_json(self.config) if self.component is None else self._configs()[self.component]
+
+    def read_weights(self, header_only: bool = False) -> dict[str, Tensor]:
+        """See the function of that name."""
+        weights = read_weights(self.path, header_only)
+        if self.component is None:
+            return weights
+        self._configs()
+        prefix = f"{self.component}."
+        return {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
+
+    def _configs(self) -> dict[str, dict]:
+        configs = read_configs(self.path)
+        if self.component not in configs:
+            holds = ", ".join(configs) or "no component of MEMO"
+            raise CheckpointError(f"{self.path} holds {holds}, expected {self.component}. Make a single file with scripts/convert.py.")
+        return configs
+
+
+def component_source(place: Path, component: str) -> Source:
+    """A component in ``place``: a folder as diffusers writes it, or a single file."""
+    if place.suffix == ".safetensors":
+        return Source(place, component=component)
+    return Source(weights_file(place), place / "config.json")
+
+
+def net_source(checkpoint: Path, net: str) -> Source:
+    """One of NETS in a checkpoint: a folder with a folder or a single file per net, or one single file."""
+    single = checkpoint / f"{net}.safetensors"
+    if checkpoint.suffix == ".safetensors":
+        single = checkpoint
+    return component_source(single if single.is_file() else checkpoint / net, net)
+
+
+def weights_file(folder: Path) -> Path:
+    """The weights in a folder as diffusers writes it: safetensors, or the older pickle where only that is there."""
+    safetensors, pickled = (folder / f"diffusion_pytorch_model.{suffix}" for suffix in ("safetensors", "bin"))
+    return pickled if pickled.exists() and not safetensors.exists() else safetensors
+
+
+def file_fault(path: Path) -> str | None:
+    """What is wrong with a model file that its first bytes tell, in a sentence; None when nothing is."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(64).lstrip().lower()
+    except FileNotFoundError:
+        return f"{path} is missing. {_REPAIR}"
+    except IsADirectoryError:
+        return f"{path} is a folder, expected a file. {_REPAIR}"
+    except PermissionError:
+        return f"{path} must not be read (permission denied). Give the user that runs ComfyUI the right to."
+    except OSError as error:
+        return f"{path} cannot be read ({error.strerror}). {_REPAIR}"
+    if not start:
+        return f"{path} is empty. {_REPAIR}"
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return f"{path} is a web page, not a model: its download was answered with an error or a login. {_REPAIR}"
+    if start.startswith(b"version https://git-lfs"):
+        return f"{path} is a Git LFS pointer to the file: run `git lfs pull` in its folder."
+    return None
+
+
+def pickle_fault(path: Path) -> str | None:
+    """What is wrong with a pickle that its first bytes and its size tell, which is all that is looked at for a list."""
+    fault = file_fault(path)
+    if fault is None and (size := path.stat().st_size) < _SMALLEST_PICKLE:
+        return f"{path} is too small for a model ({size} bytes). {_REPAIR}"
+    return fault
+
+
+def raise_fault(fault: str | None) -> None:
+    """Raises CheckpointError with a fault that one of the functions above found."""
+    if fault:
+        raise CheckpointError(fault)
+
+
+def read_json(path: Path) -> dict:
     """The JSON object in ``path``. Raises CheckpointError when it is missing or no JSON object."""
+    raise_fault(file_fault(path))
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing. {_REPAIR}") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not readable as JSON ({error}). {_REPAIR}") from error
     if not isinstance(config, dict):
@@ -36,21 +138,53 @@ def read_config(path: Path) -> dict:
     return config
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_configs(path: Path) -> dict[str, dict]:
+    """Component to config of a single file; empty for any other safetensors file. Raises CheckpointError when it is damaged."""
+    with _opened(path) as file:
+        entry = (file.metadata() or {}).get(CONFIGS, "{}")
+    try:
+        configs = json.loads(entry)
+    except ValueError:
+        configs = None
+    if not isinstance(configs, dict) or not all(isinstance(config, dict) for config in configs.values()):
+        raise CheckpointError(f"{path}: its metadata has {CONFIGS!r} without configs in it. Make it again with scripts/convert.py.")
+    return configs
+
+
+def read_weights(path: Path, header_only: bool = False) -> dict[str, Tensor]:
     """The tensors of a safetensors file (mapped, not copied) or of a weights-only pickle, wrappers taken off.
 
-    Raises CheckpointError when the file is missing, truncated or not of that kind; a pickle that would need to run
-    code to be read is refused.
+    header_only: of a safetensors file their shapes alone, as float32 tensors on the meta device. Raises CheckpointError
+    when the file is missing, truncated or not of that kind; a pickle that would need to run code to be read is refused.
     """
+    raise_fault(file_fault(path))
+    if path.suffix == ".safetensors":
+        with _opened(path) as file:
+            if header_only:
+                return {key: torch.empty(file.get_slice(key).get_shape(), device="meta") for key in file.keys()}
+            return {key: file.get_tensor(key) for key in file.keys()}
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing. {_REPAIR}") from None
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, ValueError, EOFError) as error:
+        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip(path))
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("\n")[0]
+        raise CheckpointError(
+            f"{path} cannot be read as weights alone ({reason}). If it is whole, convert it with "
+            f"`python3 scripts/convert.py {path}`, which runs nothing in it either, and use the file that it writes."
+        ) from error
+    except (RuntimeError, OSError, ValueError, EOFError) as error:
         reason = str(error).split("\n")[0]
         raise CheckpointError(f"{path} cannot be read as model weights ({reason}). {_REPAIR}") from error
+    return unwrapped(weights, path)
+
+
+def is_zip(path: Path) -> bool:
+    """Whether it is a pickle that can be mapped: torch's older kind cannot."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def unwrapped(weights: object, path: Path) -> dict[str, Tensor]:
+    """The tensors by name in what a pickle held. Raises CheckpointError when there are none."""
     for wrapper in _WRAPPERS:
         if isinstance(weights, dict) and isinstance(weights.get(wrapper), dict):
             weights = weights[wrapper]
@@ -63,37 +197,56 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def weights_file(folder: Path) -> Path:
-    """The weights in a folder as diffusers writes it: safetensors, or the older pickle where only that is there."""
-    safetensors, pickled = (folder / f"diffusion_pytorch_model.{suffix}" for suffix in ("safetensors", "bin"))
-    return pickled if pickled.exists() and not safetensors.exists() else safetensors
+def _opened(path: Path):
+    """An open safetensors file, whose header fits its length."""
+    raise_fault(file_fault(path))
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as model weights ({error}). {_REPAIR}") from error
 
 
-def load_net(checkpoint: Path, net: str, layers: Layers) -> nn.Module:
-    """One of NETS from a checkpoint folder, its weights in ``layers.dtype`` on the CPU.
+def load_net(checkpoint: Path, net: str, layers: Layers, header_only: bool = False) -> nn.Module:
+    """One of NETS from a checkpoint folder or single file, its weights in the dtypes of ``layers`` on the CPU.
 
-    Raises CheckpointError naming the file, and the key or option in it, that does not fit.
+    header_only: everything is checked, but the weights stay on the meta device. Raises CheckpointError naming the file,
+    and the key or option in it, that does not fit.
     """
-    folder = checkpoint / net
-    source = weights_file(folder)
-    meta = replace(layers, device="meta")
+    source = net_source(checkpoint, net)
     if net in ("image_proj", "audio_proj"):
         kind = ImageProjection if net == "image_proj" else AudioProjection
-        weights = read_weights(source)
+        weights = source.read_weights(header_only)
         try:
-            module = kind(meta, **kind.sizes(weights))
+            sizes = kind.sizes(weights)
         except (KeyError, ValueError) as error:
-            raise CheckpointError(f"{source} does not hold a {kind.__name__} ({error}). {_REPAIR}") from error
-    else:
-        config = read_config(folder / "config.json")
-        name = str(folder / "config.json")
-        if net == "reference_net":
-            module = ReferenceNet(ReferenceNetConfig.from_dict(config, name), meta)
-        else:
-            module = DiffusionNet(DiffusionNetConfig.from_dict(config, name), meta)
-        weights = read_weights(source)
-    assign_weights(module, weights, source, layers.dtype)
+            raise CheckpointError(f"{source.path} does not hold a {kind.__name__} ({error}). {_REPAIR}") from error
+        return load_module(lambda meta: kind(meta, **sizes), layers, weights, source.path)
+    kind, kind_of_config = (ReferenceNet, ReferenceNetConfig) if net == "reference_net" else (DiffusionNet, DiffusionNetConfig)
+    config = kind_of_config.from_dict(source.read_config(), source.name_of_config)
+    return load_module(lambda meta: kind(config, meta), layers, source.read_weights(header_only), source.path)
+
+
+def load_module(build: Callable[[Layers], nn.Module], layers: Layers, weights: dict[str, Tensor], source: Path) -> nn.Module:
+    """What ``build`` makes of ``layers``, with ``weights``; see assign_weights."""
+    meta = replace(layers, device="meta")
+    module = build(meta)
+    # ComfyUI's layers may have no parameters before they are loaded: torch's tell then which ones there are to be
+    plain = module if layers.operations is nn else build(replace(meta, operations=nn))
+    assign_weights(module, weights, source, plain)
     return module
+
+
+def check_checkpoint(checkpoint: Path) -> None:
+    """Raises CheckpointError when headers and configs of a checkpoint tell that it cannot be loaded. Pickles are not opened."""
+    nets = {}
+    for net in NETS:
+        source = net_source(checkpoint, net)
+        if source.path.suffix in PICKLES:
+            raise_fault(pickle_fault(source.path))
+            continue
+        nets[net] = load_net(checkpoint, net, Layers(), header_only=True)
+    if len(nets) == len(NETS):
+        check_fit(checkpoint, nets)
 
 
 def check_fit(checkpoint: Path, nets: dict[str, nn.Module]) -> None:
@@ -110,26 +263,32 @@ def check_fit(checkpoint: Path, nets: dict[str, nn.Module]) -> None:
             raise CheckpointError(f"{checkpoint / net} does not belong to its diffusion_net: {what} {found}, expected {expected}. {_REPAIR}")
 
 
-def assign_weights(module: nn.Module, weights: dict[str, Tensor], source: Path, dtype: torch.dtype | None = None) -> None:
-    """Put ``weights`` into ``module`` (built on the meta device) without a copy, in ``dtype`` where one is given.
+def assign_weights(module: nn.Module, weights: dict[str, Tensor], source: Path, plain: nn.Module | None = None) -> None:
+    """Put ``weights`` into ``module`` (built on the meta device), each in the dtype it was built with; no copy is made
+    where that is the file's.
 
-    Every key of the module must be there with its shape, and no other. Raises CheckpointError naming the file, the
-    first offending key, what was expected and what was found.
+    Every key of the module must be there with its shape, and no other. plain: the same module of torch's own layers, by
+    default the module itself. Raises CheckpointError naming the file, the first offending key, what was expected and
+    what was found.
     """
-    expected = module.state_dict()
+    plain = plain or module
+    expected = plain.state_dict()
     missing = [key for key in expected if key not in weights]
     foreign = [key for key in weights if key not in expected]
     if missing or foreign:
         parts = [f"{len(keys)} {what}, first {keys[0]!r}" for what, keys in (("missing", missing), ("not of this model", foreign)) if keys]
-        raise CheckpointError(f"{source} does not fit {type(module).__name__}: {len(expected)} keys expected, {len(weights)} found; {'; '.join(parts)}. {_REPAIR}")
+        raise CheckpointError(
+            f"{source} does not fit {type(module).__name__}: {len(expected)} keys expected, {len(weights)} found; {'; '.join(parts)}. {_REPAIR}"
+        )
     for key, tensor in weights.items():
         if tensor.shape != expected[key].shape:
             raise CheckpointError(
                 f"{source}: {key!r} has shape {list(tensor.shape)}, expected {list(expected[key].shape)} for {type(module).__name__}. "
                 "Is config.json the one that belongs to this file?"
             )
-    if dtype is not None:
-        weights = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in weights.items()}
+    # Rows that are joined when they are loaded are cast then: cast here, they would be in memory twice.
+    whole = dict(chain(plain.named_parameters(), plain.named_buffers()))
+    weights = {key: tensor.to(whole[key].dtype) if key in whole else tensor for key, tensor in weights.items()}
     module.load_state_dict(weights, strict=True, assign=True)
     module.eval().requires_grad_(False)
 

@@ -13,5 +13,9 @@ class CheckpointError(MemoError, ValueError):
     """A model file is missing, damaged, foreign or asks for an option that does not exist here."""
 
 
+class DownloadError(MemoError, OSError):
+    """A model file did not come, or is not the one expected; what had come of it is kept where it can go on from there."""
+
+
 class MissingPackageError(MemoError, ImportError):
     """An optional package is needed for what was asked; the message says how to install it."""

@@ -1,9 +1,5 @@
 """Faces in a picture: detection and embedding with insightface."""
 
-import contextlib
-import io
-import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -14,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import CheckpointError, InputError, MissingPackageError
+from .onnx_sessions import OnnxModel, quiet
 from .types import Face
 
 DETECTOR_FILE = "scrfd_10g_bnkps.onnx"
@@ -41,30 +38,14 @@ class Detection:
         return (x2 - x1) * (y2 - y1)
 
 
-class FaceAnalyzer:
-    """The detector and the recogniser of a face analysis folder. The sessions can be released and reopen when needed."""
+class FaceAnalyzer(OnnxModel):
+    """The detector and the recogniser of a face analysis folder, `misc/face_analysis/models` of the published checkpoint.
 
-    def __init__(self, folder: Path, providers: Sequence[str] | None = None):
-        """See `load`, which also opens the files."""
-        self._folder = folder
-        self._providers = list(providers or ["CPUExecutionProvider"])
-        self._models: tuple[Any, Any] | None = None
+    Its other files are left alone. On the CPU a picture takes well under a second.
+    """
 
-    @classmethod
-    def load(cls, folder: Path, providers: Sequence[str] | None = None) -> "FaceAnalyzer":
-        """Open the two files of ``folder``, `misc/face_analysis/models` of the published checkpoint; others are left alone.
-
-        providers: onnxruntime's execution providers in order of preference, by default the CPU, where a picture takes
-        well under a second. Raises MissingPackageError, and CheckpointError naming the file that is missing, damaged
-        or of another kind.
-        """
-        analyzer = cls(folder, providers)
-        analyzer._open()
-        return analyzer
-
-    def release(self) -> None:
-        """Drop the sessions and their memory."""
-        self._models = None
+    def __init__(self, folder: Path, cuda: bool = False):
+        super().__init__([folder / DETECTOR_FILE, folder / RECOGNISER_FILE], cuda)
 
     def detect(self, image: np.ndarray) -> list[Detection]:
         """The faces of a picture, uint8 RGB (h w 3) at full resolution, largest first.
@@ -72,7 +53,7 @@ class FaceAnalyzer:
         A face that fills the picture escapes the detector, so a picture without a face is searched again with a
         margin of half its longer side around it.
         """
-        detector, _ = self._open()
+        detector, _ = self.open()
         bgr = image[..., ::-1]
         margin = max(bgr.shape[:2]) // 2
         found = _detect(detector, bgr, 0) or _detect(detector, bgr, margin)
@@ -80,19 +61,19 @@ class FaceAnalyzer:
 
     def embed(self, image: np.ndarray, face: Detection) -> Tensor:
         """The embedding of a face of that picture: float32 (1 512), not normalised."""
-        _, recogniser = self._open()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # insightface calls what scikit-image deprecates
+        _, recogniser = self.open()
+        with quiet():  # insightface calls what scikit-image deprecates
             embedding = recogniser.get(np.ascontiguousarray(image[..., ::-1]), SimpleNamespace(kps=face.landmarks))
         return torch.from_numpy(embedding)[None]
 
-    def _open(self) -> tuple[Any, Any]:
-        if self._models is None:
-            model_zoo = _import_model_zoo()
-            detector = _open_model(model_zoo, self._folder / DETECTOR_FILE, "detection", self._providers)
-            detector.prepare(ctx_id=0, input_size=DETECTION_SIZE)
-            self._models = detector, _open_model(model_zoo, self._folder / RECOGNISER_FILE, "recognition", self._providers)
-        return self._models
+    def _open(self, providers: list[str]) -> tuple[Any, Any]:
+        """insightface's detector and recogniser."""
+        model_zoo = _import_model_zoo()
+        detector, recogniser = (
+            _open_model(model_zoo, path, task, providers) for path, task in zip(self.files, ("detection", "recognition"), strict=True)
+        )
+        detector.prepare(ctx_id=0, input_size=DETECTION_SIZE)
+        return detector, recogniser
 
 
 def embed_face(analyzer: FaceAnalyzer, image: Tensor, index: int = 0, allow_no_face: bool = False) -> Face:
@@ -132,9 +113,8 @@ def _open_model(model_zoo: ModuleType, path: Path, task: str, providers: list[st
     if not path.is_file():
         raise CheckpointError(f"{path} is missing. {_REPAIR}")
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # insightface 1.0 prints the providers
-            # insightface 2 would open a second session for a fixed picture size
-            model = model_zoo.get_model(str(path), providers=providers, static_shape_sessions=False)
+        # insightface 2 would open a second session for a fixed picture size
+        model = model_zoo.get_model(str(path), providers=providers, static_shape_sessions=False)
     except Exception as error:  # onnxruntime's errors have no common base
         reason = str(error).split("\n")[0]
         raise CheckpointError(f"{path} cannot be opened as an ONNX model ({reason}). {_REPAIR}") from error

@@ -27,8 +27,9 @@ class MemoSeparateVocals(io.ComfyNode):
 
     @classmethod
     def execute(cls, vocal_separator, audio) -> io.NodeOutput:
-        with adapter.released(vocal_separator):
-            vocals = vocal_separator.separate(adapter.to_audio(audio), adapter.Progress(), adapter.check_interrupt)
+        mix = adapter.to_audio(audio)
+        adapter.bring_in(vocal_separator)
+        vocals = vocal_separator.model.separate(mix, adapter.Progress(), adapter.check_interrupt)
         return io.NodeOutput(adapter.from_audio(vocals))
 
 

@@ -1,8 +1,7 @@
 """The only module that knows ComfyUI: model folders, ModelPatcher, memory, progress, interrupt, core sockets."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,9 +17,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..memo_modules import footprint
-from ..memo_modules.errors import CheckpointError, InputError
+from ..memo_modules.errors import InputError
 from ..memo_modules.models import acceleration
 from ..memo_modules.models.layers import Layers
+from ..memo_modules.onnx_sessions import OnnxModel
 from ..memo_modules.sampling import MemoNets
 from ..memo_modules.solvers import Velocity
 from ..memo_modules.types import Audio, SamplerSettings
@@ -36,6 +36,15 @@ MEMORY_MODES = ("auto", "normal", "low")
 """How the sampler uses the card. normal: everything lies on it. low: the guidance halves run one after the other, the
 motion memory lies in host memory, and only the nets that run are on the card. auto: low where normal does not fit."""
 
+WEIGHT_DTYPES = {
+    "auto": None,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+    "fp8_e4m3fn": torch.float8_e4m3fn,
+}
+"""How the weights of the UNets are kept: auto as they compute best on the device, others cast as they are used."""
+
 _PREVIEW_SIZE = 512
 
 
@@ -49,28 +58,11 @@ def register_model_folder() -> None:
     folder_paths.folder_names_and_paths[MODEL_FOLDER][1].update({".safetensors", ".pt", ".bin", ".onnx"})
 
 
-def find_folders(kind: str, *markers: str) -> dict[str, Path]:
-    """Model folders of a kind by name: those directly below its roots that hold one of ``markers``, the first root wins."""
-    found: dict[str, Path] = {}
-    for root in map(Path, folder_paths.get_folder_paths(kind)):
-        for folder in sorted(root.iterdir()) if root.is_dir() else []:
-            if any((folder / marker).exists() for marker in markers):
-                found.setdefault(folder.name, folder)
-    return found
-
-
-def pick_folder(folders: dict[str, Path], name: str, what: str) -> Path:
-    """The folder of that name. Raises CheckpointError that lists those there are."""
-    if name not in folders:
-        known = ", ".join(folders) or "none"
-        raise CheckpointError(f"{what} {name!r} is not among the model folders ({known}). See the README for where it belongs.")
-    return folders[name]
-
-
-def fingerprint(*paths: Path) -> str:
-    """Names, sizes and times of the files at and below ``paths``, so that a replaced file is noticed."""
-    files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*"))) if file.is_file()]
-    return "\n".join(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
+def model_folders(kind: str) -> list[Path]:
+    """ComfyUI's folders of a kind, the one for new files first; of a kind that nobody registered the one it would have."""
+    if kind in folder_paths.folder_names_and_paths:
+        return [Path(folder) for folder in folder_paths.get_folder_paths(kind)]
+    return [Path(folder_paths.models_dir, kind)]
 
 
 # Weights and memory
@@ -88,11 +80,32 @@ def compute_dtype() -> torch.dtype:
     return torch.float32
 
 
-def layers(dtype: torch.dtype) -> Layers:
-    """ComfyUI's cast operations and attention, for weights and arithmetic in ``dtype``; linears of one input are fused."""
-    device = comfy.model_management.get_torch_device()
-    operations = comfy.ops.pick_operations(dtype, dtype, load_device=device)
-    return Layers(operations, lambda q, k, v, heads: optimized_attention(q, k, v, heads=heads), dtype, fused=True)
+def layers(dtype: torch.dtype, computes_in: torch.dtype | None = None) -> Layers:
+    """ComfyUI's cast operations and attention, for weights in ``dtype`` and arithmetic in the same or ``computes_in``;
+    linears of one input are fused. In 8 bits are matrices and kernels alone."""
+    computes_in = computes_in or dtype
+    operations = comfy.ops.pick_operations(dtype, computes_in, load_device=comfy.model_management.get_torch_device())
+    stored = {"dtype": computes_in, "storage": dtype} if dtype.itemsize == 1 else {"dtype": dtype}
+    return Layers(operations, lambda q, k, v, heads: optimized_attention(q, k, v, heads=heads), fused=True, **stored)
+
+
+def unet_layers(weight_dtype: str) -> tuple[Layers, torch.dtype]:
+    """Layers for UNets whose weights are kept as ``weight_dtype`` (see WEIGHT_DTYPES) says, and what they compute in.
+
+    Raises InputError for a dtype that the device does not know.
+    """
+    device, best, dtype = comfy.model_management.get_torch_device(), compute_dtype(), WEIGHT_DTYPES[weight_dtype]
+    if dtype is None:
+        return layers(best), best
+    if not comfy.model_management.supports_cast(device, dtype):
+        raise InputError(f"weight_dtype: {weight_dtype} is not known to this device ({device}). Choose auto.")
+    usable = {
+        torch.float32: True,
+        torch.bfloat16: best != torch.float32 and comfy.model_management.should_use_bf16(device),
+        torch.float16: best != torch.float32 and comfy.model_management.should_use_fp16(device),
+    }
+    computes_in = dtype if usable.get(dtype) else best
+    return layers(dtype, computes_in), computes_in
 
 
 def accelerate(net: nn.Module, compiled: bool) -> dict[nn.Module, Callable]:
@@ -170,15 +183,39 @@ def _gib(size: int) -> str:
     return f"{size / 2**30:.1f} GiB"
 
 
-def onnx_providers() -> list[str]:
-    """onnxruntime's providers for ComfyUI's device: CUDA where both have it, then the CPU."""
-    import onnxruntime
+class SessionPatcher(comfy.model_patcher.ModelPatcher):
+    """Holds an OnnxModel: ComfyUI opens its sessions by loading it, and closes them by unloading it, always all of them.
 
-    wanted = ["CPUExecutionProvider"]
-    if comfy.model_management.get_torch_device().type == "cuda":
-        wanted.insert(0, "CUDAExecutionProvider")
-    available = onnxruntime.get_available_providers()
-    return [provider for provider in wanted if provider in available]
+    ComfyUI unloads only what is on its own device, so this always is. Sessions that run on the CPU beside a card hold
+    nothing of the card's memory, and their size is 0.
+    """
+
+    def loaded_size(self) -> int:
+        return self.model_size() if self.model.is_open else 0
+
+    def partially_load(self, device_to: torch.device, extra_memory: float = 0, force_patch_weights: bool = False) -> int:
+        before = self.loaded_size()
+        self.model.open()
+        self.model.device = device_to
+        return self.loaded_size() - before
+
+    def partially_unload(self, device_to: torch.device, memory_to_free: float = 0, force_patch_weights: bool = False) -> int:
+        return 0  # ComfyUI then unloads the whole
+
+    def detach(self, unpatch_all: bool = True):
+        if unpatch_all:
+            self.model.release()
+        return super().detach(unpatch_all)
+
+
+def open_sessions(kind: type[OnnxModel], path: Path) -> SessionPatcher:
+    """The OnnxModel at ``path``, open and under ComfyUI's memory management, on CUDA where both ComfyUI and onnxruntime are."""
+    device = comfy.model_management.get_torch_device()
+    model = kind(path, cuda=comfy.model_management.is_device_cuda(device))
+    size = model.size if device.type == ("cuda" if model.on_cuda else "cpu") else 0
+    patcher = SessionPatcher(model, device, torch.device("cpu"), size)
+    bring_in(patcher)
+    return patcher
 
 
 # Core sockets
@@ -276,12 +313,3 @@ class Progress:
             pixels = (preview.movedim(0, -1) * 255).round().to(torch.uint8).cpu().numpy()
             picture = ("JPEG", Image.fromarray(pixels), _PREVIEW_SIZE)
         self.bar.update_absolute(done, total, picture)
-
-
-@contextmanager
-def released(session) -> Iterator:
-    """Use something that holds ONNX sessions, and give their memory back behind it: ComfyUI cannot take it itself."""
-    try:
-        yield session
-    finally:
-        session.release()

@@ -32,8 +32,8 @@ class MemoEmbedFace(io.ComfyNode):
     @classmethod
     def execute(cls, face_analysis, image, index, allow_no_face) -> io.NodeOutput:
         check_picture(image)
-        with adapter.released(face_analysis):
-            return io.NodeOutput(embed_face(face_analysis, image[0], index, allow_no_face))
+        adapter.bring_in(face_analysis)
+        return io.NodeOutput(embed_face(face_analysis.model, image[0], index, allow_no_face))
 
 
 NODES = [MemoEmbedFace]

@@ -1,4 +1,6 @@
-"""Nodes that load models. Each lists what is in the model folders and loads it when it runs."""
+"""Nodes that load models. Each lists what is in the model folders, and fetches what is missing where it is asked to."""
+
+from pathlib import Path
 
 import torch
 from comfy_api.latest import io
@@ -9,6 +11,8 @@ from ..memo_modules.audio.emotion2vec import load_emotion2vec
 from ..memo_modules.audio.features import load_audio_encoder
 from ..memo_modules.audio.vocals import VocalSeparator
 from ..memo_modules.face import FaceAnalyzer
+from ..memo_modules.store import obtain
+from ..memo_modules.store.finding import signature
 from . import comfy_adapter as adapter
 from .types import (
     AudioEncoderModel,
@@ -23,25 +27,36 @@ from .types import (
 
 CATEGORY = "MEMO/loaders"
 
-CLASSIFIER = "misc/audio_emotion_classifier"
-FACE_ANALYSIS = "misc/face_analysis/models"
-VOCAL_SEPARATOR = "misc/vocal_separator/Kim_Vocal_2.onnx"
+
+def model_input(name: str, role: str, tooltip: str) -> io.Combo.Input:
+    """What there is of a role, and the published model."""
+    return io.Combo.Input(name, options=obtain.options(role, adapter.model_folders), tooltip=tooltip)
 
 
-def checkpoint_folders() -> dict:
-    return adapter.find_folders(adapter.MODEL_FOLDER, *checkpoints.NETS)
+def download_input() -> io.Boolean.Input:
+    return io.Boolean.Input(
+        "download",
+        default=False,
+        optional=True,
+        tooltip="Fetch what is missing of the published model from the Hugging Face hub, verify it and put it into its folder. "
+        "Off, or with nothing missing: no connection is made.",
+    )
 
 
-def audio_encoder_folders() -> dict:
-    return adapter.find_folders("audio_encoders", "config.json")
+def refusal(**chosen: str | None) -> bool | str:
+    """For validate_inputs: role to what was chosen for it, None when it comes from another node."""
+    faults = (obtain.refusal(role, name, adapter.model_folders) for role, name in chosen.items() if name is not None)
+    return next((fault for fault in faults if fault), True)
 
 
-def emotion2vec_folders() -> dict:
-    return adapter.find_folders(adapter.MODEL_FOLDER, "model.safetensors", "model.pt")
+def fingerprint(**chosen: str) -> str:
+    """Another one whenever a file of the chosen models was replaced."""
+    found = (obtain.listing(role, adapter.model_folders).found.get(name) for role, name in chosen.items())
+    return str([signature(path) if path else None for path in found])
 
 
-def folders_with(marker: str) -> dict:
-    return adapter.find_folders(adapter.MODEL_FOLDER, marker)
+def obtained(role: str, name: str, download: bool) -> Path:
+    return obtain.obtain(role, name, adapter.model_folders, download, adapter.Progress(), adapter.check_interrupt)
 
 
 class MemoLoadModel(io.ComfyNode):
@@ -53,10 +68,10 @@ class MemoLoadModel(io.ComfyNode):
             category=CATEGORY,
             description="Loads the four nets of a MEMO checkpoint: reference net, diffusion net and the projections of face and audio.",
             inputs=[
-                io.Combo.Input(
+                model_input(
                     "model",
-                    options=list(checkpoint_folders()),
-                    tooltip="Folder in models/memo that holds reference_net, diffusion_net, image_proj and audio_proj.",
+                    "nets",
+                    "In models/memo: a folder that holds reference_net, diffusion_net, image_proj and audio_proj, or a single file with all four.",
                 ),
                 io.Boolean.Input(
                     "compiled",
@@ -65,24 +80,37 @@ class MemoLoadModel(io.ComfyNode):
                     tooltip="Compile the diffusion net with torch.compile. The first clip of each size then takes minutes longer, all "
                     "others less. Needs Triton and a C compiler, and a card that holds all of the weights.",
                 ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(adapter.WEIGHT_DTYPES),
+                    default="auto",
+                    optional=True,
+                    tooltip="How the weights are kept. auto: as they compute best here. fp8_e4m3fn: half the memory of bf16, slower and "
+                    "less exact. fp32: twice the memory, exact.",
+                ),
+                download_input(),
             ],
             outputs=[MemoModelSocket.Output(display_name="model", tooltip="For the MEMO Sampler.")],
         )
 
     @classmethod
-    def fingerprint_inputs(cls, model, compiled=False):
-        folder = adapter.pick_folder(checkpoint_folders(), model, "model:")
-        return adapter.fingerprint(*(folder / net for net in checkpoints.NETS))
+    def validate_inputs(cls, model):
+        return refusal(nets=model)
 
     @classmethod
-    def execute(cls, model, compiled=False) -> io.NodeOutput:
-        folder = adapter.pick_folder(checkpoint_folders(), model, "model:")
-        dtype = adapter.compute_dtype()
-        unet, projection = adapter.layers(dtype), adapter.layers(torch.float32)
-        nets = {
-            net: checkpoints.load_net(folder, net, projection if net.endswith("proj") else unet) for net in checkpoints.NETS
-        }
-        checkpoints.check_fit(folder, nets)
+    def fingerprint_inputs(cls, model, compiled=False, weight_dtype="auto", download=False):
+        return fingerprint(nets=model)
+
+    @classmethod
+    def execute(cls, model, compiled=False, weight_dtype="auto", download=False) -> io.NodeOutput:
+        unet, dtype = adapter.unet_layers(weight_dtype)
+        projection = adapter.layers(torch.float32)
+        checkpoint = obtained("nets", model, download)
+        nets = {}
+        for net in checkpoints.NETS:
+            adapter.check_interrupt()
+            nets[net] = checkpoints.load_net(checkpoint, net, projection if net.endswith("proj") else unet)
+        checkpoints.check_fit(checkpoint, nets)
         adapter.accelerate(nets["reference_net"], compiled=False)
         regions = adapter.accelerate(nets["diffusion_net"], compiled)
         patchers = {net: adapter.manage(module) for net, module in nets.items()}
@@ -98,23 +126,28 @@ class MemoLoadAudioEncoder(io.ComfyNode):
             category=CATEGORY,
             description="Loads wav2vec2, which turns a voice into what the lips follow.",
             inputs=[
-                io.Combo.Input(
+                model_input(
                     "audio_encoder",
-                    options=list(audio_encoder_folders()),
-                    tooltip="Folder in models/audio_encoders with config.json and weights; MEMO was made with wav2vec2-base-960h.",
-                )
+                    "audio_encoder",
+                    "Folder in models/audio_encoders with config.json and weights; MEMO was made with wav2vec2-base-960h.",
+                ),
+                download_input(),
             ],
             outputs=[AudioEncoderSocket.Output(display_name="audio_encoder", tooltip="For MEMO Encode Audio.")],
         )
 
     @classmethod
-    def fingerprint_inputs(cls, audio_encoder):
-        return adapter.fingerprint(adapter.pick_folder(audio_encoder_folders(), audio_encoder, "audio_encoder:"))
+    def validate_inputs(cls, audio_encoder):
+        return refusal(audio_encoder=audio_encoder)
 
     @classmethod
-    def execute(cls, audio_encoder) -> io.NodeOutput:
-        folder = adapter.pick_folder(audio_encoder_folders(), audio_encoder, "audio_encoder:")
-        return io.NodeOutput(AudioEncoderModel(adapter.manage(load_audio_encoder(folder))))
+    def fingerprint_inputs(cls, audio_encoder, download=False):
+        return fingerprint(audio_encoder=audio_encoder)
+
+    @classmethod
+    def execute(cls, audio_encoder, download=False) -> io.NodeOutput:
+        encoder = load_audio_encoder(obtained("audio_encoder", audio_encoder, download))
+        return io.NodeOutput(AudioEncoderModel(adapter.manage(encoder)))
 
 
 class MemoLoadEmotionModel(io.ComfyNode):
@@ -126,41 +159,27 @@ class MemoLoadEmotionModel(io.ComfyNode):
             category=CATEGORY,
             description="Loads emotion2vec and MEMO's classifier, which hear the mood of a voice.",
             inputs=[
-                io.Combo.Input(
-                    "emotion2vec",
-                    options=list(emotion2vec_folders()),
-                    tooltip="Folder in models/memo with model.pt or model.safetensors of emotion2vec_plus_large.",
-                ),
-                io.Combo.Input(
-                    "classifier",
-                    options=list(folders_with(CLASSIFIER)),
-                    tooltip=f"MEMO checkpoint in models/memo that holds {CLASSIFIER}.",
-                ),
+                model_input("emotion2vec", "emotion2vec", "In models/memo: a folder with model.pt or model.safetensors of emotion2vec_plus_large."),
+                model_input("classifier", "emotion_classifier", "MEMO checkpoint in models/memo that holds misc/audio_emotion_classifier."),
+                download_input(),
             ],
             outputs=[EmotionModelSocket.Output(display_name="emotion_model", tooltip="For MEMO Detect Emotion.")],
         )
 
     @classmethod
-    def _paths(cls, emotion2vec, classifier):
-        folder = adapter.pick_folder(emotion2vec_folders(), emotion2vec, "emotion2vec:")
-        converted = folder / "model.safetensors"
-        checkpoint = adapter.pick_folder(folders_with(CLASSIFIER), classifier, "classifier:")
-        return converted if converted.exists() else folder / "model.pt", checkpoint / CLASSIFIER
+    def validate_inputs(cls, emotion2vec, classifier):
+        return refusal(emotion2vec=emotion2vec, emotion_classifier=classifier)
 
     @classmethod
-    def fingerprint_inputs(cls, emotion2vec, classifier):
-        return adapter.fingerprint(*cls._paths(emotion2vec, classifier))
+    def fingerprint_inputs(cls, emotion2vec, classifier, download=False):
+        return fingerprint(emotion2vec=emotion2vec, emotion_classifier=classifier)
 
     @classmethod
-    def execute(cls, emotion2vec, classifier) -> io.NodeOutput:
-        encoder, mlp = cls._paths(emotion2vec, classifier)
+    def execute(cls, emotion2vec, classifier, download=False) -> io.NodeOutput:
         operations = adapter.layers(torch.float32).operations
-        return io.NodeOutput(
-            EmotionModel(
-                adapter.manage(load_emotion2vec(encoder, operations)),
-                adapter.manage(load_emotion_classifier(mlp, operations)),
-            )
-        )
+        encoder = load_emotion2vec(obtained("emotion2vec", emotion2vec, download), operations)
+        mlp = load_emotion_classifier(obtained("emotion_classifier", classifier, download), operations)
+        return io.NodeOutput(EmotionModel(adapter.manage(encoder), adapter.manage(mlp)))
 
 
 class MemoLoadVocalSeparator(io.ComfyNode):
@@ -172,26 +191,28 @@ class MemoLoadVocalSeparator(io.ComfyNode):
             category=CATEGORY,
             description="Opens Kim_Vocal_2, which separates a voice from music and noise.",
             inputs=[
-                io.Combo.Input(
+                model_input(
                     "vocal_separator",
-                    options=list(folders_with(VOCAL_SEPARATOR)),
-                    tooltip=f"MEMO checkpoint in models/memo that holds {VOCAL_SEPARATOR}.",
-                )
+                    "vocal_separator",
+                    "MEMO checkpoint in models/memo that holds misc/vocal_separator/Kim_Vocal_2.onnx.",
+                ),
+                download_input(),
             ],
             outputs=[VocalSeparatorSocket.Output(display_name="vocal_separator", tooltip="For MEMO Separate Vocals.")],
         )
 
     @classmethod
-    def _path(cls, vocal_separator):
-        return adapter.pick_folder(folders_with(VOCAL_SEPARATOR), vocal_separator, "vocal_separator:") / VOCAL_SEPARATOR
+    def validate_inputs(cls, vocal_separator):
+        return refusal(vocal_separator=vocal_separator)
 
     @classmethod
-    def fingerprint_inputs(cls, vocal_separator):
-        return adapter.fingerprint(cls._path(vocal_separator))
+    def fingerprint_inputs(cls, vocal_separator, download=False):
+        return fingerprint(vocal_separator=vocal_separator)
 
     @classmethod
-    def execute(cls, vocal_separator) -> io.NodeOutput:
-        return io.NodeOutput(VocalSeparator.load(cls._path(vocal_separator), adapter.onnx_providers()))
+    def execute(cls, vocal_separator, download=False) -> io.NodeOutput:
+        path = obtained("vocal_separator", vocal_separator, download)
+        return io.NodeOutput(adapter.open_sessions(VocalSeparator, path))
 
 
 class MemoLoadFaceAnalysis(io.ComfyNode):
@@ -203,26 +224,29 @@ class MemoLoadFaceAnalysis(io.ComfyNode):
             category=CATEGORY,
             description="Opens the face detector and the face recogniser of insightface.",
             inputs=[
-                io.Combo.Input(
+                model_input(
                     "face_analysis",
-                    options=list(folders_with(FACE_ANALYSIS)),
-                    tooltip=f"MEMO checkpoint in models/memo that holds {FACE_ANALYSIS}.",
-                )
+                    "face_analysis",
+                    "MEMO checkpoint in models/memo that holds misc/face_analysis/models, or a folder in models/insightface with "
+                    "scrfd_10g_bnkps.onnx and glintr100.onnx.",
+                ),
+                download_input(),
             ],
             outputs=[FaceAnalysisSocket.Output(display_name="face_analysis", tooltip="For MEMO Embed Face.")],
         )
 
     @classmethod
-    def _folder(cls, face_analysis):
-        return adapter.pick_folder(folders_with(FACE_ANALYSIS), face_analysis, "face_analysis:") / FACE_ANALYSIS
+    def validate_inputs(cls, face_analysis):
+        return refusal(face_analysis=face_analysis)
 
     @classmethod
-    def fingerprint_inputs(cls, face_analysis):
-        return adapter.fingerprint(cls._folder(face_analysis))
+    def fingerprint_inputs(cls, face_analysis, download=False):
+        return fingerprint(face_analysis=face_analysis)
 
     @classmethod
-    def execute(cls, face_analysis) -> io.NodeOutput:
-        return io.NodeOutput(FaceAnalyzer.load(cls._folder(face_analysis), adapter.onnx_providers()))
+    def execute(cls, face_analysis, download=False) -> io.NodeOutput:
+        path = obtained("face_analysis", face_analysis, download)
+        return io.NodeOutput(adapter.open_sessions(FaceAnalyzer, path))
 
 
 NODES = [MemoLoadModel, MemoLoadAudioEncoder, MemoLoadEmotionModel, MemoLoadVocalSeparator, MemoLoadFaceAnalysis]

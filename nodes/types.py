@@ -48,9 +48,9 @@ AudioEncoderSocket = io.Custom("MEMO_AUDIO_ENCODER")
 EmotionModelSocket = io.Custom("MEMO_EMOTION_MODEL")
 """EmotionModel"""
 VocalSeparatorSocket = io.Custom("MEMO_VOCAL_SEPARATOR")
-"""memo_modules.audio.vocals.VocalSeparator"""
+"""memo_modules.audio.vocals.VocalSeparator in a ModelPatcher"""
 FaceAnalysisSocket = io.Custom("MEMO_FACE_ANALYSIS")
-"""memo_modules.face.FaceAnalyzer"""
+"""memo_modules.face.FaceAnalyzer in a ModelPatcher"""
 AudioFeaturesSocket = io.Custom("MEMO_AUDIO")
 """memo_modules.types.AudioFeatures"""
 EmotionSocket = io.Custom("MEMO_EMOTION")

@@ -2,11 +2,12 @@
 
     python scripts/bench.py --device cuda --size full --json benchmarks/my_card.json
     python scripts/bench.py --device cpu --size width --reference DIR
+    python scripts/bench.py load
     python scripts/bench.py table
 
 The first line times videos at 512x512; the second full-width nets at 64x64, beside a checkout of the reference
-implementation on the same weights; the third rewrites the README's table from benchmarks/*.json. Needs torch, einops,
-safetensors and diffusers.
+implementation on the same weights; the third loads nets of full size from the disk, watching time and memory; the last
+rewrites the README's table from benchmarks/*.json. Needs torch, einops, safetensors and diffusers.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from comfyui_memo.memo_modules.models.layers import Layers
 from comfyui_memo.memo_modules.sampling import MemoNets
 from comfyui_memo.memo_modules.types import SamplerSettings
 from comfyui_memo.memo_modules.vae import DiffusersVAE
-from comfyui_memo.scripts import bench_nets, bench_report, bench_run, bench_stages, bench_table
+from comfyui_memo.scripts import bench_load, bench_nets, bench_report, bench_run, bench_stages, bench_table
 from comfyui_memo.scripts.bench_attention import attention_table
 from comfyui_memo.scripts.bench_device import Device, resident_gib
 from comfyui_memo.scripts.bench_reference import Reference, check_checkout
@@ -190,7 +191,7 @@ def append(path: Path, kind: str, entry: dict) -> None:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Raises ValueError for arguments that do not go together."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="bench.py table rewrites the README's table.")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="bench.py load measures loading; bench.py table rewrites the README's table.")
     parser.add_argument("command", nargs="?", choices=("run", "table"), default="run", help=argparse.SUPPRESS)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--size", choices=tuple(bench_nets.PICTURE), default="full", help="full: 512x512; width: full-width nets at 64x64")
@@ -237,6 +238,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str]) -> None:
+    if argv[:1] == ["load"]:
+        arguments = bench_load.parse(argv[1:])
+        rows = bench_load.measure(arguments.size, arguments.dir)
+        print(bench_load.report(rows))
+        for row in rows if arguments.json else ():
+            append(arguments.json, "loads", row | stamp())
+        return
     arguments = parse(argv)
     if arguments.command == "table":
         bench_table.rewrite_readme()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,14 +30,17 @@ class ComfyUIServer:
 
     comfyui: ComfyUI's folder. base: the base directory (models, input, output, custom_nodes), made if need be; the pack
     is copied into it as it would be published. models: a `models` folder to use beside the base directory's own.
-    arguments: more arguments of ComfyUI's command line. The log is written to ``base / "comfyui.log"``.
+    arguments: more arguments of ComfyUI's command line. environment: more variables. The log is written to ``base / "comfyui.log"``.
     """
 
-    def __init__(self, comfyui: Path, base: Path, models: Path | None = None, arguments: tuple[str, ...] = ("--cpu",)):
+    def __init__(
+        self, comfyui: Path, base: Path, models: Path | None = None, arguments: tuple[str, ...] = ("--cpu",), environment: dict[str, str] | None = None
+    ):
         self.comfyui = comfyui
         self.base = base
         self.models = models
         self.arguments = arguments
+        self.environment = os.environ | (environment or {})
         self.url = f"http://127.0.0.1:{_free_port()}"
         self.log_file = base / "comfyui.log"
 
@@ -46,7 +51,8 @@ class ComfyUIServer:
         if self.models:
             command += ["--extra-model-paths-config", self._write_model_paths()]
         with self.log_file.open("wb") as log:
-            self.process = subprocess.Popen(command, cwd=self.comfyui, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+            streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
+            self.process = subprocess.Popen(command, cwd=self.comfyui, env=self.environment, **streams)
         try:
             self._wait_until_up()
         except BaseException:
@@ -157,8 +163,15 @@ class ComfyUIServer:
 
 def copy_pack(target: Path) -> None:
     """Copy the pack without the files that `.comfyignore` keeps out of the published package."""
-    ignored = [line.rstrip("/") for line in (ROOT / ".comfyignore").read_text(encoding="utf-8").split()]
-    shutil.copytree(ROOT, target, ignore=shutil.ignore_patterns("__pycache__", *ignored))
+    lines = (ROOT / ".comfyignore").read_text(encoding="utf-8").split()
+    ignored = [line.rstrip("/") for line in lines if not line.startswith("!")] + ["__pycache__"]
+    kept = {line.removeprefix("!") for line in lines if line.startswith("!")}
+
+    def left_out(folder: str, names: list[str]) -> list[str]:
+        paths = {name: (Path(folder) / name).relative_to(ROOT).as_posix() for name in names}
+        return [name for name, path in paths.items() if path not in kept and any(fnmatch(path, line) or fnmatch(name, line) for line in ignored)]
+
+    shutil.copytree(ROOT, target, ignore=left_out)
 
 
 def _free_port() -> int:

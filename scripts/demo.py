@@ -20,7 +20,7 @@ ROOT = environment.ROOT
 WORKFLOW = ROOT / "workflows" / "api" / "talking_portrait.json"
 REPOSITORY = "https://github.com/comfyanonymous/ComfyUI"
 CLONE = ROOT / ".comfyui"
-TINY_VAE, PUBLISHED_VAE = "taesd", "vae-ft-mse-840000-ema-pruned.safetensors"
+TINY_VAE, PUBLISHED_VAE = "taesd", "sd-vae-ft-mse.safetensors"
 
 
 def parse_arguments() -> argparse.Namespace:

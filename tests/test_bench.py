@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_memo.scripts import bench, bench_table
+from comfyui_memo.scripts import bench, bench_load, bench_table
 from comfyui_memo.scripts.bench_device import Device
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,3 +106,16 @@ def test_table_holds_the_last_full_size_row_of_each_kind(tmp_path):
         "| A Card | low memory, capped at 7 GiB | 512x512 | 0.500 | 6.5 GiB | 2026-11-20 | torch 2.11.0, cuda 13.0, diffusers 0.42.1, pack 0.1.0 |",
     ]
     assert bench_table.table([]).endswith("yet.")
+
+
+@pytest.mark.slow
+def test_loading_is_measured_for_every_case(tmp_path):
+    file = tmp_path / "loads.json"
+    run = run_bench("load", "--size", "tiny", "--dir", str(tmp_path), "--json", str(file))
+    assert run.returncode == 0, run.stderr
+    rows = json.loads(file.read_text(encoding="utf-8"))["loads"]
+    assert [(row["layout"], row["dtype"]) for row in rows] == list(bench_load.CASES)
+    by_dtype = {row["dtype"]: row for row in rows}
+    assert by_dtype["fp32"]["weights_gb"] > 1.9 * by_dtype["bf16"]["weights_gb"] > 3 * by_dtype["fp8_e4m3fn"]["weights_gb"]
+    assert all(0 < row["load_s"] < row["load_and_read_s"] and row["plain_read_mb_s"] > 0 for row in rows)
+    assert list(tmp_path.iterdir()) == [file]

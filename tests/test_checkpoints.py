@@ -67,8 +67,10 @@ def rewrite(change):
 BROKEN_FILES = {
     "missing": (Path.unlink, "is missing"),
     "truncated": (truncate, "cannot be read as model weights"),
-    "empty": (lambda file: file.write_bytes(b""), "cannot be read as model weights"),
-    "web page": (lambda file: file.write_text("<!DOCTYPE html><html>Not found</html>"), "cannot be read as model weights"),
+    "empty": (lambda file: file.write_bytes(b""), "is empty"),
+    "web page": (lambda file: file.write_text("<!DOCTYPE html><html>Not found</html>"), "is a web page"),
+    "pointer": (lambda file: file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0"), "is a Git LFS pointer"),
+    "folder": (lambda file: (file.unlink(), file.mkdir()), "is a folder"),
     "key missing": (rewrite(lambda weights: weights.pop("conv_in.weight")), "1 missing, first 'conv_in.weight'"),
     "foreign key": (rewrite(lambda weights: weights.update(extra=torch.ones(1))), "1 not of this model, first 'extra'"),
     "other shape": (
@@ -110,10 +112,12 @@ def test_nets_of_two_models(checkpoint):
         checkpoints.check_fit(checkpoint, nets)
 
 
-def test_pickle_loads_weights_only(checkpoint):
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pickle_loads_weights_only(checkpoint, zipped):
     folder = checkpoint / "reference_net"
     weights = load_file(folder / WEIGHTS)
-    torch.save({"state_dict": {f"module.{key}": value for key, value in weights.items()}}, folder / "diffusion_pytorch_model.bin")
+    wrapped = {"state_dict": {f"module.{key}": value for key, value in weights.items()}}
+    torch.save(wrapped, folder / "diffusion_pytorch_model.bin", _use_new_zipfile_serialization=zipped)
     (folder / WEIGHTS).unlink()
     loaded = checkpoints.load_net(checkpoint, "reference_net", FLOAT32).state_dict()
     assert all(torch.equal(value, weights[key].float()) for key, value in loaded.items())
@@ -130,7 +134,7 @@ def test_code_in_a_pickle_does_not_run(checkpoint):
     folder = checkpoint / "reference_net"
     (folder / WEIGHTS).unlink()
     torch.save({"conv_in.weight": Payload()}, folder / "diffusion_pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="cannot be read as model weights"):
+    with pytest.raises(CheckpointError, match="cannot be read as weights alone .*convert.py"):
         checkpoints.load_net(checkpoint, "reference_net", FLOAT32)
     assert not Payload.ran
 

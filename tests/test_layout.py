@@ -6,6 +6,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from comfyui_memo.scripts.comfyui_server import copy_pack
+
 ROOT = Path(__file__).resolve().parents[1]
 PACK = [ROOT / "__init__.py", *sorted((ROOT / "nodes").rglob("*.py")), *sorted((ROOT / "memo_modules").rglob("*.py"))]
 ADAPTER = PurePosixPath("nodes/comfy_adapter.py")
@@ -107,6 +109,16 @@ def test_rules_catch(file, source):
 )
 def test_rules_allow(file, source):
     assert violations(PurePosixPath(file), source) == []
+
+
+def test_the_scripts_that_are_published_run_no_programs(tmp_path):
+    copy_pack(tmp_path / "pack")
+    published = sorted((tmp_path / "pack" / "scripts").iterdir())
+    assert [path.name for path in published] == ["convert.py", "download.py"]
+    for path in published:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute | ast.Name)}
+        assert not names & {"subprocess", "os.system", "eval", "exec"}
 
 
 def test_torch_cuda_stays_out_of_the_scripts():

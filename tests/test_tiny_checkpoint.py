@@ -12,7 +12,7 @@ from torch import nn
 from comfyui_memo.memo_modules.audio.emotion import load_emotion_classifier
 from comfyui_memo.memo_modules.audio.emotion2vec import load_emotion2vec
 from comfyui_memo.memo_modules.audio.vocals import VocalSeparator
-from comfyui_memo.memo_modules.checkpoints import NETS, load_net, read_config
+from comfyui_memo.memo_modules.checkpoints import NETS, load_net, read_json
 from comfyui_memo.memo_modules.face import FaceAnalyzer
 from comfyui_memo.memo_modules.models.layers import Layers
 from comfyui_memo.memo_modules.types import Audio
@@ -59,7 +59,7 @@ def test_nets_load(models, net):
     if net in ("reference_net", "diffusion_net"):
         assert loaded.config.block_out_channels[0] >= 64  # 32 groups of 1 x 1 latents hold two values each
     else:
-        config = read_config(models / "memo" / "tiny" / net / "config.json")
+        config = read_json(models / "memo" / "tiny" / net / "config.json")
         assert config.keys() == {"_class_name", "_diffusers_version"}  # so that sizes are read from the weights
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checkpoints import assign_weights, read_weights
+from ..checkpoints import CLASSIFIER, component_source, load_module
 from ..errors import CheckpointError, InputError
 from ..models.emotion_classifier import EmotionClassifier
 from ..models.layers import Layers
@@ -118,19 +118,18 @@ def clip_label(labels: list[int]) -> int:
     return min(set(labels), key=lambda label: (-labels.count(label), label))
 
 
-def load_emotion_classifier(folder: Path, operations: Any = nn) -> EmotionClassifier:
-    """The classifier in ``folder`` (diffusion_pytorch_model.safetensors), in float32; sizes come from its weights.
+def load_emotion_classifier(place: Path, operations: Any = nn, header_only: bool = False) -> EmotionClassifier:
+    """The classifier in ``place``, its folder or a single file, in float32; sizes come from its weights.
 
-    Raises CheckpointError when the file is missing, damaged or of another model.
+    header_only: everything is checked, but the weights stay on the meta device. Raises CheckpointError when the file is
+    missing, damaged or of another model.
     """
-    path = folder / "diffusion_pytorch_model.safetensors"
-    weights = read_weights(path)
+    source = component_source(place, CLASSIFIER)
+    path, weights = source.path, source.read_weights(header_only)
     try:
         sizes = EmotionClassifier.sizes(weights)
     except KeyError as key:
         raise CheckpointError(f"{path} is not an emotion classifier: {key} is missing. Put the file of misc/audio_emotion_classifier here.") from None
     if sizes["classes"] != len(EMOTIONS):
         raise CheckpointError(f"{path} tells {sizes['classes']} emotions apart, MEMO expects {len(EMOTIONS)}: {', '.join(EMOTIONS)}.")
-    classifier = EmotionClassifier(Layers(operations, device="meta"), **sizes)
-    assign_weights(classifier, weights, path, torch.float32)
-    return classifier
+    return load_module(lambda meta: EmotionClassifier(meta, **sizes), Layers(operations, dtype=torch.float32), weights, path)

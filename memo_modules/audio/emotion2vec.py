@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checkpoints import assign_weights, read_weights
+from ..checkpoints import load_module, read_weights
 from ..errors import CheckpointError
 from ..models.layers import Layers
 
@@ -284,19 +284,20 @@ def alibi_slopes(heads: int) -> list[float]:
     return slopes if power == heads else slopes + alibi_slopes(2 * power)[::2][: heads - power]
 
 
-def load_emotion2vec(path: Path, operations: Any = nn) -> Emotion2Vec:
+def load_emotion2vec(path: Path, operations: Any = nn, header_only: bool = False) -> Emotion2Vec:
     """The encoder in ``path``, the published pickle (read without running code) or safetensors, in float32.
 
-    What belongs to its training (decoder, averaged copies, output heads) is left out. Raises CheckpointError when the
-    file is missing, damaged or of another model.
+    What belongs to its training (decoder, averaged copies, output heads) is left out. header_only: of safetensors,
+    everything is checked, but the weights stay on the meta device. Raises CheckpointError when the file is missing,
+    damaged or of another model.
     """
-    weights = read_weights(path)
+    weights = read_weights(path, header_only)
     try:
         config = Emotion2VecConfig.from_weights(weights)
     except (KeyError, ValueError) as error:
         raise CheckpointError(
             f"{path} is not an emotion2vec model ({error} is missing or of another shape). MEMO takes emotion2vec_plus_large."
         ) from error
-    module = Emotion2Vec(config, Layers(operations, device="meta"))
-    assign_weights(module, {key: weights[key] for key in module.state_dict() if key in weights}, path, torch.float32)
-    return module
+    keys = Emotion2Vec(config, Layers(device="meta")).state_dict()
+    weights = {key: weights[key] for key in keys if key in weights}
+    return load_module(lambda meta: Emotion2Vec(config, meta), Layers(operations, dtype=torch.float32), weights, path)

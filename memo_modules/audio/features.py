@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checkpoints import assign_weights, read_config, read_weights
+from ..checkpoints import PICKLES, Source, assign_weights, pickle_fault, raise_fault
 from ..clips import CLIP_FRAMES, clip_count, frame_count, samples_for_frames
 from ..errors import CheckpointError, InputError, MissingPackageError
 from ..types import Audio, AudioFeatures
@@ -130,23 +130,45 @@ def encoder_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return kept
 
 
-def load_audio_encoder(folder: Path) -> AudioEncoder:
-    """The audio encoder in ``folder``: config.json and model.safetensors or pytorch_model.bin, in float32.
+def encoder_source(place: Path) -> Source:
+    """The audio encoder in the folder ``place``: config.json and model.safetensors or the older pytorch_model.bin."""
+    safetensors, pickled = place / "model.safetensors", place / "pytorch_model.bin"
+    return Source(pickled if pickled.exists() and not safetensors.exists() else safetensors, place / "config.json")
+
+
+def encoder_config(source: Source) -> dict:
+    """Its config. Raises CheckpointError when it is missing, damaged or of another model."""
+    config = source.read_config()
+    if config.get("model_type") != "wav2vec2":
+        raise CheckpointError(
+            f"{source.name_of_config}: model_type is {config.get('model_type')!r}, expected 'wav2vec2'. MEMO takes wav2vec2-base-960h."
+        )
+    return config
+
+
+def check_audio_encoder(place: Path) -> None:
+    """Raises CheckpointError when header and config tell that it cannot be loaded. A pickle is not opened, and
+    transformers, which would tell all of the keys, is not imported."""
+    source = encoder_source(place)
+    encoder_config(source)
+    if source.path.suffix in PICKLES:
+        raise_fault(pickle_fault(source.path))
+        return
+    key = "feature_projection.projection.weight"
+    if not source.read_weights(header_only=True).keys() & {key, f"wav2vec2.{key}"}:
+        raise CheckpointError(f"{source.path} is no wav2vec2: {key!r} is missing. MEMO takes wav2vec2-base-960h.")
+
+
+def load_audio_encoder(place: Path) -> AudioEncoder:
+    """The audio encoder in ``place`` (see encoder_source), in float32.
 
     Raises CheckpointError naming the file that is missing, damaged or of another kind.
     """
-    config = read_config(folder / "config.json")
-    if config.get("model_type") != "wav2vec2":
-        raise CheckpointError(
-            f"{folder / 'config.json'}: model_type is {config.get('model_type')!r}, expected 'wav2vec2'. MEMO takes wav2vec2-base-960h."
-        )
-    path = folder / "pytorch_model.bin"
-    if not path.exists():
-        path = folder / "model.safetensors"
-    weights = encoder_weights(read_weights(path))
+    source = encoder_source(place)
+    config = encoder_config(source)
     with torch.device("meta"):
         encoder = AudioEncoder(config)
-    assign_weights(encoder, weights, path, torch.float32)
+    assign_weights(encoder, encoder_weights(source.read_weights()), source.path)
     return encoder
 
 

@@ -1,15 +1,15 @@
 """The voice out of a mix, with audio-separator's MDX separator on Kim_Vocal_2, driven on arrays."""
 
 import logging
-import warnings
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import torch
 
-from ..clips import ceil_div
 from ..errors import CheckpointError, MissingPackageError
+from ..onnx_sessions import OnnxModel, quiet
 from ..types import Audio
 from .io import mono, resample, validate
 
@@ -24,29 +24,11 @@ _OVERLAP, _PEAK = 0.25, 0.9
 """audio-separator's defaults: how far chunks overlap, and the loudest sample the network is given."""
 
 
-class VocalSeparator:
-    """Separates vocals with an MDX network in an ONNX file.
+class VocalSeparator(OnnxModel):
+    """Separates vocals with an MDX network in an ONNX file."""
 
-    path: the file. providers: onnxruntime's execution providers in order of preference; None takes CUDA where
-    onnxruntime has it, then the CPU. The session opens at the first use.
-    """
-
-    def __init__(self, path: Path, providers: Sequence[str] | None = None):
-        self.path = path
-        self.providers = providers
-        self._separator = None
-
-    @classmethod
-    def load(cls, path: Path, providers: Sequence[str] | None = None) -> "VocalSeparator":
-        """A separator with its session open. Raises CheckpointError when the file is missing, damaged or no MDX
-        network, MissingPackageError when audio-separator or onnxruntime is not installed."""
-        separator = cls(path, providers)
-        separator._separator = separator._open()
-        return separator
-
-    def release(self) -> None:
-        """Closes the ONNX session and gives its memory back; the next use opens it again."""
-        self._separator = None
+    def __init__(self, path: Path, cuda: bool = True):
+        super().__init__([path], cuda)
 
     def separate(
         self,
@@ -71,40 +53,33 @@ class VocalSeparator:
 
     def _demix(self, mix, progress, check_interrupt):
         """Vocals (2 samples) of ``mix`` (2 samples), numpy float32 at 44.1 kHz."""
-        if self._separator is None:
-            self._separator = self._open()
-        separator = self._separator
-        run, done, total = separator.model_run, 0, _chunks(mix.shape[1], separator.dim_t)
 
-        def run_chunk(spectrum):
-            nonlocal done
-            check_interrupt()
-            vocals = run(spectrum)
-            done += 1
-            progress(done, total)
-            return vocals
+        def chunks(starts: range) -> Iterator[int]:
+            for done, start in enumerate(starts, 1):
+                check_interrupt()
+                yield start
+                progress(done, len(starts))
 
-        separator.model_run = run_chunk
+        package, separator = self.open()
+        bar, package.tqdm = package.tqdm, chunks  # the package's own progress bar goes to stderr
         try:
-            with _quiet():
+            with quiet():  # it divides by zero in samples that it then cuts off
                 return separator.demix(mix)
         finally:
-            separator.model_run = run
+            package.tqdm = bar
 
-    def _open(self):
-        mdx_separator, onnxruntime = _import_packages()
-        dim_f, dim_t = _picture_size(self.path)
-        providers = self.providers
-        if providers is None:
-            available = onnxruntime.get_available_providers()
-            providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
+    def _open(self, providers: list[str]) -> tuple[ModuleType, Any]:
+        """audio-separator's module, and the separator in it."""
+        mdx_separator = _import_mdx_separator()
+        [path] = self.files
+        dim_f, dim_t = _picture_size(path)
         common = {
             "logger": logger,
             "log_level": logging.WARNING,
             "torch_device": torch.device("cpu"),
-            "onnx_execution_provider": list(providers),
-            "model_name": self.path.stem,
-            "model_path": str(self.path),
+            "onnx_execution_provider": providers,
+            "model_name": path.stem,
+            "model_path": str(path),
             "model_data": {
                 "compensate": _COMPENSATE,
                 "mdx_dim_f_set": dim_f,
@@ -116,15 +91,7 @@ class VocalSeparator:
         }
         # With its segments as long as the network's picture it runs on onnxruntime, else on a conversion to torch.
         architecture = {"segment_size": dim_t, "overlap": _OVERLAP, "batch_size": 1, "hop_length": _HOP, "enable_denoise": False}
-        return mdx_separator.MDXSeparator(common, architecture)
-
-
-def _chunks(samples: int, dim_t: int) -> int:
-    """Chunks in which the package works through ``samples``."""
-    chunk = _HOP * (dim_t - 1)
-    body = chunk - _N_FFT
-    padded = samples + _N_FFT + body - samples % body
-    return ceil_div(padded, int((1 - _OVERLAP) * chunk))
+        return mdx_separator, mdx_separator.MDXSeparator(common, architecture)
 
 
 def _picture_size(path: Path) -> tuple[int, int]:
@@ -148,22 +115,11 @@ def _picture_size(path: Path) -> tuple[int, int]:
     return shape[2], shape[3]
 
 
-def _import_packages():
+def _import_mdx_separator() -> ModuleType:
     try:
-        with _quiet():
-            import onnxruntime
-            from audio_separator.separator.architectures import mdx_separator
+        from audio_separator.separator.architectures import mdx_separator
     except ImportError as error:
         raise MissingPackageError(
             f"Separating vocals needs audio-separator and onnxruntime ({error}): see the README for the command that installs both."
         ) from error
-    return mdx_separator, onnxruntime
-
-
-@contextmanager
-def _quiet():
-    """Keeps to itself what the package does to warnings: it asks for ffmpeg, which is not used here, adds filters of
-    its own, and divides by zero in samples that it then cuts off."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    return mdx_separator

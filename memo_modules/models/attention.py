@@ -24,7 +24,8 @@ class FusibleProjections(nn.Module):
             return
         setattr(self, fused, layers.linear(d_in, len(names) * d_out, bias))
         self._register_state_dict_hook(partial(_split_rows, fused=fused, names=names))
-        self._register_load_state_dict_pre_hook(partial(_join_rows, fused=fused, names=names))
+        dtypes = {"weight": layers.storage or layers.dtype, "bias": layers.dtype}
+        self._register_load_state_dict_pre_hook(partial(_join_rows, fused=fused, names=names, dtypes=dtypes))
 
     def project(self, fused: str, names: tuple[str, ...], x: Tensor) -> tuple[Tensor, ...]:
         """What the linears ``names`` make of x, as views of one tensor where they are fused."""
@@ -40,11 +41,11 @@ def _split_rows(module, state_dict, prefix, metadata, *, fused: str, names: tupl
             state_dict.update({f"{prefix}{name}.{kind}": part for name, part in zip(names, rows.chunk(len(names)))})
 
 
-def _join_rows(state_dict, prefix, *_, fused: str, names: tuple[str, ...]) -> None:
-    for kind in ("weight", "bias"):
+def _join_rows(state_dict, prefix, *_, fused: str, names: tuple[str, ...], dtypes: dict[str, torch.dtype | None]) -> None:
+    for kind, dtype in dtypes.items():
         keys = [f"{prefix}{name}.{kind}" for name in names]
         if all(key in state_dict for key in keys):  # or the keys stay, and are reported as what does not fit
-            state_dict[f"{prefix}{fused}.{kind}"] = torch.cat([state_dict.pop(key) for key in keys])
+            state_dict[f"{prefix}{fused}.{kind}"] = torch.cat([state_dict.pop(key).to(dtype=dtype) for key in keys])
 
 
 class SelfAttention(FusibleProjections):

@@ -1,7 +1,7 @@
 """How a network gets its weight-holding layers and its attention: handed in, never chosen by the network."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,7 +25,8 @@ class Layers:
 
     operations: namespace with Linear, Conv1d, Conv2d, GroupNorm, LayerNorm and Embedding; ComfyUI's cast operations
     let its ModelPatcher offload, stream and cast every weight. attention: see AttentionFunction. fused: linears of the
-    same input become one product (see FusibleProjections); names in state dicts stay those of the checkpoint.
+    same input become one product (see FusibleProjections); names in state dicts stay those of the checkpoint. storage:
+    dtype of matrices and kernels where they are stored in fewer bits than ``dtype``; the operations must cast them.
     """
 
     operations: Any = nn
@@ -33,18 +34,27 @@ class Layers:
     dtype: torch.dtype | None = None
     device: torch.device | str | None = None
     fused: bool = False
+    storage: torch.dtype | None = None
 
     def _make(self, kind: str, *args, **kwargs) -> nn.Module:
         return getattr(self.operations, kind)(*args, **kwargs, dtype=self.dtype, device=self.device)
 
+    def _make_stored(self, kind: str, *args, **kwargs) -> nn.Module:
+        if self.storage is None:
+            return self._make(kind, *args, **kwargs)
+        layer = replace(self, dtype=self.storage)._make(kind, *args, **kwargs)
+        if layer.bias is not None:
+            layer.bias = nn.Parameter(layer.bias.to(self.dtype), requires_grad=False)
+        return layer
+
     def linear(self, d_in: int, d_out: int, bias: bool = True) -> nn.Module:
-        return self._make("Linear", d_in, d_out, bias=bias)
+        return self._make_stored("Linear", d_in, d_out, bias=bias)
 
     def conv1d(self, c_in: int, c_out: int, kernel_size: int, **kwargs) -> nn.Module:
-        return self._make("Conv1d", c_in, c_out, kernel_size, **kwargs)
+        return self._make_stored("Conv1d", c_in, c_out, kernel_size, **kwargs)
 
     def conv2d(self, c_in: int, c_out: int, kernel_size: int, **kwargs) -> nn.Module:
-        return self._make("Conv2d", c_in, c_out, kernel_size, **kwargs)
+        return self._make_stored("Conv2d", c_in, c_out, kernel_size, **kwargs)
 
     def group_norm(self, groups: int, channels: int, eps: float) -> nn.Module:
         return self._make("GroupNorm", groups, channels, eps=eps)

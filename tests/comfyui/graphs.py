@@ -3,6 +3,7 @@
 import json
 import time
 import wave
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -70,10 +71,15 @@ def alive(outputs: dict) -> dict[str, int]:
 def free(server) -> dict[str, int]:
     """POST /free, and wait until nothing of the pack is left; returns what is there after all."""
     server.free()
+    return look_until(server, {"alive": node("Alive")}, lambda left: not left)
+
+
+def look_until(server, graph: dict, fits: Callable[[dict[str, int]], bool]) -> dict[str, int]:
+    """Run ``graph`` with its node Alive until what that found ``fits``, or for 20 seconds; returns what it found last."""
     deadline = time.monotonic() + 20
-    while (left := alive(server.run({"alive": node("Alive")}))) and time.monotonic() < deadline:
+    while not fits(found := alive(server.run(graph))) and time.monotonic() < deadline:
         time.sleep(0.2)
-    return left
+    return found
 
 
 def write_wav(path: Path, samples: int, sample_rate: int, channels: int = 1) -> Path:

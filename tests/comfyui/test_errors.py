@@ -1,5 +1,6 @@
 """What cannot be used is refused, in words that name the input or the file, and ComfyUI goes on."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -11,8 +12,8 @@ from comfyui_memo.scripts.comfyui_server import ServerError
 
 
 def expect_error(server, kind: str, inputs: dict, message: str) -> None:
-    """A node of class ``kind`` fails on ``inputs`` in these words. A dict among them is the node that makes the value, and
-    None is nothing connected."""
+    """A node of class ``kind`` fails on ``inputs``, or is refused with them, in these words. A dict among them is the node that
+    makes the value, and None is nothing connected."""
     prompt = graph_up_to(kind)
     given = prompt[find(prompt, kind)]["inputs"]
     for name, value in inputs.items():
@@ -22,8 +23,13 @@ def expect_error(server, kind: str, inputs: dict, message: str) -> None:
             given[name] = [f"bad {name}", 0]
         elif value is not None:
             given[name] = value
-    with pytest.raises(ServerError, match=f"execution error in {kind}: {message}"):
+    with pytest.raises(ServerError) as error:
         server.run(prompt)
+    said = str(error.value)
+    if said.startswith("http"):  # refused before the run: "<url>: <status> <JSON>"
+        refused = json.loads(said.split(" ", 2)[2])["node_errors"].values()
+        said = "\n".join(f"execution error in {node['class_type']}: {fault['details']}" for node in refused for fault in node["errors"])
+    assert re.search(f"execution error in {kind}: .*{message}", said), said
 
 
 def image(shape: str, value: float = 0.5) -> dict:

@@ -1,11 +1,14 @@
 """What the pack keeps: a replaced model file is noticed, and POST /free gives everything back."""
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from graphs import PORTRAIT, Record, alive, find, free, node, talking_portrait, write_wav
+from graphs import PORTRAIT, ROOT, Record, alive, find, free, look_until, node, talking_portrait, write_wav
 
 NET = "diffusion_pytorch_model.safetensors"
 LOADERS = {
@@ -71,11 +74,81 @@ def workflow(comfyui_server, tmp_path) -> dict:
     return talking_portrait(LoadImage={"image": comfyui_server.add_input(PORTRAIT)}, LoadAudio={"audio": voice})
 
 
-def test_onnx_sessions_close_behind_the_node_that_used_them(comfyui_server, workflow):
-    """ComfyUI cannot take their memory back by itself."""
+@pytest.fixture
+def preparations(workflow) -> dict:
+    """The part of the workflow that uses ONNX files, and what that needs."""
+    part, needed = {}, [find(workflow, "MemoSeparateVocals"), find(workflow, "MemoEmbedFace")]
+    while needed:
+        name = needed.pop()
+        part[name] = workflow[name]
+        needed += [value[0] for value in workflow[name]["inputs"].values() if isinstance(value, list)]
+    return part
+
+
+SESSIONS = {"VocalSeparator": 1, "FaceAnalyzer": 1, "InferenceSession": 3}
+CLOSED = {"VocalSeparator": 1, "FaceAnalyzer": 1}
+
+
+def sessions(found: dict[str, int]) -> dict[str, int]:
+    """Of what is alive, the ONNX sessions and what they are open for."""
+    return {name: count for name, count in found.items() if name in SESSIONS}
+
+
+def look_behind(graph: dict, **nodes: dict) -> dict:
+    """``graph`` with a look at what is alive when all of ``nodes``, or of its own, are done."""
+    after = [[name, 0] for name in nodes] or [[find(graph, kind), 0] for kind in ("MemoSeparateVocals", "MemoEmbedFace")]
+    return graph | nodes | {"alive": node("Alive", after=after[0], and_after=after[1])}
+
+
+def unload(server, graph: dict) -> dict[str, int]:
+    """Have ComfyUI unload its models, not drop what it has cached of ``graph``; returns what is alive of SESSIONS then."""
+    server.post("/free", {"unload_models": True})
+    return sessions(look_until(server, graph, lambda found: "InferenceSession" not in found))
+
+
+def test_onnx_sessions_stay_open_until_comfyui_unloads_them(comfyui_server, preparations):
+    """And open again when they are used again."""
     assert free(comfyui_server) == {}
-    found = alive(comfyui_server.run(workflow | {"alive": node("Alive", after=[find(workflow, "MemoSampler"), 0])}))
-    assert {"FaceAnalyzer", "VocalSeparator"} <= found.keys() and "InferenceSession" not in found
+    graph = look_behind(preparations)
+    assert sessions(alive(comfyui_server.run(graph))) == SESSIONS
+    assert sessions(alive(comfyui_server.run(graph))) == SESSIONS
+    assert unload(comfyui_server, graph) == CLOSED
+    graph[find(graph, "MemoEmbedFace")]["inputs"]["allow_no_face"] = True
+    assert sessions(alive(comfyui_server.run(graph))) == CLOSED | {"InferenceSession": 2}  # only what ran again
+    assert unload(comfyui_server, graph) == CLOSED
+
+
+def test_onnx_sessions_that_only_a_loader_opened_are_unloaded_too(comfyui_server, copies):
+    assert free(comfyui_server) == {}
+    graph = look_behind({}, **{name: LOADERS[name] for name in ("face", "vocals")})
+    assert sessions(alive(comfyui_server.run(graph))) == SESSIONS
+    assert unload(comfyui_server, graph) == CLOSED
+
+
+def test_onnx_sessions_make_room_for_another_model(comfyui_server, preparations):
+    assert free(comfyui_server) == {}
+    used = {kind: [find(preparations, kind), 0] for kind in ("MemoSeparateVocals", "MemoEmbedFace")}
+    rooms = {f"room after {kind}": node("MakeRoom", after=output) for kind, output in used.items()}
+    assert sessions(alive(comfyui_server.run(look_behind(preparations, **rooms)))) == CLOSED
+
+
+@pytest.mark.parametrize("where", ["on the card", "on the CPU"])
+def test_onnx_sessions_make_room_on_a_card(comfyui_path, tiny_models, where):
+    """Sessions that onnxruntime has on the CPU beside it take none of its memory, and are unloaded all the same."""
+    folder = tiny_models / "memo" / "tiny" / "misc" / "face_analysis" / "models"
+    command = [sys.executable, Path(__file__).with_name("pretend_card.py"), ROOT, folder, where]
+    environment = os.environ | {"PYTHONPATH": str(comfyui_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    run = subprocess.run(command, cwd=comfyui_path, env=environment, check=False, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    size = sum(file.stat().st_size for file in folder.iterdir()) if where == "on the card" else 0
+    is_open, closed = [size, size, True], [size, 0, False]
+    assert json.loads(run.stdout.splitlines()[-1]) == {
+        "loaded": is_open,
+        "unloaded": closed,
+        "brought in": is_open,
+        "beside a small model": is_open,
+        "beside a large model": closed,
+    }
 
 
 def test_free_gives_everything_back(comfyui_server, workflow, copies):

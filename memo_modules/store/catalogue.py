@@ -1,0 +1,82 @@
+"""Every file that MEMO needs, as data in catalogue.json: whence, where to, how large, under which licence."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A file of a repository of the Hugging Face hub.
+
+    target: where it belongs, below a model folder of its kind. size: bytes, and sha256: hexadecimal; None where the hub
+    is asked for them. needed: whether anything here reads it.
+    """
+
+    repository: str
+    revision: str
+    path: str
+    target: str
+    size: int | None
+    sha256: str | None
+    needed: bool
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model by its role.
+
+    kind: of ComfyUI's model folders, the one where it belongs; also_in: other kinds it may lie in. name: under which a
+    loader lists the published one; also_named: other names that its file has elsewhere. without: how a workflow does
+    without it, None when it cannot. about: its size where that of its files is not known.
+    """
+
+    role: str
+    title: str
+    repository: str
+    licence: str
+    kind: str
+    also_in: tuple[str, ...]
+    name: str
+    also_named: tuple[str, ...]
+    without: str | None
+    about: str | None
+    files: tuple[ModelFile, ...]
+
+    @property
+    def needed(self) -> list[ModelFile]:
+        return [file for file in self.files if file.needed]
+
+
+def _model(role: str, entry: dict) -> Model:
+    files = tuple(
+        ModelFile(
+            entry["repository"],
+            entry["revision"],
+            file["path"],
+            file.get("target", f"{entry['name']}/{file['path']}"),
+            file.get("size"),
+            file.get("sha256"),
+            file.get("needed", True),
+        )
+        for file in entry["files"]
+    )
+    return Model(
+        role,
+        entry["title"],
+        entry["repository"],
+        entry["licence"],
+        entry["kind"],
+        tuple(entry.get("also_in", ())),
+        entry["name"],
+        tuple(entry.get("also_named", ())),
+        entry.get("without"),
+        entry.get("about"),
+        files,
+    )
+
+
+CATALOGUE: dict[str, Model] = {
+    role: _model(role, entry) for role, entry in json.loads(Path(__file__).with_name("catalogue.json").read_text(encoding="utf-8")).items()
+}
+"""By role."""

@@ -1,0 +1,126 @@
+"""Published folders to single files and back, bit by bit, and pickles to safetensors without running anything in them."""
+
+import json
+import os
+import pickle
+import types
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..checkpoints import CLASSIFIER, CONFIGS, NETS, Source, component_source, file_fault, is_zip, net_source, raise_fault, read_configs, unwrapped
+from ..errors import CheckpointError, InputError
+
+
+def to_single_files(checkpoint: Path, target: Path, dtype: torch.dtype | None = None, one_per_net: bool = False) -> list[Path]:
+    """Write the components of a checkpoint folder as ``target``, one safetensors file with their configs in its metadata,
+    or as one such file per component in the folder ``target``. Returns what was written.
+
+    dtype: of the weights, by default as they are. Raises CheckpointError when a component is damaged or there is none,
+    and InputError when something is in the place of the target.
+    """
+    sources = {component: source for component, source in _sources(checkpoint).items() if source.path.exists()}
+    if not sources:
+        raise CheckpointError(f"{checkpoint} holds none of {', '.join((*NETS, CLASSIFIER))}. Name the folder that they lie in.")
+    groups = {target / f"{component}.safetensors": [component] for component in sources} if one_per_net else {target: list(sources)}
+    for file, components in groups.items():
+        tensors, configs = {}, {}
+        for component in components:
+            configs[component] = sources[component].read_config()
+            weights = sources[component].read_weights()
+            tensors |= {f"{component}.{key}": tensor for key, tensor in weights.items()}
+        _write(tensors, file, dtype, {CONFIGS: json.dumps(configs)})
+    return list(groups)
+
+
+def to_folder(single: Path, target: Path, dtype: torch.dtype | None = None) -> list[Path]:
+    """Write what `to_single_files` made, a file or a folder of them, in the published layout. See there."""
+    files = [single] if single.suffix == ".safetensors" else sorted(single.glob("*.safetensors"))
+    written = []
+    for file in files:
+        for component, config in read_configs(file).items():
+            if component not in (*NETS, CLASSIFIER):
+                raise CheckpointError(f"{file} holds {component!r}, which is no component of MEMO.")
+            folder = target / "misc" / component if component == CLASSIFIER else target / component
+            _write(Source(file, component=component).read_weights(), folder / "diffusion_pytorch_model.safetensors", dtype)
+            (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            written.append(folder)
+    if not written:
+        raise CheckpointError(f"{single} holds no component of MEMO in its metadata, so it cannot be taken apart.")
+    return written
+
+
+def pickle_to_safetensors(path: Path, target: Path, dtype: torch.dtype | None = None) -> Path:
+    """Write the tensors in a pickle of torch as safetensors, under their names in it.
+
+    Whatever else the pickle names is neither imported nor called. Raises CheckpointError when it holds no tensors by name.
+    """
+    raise_fault(file_fault(path))
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_inert_pickle, mmap=is_zip(path))
+    except Exception as error:  # a damaged pickle fails anywhere
+        raise CheckpointError(f"{path} cannot be read as a pickle of torch ({str(error).splitlines()[0] if str(error) else error!r}).") from error
+    tensors = {key: tensor.detach().clone() for key, tensor in unwrapped(held, path).items()}  # they may share memory
+    _write(tensors, target, dtype)
+    return target
+
+
+def _sources(checkpoint: Path) -> dict[str, Source]:
+    return {net: net_source(checkpoint, net) for net in NETS} | {CLASSIFIER: component_source(checkpoint / "misc" / CLASSIFIER, CLASSIFIER)}
+
+
+def _write(tensors: dict[str, Tensor], file: Path, dtype: torch.dtype | None, metadata: dict[str, str] | None = None) -> None:
+    """Under its name only when it is whole."""
+    if file.exists():
+        raise InputError(f"{file} is there already. Remove it, or name another target.")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if dtype is not None:
+        tensors = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
+    partial = file.with_name(f"{file.name}.partial")
+    try:
+        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, partial, metadata={"format": "pt", **(metadata or {})})
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+# Reading a pickle without what it asks for
+
+_HARMLESS = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch", "Size"): torch.Size,
+    ("torch._utils", "_rebuild_tensor"): torch._utils._rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
+}
+
+
+class _Inert:
+    """Takes the place of whatever a pickle names: is made of anything, holds nothing, does nothing."""
+
+    def __new__(cls, *_, **__):
+        return object.__new__(cls)
+
+    def _ignore(self, *_, **__) -> "_Inert":
+        return _Inert()
+
+    __init__ = __setstate__ = __setitem__ = lambda self, *_, **__: None
+    __call__ = __getattr__ = append = extend = add = update = _ignore
+
+
+class _InertUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str):
+        if (module, name) in _HARMLESS:
+            return _HARMLESS[module, name]
+        if module == "torch" and (name.endswith("Storage") or isinstance(getattr(torch, name, None), torch.dtype)):
+            return getattr(torch, name)
+        return _Inert
+
+
+_inert_pickle = types.ModuleType("inert_pickle")
+_inert_pickle.Unpickler = _InertUnpickler
+_inert_pickle.UnpicklingError = pickle.UnpicklingError
+_inert_pickle.load = lambda file, **options: _InertUnpickler(file, **options).load()

@@ -1,0 +1,207 @@
+"""Where models are: every folder that may hold them is searched, and nothing is listed that could not be loaded."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path, PurePath
+
+from ..audio.emotion import load_emotion_classifier
+from ..audio.emotion2vec import load_emotion2vec
+from ..audio.features import check_audio_encoder
+from ..checkpoints import (
+    CLASSIFIER,
+    NETS,
+    PICKLES,
+    check_checkpoint,
+    component_source,
+    file_fault,
+    pickle_fault,
+    raise_fault,
+    read_configs,
+)
+from ..errors import CheckpointError
+from ..face import DETECTOR_FILE, RECOGNISER_FILE
+
+_DEPTH = 7
+"""Levels of folders, the root the first: deep enough for the published layout one level too deep."""
+
+
+@dataclass
+class Listing:
+    """found: name to what the loader of the role takes. refused: name to what is wrong, in a sentence."""
+
+    found: dict[str, Path] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Role:
+    """candidates: what in a folder (its path, names of its folders, names of its files) is meant for the role. judge:
+    raises CheckpointError for one that cannot be loaded, by headers, sizes and configs alone. place: folders of the
+    published layout that say nothing in a name."""
+
+    candidates: Callable[[Path, list[str], list[str]], list[Path]]
+    judge: Callable[[Path], None]
+    place: tuple[str, ...] = ()
+
+
+def find(role: str, roots: list[Path]) -> Listing:
+    """The models of a role (see catalogue.CATALOGUE) below ``roots``; of two with the same name the first that can be
+    loaded. Folders that must not be read are among the refused."""
+    listing, kind = Listing(), _ROLES[role]
+    for root in roots:
+        for folder, folders, files in _walk(root, listing):
+            for path in kind.candidates(folder, folders, files):
+                name = _name(path, root, kind.place)
+                if name in listing.found:
+                    continue
+                fault = _fault(role, path, signature(path))
+                if fault:
+                    listing.refused.setdefault(name, fault)
+                else:
+                    listing.found[name] = path
+    listing.refused = {name: fault for name, fault in listing.refused.items() if name not in listing.found}
+    return listing
+
+
+def _walk(root: Path, listing: Listing) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Folders from the root down, those near it first, with the names in them. Links are followed, but never in a circle."""
+    level, seen = [root], set()
+    for _ in range(_DEPTH):
+        below = []
+        for folder in level:
+            try:
+                status = folder.stat()
+                if (status.st_dev, status.st_ino) in seen:
+                    continue
+                seen.add((status.st_dev, status.st_ino))
+                with os.scandir(folder) as entries:
+                    entries = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+                folders = [entry.name for entry in entries if entry.is_dir()]
+            except PermissionError:
+                name = folder.relative_to(root).as_posix() if folder != root else root.name
+                listing.refused[name] = f"{folder} must not be opened (permission denied). Give the user that runs ComfyUI the right to."
+                continue
+            except OSError:  # not there, or gone meanwhile
+                continue
+            yield folder, folders, [entry.name for entry in entries if entry.name not in folders]
+            below += [folder / name for name in folders]
+        level = below
+
+
+def _name(path: Path, root: Path, place: tuple[str, ...]) -> str:
+    """How a loader lists ``path``: its folders below the root, without those of the published layout, a folder doubled by
+    an archive once; the root's own name when nothing is left."""
+    parts = list(path.relative_to(root).parts)
+    while parts and parts[-1] in place:
+        parts.pop()
+    while parts and parts[0] in place:
+        parts.pop(0)
+    parts = [part for i, part in enumerate(parts) if i == 0 or part != parts[i - 1]]
+    return PurePath(*parts).as_posix() if parts else root.name
+
+
+def signature(path: Path) -> tuple:
+    """Path, size and time of the files of a model: whether it is another one than before."""
+    files = [path] if path.is_file() else sorted(file for pattern in ("*", "*/*") for file in path.glob(pattern))
+    stats = ((str(file), file.stat()) for file in files if file.is_file())
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+
+
+@lru_cache(maxsize=512)
+def _fault(role: str, path: Path, signature: tuple) -> str | None:
+    try:
+        _ROLES[role].judge(path)
+    except CheckpointError as error:
+        return str(error)
+    return None
+
+
+# What each role takes
+
+
+def _checkpoints(folder: Path, folders: list[str], files: list[str]) -> list[Path]:
+    whole = [folder] if any(net in folders or f"{net}.safetensors" in files for net in NETS) else []
+    parts = (*(f"{net}.safetensors" for net in NETS), "model.safetensors", "diffusion_pytorch_model.safetensors")
+    return whole + [folder / name for name in files if name not in parts and _may_hold(folder / name, NETS)]
+
+
+def _classifiers(folder: Path, folders: list[str], files: list[str]) -> list[Path]:
+    whole = [folder] if folder.name == CLASSIFIER else []
+    return whole + [folder / name for name in files if CLASSIFIER in (_components(folder / name) or ())]
+
+
+def _audio_encoders(folder: Path, folders: list[str], files: list[str]) -> list[Path]:
+    return [folder] if {"config.json", "model.safetensors", "pytorch_model.bin"} & set(files) else []
+
+
+def _emotion2vecs(folder: Path, folders: list[str], files: list[str]) -> list[Path]:
+    """A folder counts as its safetensors or, without them, its pickle."""
+    whole = [folder / name for name in ("model.safetensors", "model.pt") if name in files][:1]
+    return whole + [folder / name for name in files if name.startswith("emotion2vec") and name.endswith((".safetensors", *PICKLES))]
+
+
+def _face_analyses(folder: Path, folders: list[str], files: list[str]) -> list[Path]:
+    return [folder] if {DETECTOR_FILE, RECOGNISER_FILE} & set(files) else []
+
+
+def _vocal_separators(folder: Path, folders: list[str], files: list[str]) -> list[Path]:
+    return [folder / name for name in files if name == "Kim_Vocal_2.onnx" or (folder.name == "vocal_separator" and name.endswith(".onnx"))]
+
+
+def _may_hold(path: Path, components: tuple[str, ...]) -> bool:
+    """Whether a single file says that it holds one of ``components``, or is too damaged to say."""
+    if path.suffix != ".safetensors":
+        return False
+    held = _components(path)
+    return held is None or not held.isdisjoint(components)
+
+
+def _components(path: Path) -> frozenset[str] | None:
+    """Components that a file holds, by its metadata; None when it is damaged."""
+    if path.suffix != ".safetensors":
+        return frozenset()
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return _components_cached(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=512)
+def _components_cached(path: Path, size: int, mtime_ns: int) -> frozenset[str] | None:
+    try:
+        return frozenset(read_configs(path))
+    except CheckpointError:
+        return None
+
+
+def _judge_face_analysis(folder: Path) -> None:
+    for name in (DETECTOR_FILE, RECOGNISER_FILE):
+        raise_fault(file_fault(folder / name))
+
+
+def _judge_classifier(place: Path) -> None:
+    path = component_source(place, CLASSIFIER).path
+    if path.suffix in PICKLES:
+        raise_fault(pickle_fault(path))
+    else:
+        load_emotion_classifier(place, header_only=True)
+
+
+def _judge_emotion2vec(path: Path) -> None:
+    if path.suffix in PICKLES:
+        raise_fault(pickle_fault(path))
+    else:
+        load_emotion2vec(path, header_only=True)
+
+
+_ROLES = {
+    "nets": _Role(_checkpoints, check_checkpoint),
+    "audio_encoder": _Role(_audio_encoders, check_audio_encoder),
+    "face_analysis": _Role(_face_analyses, _judge_face_analysis, ("models", "face_analysis", "misc")),
+    "vocal_separator": _Role(_vocal_separators, lambda path: raise_fault(file_fault(path)), ("Kim_Vocal_2.onnx", "vocal_separator", "misc")),
+    "emotion_classifier": _Role(_classifiers, _judge_classifier, (CLASSIFIER, f"{CLASSIFIER}.safetensors", "misc")),
+    "emotion2vec": _Role(_emotion2vecs, _judge_emotion2vec, ("model.safetensors", "model.pt")),
+}

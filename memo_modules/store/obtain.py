@@ -1,0 +1,80 @@
+"""A model by role and name: the one that is there, or the published one, fetched."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ..checkpoints import file_fault, read_weights
+from ..errors import CheckpointError
+from .catalogue import CATALOGUE, Model, ModelFile
+from .fetching import Progress, by_hand, fetch
+from .finding import Listing, find
+
+Roots = Callable[[str], list[Path]]
+"""Model folders of a kind (`memo`, `vae`, ..), the one where new files go first."""
+
+
+def listing(role: str, roots: Roots) -> Listing:
+    """What there is of a role, in the folders of its kinds."""
+    model = CATALOGUE[role]
+    return find(role, [root for kind in (model.kind, *model.also_in) for root in roots(kind)])
+
+
+def options(role: str, roots: Roots) -> list[str]:
+    """What a loader offers: what there is, and the published model, which can be fetched."""
+    found, published = list(listing(role, roots).found), CATALOGUE[role].name
+    return found if published in found else [*found, published]
+
+
+def refusal(role: str, name: str, roots: Roots) -> str | None:
+    """Why a loader does not offer ``name``; None when it does."""
+    there = listing(role, roots)
+    if name in there.found or name == CATALOGUE[role].name:
+        return None
+    known = ", ".join(there.found) or "none"
+    return there.refused.get(name) or f"{name!r} is not among the models that were found ({known}). The README's model table says where it belongs."
+
+
+def obtain(
+    role: str,
+    name: str,
+    roots: Roots,
+    download: bool = False,
+    progress: Progress = lambda done, total: None,
+    check_interrupt: Callable[[], None] = lambda: None,
+) -> Path:
+    """What the loader of ``role`` takes for ``name``. download: fetch what is missing of the published model.
+
+    Raises CheckpointError when it is not there or cannot be loaded, and DownloadError when it cannot be fetched.
+    """
+    there = listing(role, roots)
+    if name in there.found:
+        return there.found[name]
+    model = CATALOGUE[role]
+    if name != model.name:
+        raise CheckpointError(refusal(role, name, roots))
+    root, files = missing(model, roots)
+    if files and not download:
+        raise CheckpointError(f"{model.title} is not there: switch on download, or {by_hand(files, root)}")
+    if files:
+        fetch(files, root, progress, check_interrupt)
+        there = listing(role, roots)
+        if name in there.found:
+            return there.found[name]
+    raise CheckpointError(there.refused.get(name) or f"{name!r} lies where it belongs, but was not found below {root}.")
+
+
+def missing(model: Model, roots: Roots) -> tuple[Path, list[ModelFile]]:
+    """Where the published model belongs, which is where most of it lies, and its files that are not there or not whole."""
+    lacking = {root: [file for file in model.needed if not _is_there(root / file.target, file)] for root in roots(model.kind)}
+    return min(lacking.items(), key=lambda item: len(item[1]))
+
+
+def _is_there(path: Path, file: ModelFile) -> bool:
+    if file_fault(path) or (file.size and path.stat().st_size != file.size):
+        return False
+    if path.suffix == ".safetensors":
+        try:
+            read_weights(path, header_only=True)
+        except CheckpointError:
+            return False
+    return True

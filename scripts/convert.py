@@ -1,0 +1,57 @@
+"""Turn a published checkpoint folder into single safetensors files and back, and a pickle into safetensors.
+
+    python scripts/convert.py models/memo/memo                    writes models/memo/memo.safetensors
+    python scripts/convert.py models/memo/memo --one-per-net DIR  writes DIR/diffusion_net.safetensors and so on
+    python scripts/convert.py models/memo/memo.safetensors DIR    writes the folder DIR
+    python scripts/convert.py FILE.pt                             writes FILE.safetensors
+
+Tensors stay as they are, bit by bit, unless --dtype is given. Nothing in a pickle is run. Needs torch, safetensors,
+einops and numpy, as ComfyUI's Python has them.
+"""
+
+import argparse
+import sys
+import types
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+if "comfyui_memo" not in sys.modules:  # the pack's folder as a package, without its __init__.py, which needs a ComfyUI
+    sys.modules["comfyui_memo"] = types.ModuleType("comfyui_memo")
+    sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
+
+from comfyui_memo.memo_modules.checkpoints import PICKLES
+from comfyui_memo.memo_modules.errors import MemoError
+from comfyui_memo.memo_modules.store.converting import pickle_to_safetensors, to_folder, to_single_files
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def convert(source: Path, target: Path | None, dtype: torch.dtype | None, one_per_net: bool) -> list[Path]:
+    """What was written. Raises MemoError for a source that cannot be converted and a target that is there already."""
+    if source.suffix in PICKLES:
+        return [pickle_to_safetensors(source, target or source.with_suffix(".safetensors"), dtype)]
+    is_single = source.suffix == ".safetensors" or (source.is_dir() and any(source.glob("*.safetensors")))
+    if is_single:
+        return to_folder(source, target or source.with_name(f"{source.stem}_folder"), dtype)
+    ending = "_single" if one_per_net else ".safetensors"
+    return to_single_files(source, target or source.with_name(source.name + ending), dtype, one_per_net)
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("source", type=Path, help="a checkpoint folder, what this script made of one, or a pickle")
+    parser.add_argument("target", type=Path, nargs="?", help="what to write (default: beside the source)")
+    parser.add_argument("--dtype", choices=tuple(DTYPES), help="of the weights (default: as they are)")
+    parser.add_argument("--one-per-net", action="store_true", help="a folder with one file per net, not one file with all")
+    arguments = parser.parse_args(argv)
+    for path in convert(arguments.source, arguments.target, DTYPES.get(arguments.dtype), arguments.one_per_net):
+        print(path)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except MemoError as error:
+        sys.exit(f"convert.py: {error}")

@@ -1,0 +1,65 @@
+"""Run by test_store.py in a process of its own: loads a net as the loader does, for each weight_dtype, and compares what it
+computes with the same net in float32 outside of ComfyUI.
+
+Arguments: the pack's folder, a checkpoint folder. Prints in JSON what was found of each.
+"""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+pack, checkpoint = sys.argv[1:]
+sys.argv = ["main.py", "--cpu"]
+
+import comfy.options
+
+comfy.options.enable_args_parsing()
+
+import torch
+
+spec = importlib.util.spec_from_file_location("pack", Path(pack) / "__init__.py", submodule_search_locations=[pack])
+sys.modules["pack"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["pack"])
+
+from pack.memo_modules.checkpoints import load_net
+from pack.memo_modules.models.layers import Layers
+from pack.nodes import comfy_adapter
+
+try:
+    import comfy.memory_management as memory_management
+except ImportError:  # ComfyUI 0.8
+    memory_management = None
+
+
+def features(net) -> torch.Tensor:
+    latents, context = (torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in ((2, 4, 8, 8), (2, 4, 64)))
+    with torch.inference_mode():
+        return torch.cat([layer.flatten() for layer in net(latents, context).layers])
+
+
+def loads_late(layers: Layers, expected: dict[str, torch.Tensor]) -> bool | None:
+    """Whether a net of layers that get their parameters only when they are loaded, as ComfyUI has them on NVIDIA cards,
+    holds the same; None where it has none."""
+    if memory_management is None:
+        return None
+    memory_management.aimdo_enabled = True
+    try:
+        saved = load_net(Path(checkpoint), "reference_net", layers).state_dict()
+    finally:
+        memory_management.aimdo_enabled = False
+    return saved.keys() == expected.keys() and all(torch.equal(saved[key].float(), expected[key].float()) for key in expected)
+
+
+plain = features(load_net(Path(checkpoint), "reference_net", Layers(dtype=torch.float32)))
+found = {}
+for weight_dtype in ("bf16", "fp16", "fp32", "fp8_e4m3fn"):
+    layers, computes_in = comfy_adapter.unet_layers(weight_dtype)
+    net = load_net(Path(checkpoint), "reference_net", layers)
+    found[weight_dtype] = {
+        "dtypes": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in net.parameters()}),
+        "computes_in": str(computes_in).removeprefix("torch."),
+        "difference": ((features(net) - plain).norm() / plain.norm()).item(),
+        "loads_late": loads_late(layers, net.state_dict()),
+    }
+print(json.dumps(found))

@@ -1,0 +1,176 @@
+"""The loaders in a running ComfyUI: what they list, what they fetch, and that they connect to nobody when nothing is missing."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from graphs import PORTRAIT, Record, find, node, talking_portrait, write_wav
+from hub_server import HubServer, Slow
+
+from comfyui_memo.scripts.comfyui_server import ComfyUIServer, ServerError, copy_pack
+
+NET = "diffusion_pytorch_model.safetensors"
+LARGE = f"diffusion_net/{NET}"
+
+
+def load(kind: str, **inputs) -> dict:
+    return {"load": node(kind, **inputs), "end": node("PreviewAny", source=["load", 0])}
+
+
+def options(server, kind: str, name: str) -> list[str]:
+    return server.get(f"/object_info/{kind}")[kind]["input"]["required"][name][1]["options"]
+
+
+@pytest.fixture
+def models(comfyui_server):
+    """The server's own `models/memo`, emptied behind the test."""
+    folder = comfyui_server.base / "models" / "memo"
+    folder.mkdir(parents=True, exist_ok=True)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_only_what_can_be_loaded_is_listed(comfyui_server, tiny_models, models):
+    before = options(comfyui_server, "MemoLoadModel", "model")
+    assert before == ["tiny", "memo"]
+    _, bad = (Path(shutil.copytree(tiny_models / "memo/tiny", models / name)) for name in ("good", "bad"))
+    os.truncate(bad / LARGE, 1000)
+    assert options(comfyui_server, "MemoLoadModel", "model") == ["tiny", "good", "memo"]
+    assert options(comfyui_server, "MemoLoadFaceAnalysis", "face_analysis")[-3:] == ["bad", "good", "memo"]
+
+    with pytest.raises(ServerError, match="bad/diffusion_net/diffusion_pytorch_model.safetensors cannot be read as model weights"):
+        comfyui_server.run(load("MemoLoadModel", model="bad"))
+    with pytest.raises(ServerError, match=r"'other' is not among the models that were found \(tiny, good\)"):
+        comfyui_server.run(load("MemoLoadModel", model="other"))
+    assert comfyui_server.run(load("MemoLoadModel", model="good"))
+    shutil.copy(tiny_models / "memo/tiny" / LARGE, bad / LARGE)
+    assert options(comfyui_server, "MemoLoadModel", "model") == ["tiny", "bad", "good", "memo"]
+
+
+def test_a_model_that_is_not_there_says_what_goes_where(comfyui_server):
+    words = "Vocal separation is not there: switch on download, or fetch by hand, from https://huggingface.co/memoavatar/memo: .*/Kim_Vocal_2.onnx$"
+    with pytest.raises(ServerError, match=words):
+        comfyui_server.run(load("MemoLoadVocalSeparator", vocal_separator="memo"))
+
+
+@pytest.fixture(scope="module")
+def hub(tiny_models):
+    with HubServer({"memoavatar/memo": tiny_models / "memo" / "tiny"}) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def bare_server(comfyui_path, hub, tmp_path_factory):
+    """A ComfyUI without models, whose hub is ours."""
+    base = tmp_path_factory.mktemp("bare")
+    (base / "custom_nodes").mkdir()
+    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(base / "hf")}
+    with ComfyUIServer(comfyui_path, base, environment=environment) as server:
+        yield server
+
+
+MEMO = load("MemoLoadModel", model="memo", download=True)
+
+
+def test_download_is_off_by_default_and_then_nothing_is_asked(bare_server, hub):
+    assert options(bare_server, "MemoLoadModel", "model") == ["memo"]
+    with pytest.raises(ServerError, match="The set of MEMO's four nets is not there: switch on download"):
+        bare_server.run(load("MemoLoadModel", model="memo"))
+    assert not hub.requests and not (bare_server.base / "models" / "memo").exists()
+
+
+def test_cancel_keeps_what_came_and_the_next_run_goes_on(bare_server, hub, tiny_models):
+    hub.faults[LARGE] = [Slow(2_000_000)]
+    folder = bare_server.base / "models" / "memo" / "memo" / "diffusion_net"
+
+    def cancel():
+        while not list(folder.glob(".downloads/*.partial")):
+            time.sleep(0.05)
+        bare_server.interrupt()
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    with pytest.raises(ServerError, match="execution interrupted in MemoLoadModel"):
+        bare_server.run(MEMO)
+    thread.join()
+    assert not (folder / NET).exists()
+
+    record = Record()
+    bare_server.run(MEMO, record)
+    assert (folder / NET).read_bytes() == (tiny_models / "memo" / "tiny" / LARGE).read_bytes()
+    done = [value for value, _ in record.progress["load"]]
+    assert done == sorted(done) and record.progress["load"][-1][0] == record.progress["load"][-1][1] > 10_000_000
+
+
+def test_what_is_there_is_not_asked_for_again(bare_server, hub):
+    bare_server.run(MEMO)  # also where this test runs alone
+    hub.requests.clear()
+    folder = bare_server.base / "models" / "memo" / "memo"
+    os.utime(folder / LARGE)
+    bare_server.run(MEMO)
+    assert not hub.requests and options(bare_server, "MemoLoadModel", "model") == ["memo"]
+
+
+def test_a_broken_file_is_fetched_again_alone(bare_server, hub):
+    bare_server.run(MEMO)
+    hub.requests.clear()
+    file = bare_server.base / "models/memo/memo/audio_proj" / NET
+    os.truncate(file, 500)
+    with pytest.raises(ServerError, match=f"fetch by hand, from https://huggingface.co/memoavatar/memo: {file}"):
+        bare_server.run(load("MemoLoadModel", model="memo"))
+    bare_server.run(MEMO)
+    assert {path.partition("/resolve/main/")[2] for _, path, _ in hub.requests if "/resolve/" in path} == {f"audio_proj/{NET}"}
+
+
+def test_with_all_files_present_nobody_is_called(comfyui_path, tiny_models, tmp_path):
+    """Import, /object_info and a run of the whole workflow, with every attempt to connect recorded and refused."""
+    base, calls = tmp_path / "base", tmp_path / "calls"
+    (base / "custom_nodes").mkdir(parents=True)
+    guard = {"PYTHONPATH": str(Path(__file__).with_name("no_network")), "MEMO_CALLS": str(calls)}
+    with ComfyUIServer(comfyui_path, base, tiny_models, environment=guard) as server:
+        assert options(server, "MemoLoadModel", "model") == ["tiny", "memo"]
+        voice = server.add_input(write_wav(tmp_path / "voice.wav", 4000, 16000))
+        inputs = {"LoadImage": {"image": server.add_input(PORTRAIT)}, "LoadAudio": {"audio": voice}, "PrimitiveBoolean": {"value": True}}
+        prompt = talking_portrait(**inputs)
+        assert prompt[find(prompt, "MemoLoadModel")]["inputs"]["download"] == [find(prompt, "PrimitiveBoolean"), 0]
+        assert server.run(prompt)
+        assert "guarded" in calls.read_text()
+    assert calls.read_text().splitlines() == ["guarded"]
+
+
+@pytest.fixture(scope="module")
+def loaded(comfyui_path, tiny_models, tmp_path_factory) -> dict:
+    """What load_nets.py found of each weight_dtype."""
+    pack = tmp_path_factory.mktemp("loaded") / "pack"
+    copy_pack(pack)
+    command = [sys.executable, Path(__file__).with_name("load_nets.py"), pack, tiny_models / "memo" / "tiny"]
+    environment = os.environ | {"PYTHONPATH": str(comfyui_path)}
+    run = subprocess.run(command, cwd=comfyui_path, env=environment, check=False, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("weight_dtype", "dtypes", "least", "most"),
+    [
+        ("bf16", ["bfloat16"], 1e-3, 0.05),
+        ("fp16", ["float16"], 0, 1e-4),  # as in the file
+        ("fp32", ["float32"], 0, 1e-4),
+        ("fp8_e4m3fn", ["float32", "float8_e4m3fn"], 1e-2, 0.2),
+    ],
+)
+def test_weights_of_any_dtype_compute_alike(loaded, weight_dtype, dtypes, least, most):
+    """Differences as a share of the root mean square."""
+    found = loaded[weight_dtype]
+    assert found["dtypes"] == dtypes and found["computes_in"] == "float32"
+    assert least <= found["difference"] <= most
+
+
+def test_layers_that_get_their_parameters_late_load_too(loaded):
+    assert {found["loads_late"] for found in loaded.values()} in ({True}, {None})
