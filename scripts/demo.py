@@ -20,7 +20,7 @@ ROOT = environment.ROOT
 WORKFLOW = ROOT / "workflows" / "api" / "talking_portrait.json"
 REPOSITORY = "https://github.com/comfyanonymous/ComfyUI"
 CLONE = ROOT / ".comfyui"
-TINY_VAE, PUBLISHED_VAE = "taesd", "sd-vae-ft-mse.safetensors"
+TINY_VAE, PUBLISHED_VAE, PUBLISHED = "taesd", "sd-vae-ft-mse.safetensors", "memo"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -56,16 +56,17 @@ def clone_comfyui() -> Path | None:
     return CLONE
 
 
-def graph(arguments: argparse.Namespace, checkpoint: str, image: str, audio: str) -> dict:
+def graph(arguments: argparse.Namespace, checkpoint: Path, image: str, audio: str) -> dict:
     """The workflow in API format with the arguments in it."""
+    rest = checkpoint.name if (checkpoint / "misc").is_dir() else PUBLISHED  # a finetuned one holds the nets alone
     inputs = {
         "LoadImage": {"image": image},
         "LoadAudio": {"audio": audio},
         "VAELoader": {"vae_name": arguments.vae if arguments.checkpoint else TINY_VAE},
-        "MemoLoadModel": {"model": checkpoint},
-        "MemoLoadFaceAnalysis": {"face_analysis": checkpoint},
-        "MemoLoadVocalSeparator": {"vocal_separator": checkpoint},
-        "MemoLoadEmotionModel": {"classifier": checkpoint},
+        "MemoLoadModel": {"model": checkpoint.name},
+        "MemoLoadFaceAnalysis": {"face_analysis": rest},
+        "MemoLoadVocalSeparator": {"vocal_separator": rest},
+        "MemoLoadEmotionModel": {"classifier": rest},
         "MemoSampler": {"width": arguments.size, "height": arguments.size, "steps": arguments.steps, "seed": arguments.seed},
     }
     prompt = json.loads(WORKFLOW.read_text(encoding="utf-8"))
@@ -79,7 +80,7 @@ def run_in_comfyui(comfyui: Path, arguments: argparse.Namespace, checkpoint: Pat
     print(f"Starting ComfyUI from {comfyui}", flush=True)
     device = () if arguments.gpu else ("--cpu",)
     with ComfyUIServer(comfyui, folder / "comfyui", models=checkpoint.parents[1], arguments=device) as server:
-        prompt = graph(arguments, checkpoint.name, server.add_input(arguments.image), server.add_input(arguments.audio))
+        prompt = graph(arguments, checkpoint, server.add_input(arguments.image), server.add_input(arguments.audio))
 
         def show(kind: str, data: dict) -> None:
             if kind == "executing" and data.get("node"):

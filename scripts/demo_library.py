@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ..memo_modules.audio import emotion, emotion2vec, features, io, vocals
@@ -16,6 +17,8 @@ from ..memo_modules.face import FaceAnalyzer, embed_face
 from ..memo_modules.models.layers import Layers
 from ..memo_modules.portrait import prepare_portrait
 from ..memo_modules.sampling import MemoNets, sample_video
+from ..memo_modules.store import obtain
+from ..memo_modules.store.catalogue import CATALOGUE
 from ..memo_modules.types import Audio, SamplerSettings
 from ..memo_modules.vae import DiffusersVAE
 
@@ -26,33 +29,51 @@ FPS = Fraction(30)
 def make_video(checkpoint: Path, image: Path, audio: Path, output: Path, size: int, steps: int, seed: int) -> None:
     """Write ``output``, an mp4 of ``size`` x ``size`` pixels in which the portrait ``image`` speaks ``audio``.
 
-    checkpoint: `models/memo/NAME`; the other models are found in the same `models` folder, the VAE as diffusers writes
-    it in `vae/sd-vae-ft-mse`.
+    checkpoint: `models/memo/NAME`; the other models are found in the same `models` folder.
     """
     models = checkpoint.parents[1]
-    misc = checkpoint / "misc"
     picture = torch.from_numpy(np.array(Image.open(image).convert("RGB"))).float() / 255  # h w c
     sound = io.decode(audio)
     print("  face", flush=True)
-    face = embed_face(FaceAnalyzer.load(misc / "face_analysis" / "models"), picture)
+    face = embed_face(FaceAnalyzer.load(find_model("face_analysis", models, checkpoint.name)), picture)
     print("  voice", flush=True)
-    voice = vocals.VocalSeparator.load(misc / "vocal_separator" / "Kim_Vocal_2.onnx").separate(sound)
-    encoder = features.load_audio_encoder(models / "audio_encoders" / "wav2vec2-base-960h")
+    voice = vocals.VocalSeparator.load(find_model("vocal_separator", models, checkpoint.name)).separate(sound)
+    encoder = features.load_audio_encoder(find_model("audio_encoder", models))
     speech = features.encode_audio(encoder, voice, FPS)
     print("  emotion", flush=True)
     mood = emotion.detect_emotion(
-        emotion2vec.load_emotion2vec(models / "memo" / "emotion2vec_plus_large" / "model.pt"),
-        emotion.load_emotion_classifier(misc / "audio_emotion_classifier"),
+        emotion2vec.load_emotion2vec(find_model("emotion2vec", models)),
+        emotion.load_emotion_classifier(find_model("emotion_classifier", models, checkpoint.name)),
         sound,
     )
     layers = Layers(dtype=torch.float32)
     loaded = {net: load_net(checkpoint, net, layers) for net in NETS}
     nets = MemoNets(**loaded, device=torch.device("cpu"), dtype=torch.float32)
-    vae = DiffusersVAE(AutoencoderKL.from_pretrained(models / "vae" / "sd-vae-ft-mse", low_cpu_mem_usage=False))
+    vae = DiffusersVAE(load_vae(models / "vae"))
     settings = SamplerSettings(steps=steps, seed=seed)
     print("  frames", flush=True)
     clips = sample_video(nets, vae, prepare_portrait(picture[None], size, size), face, speech, mood, settings, progress=_show)
     write_video(output, torch.cat([clip.frames for clip in clips]), FPS, sound)
+
+
+def find_model(role: str, models: Path, name: str | None = None) -> Path:
+    """The model of a role, the one of that name where there are several. Raises CheckpointError that lists what is missing."""
+
+    def roots(kind: str) -> list[Path]:
+        return [models / kind]
+
+    found = obtain.listing(role, roots).found
+    return found.get(name) or next(iter(found.values()), None) or obtain.obtain(role, CATALOGUE[role].name, roots)
+
+
+def load_vae(folder: Path) -> AutoencoderKL:
+    """sd-vae-ft-mse from the folder as diffusers writes it, or from the published file alone."""
+    if (folder / "sd-vae-ft-mse").is_dir():
+        return AutoencoderKL.from_pretrained(folder / "sd-vae-ft-mse", low_cpu_mem_usage=False)
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    vae = AutoencoderKL(**blocks, block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4, norm_num_groups=32)
+    vae.load_state_dict(load_file(folder / CATALOGUE["vae"].name))
+    return vae.eval()
 
 
 def write_video(path: Path, frames: Tensor, fps: Fraction, audio: Audio) -> None:

@@ -86,7 +86,7 @@ class HubServer:
     repositories: the folder of each "owner/name". Any revision of theirs is what the folder holds at that time.
 
     ``url`` is the hub's address (known before the start), ``requests`` the requests so far in order, those at the CDN too,
-    each as (method, path, Range header or None). ``faults`` gives, by a file's path inside its repository, the faults its
+    each as (method, path, Range header or None), ``authorizations`` the last Authorization header by path. ``faults`` gives, by a file's path inside its repository, the faults its
     next GETs meet, one each in order; a large file's GET is the one at the CDN, not the one that is redirected there.
     Change ``faults`` at any time; a file with none left is served well.
     """
@@ -94,6 +94,7 @@ class HubServer:
     def __init__(self, repositories: dict[str, Path]):
         self.repositories = repositories
         self.requests: list[tuple[str, str, str | None]] = []
+        self.authorizations: dict[str, str | None] = {}
         self.faults: dict[str, list[Fault]] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -113,9 +114,10 @@ class HubServer:
             listener.server_close()
             listener.close_connections()
 
-    def note_request(self, method: str, path: str, byte_range: str | None) -> None:
+    def note_request(self, method: str, path: str, byte_range: str | None, authorization: str | None) -> None:
         with self._lock:
             self.requests.append((method, path, byte_range))
+            self.authorizations[path] = authorization
 
     def status_fault(self, path: str) -> Status | None:
         """The status this file is to be answered with, None when its content is served."""
@@ -189,7 +191,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         path = self.path.partition("?")[0]
-        self._hub.note_request(self.command, path, self.headers.get("Range"))
+        self._hub.note_request(self.command, path, self.headers.get("Range"), self.headers.get("Authorization"))
         if match := _RESOLVE.fullmatch(path):
             repository, revision, name = map(unquote, match.groups())
         elif match := _CDN.fullmatch(path):

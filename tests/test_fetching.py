@@ -247,6 +247,13 @@ def test_a_file_in_the_hubs_cache_is_taken_from_there(models):
     assert result["error"] == "DownloadError" and "which is not used" in result["log"] and has_come(models)
 
 
+def test_a_token_goes_to_the_hub_alone(hub, models):
+    """And not to the servers that it sends its readers to."""
+    assert fetch(hub.url, models, environment={"HF_TOKEN": "hf_secret"})["error"] is None
+    shown = {path.split("/")[1]: authorization for path, authorization in hub.authorizations.items()}
+    assert shown == {"owner": "Bearer hf_secret", "cdn": None}
+
+
 @pytest.mark.parametrize(
     ("environment", "reason"),
     [

@@ -16,6 +16,7 @@ import comfy.options
 
 comfy.options.enable_args_parsing()
 
+import comfy.model_management
 import torch
 
 spec = importlib.util.spec_from_file_location("pack", Path(pack) / "__init__.py", submodule_search_locations=[pack])
@@ -62,4 +63,10 @@ for weight_dtype in ("bf16", "fp16", "fp32", "fp8_e4m3fn"):
         "difference": ((features(net) - plain).norm() / plain.norm()).item(),
         "loads_late": loads_late(layers, net.state_dict()),
     }
+
+comfy.model_management.supports_cast = lambda device, dtype: dtype != torch.float8_e4m3fn
+try:
+    comfy_adapter.unet_layers("fp8_e4m3fn")
+except comfy_adapter.InputError as error:
+    found["refused"] = str(error)
 print(json.dumps(found))

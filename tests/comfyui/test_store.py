@@ -173,4 +173,8 @@ def test_weights_of_any_dtype_compute_alike(loaded, weight_dtype, dtypes, least,
 
 
 def test_layers_that_get_their_parameters_late_load_too(loaded):
-    assert {found["loads_late"] for found in loaded.values()} in ({True}, {None})
+    assert {loaded[weight_dtype]["loads_late"] for weight_dtype in ("bf16", "fp16", "fp32", "fp8_e4m3fn")} in ({True}, {None})
+
+
+def test_a_dtype_that_the_device_does_not_know_is_refused(loaded):
+    assert loaded["refused"] == "weight_dtype: fp8_e4m3fn is not known to this device (cpu). Choose auto."
