@@ -213,6 +213,17 @@ def test_two_processes_at_once(hub, models):
     assert has_come(models) and ranges(hub) == [None]  # the second took what the first had brought
 
 
+def test_two_processes_at_once_with_several_files(hub, models, tmp_path):
+    """The one that waited finds all that the other has brought meanwhile."""
+    names = [f"net/{letter}.bin" for letter in "abcd"]
+    for name in names:
+        (tmp_path / "hub" / name).write_bytes(name.encode() * 20_000)
+    hub.faults[names[0]] = [Slow(150_000)]
+    children = [start(hub.url, models, [entry(name) for name in names]) for _ in range(2)]
+    assert [finish(child)["error"] for child in children] == [None, None]
+    assert len(ranges(hub)) == len(names)
+
+
 def test_one_process_goes_on_when_the_other_dies(hub, models):
     hub.faults[WEIGHTS] = [Slow(500_000)]
     first = start(hub.url, models)

@@ -37,7 +37,7 @@ _USER_AGENT = {"user-agent": "ComfyUI-MEMO"}  # the client's own tells versions 
 @dataclass(frozen=True)
 class _Remote:
     """A file as the hub describes it. sha256 or blob (git's hash of a small file): what its content must have, None where
-    unknown."""
+    unknown. before: what was in its place when it was asked for, see _state."""
 
     file: ModelFile
     target: Path
@@ -45,6 +45,7 @@ class _Remote:
     size: int
     sha256: str | None
     blob: str | None
+    before: tuple[int, int] | None
 
     @property
     def partial(self) -> Path:
@@ -211,7 +212,7 @@ def _hashes(etag: str) -> tuple[str | None, str | None]:
 
 
 def _ask(file: ModelFile, target: Path) -> _Remote:
-    hub = _client()
+    hub, before = _client(), _state(target)
     url = hub.hf_hub_url(file.repository, file.path, revision=file.revision)
     try:
         metadata = hub.get_hf_file_metadata(url, timeout=_METADATA_TIMEOUT, headers=dict(_USER_AGENT))
@@ -226,7 +227,7 @@ def _ask(file: ModelFile, target: Path) -> _Remote:
     size = file.size or metadata.size
     if size is None:
         raise DownloadError(f"{url}: the server does not say how large the file is, so it cannot be verified. Is HF_ENDPOINT a hub?")
-    return _Remote(file, target, url, size, file.sha256 or sha256, blob)
+    return _Remote(file, target, url, size, file.sha256 or sha256, blob, before)
 
 
 def _check_room(remotes: list[_Remote], root: Path) -> None:
@@ -243,7 +244,6 @@ def _alone(remote: _Remote, check_interrupt: Callable[[], None]) -> Iterator[boo
     """Keep other processes from the file; tells whether one of them has brought it meanwhile."""
     from filelock import FileLock, Timeout
 
-    before = _state(remote.target)
     remote.partial.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(remote.partial.parent / f"{remote.target.name}.lock")
     while not lock.is_locked:
@@ -252,12 +252,13 @@ def _alone(remote: _Remote, check_interrupt: Callable[[], None]) -> Iterator[boo
         except Timeout:
             check_interrupt()
     try:
-        yield _state(remote.target) != before
+        yield _state(remote.target) != remote.before
     finally:
         lock.release()
 
 
 def _state(path: Path) -> tuple[int, int] | None:
+    """Size and time of a file, None when it is not there."""
     return (path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else None
 
 
