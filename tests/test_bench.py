@@ -28,7 +28,7 @@ def run_bench(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, check=False)
 
 
-@pytest.mark.parametrize("mode", ["exact", "low_memory"])
+@pytest.mark.parametrize("mode", ["exact", pytest.param("low_memory", marks=pytest.mark.slow)])
 def test_a_run_on_the_cpu_appends_a_row(tmp_path, mode):
     file = tmp_path / "results" / "cpu.json"
     file.parent.mkdir()
