@@ -1,0 +1,62 @@
+"""Clips: a character, what it says and how, and the pictures of it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...memo_modules.types import EMOTIONS
+from .characters import Character, character
+from .faces import render
+from .performance import FPS, Tracks, perform
+from .seeds import random_state
+from .voices import SAMPLE_RATE, STEP, babble, speaker
+
+MOODS = ("neutral", "happy", "sad", "angry")
+"""Moods drawn where none is given: those that differ most. All of EMOTIONS can be asked for."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A talking portrait and the truth about it.
+
+    audio: float32 (samples) in (-1, 1) at 16 kHz, samples = frames · 16000 // 30, so that the sound ends with the last
+    frame. tracks: one row per frame.
+    """
+
+    who: Character
+    audio: np.ndarray
+    tracks: Tracks
+
+    def __len__(self) -> int:
+        return len(self.tracks)
+
+    def frames(self, size: int = 128, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """uint8 (stop-start size size 3), RGB: any part of the clip, the same as cut from the whole."""
+        return render(self.who, self.tracks[start:stop], size)
+
+
+def make_clip(seed: int, seconds: float, mood: str | None = None, identity: int | None = None) -> Clip:
+    """The clip of this ``seed``, at 30 frames per second; nothing is drawn before its frames are asked for.
+
+    mood: one of EMOTIONS for the whole clip; None draws one of MOODS, and for every fourth clip a second one to change
+    to on the way. identity: seed of the character and its voice, the clip's own where None.
+    """
+    frames = round(seconds * FPS)
+    moods = [mood] if mood else _draw_moods(seed)
+    identity = seed if identity is None else identity
+    samples = frames * SAMPLE_RATE // FPS
+    emotions = _timeline(moods, frames)
+    steps = np.minimum((np.arange(-(-samples // STEP)) * STEP + STEP // 2) * FPS // SAMPLE_RATE, frames - 1)
+    audio = babble(speaker(identity), [EMOTIONS[e] for e in emotions[steps]], seed)[:samples]
+    return Clip(character(identity), audio, perform(audio, emotions, seed))
+
+
+def _draw_moods(seed: int) -> list[str]:
+    random = random_state(seed, "mood")
+    first, second = (MOODS[i] for i in random.permutation(len(MOODS))[:2])
+    return [first, second] if random.uniform() < 0.25 else [first]
+
+
+def _timeline(moods: list[str], frames: int) -> np.ndarray:
+    """int64 (frames): ``moods``, one behind the other, in equal parts."""
+    return np.array([EMOTIONS.index(moods[i * len(moods) // frames]) for i in range(frames)], dtype=np.int64)
