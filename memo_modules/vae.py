@@ -29,6 +29,17 @@ class DiffusersVAE:
         batches = images.to(vae.device, vae.dtype).split(self.batch)
         return torch.cat([vae.encode(batch).latent_dist.mode() for batch in batches]) * vae.config.scaling_factor
 
+    @torch.no_grad()
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the posterior, scaled as ``encode`` scales, which gives the mean alone.
+
+        They may take part in a graph, unlike what is made in inference mode.
+        """
+        vae = self.autoencoder
+        posteriors = [vae.encode(batch).latent_dist for batch in images.to(vae.device, vae.dtype).split(self.batch)]
+        mean, std = (torch.cat([getattr(each, part) for each in posteriors]) for part in ("mean", "std"))
+        return mean * vae.config.scaling_factor, std * vae.config.scaling_factor
+
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
         vae = self.autoencoder

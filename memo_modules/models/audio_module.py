@@ -12,6 +12,9 @@ from .layers import Layers
 Modulation = tuple[Tensor, Tensor]
 """Shift and scale, each (b 1 d)."""
 
+EMOTION_NORMS = 4
+"""Emotion-adaptive norms of one audio module."""
+
 
 class LabelEmbedding(nn.Module):
     def __init__(self, layers: Layers, d: int):
@@ -73,8 +76,9 @@ class AudioTransformerBlock(nn.Module):
         self.audio_ff = FeedForward(layers, d_audio)
 
     def modulations(self, emotion: Tensor, dtype: torch.dtype) -> tuple[Modulation, ...]:
+        """emotion (EMOTION_NORMS b): one row of labels per norm."""
         norms = (self.norm1, self.audio_norm1, self.norm2, self.audio_norm2)
-        return tuple(norm.modulation(emotion, dtype) for norm in norms)
+        return tuple(norm.modulation(labels, dtype) for norm, labels in zip(norms, emotion))
 
     def forward(self, x: Tensor, audio: Tensor, modulations: tuple[Modulation, ...]) -> tuple[Tensor, Tensor | None]:
         first, audio_first, second, audio_second = modulations
@@ -105,7 +109,7 @@ class AudioModule(nn.Module):
         block.attn2.to_add_out = block.audio_norm3 = block.audio_ff = None
 
     def modulations(self, emotion: Tensor, dtype: torch.dtype) -> tuple[Modulation, ...]:
-        """Shifts and scales of the four norms for emotion (b,), constant over a clip."""
+        """Shifts and scales of the four norms for emotion (EMOTION_NORMS b), constant over a clip."""
         return self.transformer_blocks[0].modulations(emotion, dtype)
 
     def forward(self, x: Tensor, audio: Tensor, modulations: tuple[Modulation, ...]) -> tuple[Tensor, Tensor | None]:

@@ -5,13 +5,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..types import MotionMemory, ReferenceFeatures
-from .audio_module import AudioModule, Modulation
+from .audio_module import EMOTION_NORMS, AudioModule, Modulation
 from .config import DiffusionNetConfig
 from .layers import Layers
 from .motion import MotionModule
 from .resnet import clip_group_norm
 from .transformer import SpatialContext
-from .unet import BlockSpec, UNet, UNetBlock
+from .unet import BlockSpec, Run, UNet, UNetBlock
 
 SpatialContexts = tuple[SpatialContext | None, ...]
 """One per layer, None where the layer has no spatial attention. Constant over a video."""
@@ -62,11 +62,20 @@ class DiffusionNet(UNet):
         return tuple(contexts)
 
     def emotion_modulations(self, emotion: Tensor, dtype: torch.dtype) -> Modulations:
-        """Shifts and scales of all emotion-adaptive norms for emotion (b,), one label per guidance half."""
+        """Shifts and scales of all emotion-adaptive norms.
+
+        emotion (b,), one label per guidance half, or (norms b), labels for each of ``emotion_norms`` in forward order.
+        """
+        labels = iter(emotion.expand(self.emotion_norms, -1).split(EMOTION_NORMS))
         return tuple(
-            None if block.audio_modules is None else block.audio_modules[j].modulations(emotion, dtype)
+            None if block.audio_modules is None else block.audio_modules[j].modulations(next(labels), dtype)
             for block, j in self.numbered_layers()
         )
+
+    @property
+    def emotion_norms(self) -> int:
+        """Emotion-adaptive norms in all."""
+        return EMOTION_NORMS * sum(block.audio_modules is not None for block, _ in self.numbered_layers())
 
     def empty_memory(self) -> MotionMemory:
         """The memory at the start of a video."""
@@ -89,11 +98,14 @@ class DiffusionNet(UNet):
         emotion: Modulations,
         memory: MotionMemory,
         frames: int,
+        run: Run | None = None,
     ) -> Tensor:
         """The velocity of ``latents`` ((b f) c h w) at ``timestep`` (1,) or (b,), in the latents' shape.
 
-        audio_tokens ((b f) t d); frames = f, at most the length of the position tables.
+        audio_tokens ((b f) t d); frames = f, at most the length of the position tables. run: how the regions are run, by
+        default ``self.run``; it is handed the items of ``memory`` as they are.
         """
+        run = run or self.run
         time_embedding = self.time_embedding(timestep, latents.dtype)
         if time_embedding.shape[0] > 1:
             time_embedding = time_embedding.repeat_interleave(frames, dim=0)
@@ -104,9 +116,9 @@ class DiffusionNet(UNet):
             nonlocal audio
             block, j = numbered[number]
             if block.attentions is not None:
-                x, _ = self.run(block.attentions[j], x, spatial[number])
-                x, audio = self.run(block.audio_modules[j], x, audio, emotion[number])
-            return self.run(block.motion_modules[j], x, memory[number], frames)
+                x, _ = run(block.attentions[j], x, spatial[number])
+                x, audio = run(block.audio_modules[j], x, audio, emotion[number])
+            return run(block.motion_modules[j], x, memory[number], frames)
 
-        x = self.traverse(self.conv_in(latents), lambda resnet, x: self.run(resnet, x, time_embedding, norm_frames), after)
+        x = self.traverse(self.conv_in(latents), lambda resnet, x: run(resnet, x, time_embedding, norm_frames), after)
         return self.conv_out(F.silu(clip_group_norm(self.conv_norm_out, x, norm_frames)))

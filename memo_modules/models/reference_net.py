@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ..types import ReferenceFeatures
 from .config import ReferenceNetConfig
 from .layers import Layers
-from .unet import UNet, UNetBlock
+from .unet import Run, UNet, UNetBlock
 
 
 class TokenBlock(nn.Module):
@@ -36,8 +36,12 @@ class ReferenceNet(UNet):
         super().__init__(config, layers, UNetBlock)
         self.up_blocks[-1].attentions[-1] = TokenTransformer(layers, config.block_out_channels[0], config.norm_num_groups)
 
-    def forward(self, latents: Tensor, face_tokens: Tensor) -> ReferenceFeatures:
-        """latents (n c h w), face_tokens (n t d): one face context per picture. The timestep is always 0."""
+    def forward(self, latents: Tensor, face_tokens: Tensor, run: Run | None = None) -> ReferenceFeatures:
+        """latents (n c h w), face_tokens (n t d): one face context per picture. The timestep is always 0.
+
+        run: how the regions are run, by default ``self.run``.
+        """
+        run = run or self.run
         time_embedding = self.time_embedding(torch.zeros(1, device=latents.device), latents.dtype)
         numbered, features = self.numbered_layers(), []
 
@@ -50,9 +54,9 @@ class ReferenceNet(UNet):
             if isinstance(attention, TokenTransformer):
                 features.append(attention(x))
                 return x
-            x, tokens = self.run(attention, x, attention.context(face_tokens))
+            x, tokens = run(attention, x, attention.context(face_tokens))
             features.append(tokens)
             return x
 
-        self.traverse(self.conv_in(latents), lambda resnet, x: self.run(resnet, x, time_embedding), after)
+        self.traverse(self.conv_in(latents), lambda resnet, x: run(resnet, x, time_embedding), after)
         return ReferenceFeatures(tuple(features))

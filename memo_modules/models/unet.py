@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,9 @@ from .config import ReferenceNetConfig
 from .layers import Layers
 from .resnet import Downsample, ResnetBlock, Upsample
 from .transformer import SpatialTransformer
+
+Run = Callable[..., Any]
+"""``run(module, *args)``: what a region of a net (see acceleration.py) makes of its arguments."""
 
 
 @dataclass(frozen=True)

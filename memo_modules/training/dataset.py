@@ -1,0 +1,200 @@
+"""The training set: random clips of prepared videos. Published in memo/datasets/video_dataset.py."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from ..audio.emotion import clip_label
+from ..errors import InputError
+from .frames import ReadFrames, read_frames
+from .tensor_files import read_rows, tensor_shape
+
+FIELDS = ("video", "face_emb", "audio_emb", "audio_emotion")
+"""Of a line of metadata.jsonl, all paths; a relative one counts from the folder of that file."""
+
+PERTURBATION_RATE = 0.05
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PreparedVideo:
+    """One line of metadata.jsonl: its four files, and the frames of the video as its audio features count them."""
+
+    video: Path
+    face_emb: Path
+    audio_emb: Path
+    audio_emotion: Path
+    frames: int
+
+
+@dataclass(frozen=True)
+class ClipLayout:
+    """frames of a clip, past frames before it, and audio_margin, the frames that an audio window reaches to either side.
+
+    Raises InputError where a window would begin before the video.
+    """
+
+    frames: int = 16
+    past_frames: int = 16
+    audio_margin: int = 2
+
+    def __post_init__(self):
+        if self.frames < 1 or self.audio_margin < 0 or self.past_frames < max(1, self.audio_margin):
+            raise InputError(
+                "clip: expected at least one frame and as many past frames as the audio margin, "
+                f"got {self.frames}, {self.past_frames} and {self.audio_margin}."
+            )
+
+    @property
+    def shortest_video(self) -> int:
+        """Frames that a video has at least."""
+        return self.frames + self.past_frames + 2 * self.audio_margin + 1
+
+    def starts(self, video_frames: int) -> range:
+        """Frames at which a clip may start and of which one is the reference picture. The very last start is left out,
+        as published, and with it the last frame of the video."""
+        return range(self.past_frames, video_frames - self.frames - self.audio_margin)
+
+
+@dataclass(frozen=True)
+class ClipIndices:
+    """Frame numbers in a video: of the clip and of its past, oldest first, of the reference picture, and of the audio
+    windows int64 (frames 2·margin+1)."""
+
+    frames: tuple[int, ...]
+    past: tuple[int, ...]
+    reference: int
+    windows: Tensor
+
+
+def clip_indices(layout: ClipLayout, start: int, reference: int, still_past: bool, cut_audio: bool) -> ClipIndices:
+    """The frames of a clip that starts at ``start``, and what belongs to it.
+
+    still_past: the past is the first frame of the clip, again and again. cut_audio: no window reaches before the clip.
+    """
+    frames = torch.arange(start, start + layout.frames)
+    windows = frames[:, None] + torch.arange(-layout.audio_margin, layout.audio_margin + 1)
+    past = (start,) * layout.past_frames if still_past else tuple(range(start - layout.past_frames, start))
+    return ClipIndices(tuple(frames.tolist()), past, reference, windows.clamp(min=start) if cut_audio else windows)
+
+
+def draw_clip(
+    layout: ClipLayout, video_frames: int, generator: torch.Generator | None = None, perturbation_rate: float = PERTURBATION_RATE
+) -> ClipIndices:
+    """A random clip of a video, its reference picture from anywhere in the same range; a still past and cut audio each
+    with ``perturbation_rate``. generator: torch's own by default."""
+    starts = layout.starts(video_frames)
+    start, reference = (starts[int(torch.randint(len(starts), (), generator=generator))] for _ in range(2))
+    cut_audio, still_past = (bool(torch.rand((), generator=generator) < perturbation_rate) for _ in range(2))
+    return clip_indices(layout, start, reference, still_past, cut_audio)
+
+
+def covering_size(h: int, w: int, height: int, width: int) -> tuple[int, int]:
+    """The smallest size of a picture h×w in its aspect ratio, the longer side rounded down, that covers height×width."""
+    if h * width >= w * height:
+        return h * width // w, width
+    return height, w * height // h
+
+
+def centre_crop(frames: Tensor, height: int, width: int) -> Tensor:
+    """The middle of frames (.. h w); half a pixel goes to the even side."""
+    top, left = (round((size - target) / 2) for size, target in zip(frames.shape[-2:], (height, width)))
+    return frames[..., top : top + height, left : left + width]
+
+
+def training_pixels(frames: Tensor, height: int, width: int) -> Tensor:
+    """Pictures uint8 (n 3 h w) to float32 (n 3 height width) in [-1, 1]: resized to cover the size, the middle cut out.
+
+    The sampler squashes a picture of another aspect ratio instead.
+    """
+    size = covering_size(*frames.shape[-2:], height, width)
+    resized = F.interpolate(frames / 255, size=size, mode="bilinear", antialias=True)
+    return centre_crop(resized, height, width) * 2 - 1
+
+
+def read_metadata(paths: Sequence[Path]) -> list[PreparedVideo]:
+    """The videos of metadata.jsonl files, each with its four files in place; blank lines mean nothing.
+
+    Raises InputError naming file and line for anything that is not a JSON object with the four FIELDS, for a file that is
+    missing, and for features and labels of different length.
+    """
+    videos = []
+    for path in paths:
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            raise InputError(f"metadata: {path} cannot be read ({error}).") from error
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                videos.append(_prepared_video(line, path.parent, f"{path}, line {number}"))
+    return videos
+
+
+def _prepared_video(line: str, folder: Path, where: str) -> PreparedVideo:
+    try:
+        entry = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{where}: expected a JSON object, got {line[:60]!r} ({error}).") from error
+    if not isinstance(entry, dict):
+        raise InputError(f"{where}: expected a JSON object, got {type(entry).__name__}.")
+    files = {}
+    for field in FIELDS:
+        if not isinstance(entry.get(field), str):
+            raise InputError(f"{where}: expected a path in {field!r}, got {entry.get(field)!r}. The fields are {', '.join(FIELDS)}.")
+        files[field] = folder / entry[field]
+        if not files[field].is_file():
+            raise InputError(f"{where}: {field} {files[field]} is missing. A relative path counts from {folder}. Prepare this video again.")
+    features, labels = (tensor_shape(files[field], field) for field in ("audio_emb", "audio_emotion"))
+    if len(features) != 3 or labels != features[:1]:
+        raise InputError(f"{where}: expected audio_emb (frames layers channels) and audio_emotion (frames), got {features} and {labels}.")
+    return PreparedVideo(**files, frames=features[0])
+
+
+class ClipDataset(Dataset):
+    """One random clip per access and video, as float32 tensors under the published names.
+
+    pixel_values (f 3 height width) and pixel_values_ref_img (1+n 3 height width), reference picture first, in [-1, 1];
+    face_emb (d,); audio_emb (f 2·margin+1 layers d); audio_emotion, the clip's most frequent label, an int. A batch of
+    them is torch's default collation. Videos too short for a clip are left out; raises InputError when none remains.
+    """
+
+    def __init__(self, videos: Sequence[PreparedVideo], height: int, width: int, layout: ClipLayout = ClipLayout(), read: ReadFrames = read_frames):
+        self.height, self.width, self.layout, self.read = height, width, layout, read
+        self.videos = [video for video in videos if video.frames >= layout.shortest_video]
+        short = len(videos) - len(self.videos)
+        if not self.videos:
+            raise InputError(f"metadata: none of {len(videos)} videos has the {layout.shortest_video} frames that a clip and its past take.")
+        if short:
+            _log.warning("%d of %d videos have fewer than %d frames and are left out.", short, len(videos), layout.shortest_video)
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor | int]:
+        """A clip drawn from torch's own generator, which a DataLoader seeds in each of its workers."""
+        video = self.videos[index]
+        return self.clip(video, draw_clip(self.layout, video.frames))
+
+    def clip(self, video: PreparedVideo, indices: ClipIndices) -> dict[str, Tensor | int]:
+        """The clip at ``indices`` of ``video``."""
+        numbers = sorted({*indices.frames, *indices.past, indices.reference})
+        pictures = training_pixels(self.read(video.video, numbers), self.height, self.width)
+        place = {number: i for i, number in enumerate(numbers)}
+        first, last = int(indices.windows.min()), int(indices.windows.max())
+        states = read_rows(video.audio_emb, "audio_emb", first, last + 1).float()
+        labels = read_rows(video.audio_emotion, "audio_emotion", indices.frames[0], indices.frames[-1] + 1)
+        return {
+            "pixel_values": pictures[[place[i] for i in indices.frames]],
+            "pixel_values_ref_img": pictures[[place[i] for i in (indices.reference, *indices.past)]],
+            "face_emb": read_rows(video.face_emb, "face_emb").float(),
+            "audio_emb": states[indices.windows - first],
+            "audio_emotion": clip_label(labels.tolist()),
+        }

@@ -1,0 +1,83 @@
+"""Everything that is random in a training step, drawn ahead of it: a step is a function of its batch and its draws.
+
+The published trainer draws start frame, unconditional picture and unconditional audio once for a whole batch, which was
+one clip; here each clip of a batch has its own.
+"""
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from .schedule import FlowSchedule, TimestepSampling
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Probabilities in [0, 1], for each clip.
+
+    start_frame: past frames are mid grey, as at the start of a video. uncond_img: reference and past latents are zeros.
+    uncond_audio: the audio windows are zeros. emotion_drop: at each emotion-adaptive norm, the label is "no emotion".
+    """
+
+    start_frame: float = 0.05
+    uncond_img: float = 0.05
+    uncond_audio: float = 0.05
+    emotion_drop: float = 0.3
+
+
+@dataclass(frozen=True)
+class PictureDraws:
+    """start_frame: bool (b,). frames and reference: standard normal (b f c h w) and (b 1+n c h w), of the VAE's posteriors."""
+
+    start_frame: Tensor
+    frames: Tensor
+    reference: Tensor
+
+
+@dataclass(frozen=True)
+class StepDraws:
+    """timesteps and sigmas: float32 (b,), see FlowSchedule. noise: standard normal (b f c h w). uncond_img, uncond_audio:
+    bool (b,). emotion_drop: bool (norms b), the emotion-adaptive norms in forward order."""
+
+    timesteps: Tensor
+    sigmas: Tensor
+    noise: Tensor
+    uncond_img: Tensor
+    uncond_audio: Tensor
+    emotion_drop: Tensor
+
+    def to(self, device: torch.device | str) -> "StepDraws":
+        return StepDraws(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+def draw_pictures(b: int, f: int, n: int, latent: tuple[int, int, int], rates: Rates, generator: torch.Generator) -> PictureDraws:
+    """For b clips of f frames and n past frames; latent: (c, h, w) of one picture. On the CPU."""
+    return PictureDraws(
+        _flags(rates.start_frame, (b,), generator),
+        torch.randn((b, f, *latent), generator=generator),
+        torch.randn((b, 1 + n, *latent), generator=generator),
+    )
+
+
+def draw_step(
+    shape: tuple[int, ...], norms: int, sampling: TimestepSampling, schedule: FlowSchedule, rates: Rates, generator: torch.Generator
+) -> StepDraws:
+    """For latents of ``shape`` (b f c h w) and a diffusion net of ``norms`` emotion-adaptive norms. On the CPU.
+
+    One generator per process, seeded differently, or all processes train on the same noise.
+    """
+    b = shape[0]
+    timesteps, sigmas = schedule.at(sampling.draw(b, generator))
+    return StepDraws(
+        timesteps,
+        sigmas,
+        torch.randn(shape, generator=generator),
+        _flags(rates.uncond_img, (b,), generator),
+        _flags(rates.uncond_audio, (b,), generator),
+        _flags(rates.emotion_drop, (norms, b), generator),
+    )
+
+
+def _flags(rate: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.rand(shape, generator=generator) < rate

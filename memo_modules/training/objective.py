@@ -1,0 +1,147 @@
+"""The training objective: flow matching with the loss on the clean latents. Published in finetune.py."""
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from ..sampling import MemoNets
+from ..types import NO_EMOTION
+from ..vae import DiffusersVAE
+from .draws import PictureDraws, StepDraws
+from .regions import PastFrames, checkpointed, direct
+from .schedule import TimestepSampling
+
+ROBUST_THRESHOLD = 0.1
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """Clips as latents, scaled as the VAE's config says.
+
+    latents: float32 (b f c h w). reference_latents: float32 (b 1+n c h w), the reference picture, then n past frames, oldest
+    first. face_emb: (b d). audio_emb: (b f window layers d). audio_emotion: int64 (b,), indices into EMOTIONS.
+    """
+
+    latents: Tensor
+    reference_latents: Tensor
+    face_emb: Tensor
+    audio_emb: Tensor
+    audio_emotion: Tensor
+
+    def to(self, device: torch.device | str) -> "TrainingBatch":
+        return TrainingBatch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+@dataclass(frozen=True)
+class TrainingLoss:
+    """loss: the scalar to go backward from. per_sample, weighted: float32 (b,), before and after weights, detached.
+    kept: bool (b,), the samples that the loss is the mean of."""
+
+    loss: Tensor
+    per_sample: Tensor
+    weighted: Tensor
+    kept: Tensor
+
+    @property
+    def mask_rate(self) -> Tensor:
+        """Share of samples that the robust loss left out, float32 () in [0, 1]."""
+        return 1 - self.kept.float().mean()
+
+
+def encode_batch(vae: DiffusersVAE, sample: dict[str, Tensor], draws: PictureDraws) -> TrainingBatch:
+    """A collated batch of ClipDataset through the VAE: samples of its posteriors, where inference takes their means."""
+    return TrainingBatch(
+        _encode(vae, sample["pixel_values"], draws.frames),
+        _encode(vae, with_start_frames(sample["pixel_values_ref_img"], draws.start_frame), draws.reference),
+        sample["face_emb"],
+        sample["audio_emb"],
+        sample["audio_emotion"],
+    )
+
+
+def with_start_frames(pixels: Tensor, start_frame: Tensor) -> Tensor:
+    """pixels (b 1+n 3 H W) in [-1, 1] with the past frames of clips in start_frame (b,) mid grey."""
+    past = pixels[:, 1:].masked_fill(_per_sample(start_frame, pixels), 0)
+    return torch.cat([pixels[:, :1], past], dim=1)
+
+
+def _encode(vae: DiffusersVAE, pixels: Tensor, noise: Tensor) -> Tensor:
+    mean, std = vae.posterior(pixels.flatten(0, 1))
+    return (mean + std * noise.flatten(0, 1).to(std)).float().unflatten(0, pixels.shape[:2])
+
+
+def training_loss(
+    nets: MemoNets,
+    batch: TrainingBatch,
+    draws: StepDraws,
+    weighting: TimestepSampling = TimestepSampling(),
+    robust_threshold: float | None = ROBUST_THRESHOLD,
+    checkpointing: bool = False,
+) -> TrainingLoss:
+    """The loss of one batch. Nets, batch and draws on one device; parameters that require a gradient get it.
+
+    robust_threshold: samples with a weighted loss above it are left out, None: none is. checkpointing: activations are
+    computed again in the backward pass, region by region, with the same gradients.
+    """
+    noisy = add_noise(batch.latents, draws)
+    velocity = predict_velocity(nets, batch, draws, noisy, checkpointing)
+    return flow_loss(velocity, noisy, batch.latents, draws.sigmas, weighting, robust_threshold)
+
+
+def add_noise(latents: Tensor, draws: StepDraws) -> Tensor:
+    """Latents (b f c h w) on the straight way to the noise. Sigmas stay float32: in bfloat16 0.999 would be 1."""
+    sigmas = _per_sample(draws.sigmas, latents)
+    return sigmas * draws.noise + (1 - sigmas) * latents
+
+
+def predict_velocity(nets: MemoNets, batch: TrainingBatch, draws: StepDraws, noisy: Tensor, checkpointing: bool = False) -> Tensor:
+    """The velocity of ``noisy`` (b f c h w), float32 in its shape, each clip under its own conditions.
+
+    Every clip has the reference picture, an unconditional one that of zero latents. Its memory is new and holds its own
+    past frames, through which no gradient flows.
+    """
+    b, f = noisy.shape[:2]
+    n = batch.reference_latents.shape[1] - 1
+    run, dtype, net = checkpointed if checkpointing else direct, nets.dtype, nets.diffusion_net
+    face_tokens = nets.image_proj(batch.face_emb.float()).to(dtype)
+    # zeros go through the projection; in the sampler it is the unconditional tokens that are zeros
+    windows = batch.audio_emb.float().masked_fill(_per_sample(draws.uncond_audio, batch.audio_emb), 0)
+    audio_tokens = nets.audio_proj(windows.flatten(0, 1)).to(dtype)
+    pictures = batch.reference_latents.masked_fill(_per_sample(draws.uncond_img, batch.reference_latents), 0).to(dtype)
+    reference = nets.reference_net(pictures[:, 0], face_tokens, run)
+    with torch.no_grad():
+        past = nets.reference_net(pictures[:, 1:].flatten(0, 1), face_tokens.repeat_interleave(n, dim=0))
+    emotion = torch.where(draws.emotion_drop, NO_EMOTION, batch.audio_emotion)
+    velocity = net(
+        noisy.to(dtype).flatten(0, 1),
+        draws.timesteps,
+        audio_tokens,
+        net.spatial_contexts(face_tokens, reference, guided=b),
+        net.emotion_modulations(emotion, dtype),
+        [PastFrames(layer, n) for layer in past.layers],
+        f,
+        run,
+    )
+    return velocity.float().unflatten(0, (b, f))
+
+
+def flow_loss(
+    velocity: Tensor, noisy: Tensor, latents: Tensor, sigmas: Tensor, weighting: TimestepSampling, robust_threshold: float | None
+) -> TrainingLoss:
+    """Mean square error of the clean latents that ``velocity`` leads to; all (b f c h w) float32, sigmas (b,).
+
+    The error of the velocity counts with sigma², so the robust threshold leaves out noisy samples first.
+    """
+    predicted = noisy - _per_sample(sigmas, noisy) * velocity
+    per_sample = (predicted - latents).square().flatten(1).mean(dim=1)
+    weighted = weighting.weights(sigmas) * per_sample
+    kept = torch.ones_like(weighted, dtype=torch.bool) if robust_threshold is None else weighted <= robust_threshold
+    # what is left out stays in the graph, so that every parameter has a gradient, of zeros, in every process
+    loss = torch.where(kept, weighted, 0).sum() / kept.sum().clamp(min=1)
+    return TrainingLoss(loss, per_sample.detach(), weighted.detach(), kept)
+
+
+def _per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """(b,) to (b 1 1 ..), as many dimensions as ``like``."""
+    return values.view(-1, *[1] * (like.ndim - 1))

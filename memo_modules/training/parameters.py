@@ -1,0 +1,95 @@
+"""What trains, and the optimizer's step."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..checkpoints import NETS
+from ..errors import InputError
+from ..sampling import MemoNets
+
+Trainable = Mapping[str, Sequence[str] | None]
+"""Net (of NETS) to parts of module names, or None for all of the net. Nets that are not named stay frozen."""
+
+MOTION_AND_AUDIO: Trainable = {"diffusion_net": ("motion_modules", "audio_modules")}
+"""What the published training trains."""
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Of AdamW, as published; weight decay is for all parameters, biases and norms too. betas, eps: see torch.optim.AdamW."""
+
+    learning_rate: float = 1e-5
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.01
+    eps: float = 1e-8
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """grad_norm: of all gradients before clipping. stepped: False where it was not finite, and nothing has moved."""
+
+    grad_norm: float
+    stepped: bool
+
+
+def set_trainable(nets: MemoNets, trainable: Trainable = MOTION_AND_AUDIO) -> dict[str, nn.Parameter]:
+    """Have the modules whose dotted name contains one of the parts train and all else frozen; `net.parameter` to those.
+
+    Raises InputError for a net that is none of NETS and for a part that no module of its net has in its name.
+    """
+    for name in NETS:
+        getattr(nets, name).requires_grad_(False)
+    for name, parts in trainable.items():
+        if name not in NETS:
+            raise InputError(f"trainable: expected nets out of {', '.join(NETS)}, got {name!r}.")
+        net: nn.Module = getattr(nets, name)
+        if parts is None:
+            net.requires_grad_(True)
+            continue
+        for part in parts:
+            modules = [module for path, module in net.named_modules() if part in path]
+            if not modules:
+                raise InputError(f"trainable: no module of {name} has {part!r} in its name.")
+            for module in modules:
+                module.requires_grad_(True)
+    return {f"{name}.{key}": parameter for name in NETS for key, parameter in getattr(nets, name).named_parameters() if parameter.requires_grad}
+
+
+def make_optimizer(
+    parameters: Sequence[nn.Parameter], settings: OptimizerSettings = OptimizerSettings(), float32_masters: bool = True
+) -> torch.optim.AdamW:
+    """AdamW over ``parameters``, for optimizer_step.
+
+    float32_masters: where a parameter is not float32, the optimizer holds a float32 copy of it, which moves by less than
+    the parameter can: in bfloat16 a weight above 0.004 does not move at all at the published learning rate, nor do most
+    weights in the published training. The copies are in ``optimizer.param_groups``, not in its state_dict.
+    """
+    held = [
+        nn.Parameter(parameter.detach().float()) if float32_masters and parameter.dtype != torch.float32 else parameter for parameter in parameters
+    ]
+    return torch.optim.AdamW(held, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay, eps=settings.eps)
+
+
+def optimizer_step(optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], max_grad_norm: float = 1.0) -> StepReport:
+    """Clip the gradients of ``parameters``, those that ``optimizer`` was made for, move them and drop the gradients.
+
+    A norm that is not finite moves nothing: one NaN would reach all weights. Zero gradients do move weights, through
+    momentum and weight decay, as in the published training.
+    """
+    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    masters = [(master, parameter) for master, parameter in zip(held, parameters, strict=True) if master is not parameter]
+    for master, parameter in masters:
+        master.grad = None if parameter.grad is None else parameter.grad.float()
+        parameter.grad = None
+    norm = nn.utils.clip_grad_norm_(held, max_grad_norm)
+    stepped = bool(norm.isfinite())
+    if stepped:
+        optimizer.step()
+        with torch.no_grad():
+            for master, parameter in masters:
+                parameter.copy_(master)
+    optimizer.zero_grad(set_to_none=True)
+    return StepReport(float(norm), stepped)

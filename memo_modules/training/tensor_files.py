@@ -1,0 +1,62 @@
+"""Files of one tensor that data preparation writes: safetensors with the tensor under its field's name, or `.pt`.
+
+Only what is asked for is read of either; nothing in a pickle is run.
+"""
+
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..checkpoints import is_zip
+from ..errors import InputError
+
+_AGAIN = "Prepare this video again."
+
+
+def write_tensor(path: Path, field: str, tensor: Tensor) -> None:
+    """Write ``tensor`` to a safetensors file under the name ``field``."""
+    save_file({field: tensor.contiguous()}, path)
+
+
+def tensor_shape(path: Path, field: str) -> tuple[int, ...]:
+    """The shape of the tensor in a file. Raises InputError when there is none that can be read."""
+    if path.suffix == ".safetensors":
+        return tuple(_in_safetensors(path, field, lambda part: part.get_shape()))
+    return tuple(_mapped(path).shape)
+
+
+def read_rows(path: Path, field: str, start: int = 0, stop: int | None = None) -> Tensor:
+    """Rows start..stop-1, or all, of the tensor in a file. Raises InputError when there is none that can be read."""
+    if path.suffix == ".safetensors":
+        return _in_safetensors(path, field, lambda part: part[start:stop])
+    return _mapped(path)[start:stop].clone()
+
+
+def _in_safetensors(path: Path, field: str, look):
+    try:
+        with safe_open(path, framework="pt") as file:
+            if field not in file.keys():
+                raise InputError(f"{path}: expected a tensor {field!r}, found {', '.join(file.keys()) or 'none'}. {_AGAIN}")
+            return look(file.get_slice(field))
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read ({error}). {_AGAIN}") from error
+
+
+def _mapped(path: Path) -> Tensor:
+    try:
+        tensor = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip(path))
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(
+            f"{path} is a pickle of more than a tensor, which is not opened ({reason}). Save the tensor alone, as safetensors."
+        ) from error
+    except (RuntimeError, OSError, ValueError, EOFError) as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(f"{path} cannot be read ({reason}). {_AGAIN}") from error
+    if not isinstance(tensor, Tensor):
+        raise InputError(f"{path}: expected a tensor, found {type(tensor).__name__}. {_AGAIN}")
+    return tensor
