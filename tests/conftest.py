@@ -31,6 +31,17 @@ def comfyui_path() -> Path:
     return _COMFYUI
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """For tests of nets so small that threads, waiting for each other on a busy machine, take several times as long."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory) -> Path:
     """A `models` folder with the tiny checkpoint, named `tiny`."""

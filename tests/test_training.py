@@ -19,6 +19,8 @@ from comfyui_memo.memo_modules.training.draws import Rates, draw_pictures, draw_
 from comfyui_memo.memo_modules.training.regions import PastFrames, checkpointed, direct
 from comfyui_memo.memo_modules.training.schedule import FlowSchedule, TimestepSampling
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SQRT = TimestepSampling("sigma_sqrt")
 
 
@@ -102,22 +104,22 @@ def test_start_frames_are_mid_grey_pasts_of_their_clips_alone():
 
 def test_no_gradient_flows_through_past_frames(nets, batch, draws):
     parameters.set_trainable(nets)
-    clear = replace(draws, uncond_img=torch.zeros(2, dtype=torch.bool))
+    batch = clip_of(batch, 1)
     batch = replace(batch, reference_latents=batch.reference_latents.clone().requires_grad_())
-    objective.training_loss(nets, batch, clear, robust_threshold=None).loss.backward()
+    objective.training_loss(nets, batch, clip_of(draws, 1), robust_threshold=None).loss.backward()
     gradient = batch.reference_latents.grad
     assert gradient[:, 0].any() and not gradient[:, 1:].any()
 
 
 def test_checkpointing_gives_the_same_gradients_and_keeps_less(nets, batch, draws):
-    kept = {}
+    kept, one, draw = {}, clip_of(batch, 1), clip_of(draws, 1)
 
     def run(checkpointing: bool) -> dict:
         parameters.set_trainable(nets)
         sizes = {}
         note = torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.update({x.data_ptr(): x.nbytes}) or x, lambda x: x)
         with note:
-            result = objective.training_loss(nets, batch, draws, robust_threshold=None, checkpointing=checkpointing)
+            result = objective.training_loss(nets, one, draw, robust_threshold=None, checkpointing=checkpointing)
         kept[checkpointing] = sum(sizes.values())
         return gradients(nets, result)
 
