@@ -29,6 +29,9 @@ CONFIGS = "memo"
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
+REPAIR = "Fetch this file again and put it in its place (README, model table)."
+"""What to do, at the end of errors about a model file."""
+
 _SMALLEST_PICKLE = 2**14
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -96,17 +99,17 @@ def file_fault(path: Path) -> str | None:
         with path.open("rb") as file:
             start = file.read(64).lstrip().lower()
     except FileNotFoundError:
-        return f"{path} is missing. {_REPAIR}"
+        return f"{path} is missing. {REPAIR}"
     except IsADirectoryError:
-        return f"{path} is a folder, expected a file. {_REPAIR}"
+        return f"{path} is a folder, expected a file. {REPAIR}"
     except PermissionError:
         return f"{path} must not be read (permission denied). Give the user that runs ComfyUI the right to."
     except OSError as error:
-        return f"{path} cannot be read ({error.strerror}). {_REPAIR}"
+        return f"{path} cannot be read ({error.strerror}). {REPAIR}"
     if not start:
-        return f"{path} is empty. {_REPAIR}"
+        return f"{path} is empty. {REPAIR}"
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return f"{path} is a web page, not a model: its download was answered with an error or a login. {_REPAIR}"
+        return f"{path} is a web page, not a model: its download was answered with an error or a login. {REPAIR}"
     if start.startswith(b"version https://git-lfs"):
         return f"{path} is a Git LFS pointer to the file: run `git lfs pull` in its folder."
     return None
@@ -116,7 +119,7 @@ def pickle_fault(path: Path) -> str | None:
     """What is wrong with a pickle that its first bytes and its size tell, which is all that is looked at for a list."""
     fault = file_fault(path)
     if fault is None and (size := path.stat().st_size) < _SMALLEST_PICKLE:
-        return f"{path} is too small for a model ({size} bytes). {_REPAIR}"
+        return f"{path} is too small for a model ({size} bytes). {REPAIR}"
     return fault
 
 
@@ -132,9 +135,9 @@ def read_json(path: Path) -> dict:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not readable as JSON ({error}). {_REPAIR}") from error
+        raise CheckpointError(f"{path} is not readable as JSON ({error}). {REPAIR}") from error
     if not isinstance(config, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, got {type(config).__name__}. {_REPAIR}")
+        raise CheckpointError(f"{path}: expected a JSON object, got {type(config).__name__}. {REPAIR}")
     return config
 
 
@@ -173,7 +176,7 @@ def read_weights(path: Path, header_only: bool = False) -> dict[str, Tensor]:
         ) from error
     except (RuntimeError, OSError, ValueError, EOFError) as error:
         reason = str(error).split("\n")[0]
-        raise CheckpointError(f"{path} cannot be read as model weights ({reason}). {_REPAIR}") from error
+        raise CheckpointError(f"{path} cannot be read as model weights ({reason}). {REPAIR}") from error
     return unwrapped(weights, path)
 
 
@@ -191,7 +194,7 @@ def unwrapped(weights: object, path: Path) -> dict[str, Tensor]:
             break
     tensors = {key: value for key, value in weights.items() if isinstance(value, Tensor)} if isinstance(weights, dict) else {}
     if not tensors:
-        raise CheckpointError(f"{path} holds no tensors by name, so it is not a model of this kind. {_REPAIR}")
+        raise CheckpointError(f"{path} holds no tensors by name, so it is not a model of this kind. {REPAIR}")
     if all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
     return tensors
@@ -203,7 +206,7 @@ def _opened(path: Path):
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as model weights ({error}). {_REPAIR}") from error
+        raise CheckpointError(f"{path} cannot be read as model weights ({error}). {REPAIR}") from error
 
 
 def load_net(checkpoint: Path, net: str, layers: Layers, header_only: bool = False) -> nn.Module:
@@ -219,7 +222,7 @@ def load_net(checkpoint: Path, net: str, layers: Layers, header_only: bool = Fal
         try:
             sizes = kind.sizes(weights)
         except (KeyError, ValueError) as error:
-            raise CheckpointError(f"{source.path} does not hold a {kind.__name__} ({error}). {_REPAIR}") from error
+            raise CheckpointError(f"{source.path} does not hold a {kind.__name__} ({error}). {REPAIR}") from error
         return load_module(lambda meta: kind(meta, **sizes), layers, weights, source.path)
     kind, kind_of_config = (ReferenceNet, ReferenceNetConfig) if net == "reference_net" else (DiffusionNet, DiffusionNetConfig)
     config = kind_of_config.from_dict(source.read_config(), source.name_of_config)
@@ -260,7 +263,7 @@ def check_fit(checkpoint: Path, nets: dict[str, nn.Module]) -> None:
         ("audio_proj", "audio token width", nets["audio_proj"].d, diffusion.audio_attention_dim),
     ):
         if found != expected:
-            raise CheckpointError(f"{checkpoint / net} does not belong to its diffusion_net: {what} {found}, expected {expected}. {_REPAIR}")
+            raise CheckpointError(f"{checkpoint / net} does not belong to its diffusion_net: {what} {found}, expected {expected}. {REPAIR}")
 
 
 def assign_weights(module: nn.Module, weights: dict[str, Tensor], source: Path, plain: nn.Module | None = None) -> None:
@@ -278,7 +281,7 @@ def assign_weights(module: nn.Module, weights: dict[str, Tensor], source: Path, 
     if missing or foreign:
         parts = [f"{len(keys)} {what}, first {keys[0]!r}" for what, keys in (("missing", missing), ("not of this model", foreign)) if keys]
         raise CheckpointError(
-            f"{source} does not fit {type(module).__name__}: {len(expected)} keys expected, {len(weights)} found; {'; '.join(parts)}. {_REPAIR}"
+            f"{source} does not fit {type(module).__name__}: {len(expected)} keys expected, {len(weights)} found; {'; '.join(parts)}. {REPAIR}"
         )
     for key, tensor in weights.items():
         if tensor.shape != expected[key].shape:
@@ -291,6 +294,3 @@ def assign_weights(module: nn.Module, weights: dict[str, Tensor], source: Path, 
     weights = {key: tensor.to(whole[key].dtype) if key in whole else tensor for key, tensor in weights.items()}
     module.load_state_dict(weights, strict=True, assign=True)
     module.eval().requires_grad_(False)
-
-
-_REPAIR = "Fetch this file again and put it in its place (README, model table)."

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .checkpoints import REPAIR, file_fault, raise_fault
 from .errors import CheckpointError, InputError, MissingPackageError
 from .onnx_sessions import OnnxModel, quiet
 from .types import Face
@@ -110,17 +111,16 @@ def _detect(detector: Any, bgr: np.ndarray, margin: int) -> list[Detection]:
 
 
 def _open_model(model_zoo: ModuleType, path: Path, task: str, providers: list[str]) -> Any:
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing. {_REPAIR}")
+    raise_fault(file_fault(path))
     try:
         # insightface 2 would open a second session for a fixed picture size
         model = model_zoo.get_model(str(path), providers=providers, static_shape_sessions=False)
     except Exception as error:  # onnxruntime's errors have no common base
         reason = str(error).split("\n")[0]
-        raise CheckpointError(f"{path} cannot be opened as an ONNX model ({reason}). {_REPAIR}") from error
+        raise CheckpointError(f"{path} cannot be opened as an ONNX model ({reason}). {REPAIR}") from error
     if model is None or model.taskname != task:
         kind = "none that insightface knows" if model is None else model.taskname
-        raise CheckpointError(f"{path}: expected a model for face {task}, got {kind}. {_REPAIR}")
+        raise CheckpointError(f"{path}: expected a model for face {task}, got {kind}. {REPAIR}")
     return model
 
 
@@ -133,6 +133,3 @@ def _import_model_zoo() -> ModuleType:
             "and `pip install onnxruntime` (onnxruntime-gpu on CUDA) unless one of the two is there (README, Install)."
         ) from error
     return model_zoo
-
-
-_REPAIR = "Fetch this file again and put it in its place (README, model table)."

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..checkpoints import REPAIR, file_fault, raise_fault
 from ..errors import CheckpointError, MissingPackageError
 from ..onnx_sessions import OnnxModel, quiet
 from ..types import Audio
@@ -99,12 +100,11 @@ def _picture_size(path: Path) -> tuple[int, int]:
     import onnx
     from google.protobuf.message import DecodeError
 
+    raise_fault(file_fault(path))
     try:
         graph = onnx.load(path, load_external_data=False).graph
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing. Put Kim_Vocal_2.onnx there (README, model table).") from None
     except DecodeError as error:
-        raise CheckpointError(f"{path} cannot be read as ONNX ({error}). Fetch Kim_Vocal_2.onnx again (README, model table).") from error
+        raise CheckpointError(f"{path} cannot be read as ONNX ({error}). {REPAIR}") from error
     shape = [dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim] if graph.input else []
     # The package takes the time steps as a power of two, and cuts half a transform off each end of a chunk.
     fits = len(shape) == 4 and shape[1] == 4 and 0 < shape[2] <= _N_FFT // 2 + 1
