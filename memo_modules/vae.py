@@ -1,9 +1,28 @@
 """What the sampler asks of a VAE, and diffusers' AutoencoderKL behind it."""
 
+import math
+from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .checkpoints import assign_weights, read_json, read_weights
+from .errors import CheckpointError
+
+VAE_WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+SCALING_FACTOR = 0.18215
+"""Of all VAEs of Stable Diffusion 1: their latents times this are of about unit size."""
+
+_PUBLISHED_WIDTHS = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "latent_channels": 4,
+}
 
 
 class VideoVAE(Protocol):
@@ -45,3 +64,55 @@ class DiffusersVAE:
         vae = self.autoencoder
         batches = (latents.to(vae.device, vae.dtype) / vae.config.scaling_factor).split(self.batch)
         return torch.cat([(vae.decode(batch).sample / 2 + 0.5).clamp(0, 1).float() for batch in batches])
+
+
+def check_autoencoder(place: Path) -> None:
+    """Raises CheckpointError when header and config tell that ``place``, see load_autoencoder, is no VAE with the latents
+    of Stable Diffusion 1."""
+    folder = place.is_dir()
+    shapes = read_weights(place / VAE_WEIGHTS if folder else place, header_only=True)
+    config = read_json(place / "config.json") if folder else {}
+    key, latents = "decoder.conv_in.weight", shapes.get("decoder.conv_in.weight")
+    if latents is None:
+        raise CheckpointError(f"{place} is no VAE: {key!r} is missing. MEMO takes sd-vae-ft-mse.")
+    if latents.ndim != 4 or latents.shape[1] != 4 or config.get("scaling_factor", SCALING_FACTOR) != SCALING_FACTOR:
+        raise CheckpointError(
+            f"{place} is the VAE of another model: {latents.shape[1]} latent channels, scaling factor {config.get('scaling_factor', 'unknown')}; "
+            f"expected 4 and {SCALING_FACTOR}, those of Stable Diffusion 1. MEMO takes sd-vae-ft-mse."
+        )
+
+
+def load_autoencoder(place: Path, dtype: torch.dtype = torch.float32):
+    """diffusers' AutoencoderKL from a folder as diffusers writes it, or from a single file of sd-vae-ft-mse, on the CPU.
+    Raises CheckpointError when there is no such VAE."""
+    from diffusers import AutoencoderKL
+
+    check_autoencoder(place)
+    if place.is_dir():
+        vae, weights = AutoencoderKL.from_config(read_json(place / "config.json")), place / VAE_WEIGHTS
+    else:
+        vae, weights = AutoencoderKL(**_PUBLISHED_WIDTHS), place
+    assign_weights(vae, read_weights(weights), weights)
+    return nn.Module.to(vae, dtype)  # its own `to` warns of nothing
+
+
+def widened(weights: dict[str, Tensor], config: dict, multiple: int = 32) -> tuple[dict[str, Tensor], dict]:
+    """An AutoencoderKL and its config, as diffusers keeps them, at widths that are multiples of ``multiple``.
+
+    It computes the same: the added channels and the added groups of its norms are zero throughout. For code that can
+    build no narrower one.
+    """
+    from diffusers import AutoencoderKL
+
+    factor = multiple // math.gcd(multiple, *config["block_out_channels"])
+    widths = [factor * c for c in config["block_out_channels"]]
+    config = {**config, "block_out_channels": widths, "norm_num_groups": factor * config.get("norm_num_groups", 32)}
+    with torch.device("meta"):
+        shapes = {key: tensor.shape for key, tensor in AutoencoderKL.from_config(config).state_dict().items()}
+    padded = {}
+    for key, shape in shapes.items():
+        missing = [target - size for size, target in zip(weights[key].shape, shape, strict=True)]
+        padded[key] = F.pad(weights[key], [side for size in reversed(missing) for side in (0, size)])
+        if ".to_q." in key:  # attention divides by the root of its width
+            padded[key] *= factor**0.5
+    return padded, config

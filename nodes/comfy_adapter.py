@@ -9,6 +9,7 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.model_sampling
 import comfy.ops
+import comfy.sd
 import comfy.utils
 import folder_paths
 import torch
@@ -16,7 +17,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from PIL import Image
 from torch import Tensor, nn
 
-from ..memo_modules import footprint
+from ..memo_modules import checkpoints, footprint
 from ..memo_modules.errors import InputError
 from ..memo_modules.models import acceleration
 from ..memo_modules.models.layers import Layers
@@ -24,13 +25,11 @@ from ..memo_modules.onnx_sessions import OnnxModel
 from ..memo_modules.sampling import MemoNets
 from ..memo_modules.solvers import Velocity
 from ..memo_modules.types import Audio, SamplerSettings
+from ..memo_modules.vae import SCALING_FACTOR, VAE_WEIGHTS, widened
 from .types import MemoModel
 
 MODEL_FOLDER = "memo"
 """The kind under which folder_paths knows our models; extra_model_paths.yaml may add folders to it."""
-
-LATENT_FACTOR = 0.18215
-"""Scale of Stable Diffusion 1 latents, which ComfyUI's VAE leaves to the model."""
 
 MEMORY_MODES = ("auto", "normal", "low")
 """How the sampler uses the card. normal: everything lies on it. low: the guidance halves run one after the other, the
@@ -233,6 +232,32 @@ def from_audio(audio: Audio) -> dict:
     return {"waveform": audio.waveform[None], "sample_rate": audio.sample_rate}
 
 
+def load_vae(place: Path):
+    """core's VAE from a single file or from a folder as diffusers writes it, of any width."""
+    if not place.is_dir():
+        weights, metadata = comfy.utils.load_torch_file(str(place), return_metadata=True)
+        return comfy.sd.VAE(sd=weights, metadata=metadata)
+    weights, config = widened(checkpoints.read_weights(place / VAE_WEIGHTS), checkpoints.read_json(place / "config.json"))
+    widths = config["block_out_channels"]
+    sizes = {
+        "ch": widths[0],
+        "ch_mult": [width // widths[0] for width in widths],
+        "num_res_blocks": config["layers_per_block"],
+        "z_channels": config["latent_channels"],
+        "double_z": True,
+        "in_channels": 3,
+        "out_ch": 3,
+        "resolution": 256,
+        "attn_resolutions": [],
+        "dropout": 0.0,
+    }
+    vae = comfy.sd.VAE(sd=weights, config={"params": {"ddconfig": sizes, "embed_dim": config["latent_channels"]}})
+    for module in vae.first_stage_model.modules():
+        if isinstance(module, nn.GroupNorm):  # which core's class has with 32 groups
+            module.num_groups = config["norm_num_groups"]
+    return vae
+
+
 class CoreVAE:
     """VideoVAE on ComfyUI's VAE. Raises InputError when it is not a Stable Diffusion 1 VAE."""
 
@@ -250,10 +275,11 @@ class CoreVAE:
         return portrait.shape[2] // factor, portrait.shape[3] // factor
 
     def encode(self, images: Tensor) -> Tensor:
-        return self.vae.encode(images.movedim(1, -1) / 2 + 0.5).float() * LATENT_FACTOR
+        # core's VAE leaves the scale to the model
+        return self.vae.encode(images.movedim(1, -1) / 2 + 0.5).float() * SCALING_FACTOR
 
     def decode(self, latents: Tensor) -> Tensor:
-        return self.vae.decode(latents / LATENT_FACTOR).movedim(-1, 1).float()
+        return self.vae.decode(latents / SCALING_FACTOR).movedim(-1, 1).float()
 
 
 class CoreSolver:

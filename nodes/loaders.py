@@ -117,6 +117,39 @@ class MemoLoadModel(io.ComfyNode):
         return io.NodeOutput(MemoModel(dtype, **patchers, compiled_regions=regions))
 
 
+class MemoLoadVAE(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MemoLoadVAE",
+            display_name="Load MEMO VAE",
+            category=CATEGORY,
+            description="Loads the VAE, which turns pictures into latents and back. The VAE of Stable Diffusion 1, from any other loader, is one too.",
+            inputs=[
+                model_input(
+                    "vae",
+                    "vae",
+                    "sd-vae-ft-mse or another of Stable Diffusion 1 in models/vae: a file, or a folder as diffusers writes it; also a "
+                    "vae folder of a MEMO checkpoint in models/memo that brings its own.",
+                ),
+                download_input(),
+            ],
+            outputs=[io.Vae.Output(display_name="vae", tooltip="For the MEMO Sampler, and every node that takes a VAE.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, vae):
+        return refusal(vae=vae)
+
+    @classmethod
+    def fingerprint_inputs(cls, vae, download=False):
+        return fingerprint(vae=vae)
+
+    @classmethod
+    def execute(cls, vae, download=False) -> io.NodeOutput:
+        return io.NodeOutput(adapter.load_vae(obtained("vae", vae, download)))
+
+
 class MemoLoadAudioEncoder(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -249,4 +282,4 @@ class MemoLoadFaceAnalysis(io.ComfyNode):
         return io.NodeOutput(adapter.open_sessions(FaceAnalyzer, path))
 
 
-NODES = [MemoLoadModel, MemoLoadAudioEncoder, MemoLoadEmotionModel, MemoLoadVocalSeparator, MemoLoadFaceAnalysis]
+NODES = [MemoLoadModel, MemoLoadVAE, MemoLoadAudioEncoder, MemoLoadEmotionModel, MemoLoadVocalSeparator, MemoLoadFaceAnalysis]

@@ -22,7 +22,7 @@ class MemoSampler(io.ComfyNode):
             "Wire IMAGE and fps to Create Video together with the audio as loaded.",
             inputs=[
                 MemoModelSocket.Input("model", tooltip="From Load MEMO Model."),
-                io.Vae.Input("vae", tooltip="A Stable Diffusion 1 VAE from Load VAE; MEMO was made with sd-vae-ft-mse."),
+                io.Vae.Input("vae", tooltip="A Stable Diffusion 1 VAE, from Load MEMO VAE or any other loader; MEMO was made with sd-vae-ft-mse."),
                 io.Image.Input("image", tooltip="The portrait, one RGB picture. Another aspect ratio than width by height is squashed."),
                 FaceSocket.Input("face", tooltip="Who it is: from MEMO Embed Face."),
                 AudioFeaturesSocket.Input("audio", tooltip="What is said: from MEMO Encode Audio. Sets length and frame rate."),

@@ -165,11 +165,12 @@ def copy_pack(target: Path) -> None:
     """Copy the pack without the files that `.comfyignore` keeps out of the published package."""
     lines = (ROOT / ".comfyignore").read_text(encoding="utf-8").split()
     ignored = [line.rstrip("/") for line in lines if not line.startswith("!")] + ["__pycache__"]
-    kept = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    kept = tuple(line.strip("!/") + "/" for line in lines if line.startswith("!"))
 
     def left_out(folder: str, names: list[str]) -> list[str]:
         paths = {name: (Path(folder) / name).relative_to(ROOT).as_posix() for name in names}
-        return [name for name, path in paths.items() if path not in kept and any(fnmatch(path, line) or fnmatch(name, line) for line in ignored)]
+        rest = {name: path for name, path in paths.items() if not f"{path}/".startswith(kept)}
+        return [name for name, path in rest.items() if any(fnmatch(path, line) or fnmatch(name, line) for line in ignored)]
 
     shutil.copytree(ROOT, target, ignore=left_out)
 

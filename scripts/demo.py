@@ -20,7 +20,7 @@ ROOT = environment.ROOT
 WORKFLOW = ROOT / "workflows" / "api" / "talking_portrait.json"
 REPOSITORY = "https://github.com/comfyanonymous/ComfyUI"
 CLONE = ROOT / ".comfyui"
-TINY_VAE, PUBLISHED_VAE, PUBLISHED = "taesd", "sd-vae-ft-mse.safetensors", "memo"
+TINY_VAE, PUBLISHED_VAE, PUBLISHED = "sd-vae-ft-mse", "sd-vae-ft-mse.safetensors", "memo"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -28,7 +28,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--image", type=Path, default=ROOT / "assets" / "portrait.jpg", help="a portrait")
     parser.add_argument("--audio", type=Path, default=ROOT / "assets" / "speech.wav", help="a voice")
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="MEMO checkpoint, models/memo/NAME of a ComfyUI; its models folder holds the rest")
-    parser.add_argument("--vae", default=PUBLISHED_VAE, metavar="NAME", help=f"file in models/vae, with --checkpoint (default: {PUBLISHED_VAE})")
+    parser.add_argument("--vae", default=PUBLISHED_VAE, metavar="NAME", help=f"as Load MEMO VAE lists it, with --checkpoint (default: {PUBLISHED_VAE})")
     parser.add_argument("--output", type=Path, default=Path("output", "talking_portrait.mp4"), help="the video (default: output/talking_portrait.mp4)")
     parser.add_argument("--steps", type=int, help="denoising steps per clip (default: 20, with the tiny weights 2)")
     parser.add_argument("--size", type=int, help="width and height in pixels (default: 512, with the tiny weights 128)")
@@ -62,7 +62,7 @@ def graph(arguments: argparse.Namespace, checkpoint: Path, image: str, audio: st
     inputs = {
         "LoadImage": {"image": image},
         "LoadAudio": {"audio": audio},
-        "VAELoader": {"vae_name": arguments.vae if arguments.checkpoint else TINY_VAE},
+        "MemoLoadVAE": {"vae": arguments.vae if arguments.checkpoint else TINY_VAE},
         "MemoLoadModel": {"model": checkpoint.name},
         "MemoLoadFaceAnalysis": {"face_analysis": rest},
         "MemoLoadVocalSeparator": {"vocal_separator": rest},

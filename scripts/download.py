@@ -61,12 +61,8 @@ def folders_of(comfyui: Path) -> obtain.Roots:
 
 def state(model: Model, roots: obtain.Roots) -> tuple[bool, str]:
     """Whether a model is there, and in words what is there or missing."""
-    if model.role == "vae":  # which ComfyUI loads
-        places = (folder / name for folder in roots(model.kind) for name in (model.name, *model.also_named))
-        there, refused = [path for path in places if path.is_file()], {}
-    else:
-        listing = obtain.listing(model.role, roots)
-        there, refused = list(listing.found.values()), listing.refused
+    listing = obtain.listing(model.role, roots)
+    there, refused = list(listing.found.values()), listing.refused
     if there:
         return True, ", ".join(map(str, there))
     root, files = obtain.missing(model, roots)

@@ -30,6 +30,7 @@ from comfyui_memo.memo_modules.models.diffusion_net import DiffusionNet
 from comfyui_memo.memo_modules.models.layers import Layers
 from comfyui_memo.memo_modules.models.reference_net import ReferenceNet
 from comfyui_memo.scripts import tiny_onnx
+from comfyui_memo.scripts.diffusers_layout import unet_config, write_diffusers, write_json
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -48,15 +49,6 @@ DIFFUSION_NET = DiffusionNetConfig(
         num_transformer_block=1, temporal_position_encoding=True, temporal_position_encoding_max_len=32
     ),
 )
-UNET_OPTIONS = {
-    "act_fn": "silu",
-    "center_input_sample": False,
-    "downsample_padding": 1,
-    "flip_sin_to_cos": True,
-    "freq_shift": 0,
-    "mid_block_scale_factor": 1,
-    "sample_size": 64,
-}
 WAV2VEC2 = {
     "architectures": ["Wav2Vec2ForCTC"],
     "model_type": "wav2vec2",
@@ -94,14 +86,11 @@ VAE = {
     "in_channels": 3,
     "latent_channels": 4,
     "layers_per_block": 2,
-    "norm_num_groups": 16,
+    "norm_num_groups": 4,
     "out_channels": 3,
     "sample_size": 256,
     "up_block_types": ["UpDecoderBlock2D"] * 4,
 }
-TAESD_LAYERS = {"encoder": "ibsbbbsbbbsbbbo", "decoder": "_i_bbb_sbbb_sbbb_sbo"}
-"""Layers in order: i in, b residual block, s resampling, o out, _ no weights."""
-
 
 def write_tiny_checkpoint(models: Path, name: str = "tiny", seed: int = 0) -> Path:
     """Write every file that a workflow needs under ``models``; the same seed writes the same weights.
@@ -119,22 +108,14 @@ def write_tiny_checkpoint(models: Path, name: str = "tiny", seed: int = 0) -> Pa
     tiny_onnx.write_vocal_separator(memo / "misc" / "vocal_separator" / "Kim_Vocal_2.onnx", seed)
     _write_wav2vec2(models / "audio_encoders" / "wav2vec2-base-960h", generator)
     _write_emotion2vec(models / "memo" / "emotion2vec_plus_large" / "model.pt", generator)
-    _write_vaes(models, generator)
+    _write_vae(models / "vae" / "sd-vae-ft-mse", generator)
     return memo
 
 
 def _write_unets(memo: Path, generator: Generator) -> None:
-    nets = (
-        ("reference_net", "UNet2DConditionModel", "2D", ReferenceNet, REFERENCE_NET),
-        ("diffusion_net", "UNet3DConditionModel", "3D", DiffusionNet, DIFFUSION_NET),
-    )
-    for folder, class_name, kind, net, config in nets:
-        options = {"_class_name": class_name, **UNET_OPTIONS, **asdict(config)}
-        options["down_block_types"] = [f"CrossAttnDownBlock{kind}"] * 3 + [f"DownBlock{kind}"]
-        options["mid_block_type"] = f"UNetMidBlock{kind}CrossAttn"
-        options["up_block_types"] = [f"UpBlock{kind}"] + [f"CrossAttnUpBlock{kind}"] * 3
+    for folder, net, config in (("reference_net", ReferenceNet, REFERENCE_NET), ("diffusion_net", DiffusionNet, DIFFUSION_NET)):
         shapes = {key: tuple(tensor.shape) for key, tensor in net(config, Layers()).state_dict().items()}
-        _write_diffusers(memo / folder, options, _random(shapes, generator, torch.float16))
+        write_diffusers(memo / folder, unet_config(config), _random(shapes, generator, torch.float16))
 
 
 def _write_projections(memo: Path, generator: Generator) -> None:
@@ -147,7 +128,7 @@ def _write_projections(memo: Path, generator: Generator) -> None:
     for component, class_name, sizes in nets:
         folder = "misc/audio_emotion_classifier" if component == "emotion_classifier" else component
         weights = _random(_narrowed(component, sizes), generator)
-        _write_diffusers(memo / folder, {"_class_name": class_name}, weights)
+        write_diffusers(memo / folder, {"_class_name": class_name}, weights)
 
 
 def _write_face_analysis(memo: Path, faces: tiny_onnx.Boxes, seed: int) -> None:
@@ -160,8 +141,8 @@ def _write_wav2vec2(folder: Path, generator: Generator) -> None:
     weights = _random(_wav2vec2_shapes(), generator)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    _write_json(folder / "config.json", WAV2VEC2)
-    _write_json(folder / "preprocessor_config.json", WAV2VEC2_PREPROCESSOR)
+    write_json(folder / "config.json", WAV2VEC2)
+    write_json(folder / "preprocessor_config.json", WAV2VEC2_PREPROCESSOR)
 
 
 def _wav2vec2_shapes() -> Shapes:
@@ -197,37 +178,10 @@ def _write_emotion2vec(path: Path, generator: Generator) -> None:
     torch.save({"model": _random(shapes, generator)}, path)
 
 
-def _write_vaes(models: Path, generator: Generator) -> None:
-    """A narrow VAE in the layout of diffusers, and a tiny one of full size that ComfyUI's VAE loader lists as `taesd`."""
+def _write_vae(folder: Path, generator: Generator) -> None:
     narrow, *_, wide = VAE["block_out_channels"]
     shapes = _narrowed("vae", {128: narrow, 256: VAE["block_out_channels"][1], 512: wide})
-    _write_diffusers(models / "vae" / "sd-vae-ft-mse", VAE, _random(shapes, generator))
-    approx = models / "vae_approx"
-    approx.mkdir(parents=True, exist_ok=True)
-    for part in TAESD_LAYERS:
-        weights = _random(_taesd_shapes(part), generator, torch.float16)
-        # latents of about unit size, and pictures in [0, 1] that are neither flat nor mostly black and white
-        gain, offset = {"encoder": (8, 0), "decoder": (1.5, 0.5)}[part]
-        *_, weight, bias = weights.values()
-        weight.sub_(weight.mean(dim=(2, 3), keepdim=True)).mul_(gain)
-        bias += offset
-        save_file(weights, approx / f"taesd_{part}.safetensors")
-
-
-def _taesd_shapes(part: str) -> Shapes:
-    c_in, c_out = (3, 4) if part == "encoder" else (4, 3)
-    shapes: Shapes = {}
-    for i, kind in enumerate(TAESD_LAYERS[part]):
-        if kind == "i":
-            shapes |= _affine(f"{i}", 64, c_in, 3, 3)
-        elif kind == "b":
-            for j in (0, 2, 4):
-                shapes |= _affine(f"{i}.conv.{j}", 64, 64, 3, 3)
-        elif kind == "s":
-            shapes[f"{i}.weight"] = (64, 64, 3, 3)
-        elif kind == "o":
-            shapes |= _affine(f"{i}", c_out, 64, 3, 3)
-    return shapes
+    write_diffusers(folder, VAE, _random(shapes, generator))
 
 
 def _affine(key: str, *shape: int) -> Shapes:
@@ -261,16 +215,6 @@ def _sinusoids(length: int, d: int) -> Tensor:
     """(1 length d): sines in even channels, cosines in odd ones."""
     angles = torch.arange(length)[:, None] * 10000 ** (-torch.arange(0, d, 2) / d)
     return torch.stack((angles.sin(), angles.cos()), dim=-1).reshape(1, length, d)
-
-
-def _write_diffusers(folder: Path, config: dict, weights: dict[str, Tensor]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(weights, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
-    _write_json(folder / "config.json", {"_diffusers_version": "0.31.0", **config})
-
-
-def _write_json(path: Path, value: dict) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def main() -> None:

@@ -55,13 +55,5 @@ def test_the_readme_has_the_table_of_the_catalogue():
 def test_the_workflow_names_the_published_models():
     graph = json.loads((ROOT / "workflows/api/talking_portrait.json").read_text(encoding="utf-8")).values()
     inputs = {name: value for node in graph for name, value in node["inputs"].items() if isinstance(value, str)}
-    given = {"nets": "model", "vae": "vae_name", "emotion_classifier": "classifier"}
+    given = {"nets": "model", "emotion_classifier": "classifier"}
     assert {role: inputs[given.get(role, role)] for role in CATALOGUE} == {role: model.name for role, model in CATALOGUE.items()}
-
-
-def test_the_workflow_tells_the_front_end_where_the_vae_is():
-    graph = json.loads((ROOT / "workflows/talking_portrait.json").read_text(encoding="utf-8"))
-    [models] = [node["properties"]["models"] for node in graph["nodes"] if node["type"] == "VAELoader"]
-    model, [file] = CATALOGUE["vae"], CATALOGUE["vae"].files
-    url = f"https://huggingface.co/{file.repository}/resolve/{file.revision}/{file.path}"
-    assert models == [{"name": file.target, "url": url, "directory": model.kind, "hash": file.sha256, "hash_type": "SHA256"}]

@@ -19,9 +19,11 @@ from ..checkpoints import (
     pickle_fault,
     raise_fault,
     read_configs,
+    read_json,
 )
 from ..errors import CheckpointError
 from ..face import DETECTOR_FILE, RECOGNISER_FILE
+from ..vae import VAE_WEIGHTS, check_autoencoder
 
 _DEPTH = 7
 """Levels of folders, the root the first: deep enough for the published layout one level too deep."""
@@ -150,6 +152,20 @@ def _vocal_separators(folder: Path, folders: list[str], files: list[str]) -> lis
     return [folder / name for name in files if name == "Kim_Vocal_2.onnx" or (folder.name == "vocal_separator" and name.endswith(".onnx"))]
 
 
+def _vaes(folder: Path, folders: list[str], files: list[str]) -> list[Path]:
+    """Folders as diffusers writes them, and files with a name that says so or in a folder that does."""
+    if "config.json" in files and VAE_WEIGHTS in files:
+        return [folder] if _is_autoencoder(folder / "config.json") else []
+    return [folder / name for name in files if name.endswith(".safetensors") and (folder.name == "vae" or "vae" in name.lower())]
+
+
+def _is_autoencoder(config: Path) -> bool:
+    try:
+        return read_json(config).get("_class_name") == "AutoencoderKL"
+    except CheckpointError:
+        return False
+
+
 def _may_hold(path: Path, components: tuple[str, ...]) -> bool:
     """Whether a single file says that it holds one of ``components``, or is too damaged to say."""
     if path.suffix != ".safetensors":
@@ -199,6 +215,7 @@ def _judge_emotion2vec(path: Path) -> None:
 
 _ROLES = {
     "nets": _Role(_checkpoints, check_checkpoint),
+    "vae": _Role(_vaes, check_autoencoder, ("vae",)),
     "audio_encoder": _Role(_audio_encoders, check_audio_encoder),
     "face_analysis": _Role(_face_analyses, _judge_face_analysis, ("models", "face_analysis", "misc")),
     "vocal_separator": _Role(_vocal_separators, lambda path: raise_fault(file_fault(path)), ("Kim_Vocal_2.onnx", "vocal_separator", "misc")),

@@ -63,6 +63,17 @@ def obtain(
     raise CheckpointError(there.refused.get(name) or f"{name!r} lies where it belongs, but was not found below {root}.")
 
 
+def find_model(role: str, models: Path, name: str | None = None) -> Path:
+    """The model of a role in a `models` folder, the one of that name where there are several. Raises CheckpointError that
+    lists what is missing."""
+
+    def roots(kind: str) -> list[Path]:
+        return [models / kind]
+
+    found = listing(role, roots).found
+    return found.get(name) or next(iter(found.values()), None) or obtain(role, CATALOGUE[role].name, roots)
+
+
 def missing(model: Model, roots: Roots) -> tuple[Path, list[ModelFile]]:
     """Where the published model belongs, which is where most of it lies, and its files that are not there or not whole."""
     lacking = {root: [file for file in model.needed if not _is_there(root / file.target, file)] for root in roots(model.kind)}

@@ -13,7 +13,7 @@ PORTRAIT = ROOT / "assets" / "portrait.jpg"
 WORKFLOW = ROOT / "workflows" / "api" / "talking_portrait.json"
 
 SMALL = {
-    "VAELoader": {"vae_name": "taesd"},
+    "MemoLoadVAE": {"vae": "sd-vae-ft-mse"},
     "MemoLoadModel": {"model": "tiny"},
     "MemoLoadFaceAnalysis": {"face_analysis": "tiny"},
     "MemoLoadVocalSeparator": {"vocal_separator": "tiny"},

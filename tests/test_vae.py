@@ -1,0 +1,98 @@
+"""VAEs of any width: found, loaded, refused by their files, and made wider where ComfyUI's class needs it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import load_file, save_file
+
+from comfyui_memo.memo_modules.errors import CheckpointError
+from comfyui_memo.memo_modules.store import finding
+from comfyui_memo.memo_modules.vae import VAE_WEIGHTS, check_autoencoder, load_autoencoder, widened
+
+BLOCKS = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4, "latent_channels": 4}
+
+
+@pytest.fixture
+def folder(tiny_models, tmp_path) -> Path:
+    """A VAE in the folder of a checkpoint."""
+    return Path(shutil.copytree(tiny_models / "vae" / "sd-vae-ft-mse", tmp_path / "memo" / "mine" / "vae"))
+
+
+@pytest.mark.parametrize(("widths", "groups"), [((16, 32, 48, 48), 4), ((24, 24, 48, 48), 8), ((32, 64, 64, 64), 16)])
+def test_a_widened_vae_computes_the_same(widths, groups):
+    torch.manual_seed(0)
+    narrow = AutoencoderKL(**BLOCKS, block_out_channels=widths, layers_per_block=1, norm_num_groups=groups).eval()
+    for parameter in narrow.parameters():
+        if parameter.ndim == 1:  # norms and biases that do something
+            torch.nn.init.normal_(parameter, 0.5, 0.3)
+    weights, config = widened(narrow.state_dict(), dict(narrow.config))
+    assert all(c % 32 == 0 for c in config["block_out_channels"])
+    wide = AutoencoderKL.from_config(config).eval()
+    wide.load_state_dict(weights)
+    pictures, latents = torch.randn(2, 3, 32, 32), torch.randn(2, 4, 4, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(wide.encode(pictures).latent_dist.parameters, narrow.encode(pictures).latent_dist.parameters, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(wide.decode(latents).sample, narrow.decode(latents).sample, rtol=1e-5, atol=1e-5)
+
+
+def test_the_published_widths_stay(folder):
+    config = json.loads((folder / "config.json").read_text()) | {"block_out_channels": (32, 64), "norm_num_groups": 32}
+    config |= {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    weights = AutoencoderKL.from_config(config).state_dict()
+    padded, wide = widened(weights, config)
+    assert wide == config | {"block_out_channels": [32, 64]}
+    assert all(torch.equal(padded[key], weights[key]) for key in weights)
+
+
+def test_a_vae_in_a_checkpoint_is_listed_by_its_name(folder, tiny_models):
+    assert finding.find("vae", [folder.parents[1]]).found == {"mine": folder}
+    assert list(finding.find("vae", [tiny_models / "vae"]).found) == ["sd-vae-ft-mse"]
+    assert finding.find("vae", [tiny_models / "memo"]).found == {}, "no other folder with a config.json"
+
+
+def test_it_loads_from_a_folder_in_any_dtype(folder):
+    vae = load_autoencoder(folder, torch.bfloat16)
+    stored = load_file(folder / VAE_WEIGHTS)
+    assert vae.dtype == torch.bfloat16 and not vae.training
+    torch.testing.assert_close(vae.quant_conv.weight, stored["quant_conv.weight"].bfloat16())
+
+
+def change_config(folder: Path, **values) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def other_latents(folder: Path) -> None:
+    weights = load_file(folder / VAE_WEIGHTS)
+    weights["decoder.conv_in.weight"] = weights["decoder.conv_in.weight"].repeat(1, 4, 1, 1)
+    save_file(weights, folder / VAE_WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda folder: change_config(folder, scaling_factor=0.13025), "VAE of another model: 4 latent channels, scaling factor 0.13025; expected 4 and 0.18215"),
+        (other_latents, "VAE of another model: 16 latent channels"),
+        (lambda folder: save_file({"a": torch.zeros(1)}, folder / VAE_WEIGHTS), "no VAE: 'decoder.conv_in.weight' is missing"),
+        (lambda folder: (folder / VAE_WEIGHTS).write_bytes(b""), "is empty"),
+    ],
+)
+def test_what_is_no_vae_of_ours_is_refused_in_words(folder, damage, words):
+    damage(folder)
+    with pytest.raises(CheckpointError, match=words):
+        check_autoencoder(folder)
+    listing = finding.find("vae", [folder.parents[1]])
+    assert listing.found == {} and words in listing.refused["mine"]
+
+
+def test_single_files_of_vaes_are_listed_and_others_refused(tmp_path):
+    root = tmp_path / "vae"
+    root.mkdir()
+    save_file({"decoder.conv_in.weight": torch.zeros(8, 4, 3, 3)}, root / "sd1.safetensors")
+    save_file({"decoder.conv_in.weight": torch.zeros(8, 16, 3, 3)}, root / "flux.safetensors")
+    listing = finding.find("vae", [root])
+    assert list(listing.found) == ["sd1.safetensors"] and "16 latent channels" in listing.refused["flux.safetensors"]
