@@ -147,7 +147,7 @@ def check_train_loss(case: Case, checkpointing: bool = False) -> None:
 def check_train_step(case: Case) -> None:
     options, given = case.meta["options"], case.tensors
     stated, lr = case.meta["optimizer"], case.meta["options"]["lr"]
-    settings = parameters.OptimizerSettings(lr, tuple(stated["betas"]), stated["weight_decay"], stated["eps"])
+    settings = parameters.OptimizerSettings(lr, betas=tuple(stated["betas"]), weight_decay=stated["weight_decay"], eps=stated["eps"])
     nets = load_nets(case)
     trained = parameters.set_trainable(nets)
     names = param_names(case, "default")

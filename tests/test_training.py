@@ -130,7 +130,7 @@ def test_checkpointing_gives_the_same_gradients_and_keeps_less(nets, batch, draw
 def test_a_checkpointed_motion_module_drops_its_memory(nets):
     module = nets.diffusion_net.mid_block.motion_modules[0].requires_grad_(True)
     c = module.temporal_transformer.proj_out.weight.shape[0]
-    x, past = torch.randn(3, c, 4, 4), PastFrames(torch.randn(2, c, 4, 4), 2)
+    x, past = torch.randn(3, c, 4, 4), (PastFrames(torch.randn(2, c, 4, 4), 2),)
     memories = []
     original = module.update_memory
     module.update_memory = lambda *args: memories.append(1) or original(*args)

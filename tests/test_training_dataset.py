@@ -3,6 +3,7 @@
 import json
 import logging
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from comfyui_memo.memo_modules.training.dataset import (
     read_metadata,
     training_pixels,
 )
-from comfyui_memo.memo_modules.training.frames import read_frames
+from comfyui_memo.memo_modules.training.frames import read_frames, stream_frames
 from comfyui_memo.memo_modules.training.tensor_files import read_rows, write_tensor
 
 LAYOUT = ClipLayout(frames=4, past_frames=3, audio_margin=2)
@@ -71,6 +72,22 @@ def test_a_clip_holds_what_its_indices_name(tmp_path, suffix):
     assert clip["audio_emb"][:, :, 0, 0].tolist() == [[5, 5, 5, 6, 7], [5, 5, 6, 7, 8], [5, 6, 7, 8, 9], [6, 7, 8, 9, 10]]
 
 
+def test_a_sample_of_two_clips_goes_on_where_the_first_ends(tmp_path):
+    layout = replace(LAYOUT, clips=2)
+    videos = read_metadata([write_metadata(tmp_path, prepare(tmp_path, "a", layout.shortest_video), prepare(tmp_path, "b", LAYOUT.shortest_video))])
+    data = ClipDataset(videos, 8, 8, layout, numbered_pictures)
+    assert [video.video.name for video in data.videos] == ["a.mp4"] and list(layout.starts(layout.shortest_video)) == [3, 4, 5]
+    sample = data.clip(videos[0], clip_indices(layout, 5, 4, still_past=False, cut_audio=True))
+    assert numbers_in(sample["pixel_values"]) == [5, 6, 7, 8, 9, 10, 11, 12]
+    assert numbers_in(sample["pixel_values_ref_img"]) == [4, 2, 3, 4]
+    assert sample["audio_emb"][[0, 4, 7], :, 0, 0].tolist() == [[5, 5, 5, 6, 7], [7, 8, 9, 10, 11], [10, 11, 12, 13, 14]]
+    assert sample["audio_emotion"].tolist() == [2, 3]
+    (batch,) = DataLoader(data)
+    assert batch["audio_emotion"].shape == (1, 2) and batch["audio_emotion"].dtype == torch.int64
+    with pytest.raises(InputError, match="clips: expected at least one"):
+        replace(layout, clips=0)
+
+
 def test_batches_come_from_torchs_loader(tmp_path):
     videos = read_metadata([write_metadata(tmp_path, prepare(tmp_path, "a"), prepare(tmp_path, "b"))])
     (batch,) = DataLoader(ClipDataset(videos, 8, 8, LAYOUT, numbered_pictures), batch_size=2)
@@ -83,6 +100,16 @@ def test_batches_come_from_torchs_loader(tmp_path):
         "audio_emotion": (2,),
     }
     assert batch["audio_emotion"].dtype == torch.int64 and batch["pixel_values"].dtype == torch.float32
+
+
+def test_a_seed_means_the_same_clip_in_any_worker(tmp_path):
+    (video,) = read_metadata([write_metadata(tmp_path, prepare(tmp_path))])
+    data, items = ClipDataset([video], 8, 8, LAYOUT, numbered_pictures), [(0, seed) for seed in range(8)]
+    alone = [numbers_in(data[item]["pixel_values"]) for item in items]
+    torch.manual_seed(1)
+    batches = DataLoader(data, sampler=items, num_workers=2)
+    assert [numbers_in(batch["pixel_values"][0]) for batch in batches] == alone
+    assert len({tuple(clip) for clip in alone}) > 1
 
 
 def test_draws_reach_both_ends_of_their_range_and_perturb_at_their_rate():
@@ -181,9 +208,14 @@ def test_frames_are_those_asked_for(video, numbers):
     assert [round(picture.float().mean().item() / 4) for picture in pictures] == numbers
 
 
+def test_frames_one_after_the_other_are_the_same(video):
+    assert torch.equal(torch.stack(list(stream_frames(video))), read_frames(video, range(60)))
+
+
 def test_a_video_that_cannot_be_read_is_named(video, tmp_path):
     with pytest.raises(InputError, match="grey.* has 60 frames, frame 60 was asked for"):
         read_frames(video, [59, 60])
     (tmp_path / "text.mp4").write_text("no video")
-    with pytest.raises(InputError, match="text.mp4 cannot be decoded"):
-        read_frames(tmp_path / "text.mp4", [0])
+    for read in (lambda path: read_frames(path, [0]), lambda path: next(stream_frames(path))):
+        with pytest.raises(InputError, match="text.mp4 cannot be decoded"):
+            read(tmp_path / "text.mp4")

@@ -211,8 +211,26 @@ def prepare_waveform(audio: Audio, fps: Fraction, clip_frames: int, timing: str)
         length = samples_for_frames(frames, SAMPLE_RATE, fps)
     else:
         frames, length = upstream_length(waveform.shape[1], fps, clip_frames)
+    return _normalised(waveform, length), frames
+
+
+def encode_frames(encoder: AudioEncoder, audio: Audio, frames: int, fps: Fraction, device: torch.device | str = "cpu") -> Tensor:
+    """wav2vec2 states (frames layers d) of ``audio`` that goes with ``frames`` of a video, float32 on the CPU.
+
+    It is cut, or filled up with silence, to their length, and never stretched. Raises InputError when it is empty or not
+    finite.
+    """
+    validate(audio)
+    length = samples_for_frames(frames, SAMPLE_RATE, fps)
+    waveform = resample(mono(audio), SAMPLE_RATE).waveform[:, :length]
+    with torch.inference_mode():
+        return encoder(_normalised(waveform, length).to(device), frames).float().cpu()
+
+
+def _normalised(waveform: Tensor, length: int) -> Tensor:
+    """The wave (1 samples) with zero mean and unit variance, then padded with zeros, its mean, to ``length``."""
     variance, mean = torch.var_mean(waveform, correction=0)
-    return F.pad((waveform - mean) / torch.sqrt(variance + 1e-7), (0, length - waveform.shape[1])), frames
+    return F.pad((waveform - mean) / torch.sqrt(variance + 1e-7), (0, length - waveform.shape[1]))
 
 
 def upstream_length(samples: int, fps: Fraction, clip_frames: int) -> tuple[int, int]:

@@ -39,12 +39,14 @@ class PreparedVideo:
 class ClipLayout:
     """frames of a clip, past frames before it, and audio_margin, the frames that an audio window reaches to either side.
 
+    clips: of a sample, one behind the other; with more than one, training carries the memory from clip to clip.
     Raises InputError where a window would begin before the video.
     """
 
     frames: int = 16
     past_frames: int = 16
     audio_margin: int = 2
+    clips: int = 1
 
     def __post_init__(self):
         if self.frames < 1 or self.audio_margin < 0 or self.past_frames < max(1, self.audio_margin):
@@ -52,21 +54,28 @@ class ClipLayout:
                 "clip: expected at least one frame and as many past frames as the audio margin, "
                 f"got {self.frames}, {self.past_frames} and {self.audio_margin}."
             )
+        if self.clips < 1:
+            raise InputError(f"clips: expected at least one in a sample, got {self.clips}.")
+
+    @property
+    def sample_frames(self) -> int:
+        """Frames of all clips of a sample."""
+        return self.frames * self.clips
 
     @property
     def shortest_video(self) -> int:
         """Frames that a video has at least."""
-        return self.frames + self.past_frames + 2 * self.audio_margin + 1
+        return self.sample_frames + self.past_frames + 2 * self.audio_margin + 1
 
     def starts(self, video_frames: int) -> range:
-        """Frames at which a clip may start and of which one is the reference picture. The very last start is left out,
+        """Frames at which a sample may start and of which one is the reference picture. The very last start is left out,
         as published, and with it the last frame of the video."""
-        return range(self.past_frames, video_frames - self.frames - self.audio_margin)
+        return range(self.past_frames, video_frames - self.sample_frames - self.audio_margin)
 
 
 @dataclass(frozen=True)
 class ClipIndices:
-    """Frame numbers in a video: of the clip and of its past, oldest first, of the reference picture, and of the audio
+    """Frame numbers in a video: of a sample's clips and of the past of the first one, oldest first, of the reference picture, and of the audio
     windows int64 (frames 2·margin+1)."""
 
     frames: tuple[int, ...]
@@ -76,11 +85,11 @@ class ClipIndices:
 
 
 def clip_indices(layout: ClipLayout, start: int, reference: int, still_past: bool, cut_audio: bool) -> ClipIndices:
-    """The frames of a clip that starts at ``start``, and what belongs to it.
+    """The frames of a sample that starts at ``start``, and what belongs to it.
 
-    still_past: the past is the first frame of the clip, again and again. cut_audio: no window reaches before the clip.
+    still_past: the past is the first frame, again and again. cut_audio: no window reaches before it.
     """
-    frames = torch.arange(start, start + layout.frames)
+    frames = torch.arange(start, start + layout.sample_frames)
     windows = frames[:, None] + torch.arange(-layout.audio_margin, layout.audio_margin + 1)
     past = (start,) * layout.past_frames if still_past else tuple(range(start - layout.past_frames, start))
     return ClipIndices(tuple(frames.tolist()), past, reference, windows.clamp(min=start) if cut_audio else windows)
@@ -89,7 +98,7 @@ def clip_indices(layout: ClipLayout, start: int, reference: int, still_past: boo
 def draw_clip(
     layout: ClipLayout, video_frames: int, generator: torch.Generator | None = None, perturbation_rate: float = PERTURBATION_RATE
 ) -> ClipIndices:
-    """A random clip of a video, its reference picture from anywhere in the same range; a still past and cut audio each
+    """A random sample of a video, its reference picture from anywhere in the same range; a still past and cut audio each
     with ``perturbation_rate``. generator: torch's own by default."""
     starts = layout.starts(video_frames)
     start, reference = (starts[int(torch.randint(len(starts), (), generator=generator))] for _ in range(2))
@@ -158,16 +167,14 @@ def _prepared_video(line: str, folder: Path, where: str) -> PreparedVideo:
     return PreparedVideo(**files, frames=features[0])
 
 
-class ClipDataset(Dataset):
-    """One random clip per access and video, as float32 tensors under the published names.
+class PreparedClips(Dataset):
+    """One random sample, of a clip or more, per access and video; a subclass says how its pictures are given. A batch is torch's default collation.
 
-    pixel_values (f 3 height width) and pixel_values_ref_img (1+n 3 height width), reference picture first, in [-1, 1];
-    face_emb (d,); audio_emb (f 2·margin+1 layers d); audio_emotion, the clip's most frequent label, an int. A batch of
-    them is torch's default collation. Videos too short for a clip are left out; raises InputError when none remains.
+    Videos too short for a clip are left out; raises InputError when none remains.
     """
 
-    def __init__(self, videos: Sequence[PreparedVideo], height: int, width: int, layout: ClipLayout = ClipLayout(), read: ReadFrames = read_frames):
-        self.height, self.width, self.layout, self.read = height, width, layout, read
+    def __init__(self, videos: Sequence[PreparedVideo], layout: ClipLayout):
+        self.layout = layout
         self.videos = [video for video in videos if video.frames >= layout.shortest_video]
         short = len(videos) - len(self.videos)
         if not self.videos:
@@ -178,23 +185,48 @@ class ClipDataset(Dataset):
     def __len__(self) -> int:
         return len(self.videos)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor | int]:
-        """A clip drawn from torch's own generator, which a DataLoader seeds in each of its workers."""
-        video = self.videos[index]
-        return self.clip(video, draw_clip(self.layout, video.frames))
+    def __getitem__(self, item: int | tuple[int, int]) -> dict[str, Tensor | int]:
+        """A sample of video number ``item``, drawn from torch's own generator, which a DataLoader seeds in each of its
+        workers; or of (number, seed), the same for the same seed in any worker."""
+        number, generator = (item[0], torch.Generator().manual_seed(item[1])) if isinstance(item, tuple) else (item, None)
+        video = self.videos[number]
+        return self.clip(video, draw_clip(self.layout, video.frames, generator))
 
     def clip(self, video: PreparedVideo, indices: ClipIndices) -> dict[str, Tensor | int]:
-        """The clip at ``indices`` of ``video``."""
-        numbers = sorted({*indices.frames, *indices.past, indices.reference})
-        pictures = training_pixels(self.read(video.video, numbers), self.height, self.width)
-        place = {number: i for i, number in enumerate(numbers)}
+        """The sample at ``indices`` of ``video``."""
         first, last = int(indices.windows.min()), int(indices.windows.max())
         states = read_rows(video.audio_emb, "audio_emb", first, last + 1).float()
         labels = read_rows(video.audio_emotion, "audio_emotion", indices.frames[0], indices.frames[-1] + 1)
+        emotions = [clip_label(clip.tolist()) for clip in labels.split(self.layout.frames)]
+        return {
+            **self.pictures(video, indices),
+            "face_emb": read_rows(video.face_emb, "face_emb").float(),
+            "audio_emb": states[indices.windows - first],
+            "audio_emotion": torch.tensor(emotions) if self.layout.clips > 1 else emotions[0],
+        }
+
+    def pictures(self, video: PreparedVideo, indices: ClipIndices) -> dict[str, Tensor]:
+        """The frames of a sample, and its reference picture with the past frames behind it."""
+        raise NotImplementedError
+
+
+class ClipDataset(PreparedClips):
+    """PreparedClips as float32 tensors under the published names.
+
+    pixel_values (f 3 height width) and pixel_values_ref_img (1+n 3 height width), reference picture first, in [-1, 1];
+    face_emb (d,); audio_emb (f 2·margin+1 layers d); audio_emotion, the clip's most frequent label, an int. f counts the
+    frames of all clips of a sample; with more than one, audio_emotion is int64 (clips,).
+    """
+
+    def __init__(self, videos: Sequence[PreparedVideo], height: int, width: int, layout: ClipLayout = ClipLayout(), read: ReadFrames = read_frames):
+        super().__init__(videos, layout)
+        self.height, self.width, self.read = height, width, read
+
+    def pictures(self, video: PreparedVideo, indices: ClipIndices) -> dict[str, Tensor]:
+        numbers = sorted({*indices.frames, *indices.past, indices.reference})
+        pictures = training_pixels(self.read(video.video, numbers), self.height, self.width)
+        place = {number: i for i, number in enumerate(numbers)}
         return {
             "pixel_values": pictures[[place[i] for i in indices.frames]],
             "pixel_values_ref_img": pictures[[place[i] for i in (indices.reference, *indices.past)]],
-            "face_emb": read_rows(video.face_emb, "face_emb").float(),
-            "audio_emb": states[indices.windows - first],
-            "audio_emotion": clip_label(labels.tolist()),
         }

@@ -4,11 +4,13 @@ The published trainer draws start frame, unconditional picture and unconditional
 one clip; here each clip of a batch has its own.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from .schedule import FlowSchedule, TimestepSampling
 
 
@@ -17,13 +19,20 @@ class Rates:
     """Probabilities in [0, 1], for each clip.
 
     start_frame: past frames are mid grey, as at the start of a video. uncond_img: reference and past latents are zeros.
-    uncond_audio: the audio windows are zeros. emotion_drop: at each emotion-adaptive norm, the label is "no emotion".
+    uncond_audio: the audio windows are zeros. emotion_drop: the label is "no emotion"; emotion_drop_per: drawn for each
+    emotion-adaptive norm, as published, so that a clip practically never loses all of it, or once for a sample.
     """
 
     start_frame: float = 0.05
     uncond_img: float = 0.05
     uncond_audio: float = 0.05
     emotion_drop: float = 0.3
+    emotion_drop_per: Literal["norm", "sample"] = "norm"
+
+    def __post_init__(self):
+        for field in fields(self)[:4]:
+            if not 0 <= getattr(self, field.name) <= 1:
+                raise InputError(f"rates.{field.name}: expected a number in [0, 1], got {getattr(self, field.name)}.")
 
 
 @dataclass(frozen=True)
@@ -69,14 +78,24 @@ def draw_step(
     """
     b = shape[0]
     timesteps, sigmas = schedule.at(sampling.draw(b, generator))
+    dropped = (norms if rates.emotion_drop_per == "norm" else 1, b)
     return StepDraws(
         timesteps,
         sigmas,
         torch.randn(shape, generator=generator),
         _flags(rates.uncond_img, (b,), generator),
         _flags(rates.uncond_audio, (b,), generator),
-        _flags(rates.emotion_drop, (norms, b), generator),
+        _flags(rates.emotion_drop, dropped, generator).expand(norms, b),
     )
+
+
+def draw_consecutive_steps(
+    clips: int, shape: tuple[int, ...], norms: int, sampling: TimestepSampling, schedule: FlowSchedule, rates: Rates, generator: torch.Generator
+) -> tuple[StepDraws, ...]:
+    """draw_step for each of ``clips`` consecutive clips of latents of ``shape``, see consecutive_clips. One memory goes
+    through them all, so either all of them have their pictures or none has."""
+    first, *others = [draw_step(shape, norms, sampling, schedule, rates, generator) for _ in range(clips)]
+    return first, *(replace(each, uncond_img=first.uncond_img) for each in others)
 
 
 def _flags(rate: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -1,6 +1,7 @@
 """Frames of a video file, by number."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -17,6 +18,27 @@ def read_frames(path: Path, numbers: Sequence[int]) -> Tensor:
 
     Raises InputError when the file cannot be decoded or has fewer frames.
     """
+    with _opened(path) as (container, stream, times, keyframes):
+        if len(times) <= numbers[-1]:
+            raise InputError(f"{path} has {len(times)} frames, frame {numbers[-1]} was asked for. Prepare this video again.")
+        pictures = [picture for run in _runs(numbers) for picture in _decode(container, stream, keyframes, [times[i] for i in run])]
+    if len(pictures) != len(numbers):
+        raise InputError(f"{path}: {len(pictures)} of {len(numbers)} frames can be decoded. The file is damaged.")
+    return torch.stack(pictures)
+
+
+def stream_frames(path: Path) -> Iterator[Tensor]:
+    """All pictures uint8 (3 h w) of a video file in order, decoded once through; the k-th is frame k of read_frames.
+
+    Raises InputError when the file cannot be decoded; ends early where a damaged file does.
+    """
+    with _opened(path) as (container, stream, times, keyframes):
+        yield from _decode(container, stream, keyframes, times)
+
+
+@contextmanager
+def _opened(path: Path):
+    """A video file as PyAV's container and stream, the timestamps of its frames, ascending, and its keyframes, see _decode."""
     try:
         import av
     except ImportError as error:
@@ -29,16 +51,11 @@ def read_frames(path: Path, numbers: Sequence[int]) -> Tensor:
             stream.thread_type = "AUTO"
             packets = [packet for packet in container.demux(stream) if packet.pts is not None]
             times = sorted(packet.pts for packet in packets if not packet.is_discard)
-            if len(times) <= numbers[-1]:
-                raise InputError(f"{path} has {len(times)} frames, frame {numbers[-1]} was asked for. Prepare this video again.")
             keyframes = [(packet.pts, packet.pts if packet.dts is None else packet.dts) for packet in packets if packet.is_keyframe]
             del packets  # they hold the file
-            pictures = [picture for run in _runs(numbers) for picture in _decode(container, stream, keyframes, [times[i] for i in run])]
+            yield container, stream, times, keyframes
     except (av.FFmpegError, OSError) as error:
         raise InputError(f"{path} cannot be decoded ({error}).") from error
-    if len(pictures) != len(numbers):
-        raise InputError(f"{path}: {len(pictures)} of {len(numbers)} frames can be decoded. The file is damaged.")
-    return torch.stack(pictures)
 
 
 def _runs(numbers: Sequence[int]) -> list[list[int]]:
@@ -52,14 +69,13 @@ def _runs(numbers: Sequence[int]) -> list[list[int]]:
     return runs
 
 
-def _decode(container, stream, keyframes: list[tuple[int, int]], times: list[int]) -> list[Tensor]:
+def _decode(container, stream, keyframes: list[tuple[int, int]], times: list[int]) -> Iterator[Tensor]:
     """The pictures (3 h w) shown at ``times``, ascending timestamps of the stream; keyframes: when shown and when decoded."""
     # Containers look for the time of decoding, and a keyframe may be decoded before frames that are shown ahead of it.
     container.seek(max((decoded for shown, decoded in keyframes if shown <= times[0]), default=0), stream=stream)
-    wanted, pictures = set(times), []
+    wanted = set(times)
     for frame in container.decode(stream):
         if frame.pts in wanted:
-            pictures.append(torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1))
+            yield torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
         if frame.pts is not None and frame.pts >= times[-1]:
             break
-    return pictures

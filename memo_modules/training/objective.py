@@ -1,5 +1,6 @@
 """The training objective: flow matching with the loss on the clean latents. Published in finetune.py."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -15,12 +16,19 @@ from .schedule import TimestepSampling
 ROBUST_THRESHOLD = 0.1
 
 
+Pasts = Sequence[tuple[PastFrames, ...]]
+"""For each motion module in forward order, what a clip's memory is made of."""
+
+
 @dataclass(frozen=True)
 class TrainingBatch:
     """Clips as latents, scaled as the VAE's config says.
 
     latents: float32 (b f c h w). reference_latents: float32 (b 1+n c h w), the reference picture, then n past frames, oldest
     first. face_emb: (b d). audio_emb: (b f window layers d). audio_emotion: int64 (b,), indices into EMOTIONS.
+
+    Where samples are several consecutive clips, f counts the frames of them all, past frames are those before the first
+    one, and audio_emotion is (b clips); see consecutive_clips.
     """
 
     latents: Tensor
@@ -31,6 +39,17 @@ class TrainingBatch:
 
     def to(self, device: torch.device | str) -> "TrainingBatch":
         return TrainingBatch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+    def clip(self, k: int, clips: int) -> "TrainingBatch":
+        """Clip k of ``clips`` consecutive ones. Past frames of those behind the first are the last of the clip before, as
+        many as there were before the first, but at most a clip, as in the sampler."""
+        f = self.latents.shape[1] // clips
+        frames, reference = slice(k * f, (k + 1) * f), self.reference_latents
+        if k > 0:
+            n = min(reference.shape[1] - 1, f)
+            reference = torch.cat([reference[:, :1], self.latents[:, k * f - n : k * f]], dim=1)
+        emotion = self.audio_emotion if self.audio_emotion.ndim == 1 else self.audio_emotion[:, k]
+        return TrainingBatch(self.latents[:, frames], reference, self.face_emb, self.audio_emb[:, frames], emotion)
 
 
 @dataclass(frozen=True)
@@ -60,10 +79,11 @@ def encode_batch(vae: DiffusersVAE, sample: dict[str, Tensor], draws: PictureDra
     )
 
 
-def with_start_frames(pixels: Tensor, start_frame: Tensor) -> Tensor:
-    """pixels (b 1+n 3 H W) in [-1, 1] with the past frames of clips in start_frame (b,) mid grey."""
-    past = pixels[:, 1:].masked_fill(_per_sample(start_frame, pixels), 0)
-    return torch.cat([pixels[:, :1], past], dim=1)
+def with_start_frames(pictures: Tensor, start_frame: Tensor, grey: Tensor | float = 0.0) -> Tensor:
+    """pictures (b 1+n c h w) with the past frames of clips in start_frame (b,) mid grey, by default that of pixels in [-1, 1];
+    of anything else ``grey`` (c h w) says what that is."""
+    past = torch.where(_per_sample(start_frame, pictures), grey, pictures[:, 1:])
+    return torch.cat([pictures[:, :1], past], dim=1)
 
 
 def _encode(vae: DiffusersVAE, pixels: Tensor, noise: Tensor) -> Tensor:
@@ -78,14 +98,15 @@ def training_loss(
     weighting: TimestepSampling = TimestepSampling(),
     robust_threshold: float | None = ROBUST_THRESHOLD,
     checkpointing: bool = False,
+    pasts: Pasts | None = None,
 ) -> TrainingLoss:
     """The loss of one batch. Nets, batch and draws on one device; parameters that require a gradient get it.
 
     robust_threshold: samples with a weighted loss above it are left out, None: none is. checkpointing: activations are
-    computed again in the backward pass, region by region, with the same gradients.
+    computed again in the backward pass, region by region, with the same gradients. pasts: see predict_velocity.
     """
     noisy = add_noise(batch.latents, draws)
-    velocity = predict_velocity(nets, batch, draws, noisy, checkpointing)
+    velocity = predict_velocity(nets, batch, draws, noisy, checkpointing, pasts)
     return flow_loss(velocity, noisy, batch.latents, draws.sigmas, weighting, robust_threshold)
 
 
@@ -95,23 +116,46 @@ def add_noise(latents: Tensor, draws: StepDraws) -> Tensor:
     return sigmas * draws.noise + (1 - sigmas) * latents
 
 
-def predict_velocity(nets: MemoNets, batch: TrainingBatch, draws: StepDraws, noisy: Tensor, checkpointing: bool = False) -> Tensor:
+def consecutive_clips(nets: MemoNets, batch: TrainingBatch, draws: Sequence[StepDraws]) -> Iterator[tuple[TrainingBatch, StepDraws, Pasts]]:
+    """Each clip of samples of ``len(draws)`` consecutive ones, with its draws and its pasts, for training_loss. The memory
+    is carried from clip to clip as in the sampler; the published training only ever sees the first.
+
+    The loss of the samples is the mean of the losses. Go backward from each, a clip's share of it, before the next clip
+    is asked for: then there is one clip's graph at a time, and of clips before it the reference features of their past.
+    """
+    pasts: Pasts | None = None
+    for k, draw in enumerate(draws):
+        clip = batch.clip(k, len(draws))
+        past = past_frames(nets, clip, draw)
+        pasts = past if pasts is None else [(*before, *own) for before, own in zip(pasts, past)]
+        yield clip, draw, pasts
+
+
+@torch.no_grad()
+def past_frames(nets: MemoNets, batch: TrainingBatch, draws: StepDraws) -> Pasts:
+    """The past frames of each clip in ``batch`` alone, as all of its past."""
+    pictures = _pictures(nets, batch, draws)[:, 1:]
+    n = pictures.shape[1]
+    face_tokens = nets.image_proj(batch.face_emb.float()).to(nets.dtype)
+    features = nets.reference_net(pictures.flatten(0, 1), face_tokens.repeat_interleave(n, dim=0))
+    return [(PastFrames(layer, n),) for layer in features.layers]
+
+
+def predict_velocity(
+    nets: MemoNets, batch: TrainingBatch, draws: StepDraws, noisy: Tensor, checkpointing: bool = False, pasts: Pasts | None = None
+) -> Tensor:
     """The velocity of ``noisy`` (b f c h w), float32 in its shape, each clip under its own conditions.
 
-    Every clip has the reference picture, an unconditional one that of zero latents. Its memory is new and holds its own
-    past frames, through which no gradient flows.
+    Every clip has the reference picture, an unconditional one that of zero latents. Its memory is made of ``pasts``, by
+    default of its own past frames alone, and no gradient flows through it.
     """
     b, f = noisy.shape[:2]
-    n = batch.reference_latents.shape[1] - 1
     run, dtype, net = checkpointed if checkpointing else direct, nets.dtype, nets.diffusion_net
     face_tokens = nets.image_proj(batch.face_emb.float()).to(dtype)
     # zeros go through the projection; in the sampler it is the unconditional tokens that are zeros
     windows = batch.audio_emb.float().masked_fill(_per_sample(draws.uncond_audio, batch.audio_emb), 0)
     audio_tokens = nets.audio_proj(windows.flatten(0, 1)).to(dtype)
-    pictures = batch.reference_latents.masked_fill(_per_sample(draws.uncond_img, batch.reference_latents), 0).to(dtype)
-    reference = nets.reference_net(pictures[:, 0], face_tokens, run)
-    with torch.no_grad():
-        past = nets.reference_net(pictures[:, 1:].flatten(0, 1), face_tokens.repeat_interleave(n, dim=0))
+    reference = nets.reference_net(_pictures(nets, batch, draws)[:, 0], face_tokens, run)
     emotion = torch.where(draws.emotion_drop, NO_EMOTION, batch.audio_emotion)
     velocity = net(
         noisy.to(dtype).flatten(0, 1),
@@ -119,11 +163,16 @@ def predict_velocity(nets: MemoNets, batch: TrainingBatch, draws: StepDraws, noi
         audio_tokens,
         net.spatial_contexts(face_tokens, reference, guided=b),
         net.emotion_modulations(emotion, dtype),
-        [PastFrames(layer, n) for layer in past.layers],
+        past_frames(nets, batch, draws) if pasts is None else pasts,
         f,
         run,
     )
     return velocity.float().unflatten(0, (b, f))
+
+
+def _pictures(nets: MemoNets, batch: TrainingBatch, draws: StepDraws) -> Tensor:
+    """Reference picture and past frames (b 1+n c h w) as the reference net takes them."""
+    return batch.reference_latents.masked_fill(_per_sample(draws.uncond_img, batch.reference_latents), 0).to(nets.dtype)
 
 
 def flow_loss(

@@ -1,7 +1,9 @@
 """What trains, and the optimizer's step."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -19,12 +21,29 @@ MOTION_AND_AUDIO: Trainable = {"diffusion_net": ("motion_modules", "audio_module
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """Of AdamW, as published; weight decay is for all parameters, biases and norms too. betas, eps: see torch.optim.AdamW."""
+    """Of AdamW, as published; weight decay is for all parameters, biases and norms too. betas, eps: see torch.optim.AdamW.
+
+    lr_schedule, warmup_steps: see learning_rate. max_grad_norm: see optimizer_step.
+    """
 
     learning_rate: float = 1e-5
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: int = 0
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.01
     eps: float = 1e-8
+    max_grad_norm: float = 1.0
+
+
+def learning_rate(settings: OptimizerSettings, step: int, steps: int) -> float:
+    """The learning rate of step ``step`` of 0 to ``steps`` - 1: rising from step 0 over the warm-up, then constant, or
+    falling to 0 along half a cosine."""
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    if settings.lr_schedule == "constant":
+        return settings.learning_rate
+    done = (step - settings.warmup_steps) / max(1, steps - settings.warmup_steps)
+    return settings.learning_rate * (1 + math.cos(math.pi * done)) / 2
 
 
 @dataclass(frozen=True)
@@ -73,17 +92,26 @@ def make_optimizer(
     return torch.optim.AdamW(held, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay, eps=settings.eps)
 
 
-def optimizer_step(optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], max_grad_norm: float = 1.0) -> StepReport:
+def held_parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """What an optimizer moves: the parameters that make_optimizer was given, in order, or their float32 masters."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def optimizer_step(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], max_grad_norm: float = 1.0, scale: float = 1.0
+) -> StepReport:
     """Clip the gradients of ``parameters``, those that ``optimizer`` was made for, move them and drop the gradients.
 
-    A norm that is not finite moves nothing: one NaN would reach all weights. Zero gradients do move weights, through
-    momentum and weight decay, as in the published training.
+    scale: what the gradients are multiplied with first. A norm that is not finite moves nothing: one NaN would reach all
+    weights. Zero gradients do move weights, through momentum and weight decay, as in the published training.
     """
-    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    held = held_parameters(optimizer)
     masters = [(master, parameter) for master, parameter in zip(held, parameters, strict=True) if master is not parameter]
     for master, parameter in masters:
         master.grad = None if parameter.grad is None else parameter.grad.float()
         parameter.grad = None
+    if scale != 1:
+        torch._foreach_mul_([parameter.grad for parameter in held if parameter.grad is not None], scale)
     norm = nn.utils.clip_grad_norm_(held, max_grad_norm)
     stepped = bool(norm.isfinite())
     if stepped:

@@ -10,7 +10,8 @@ from ..models.motion import MotionModule
 
 
 class PastFrames(NamedTuple):
-    """What a motion module remembers, in the place of the memory made of it: 3.5 GB a clip at 512×512 in bfloat16.
+    """Past frames of one clip as a motion module sees them. A tuple of those of a clip and of the clips before it, oldest
+    first, is in the place of the memory made of them, which is larger: 3.5 GB at 512×512 in bfloat16.
 
     features: of ((b count)) past frames at its layer, oldest first in each clip.
     """
@@ -20,7 +21,7 @@ class PastFrames(NamedTuple):
 
 
 def direct(module: nn.Module, *args):
-    """What ``module`` makes of ``args``; a motion module takes PastFrames for its memory."""
+    """What ``module`` makes of ``args``; a motion module takes a tuple of PastFrames for its memory."""
     x, *rest = args
     if x.device.type == "cpu" and not x.requires_grad and any(parameter.requires_grad for parameter in module.parameters()):
         # torch 2.13 ends with the process in the backward of a channels-last group norm whose weights train and whose
@@ -28,9 +29,11 @@ def direct(module: nn.Module, *args):
         x = x.detach().requires_grad_(torch.is_grad_enabled())
     if not isinstance(module, MotionModule):
         return module(x, *rest)
-    past, frames = rest
+    pasts, frames = rest
+    memory = None
     with torch.no_grad():  # as published: only the frames of the clip train the weights that past frames share
-        memory = module.update_memory(past.features, None, past.count)
+        for past in pasts:
+            memory = module.update_memory(past.features, memory, past.count)
     return module(x, memory, frames)
 
 

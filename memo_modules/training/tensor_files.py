@@ -13,13 +13,16 @@ from torch import Tensor
 
 from ..checkpoints import is_zip
 from ..errors import InputError
+from .whole_files import whole_file
 
 _AGAIN = "Prepare this video again."
 
 
-def write_tensor(path: Path, field: str, tensor: Tensor) -> None:
-    """Write ``tensor`` to a safetensors file under the name ``field``."""
-    save_file({field: tensor.contiguous()}, path)
+def write_tensor(path: Path, field: str, tensor: Tensor, metadata: dict[str, str] | None = None) -> None:
+    """Write ``tensor`` to a safetensors file under the name ``field``; the file is there when it is whole. metadata: for
+    its header; the bytes of a file with one entry, or none, depend on nothing else."""
+    with whole_file(path) as partial:
+        save_file({field: tensor.contiguous()}, partial, metadata)
 
 
 def tensor_shape(path: Path, field: str) -> tuple[int, ...]:

@@ -1,0 +1,146 @@
+"""A folder of prepared videos: metadata.jsonl, failed.jsonl, and preparation.json, which says how it was made.
+
+A process may be killed at any moment: a line stands in metadata.jsonl when the files that it names are on the disk, and
+a half line is taken off by the next run, which prepares that video again.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+from ..errors import InputError
+from .dataset import FIELDS
+from .preparation import Job, Outcome
+from .videos import find_videos
+from .whole_files import remove_partial, write_whole
+
+METADATA, FAILED, RECORD, LOCK = "metadata.jsonl", "failed.jsonl", "preparation.json", "preparation.lock"
+
+Run = Callable[[Sequence[Job]], Iterator[Outcome]]
+"""Prepares videos, in any order: run_here, run_processes or run_ray of workers.py, all but the jobs given."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Report:
+    """earlier: videos that were there before, prepared: those that this run added, with their frame rates, failed: video
+    to reason."""
+
+    earlier: int = 0
+    prepared: dict[str, Fraction] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def prepare_folder(
+    videos: Path,
+    output: Path,
+    settings: dict[str, str | None],
+    run: Run,
+    progress: Callable[[int, int, Report], None] = lambda done, total, report: None,
+) -> Report:
+    """Prepare the videos of a folder that have no line in ``output`` yet; what failed before is tried again.
+
+    settings: what the features depend on; a folder that was made with others is refused. progress: videos done in this
+    run, videos to do, and the report so far. However it ends, metadata.jsonl is in order of its lines' names and
+    failed.jsonl is that of this run. Raises InputError when there is no video, and when ``output`` is in use, of other
+    videos or of other settings.
+    """
+    videos, output = Path(os.path.abspath(videos)), Path(os.path.abspath(output))
+    paths = find_videos(videos, leave_out=output if videos in output.parents else None)
+    output.mkdir(parents=True, exist_ok=True)
+    with _alone(output):
+        _check_record(output / RECORD, {"videos": _place(videos, output), **settings})
+        entries = {entry["face_emb"]: entry for entry in _whole_entries(output)}
+        _write_lines(output / METADATA, entries.values())
+        jobs = [Job(path, path.relative_to(videos).as_posix(), _place(path, output), output) for path in paths]
+        to_do = [job for job in jobs if job.entry["face_emb"] not in entries]
+        report = Report(earlier=len(jobs) - len(to_do))
+        try:
+            with closing(run(to_do)) as outcomes:
+                for done, outcome in enumerate(outcomes, 1):
+                    _keep(outcome, output, entries, report)
+                    progress(done, len(to_do), report)
+        finally:
+            remove_partial(output)
+            _write_lines(output / METADATA, (entries[name] for name in sorted(entries)))
+            _write_lines(output / FAILED, ({"video": video, "reason": report.failed[video]} for video in sorted(report.failed)))
+    return report
+
+
+def _keep(outcome: Outcome, output: Path, entries: dict[str, dict], report: Report) -> None:
+    if outcome.reason:
+        report.failed[outcome.job.video] = outcome.reason
+        return
+    entry = outcome.entry
+    entries[entry["face_emb"]] = entry  # first: an interrupt while the line is written must not lose it at the end
+    with (output / METADATA).open("a", encoding="utf-8", newline="\n") as file:
+        file.write(json.dumps(entry) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    report.prepared[outcome.job.video] = outcome.fps
+
+
+def _whole_entries(output: Path) -> Iterator[dict[str, str]]:
+    """Lines of metadata.jsonl whose files are in place."""
+    path = output / METADATA
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = {field: json.loads(line)[field] for field in FIELDS}
+            if all((output / place).is_file() for place in entry.values()):
+                yield entry
+                continue
+            reason = "a file that it names is missing"
+        except (ValueError, TypeError, KeyError):
+            reason = f"it is no object with the fields {', '.join(FIELDS)}"
+        _log.warning("%s, line %d is taken out: %s.", path, number, reason)
+
+
+def _write_lines(path: Path, entries) -> None:
+    write_whole(path, "".join(f"{json.dumps(entry)}\n" for entry in entries))
+
+
+def _place(path: Path, output: Path) -> str:
+    """``path`` relative to ``output`` where it lies there or below."""
+    return path.relative_to(output).as_posix() if path.is_relative_to(output) else path.as_posix()
+
+
+def _check_record(path: Path, record: dict[str, str | None]) -> None:
+    """Raises InputError when the folder was made with other videos, models or settings; else writes down which."""
+    if not path.exists():
+        write_whole(path, json.dumps(record, indent=2) + "\n")
+        return
+    try:
+        made_with = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({error}). Choose another output folder.") from error
+    others = [name for name in {**made_with, **record} if made_with.get(name) != record.get(name)]
+    if others:
+        raise InputError(
+            f"output: {path.parent} was prepared with other {' and other '.join(others)}; "
+            f"{others[0]} was {made_with.get(others[0])}, now it is {record.get(others[0])}. Choose another output folder, or delete this one."
+        )
+
+
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Keep other processes from the folder. Raises InputError when one is at work there."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(output / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"output: another process is preparing videos in {output}. Wait for it, or choose another folder.") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # before it is released, or it might be another's by then; on Windows it stays
+            (output / LOCK).unlink()
+        lock.release()

@@ -1,0 +1,78 @@
+"""From settings to a training that can be run."""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch.utils.data import Dataset
+
+from ..checkpoints import NETS, check_fit, load_net
+from ..errors import InputError
+from ..models.layers import Layers
+from ..sampling import MemoNets
+from ..vae import DiffusersVAE, load_autoencoder
+from .dataset import ClipDataset, read_metadata
+from .loop import MakeBatch, Trainer, check_sample
+from .objective import encode_batch
+from .posteriors import PosteriorDataset, cache_posteriors, grey_posterior, sample_posteriors, vae_key
+from .runs import resume_from
+from .settings import TrainingSettings
+
+Progress = Callable[[int, int], None]
+
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def load_nets(checkpoint: Path, device: torch.device, dtype: torch.dtype) -> MemoNets:
+    """The four nets to train, their weights in memory of their own. Raises CheckpointError, see load_net."""
+    nets = {}
+    for name in NETS:
+        layers = Layers(dtype=torch.float32 if name in ("image_proj", "audio_proj") else dtype)
+        # what is loaded is mapped, and on the CPU it would stay the file's
+        nets[name] = copy.deepcopy(load_net(checkpoint, name, layers)).to(device)
+    check_fit(checkpoint, nets)
+    return MemoNets(**nets, device=device, dtype=dtype)
+
+
+def load_vae(settings: TrainingSettings, device: torch.device) -> DiffusersVAE:
+    """The VAE in the nets' dtype, a clip of pictures at once."""
+    return DiffusersVAE(load_autoencoder(settings.vae, DTYPES[settings.dtype]).to(device), batch=settings.data.frames)
+
+
+def make_trainer(
+    settings: TrainingSettings, accelerator, vae: DiffusersVAE, resume: str | None = None, on_cached: Progress = lambda done, total: None
+) -> Trainer:
+    """The training that ``settings`` describe, from its start or from a checkpoint, see resume_from.
+
+    accelerator: see Trainer. vae: see load_vae. on_cached: called with videos done and all videos of this process, as their posteriors are
+    stored. Raises InputError and CheckpointError for settings and files that cannot be used.
+    """
+    checkpoint = resume_from(settings.output_dir, resume)
+    data, device = settings.data, accelerator.device
+    dataset = ClipDataset(read_metadata(data.metadata), data.height, data.width, data.layout)
+    nets = load_nets(settings.checkpoint, device, DTYPES[settings.dtype])
+    check_sample(nets, dataset[0])
+    config = vae.autoencoder.config
+    factor = 2 ** (len(config.block_out_channels) - 1)
+    if data.width % factor or data.height % factor:
+        raise InputError(f"data.width and data.height: expected multiples of {factor}, got {data.width} and {data.height}.")
+    latent = (config.latent_channels, data.height // factor, data.width // factor)
+    make_batch = partial(encode_batch, vae)
+    if data.cache_dir:
+        dataset, make_batch = _cached(settings, dataset, vae, accelerator, on_cached)
+    trainer = Trainer(settings, nets, dataset, make_batch, latent, accelerator)
+    if checkpoint:
+        trainer.load(checkpoint)
+    return trainer
+
+
+def _cached(settings: TrainingSettings, clips: ClipDataset, vae: DiffusersVAE, accelerator, progress: Progress) -> tuple[Dataset, MakeBatch]:
+    """The same clips as posteriors, which are made where they are not stored yet; each process makes its part."""
+    data, key = settings.data, vae_key(vae)
+    mine = clips.videos[accelerator.process_index :: accelerator.num_processes]
+    cache_posteriors(mine, vae, data.height, data.width, data.cache_dir, key, progress)
+    accelerator.wait_for_everyone()
+    grey = tuple(part.to(accelerator.device) for part in grey_posterior(vae, data.height, data.width))
+    return PosteriorDataset(clips.videos, data.cache_dir, data.height, data.width, key, data.layout), partial(sample_posteriors, grey=grey)

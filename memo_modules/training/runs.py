@@ -1,0 +1,99 @@
+"""The folder of a training: `checkpoint-N`, whole or not there, the nets in it in the published layout.
+
+Nothing but folders of exactly that name with a trainer's state in them is ever looked at, let alone deleted.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..checkpoints import NETS, net_source
+from ..errors import CheckpointError, InputError
+from ..sampling import MemoNets
+
+STATE, TENSORS = "trainer.json", "trainer.safetensors"
+
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def checkpoints(output_dir: Path) -> dict[int, Path]:
+    """Step to folder of the checkpoints that can be resumed from, ascending."""
+    found = {}
+    for folder in output_dir.iterdir() if output_dir.is_dir() else ():
+        match = _NAME.fullmatch(folder.name)
+        if match and (folder / STATE).is_file():
+            found[int(match[1])] = folder
+    return dict(sorted(found.items()))
+
+
+def resume_from(output_dir: Path, resume: str | None) -> Path | None:
+    """The checkpoint that a training starts from: "latest" in ``output_dir`` if there is one, another by its path, or none.
+
+    Raises InputError when there is none at the path, and for a new training where another one has left checkpoints.
+    """
+    there = checkpoints(output_dir)
+    if resume == "latest":
+        return there[max(there)] if there else None
+    if resume is not None:
+        if not (Path(resume) / STATE).is_file():
+            raise InputError(f"resume: {resume} holds no {STATE}, expected a checkpoint-N of this trainer, or latest.")
+        return Path(resume)
+    if there:
+        raise InputError(f"output_dir: {output_dir} holds checkpoint-{max(there)} of an earlier training. Resume it, or name another folder.")
+    return None
+
+
+def write_checkpoint(output_dir: Path, step: int, keep: int, write: Callable[[Path], None]) -> Path:
+    """`checkpoint-STEP` with what ``write`` puts into the folder that it is handed.
+
+    It has its name only when it is whole; then all but the newest ``keep`` up to this step are deleted.
+    """
+    target = output_dir / f"checkpoint-{step}"
+    partial, former = (target.with_name(f"{target.name}.{ending}") for ending in ("partial", "former"))
+    for rest in (partial, former):
+        shutil.rmtree(rest, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write(partial)
+    if target.exists():  # a training that was resumed before it
+        os.replace(target, former)
+    os.replace(partial, target)
+    shutil.rmtree(former, ignore_errors=True)
+    written = [folder for number, folder in checkpoints(output_dir).items() if number <= step]
+    for folder in written[:-keep]:
+        shutil.rmtree(folder, ignore_errors=True)
+    return target
+
+
+def write_nets(folder: Path, source: Path, nets: MemoNets, weights: Mapping[str, Tensor]) -> None:
+    """The four nets as the published folder has them, in their dtypes, with the configs of the checkpoint ``source``.
+
+    weights: `net.parameter` to what stands in the place of that parameter.
+    """
+    for name in NETS:
+        state = getattr(nets, name).state_dict()
+        held = {key: weights.get(f"{name}.{key}", tensor).to(tensor.dtype).contiguous() for key, tensor in state.items()}
+        (folder / name).mkdir()
+        save_file(held, folder / name / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+        config = json.dumps(net_source(source, name).read_config(), indent=2, sort_keys=True)
+        (folder / name / "config.json").write_text(config + "\n", encoding="utf-8")
+
+
+def write_state(folder: Path, values: Mapping, tensors: Mapping[str, Tensor]) -> None:
+    """The trainer's state; the JSON last, by which a checkpoint is known."""
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / TENSORS)
+    (folder / STATE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def read_state(folder: Path) -> tuple[dict, dict[str, Tensor]]:
+    """What write_state wrote. Raises CheckpointError when it cannot be read."""
+    try:
+        return json.loads((folder / STATE).read_text(encoding="utf-8")), load_file(folder / TENSORS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: the trainer's state cannot be read ({error}). Resume from another checkpoint.") from error

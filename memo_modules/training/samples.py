@@ -1,0 +1,60 @@
+"""Videos in the middle of a training: prepared videos spoken again from their first picture."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..audio.io import decode
+from ..clips import ceil_div
+from ..sampling import MemoNets, sample_video
+from ..types import Audio, AudioFeatures, EmotionTrack, Face, SamplerSettings
+from ..vae import VideoVAE
+from ..video_files import write_video
+from .dataset import PreparedVideo, training_pixels
+from .frames import read_frames
+from .settings import DataSettings, SampleSettings
+from .tensor_files import read_rows
+
+
+def write_sample(path: Path, nets: MemoNets, vae: VideoVAE, video: PreparedVideo, data: DataSettings, settings: SampleSettings) -> None:
+    """What the nets make of the first picture, the voice and the labels of ``video``, as an mp4 with its sound."""
+    rate, sound = _rate_and_sound(video.video)
+    frames = speak_again(nets, vae, video, data, settings)
+    if sound:
+        sound = Audio(sound.waveform[:2, : ceil_div(len(frames) * sound.sample_rate * rate.denominator, rate.numerator)], sound.sample_rate)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_video(path, frames, rate, sound)
+
+
+def speak_again(nets: MemoNets, vae: VideoVAE, video: PreparedVideo, data: DataSettings, settings: SampleSettings) -> Tensor:
+    """float32 (frames 3 height width) in [0, 1], ``settings.frames`` of them or as many as the video has."""
+    count = min(video.frames, settings.frames)
+    states = read_rows(video.audio_emb, "audio_emb", 0, count).float()
+    padding = ceil_div(count, data.frames) * data.frames - count
+    states = torch.cat([states, states[-1:].expand(padding, -1, -1)])
+    labels = read_rows(video.audio_emotion, "audio_emotion", 0, count).tolist()
+    # one "sample" a frame
+    emotion = EmotionTrack(tuple(range(count)), tuple(labels), None, count, 1)
+    sampler = SamplerSettings(
+        settings.steps, settings.guidance_scale, num_init_past_frames=data.past_frames, num_past_frames=data.past_frames, reference_order="aligned"
+    )
+    clips = sample_video(
+        nets,
+        vae,
+        training_pixels(read_frames(video.video, [0]), data.height, data.width),
+        Face(read_rows(video.face_emb, "face_emb").float()[None], None, 1.0),
+        AudioFeatures(states, Fraction(1), count, data.frames),
+        emotion,
+        sampler,
+    )
+    return torch.cat([clip.frames for clip in clips])
+
+
+def _rate_and_sound(path: Path) -> tuple[Fraction, Audio | None]:
+    import av
+
+    with av.open(str(path)) as container:
+        rate, sounds = container.streams.video[0].average_rate, bool(container.streams.audio)
+    return rate, decode(path) if sounds else None

@@ -1,0 +1,206 @@
+"""The settings of a training: YAML to frozen dataclasses, one per section. A key that nothing reads is refused."""
+
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import InputError
+from .dataset import ClipLayout
+from .draws import Rates
+from .objective import ROBUST_THRESHOLD
+from .parameters import MOTION_AND_AUDIO, OptimizerSettings
+from .schedule import TimestepSampling
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """metadata: files that data preparation writes. width, height: of the pictures, in pixels. frames, past_frames,
+    audio_margin, clips_per_sample: see ClipLayout. workers: processes that read, in each process that trains; 0 reads between the steps.
+    cache_dir: where the VAE's posteriors of all frames are stored before the first step, None for encoding in every step.
+    """
+
+    metadata: tuple[Path, ...]
+    width: int = 512
+    height: int = 512
+    frames: int = 16
+    past_frames: int = 16
+    audio_margin: int = 2
+    clips_per_sample: int = 1
+    workers: int = 4
+    cache_dir: Path | None = None
+
+    def __post_init__(self):
+        _check_least("data.", self, metadata=1, width=8, height=8, workers=0)
+        self.layout  # noqa: B018  raises for clips that cannot be
+
+    @property
+    def layout(self) -> ClipLayout:
+        return ClipLayout(self.frames, self.past_frames, self.audio_margin, self.clips_per_sample)
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """Videos made in the middle of the training: every ``every`` steps the first ``videos`` of ``metadata``, prepared
+    videos, spoken again from their first picture, ``frames`` of them at most. steps, guidance_scale: see SamplerSettings."""
+
+    metadata: tuple[Path, ...] = ()
+    every: int = 1000
+    videos: int = 4
+    frames: int = 96
+    steps: int = 20
+    guidance_scale: float = 3.5
+
+    def __post_init__(self):
+        _check_least("samples.", self, every=1, videos=1, frames=1, steps=1)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """checkpoint: the nets to start from, see net_source. vae: see load_autoencoder. output_dir: of checkpoints and logs.
+
+    A step takes batch_size · gradient_accumulation samples in each process. trainable: see Trainable. robust_threshold:
+    see flow_loss, None for off. dtype: of the nets; what trains and its optimizer are float32 under either.
+    checkpointing: of activations, in each region of the nets. ema_decay: of an average of the weights, None for none; it
+    is what sample videos and the nets of a checkpoint are then made of. save_every, log_every: steps. keep: checkpoints. loggers: out of
+    tensorboard and wandb; None takes tensorboard where it is installed. seed: of the order of the data and all that is drawn.
+    """
+
+    checkpoint: Path
+    vae: Path
+    output_dir: Path
+    data: DataSettings
+    steps: int = 20_000
+    batch_size: int = 1
+    gradient_accumulation: int = 1
+    seed: int = 42
+    dtype: Literal["bf16", "fp32"] = "bf16"
+    checkpointing: bool = True
+    trainable: Mapping[str, tuple[str, ...] | None] = field(default_factory=lambda: dict(MOTION_AND_AUDIO))
+    robust_threshold: float | None = ROBUST_THRESHOLD
+    weighting: TimestepSampling = TimestepSampling()
+    rates: Rates = Rates()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    ema_decay: float | None = None
+    save_every: int = 5000
+    keep: int = 20
+    log_every: int = 10
+    loggers: tuple[Literal["tensorboard", "wandb"], ...] | None = None
+    samples: SampleSettings = field(default_factory=SampleSettings)
+
+    def __post_init__(self):
+        _check_least("", self, steps=1, batch_size=1, gradient_accumulation=1, save_every=1, keep=1, log_every=1)
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise InputError(f"ema_decay: expected a number in [0, 1) or null, got {self.ema_decay}.")
+
+
+def read_settings(path: Path, overrides: Sequence[str] = ()) -> TrainingSettings:
+    """The settings in a YAML file; overrides: `key=value` each, a key of a section as `section.key`, the value in YAML.
+
+    Relative paths count from the working directory. Raises InputError naming the key that is unknown, missing or has a
+    value that cannot be used.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        changes = [(key, yaml.safe_load(value)) for key, _, value in (override.partition("=") for override in overrides)]
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{path} and {' '.join(overrides) or 'nothing else'}: not readable as YAML ({error}).") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected keys and values, got {type(values).__name__}.")
+    for override, (key, value) in zip(overrides, changes):
+        if "=" not in override:
+            raise InputError(f"{override!r}: expected key=value.")
+        *sections, last = key.split(".")
+        section = values
+        for name in sections:
+            section = section.setdefault(name, {})
+            if not isinstance(section, dict):
+                raise InputError(f"{override!r}: {name} has no keys.")
+        section[last] = value
+    return from_mapping(TrainingSettings, values)
+
+
+def from_mapping(kind: type, values: Mapping[str, Any], section: str = "") -> Any:
+    """An instance of the dataclass ``kind``, whose fields are the keys that there may be. Raises InputError, see read_settings."""
+    known = {each.name: each for each in fields(kind)}
+    for key in values:
+        if key not in known:
+            raise InputError(f"{section}{key}: no such setting. Known here: {', '.join(known)}.")
+    for name, each in known.items():
+        if name not in values and each.default is MISSING and each.default_factory is MISSING:
+            raise InputError(f"{section}{name}: expected a value, there is none.")
+    hints = typing.get_type_hints(kind)
+    return kind(**{key: _convert(hints[key], value, f"{section}{key}") for key, value in values.items()})
+
+
+def plain(settings: TrainingSettings) -> dict[str, Any]:
+    """The same as JSON and YAML can hold it."""
+    return _plain(asdict(settings))
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any], section: str = "") -> list[str]:
+    """What differs between two settings as ``plain`` gives them: `key: before -> after` each."""
+    found = []
+    for key in {**before, **after}:
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += changes(old, new, f"{section}{key}.")
+        elif old != new:
+            found.append(f"{section}{key}: {old} -> {new}")
+    return found
+
+
+def _plain(value):
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(part) for part in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _convert(hint, value, key: str):
+    """``value`` as the annotation ``hint`` has it."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):  # X | None
+        return None if value is None else _convert(arguments[0], value, key)
+    if is_dataclass(hint) and isinstance(value, Mapping):
+        return from_mapping(hint, value, f"{key}.")
+    if origin is Literal and value in arguments:
+        return value
+    if origin is tuple and isinstance(value, list | tuple) and (arguments[-1] is ... or len(arguments) == len(value)):
+        parts = arguments[:1] * len(value) if arguments[-1] is ... else arguments
+        return tuple(_convert(part, each, f"{key}[{i}]") for i, (part, each) in enumerate(zip(parts, value)))
+    if origin is Mapping and isinstance(value, Mapping):
+        return {name: _convert(arguments[1], part, f"{key}.{name}") for name, part in value.items()}
+    if origin is None and type(value) is hint and hint in (str, bool, int):
+        return value
+    if hint is Path and isinstance(value, str):
+        return Path(value).expanduser()
+    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML takes 1e-5 for a string
+        except ValueError:
+            pass
+    raise InputError(f"{key}: expected {_in_words(hint)}, got {value!r}.")
+
+
+def _in_words(hint) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return f"one of {', '.join(arguments)}"
+    if origin is tuple:
+        return "a list" if arguments[-1] is ... else f"{len(arguments)} values"
+    if origin is Mapping or is_dataclass(hint):
+        return "keys and values"
+    return {str: "a text", bool: "true or false", int: "a whole number", float: "a number", Path: "a path"}[hint]
+
+
+def _check_least(section: str, settings, **least: int) -> None:
+    for name, low in least.items():
+        value = getattr(settings, name)
+        if (len(value) if isinstance(value, tuple) else value) < low:
+            raise InputError(f"{section}{name}: expected at least {low}, got {value}.")

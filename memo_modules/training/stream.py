@@ -1,0 +1,99 @@
+"""The endless row of samples that a training goes through, and all that is drawn for each, from its place in the row.
+
+A sample's position counts from 0 on through all epochs, and step after step takes the next ones. Number of processes,
+batches, workers and where a training was resumed say who works on a sample, never what it is.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from .dataset import ClipLayout
+from .draws import PictureDraws, Rates, StepDraws, draw_consecutive_steps, draw_pictures
+from .schedule import FlowSchedule, TimestepSampling
+
+
+def seed_of(seed: int, purpose: str, number: int) -> int:
+    """A seed for one of many generators, which have nothing in common with each other."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {purpose} {number}".encode()).digest()[:6], "big")
+
+
+def _generator(seed: int, purpose: str, number: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed_of(seed, purpose, number))
+
+
+@lru_cache(maxsize=2)
+def epoch_order(seed: int, epoch: int, videos: int) -> tuple[int, ...]:
+    """In which order an epoch goes through the videos."""
+    return tuple(torch.randperm(videos, generator=_generator(seed, "epoch", epoch)).tolist())
+
+
+class SampleStream(Dataset):
+    """The sample at a position: a clip of a video of ``dataset``, each video once in an epoch.
+
+    dataset: ClipDataset or another that gives a clip of video `number` for (number, seed).
+    """
+
+    def __init__(self, dataset: Dataset, seed: int):
+        self.dataset, self.seed = dataset, seed
+
+    def __getitem__(self, position: int) -> dict[str, Tensor | int]:
+        epoch, place = divmod(position, len(self.dataset))
+        video = epoch_order(self.seed, epoch, len(self.dataset))[place]
+        return self.dataset[video, seed_of(self.seed, "clip", position)]
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which samples of a step one process takes: ``batch_size`` at a time, ``accumulation`` times."""
+
+    batch_size: int
+    accumulation: int = 1
+    process: int = 0
+    processes: int = 1
+
+    @property
+    def samples_per_step(self) -> int:
+        """Of all processes together."""
+        return self.batch_size * self.accumulation * self.processes
+
+    def batches(self, first: int) -> Iterator[list[int]]:
+        """Positions of this process's batches, without end; ``first``: samples of all steps before."""
+        start = first + self.process * self.batch_size
+        while True:
+            yield list(range(start, start + self.batch_size))
+            start += self.processes * self.batch_size
+
+
+def draws_at(
+    seed: int,
+    positions: Sequence[int],
+    layout: ClipLayout,
+    latent: tuple[int, int, int],
+    norms: int,
+    sampling: TimestepSampling,
+    schedule: FlowSchedule,
+    rates: Rates,
+) -> tuple[PictureDraws, tuple[StepDraws, ...]]:
+    """What is drawn for the samples at ``positions``, as one batch on the CPU: for their pictures, and for each of their
+    clips. latent: (c h w) of a picture. The others: see draw_step."""
+    drawn = []
+    for position in positions:
+        generator = _generator(seed, "draws", position)
+        pictures = draw_pictures(1, layout.sample_frames, layout.past_frames, latent, rates, generator)
+        shape = (1, layout.frames, *latent)
+        drawn.append((pictures, draw_consecutive_steps(layout.clips, shape, norms, sampling, schedule, rates, generator)))
+    pictures, clips = zip(*drawn)
+    return _joined(pictures), tuple(_joined(clip) for clip in zip(*clips))
+
+
+def _joined(draws: Sequence):
+    """Draws of one clip each as those of a batch."""
+    columns = {"emotion_drop": 1}  # (norms b), all else (b ..)
+    parts = {field.name: [getattr(each, field.name) for each in draws] for field in fields(draws[0])}
+    return type(draws[0])(**{name: torch.cat(tensors, dim=columns.get(name, 0)) for name, tensors in parts.items()})

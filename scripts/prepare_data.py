@@ -1,0 +1,162 @@
+"""Prepare videos of one speaking face each for training.
+
+    python scripts/prepare_data.py VIDEOS OUTPUT --models MODELS
+    python scripts/prepare_data.py VIDEOS --durations
+
+Writes what training reads of every video in VIDEOS and the folders in it, and a line each in OUTPUT/metadata.jsonl. Videos
+that cannot be used stand in OUTPUT/failed.jsonl, with the reason. Stopped at any moment, it goes on where it was when it
+is started again. The features follow a video's own frames. MEMO makes 30 per second: other videos teach another pace.
+"""
+
+import argparse
+import sys
+import time
+import types
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+if "comfyui_memo" not in sys.modules:  # the pack's folder as a package, without its __init__.py, which needs a ComfyUI
+    sys.modules["comfyui_memo"] = types.ModuleType("comfyui_memo")
+    sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
+
+from comfyui_memo.memo_modules.clips import frame_rate
+from comfyui_memo.memo_modules.errors import InputError, MemoError
+from comfyui_memo.memo_modules.store.obtain import find_model, obtain
+from comfyui_memo.memo_modules.training.preparation import Job, ModelPlaces, Outcome, Settings, fingerprints
+from comfyui_memo.memo_modules.training.prepared import FAILED, METADATA, Report, Run, prepare_folder
+from comfyui_memo.memo_modules.training.ray_workers import RayActors
+from comfyui_memo.memo_modules.training.videos import duration, find_videos
+from comfyui_memo.memo_modules.training.workers import Processes, run_crew, run_here
+
+SHOWN = 20
+FPS = 30
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("videos", type=Path, metavar="VIDEOS", help="folder of videos; those in folders below count too")
+    parser.add_argument("output", type=Path, nargs="?", metavar="OUTPUT", help="where metadata.jsonl and the files go that it names")
+    parser.add_argument("--models", type=Path, help="the `models` folder of a ComfyUI, with MEMO's models in it")
+    parser.add_argument("--checkpoint", metavar="NAME", help="of MODELS/memo: whose face analysis, separator and classifier to use, if it has them")
+    parser.add_argument("--audio-encoder", metavar="NAME", help="as the loader lists it, where there are several")
+    parser.add_argument("--emotion2vec", metavar="NAME", help="as the loader lists it, where there are several")
+    parser.add_argument("--without-separation", action="store_true", help="hear the sound as it is: for voices without music or noise")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="how many at a time: with the published models about 3 GB and a core each (default: 1)"
+    )
+    parser.add_argument("--ray", metavar="ADDRESS", help="workers on a Ray cluster: its address, auto, or local to start one here")
+    parser.add_argument("--fps", type=float, help="rewrite videos of another or a varying frame rate at this one, 30 in MEMO (default: leave them)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--durations", action="store_true", help="only say how long the videos are")
+    arguments = parser.parse_args()
+    if not arguments.durations and (arguments.output is None or arguments.models is None):
+        parser.error("expected OUTPUT and --models MODELS, or --durations")
+    if arguments.workers < 1:
+        parser.error(f"--workers: expected at least 1, got {arguments.workers}")
+    if arguments.models and not arguments.models.is_dir():
+        parser.error(f"--models: {arguments.models} is no folder")
+    if arguments.checkpoint and not (arguments.models / "memo" / arguments.checkpoint).is_dir():
+        parser.error(f"--checkpoint: there is no {arguments.models / 'memo' / arguments.checkpoint}")
+    return arguments
+
+
+def find_places(arguments: argparse.Namespace) -> ModelPlaces:
+    """The models that were asked for. Raises CheckpointError when one is not there."""
+    models = arguments.models
+
+    def named(role: str, name: str | None) -> Path:
+        return obtain(role, name, lambda kind: [models / kind]) if name else find_model(role, models)
+
+    return ModelPlaces(
+        face_analysis=find_model("face_analysis", models, arguments.checkpoint),
+        audio_encoder=named("audio_encoder", arguments.audio_encoder),
+        emotion2vec=named("emotion2vec", arguments.emotion2vec),
+        emotion_classifier=find_model("emotion_classifier", models, arguments.checkpoint),
+        vocal_separator=None if arguments.without_separation else find_model("vocal_separator", models, arguments.checkpoint),
+    )
+
+
+def prepare(arguments: argparse.Namespace) -> int:
+    places = find_places(arguments)
+    for role, place in vars(places).items():
+        print(f"{role}: {place or 'none'}", flush=True)
+    settings = Settings(places, frame_rate(arguments.fps) if arguments.fps is not None else None, arguments.device)
+    record = {**fingerprints(places), "fps": settings.fps and str(settings.fps)}
+    report = prepare_folder(arguments.videos, arguments.output, record, choose_run(arguments, settings), Progress())
+    show(report, arguments.output)
+    return 0 if report.earlier or report.prepared else 1
+
+
+def choose_run(arguments: argparse.Namespace, settings: Settings) -> Run:
+    def on_crew(jobs: Sequence[Job]) -> Iterator[Outcome]:
+        if not jobs:
+            return
+        crew = RayActors(arguments.ray, arguments.workers, settings) if arguments.ray else Processes(settings)
+        yield from run_crew(crew, arguments.workers, jobs)
+
+    return on_crew if arguments.ray or arguments.workers > 1 else partial(run_here, settings)
+
+
+class Progress:
+    """One line, at most once a second, with the time left; loading the models is not counted in it."""
+
+    def __init__(self):
+        self.first = self.shown = None
+
+    def __call__(self, done: int, total: int, report: Report) -> None:
+        now = time.monotonic()
+        self.first = self.first or now
+        if done < total and self.shown and now - self.shown < 1:
+            return
+        self.shown = now
+        left = f", {(now - self.first) / (done - 1) * (total - done):.0f} s left" if done > 1 else ""
+        print(f"\r{done} of {total} videos, {len(report.failed)} failed{left}  ", end="" if done < total else "\n", flush=True)
+
+
+def show(report: Report, output: Path) -> None:
+    print(f"{output / METADATA}: {report.earlier + len(report.prepared)} videos, {len(report.prepared)} of them new.")
+    rates = Counter(fps for fps in report.prepared.values() if fps != FPS)
+    for fps, videos in sorted(rates.items()):
+        print(f"{videos} of the new ones have {float(fps):g} frames per second, not {FPS}: what is learned from them moves at another pace.")
+    if report.failed:
+        print(f"{len(report.failed)} cannot be used, see {output / FAILED}:")
+    for video in sorted(report.failed)[:SHOWN]:
+        print(f"  {video}: {report.failed[video]}")
+    if len(report.failed) > SHOWN:
+        print(f"  and {len(report.failed) - SHOWN} more")
+
+
+def show_durations(folder: Path) -> int:
+    frames, seconds, videos = 0, Fraction(0), find_videos(folder)
+    failed = 0
+    for path in videos:
+        try:
+            of_video = duration(path)
+        except InputError as error:
+            failed += 1
+            print(f"{path}: {error}")
+            continue
+        frames, seconds = frames + of_video[0], seconds + of_video[1]
+    hours, rest = divmod(float(seconds), 3600)
+    print(f"{len(videos) - failed} videos, {frames} frames, {float(seconds):.3f} s ({hours:.0f} h {rest // 60:.0f} min {rest % 60:.3f} s)")
+    return 0 if failed < len(videos) else 1
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    try:
+        return show_durations(arguments.videos) if arguments.durations else prepare(arguments)
+    except (MemoError, OSError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped. What is finished stays; start it again to go on.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""Train MEMO on prepared videos.
+
+    python scripts/train.py CONFIG.yaml [--resume latest|CHECKPOINT] [key=value ...]
+    accelerate launch scripts/train.py CONFIG.yaml ...        on several cards or machines
+
+CONFIG.yaml: see scripts/configs; key=value stands in the place of a setting there, `section.key=value` in a section.
+Ctrl-C writes a checkpoint and ends; --resume latest goes on behind the last one, and starts anew where there is none.
+Needs torch, diffusers, accelerate, pyyaml and av; tensorboard or wandb for curves.
+"""
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import types
+from importlib.util import find_spec
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+if "comfyui_memo" not in sys.modules:  # the pack's folder as a package, without its __init__.py, which needs a ComfyUI
+    sys.modules["comfyui_memo"] = types.ModuleType("comfyui_memo")
+    sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
+
+from comfyui_memo.memo_modules.errors import InputError, MemoError, MissingPackageError
+from comfyui_memo.memo_modules.training.dataset import read_metadata
+from comfyui_memo.memo_modules.training.loop import StepLog
+from comfyui_memo.memo_modules.training.run import load_vae, make_trainer
+from comfyui_memo.memo_modules.training.samples import write_sample
+from comfyui_memo.memo_modules.training.settings import TrainingSettings, read_settings
+
+AVERAGED = ("loss", "loss_all", "mask_rate", "grad_norm", "seconds")
+
+
+class Log:
+    """A line on the screen for every step, and means over ``log_every`` steps in log.jsonl and the loggers."""
+
+    def __init__(self, settings: TrainingSettings, accelerator, trainer):
+        self.settings, self.accelerator, self.counters = settings, accelerator, lambda: trainer.counters
+        self.path = settings.output_dir / "log.jsonl"
+        self.window: list[StepLog] = []
+        self.seconds: float | None = None
+        if accelerator.is_main_process:
+            settings.output_dir.mkdir(parents=True, exist_ok=True)
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= trainer.counters.step]
+            self.path.write_text("".join(kept), encoding="utf-8")
+
+    def step(self, log: StepLog) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        self.seconds = log.seconds if self.seconds is None else 0.95 * self.seconds + 0.05 * log.seconds
+        self.window.append(log)
+        due = log.step % self.settings.log_every == 0 or log.step == self.settings.steps or log.stop
+        if due:
+            self._write(log)
+        if due or sys.stdout.isatty():
+            print(("\r" if sys.stdout.isatty() else "") + self._line(log), end="\n" if due else "", flush=True)
+
+    def _line(self, log: StepLog) -> str:
+        left = round(self.seconds * (self.settings.steps - log.step))
+        notes = f"  {self.counters().skipped} steps skipped" if self.counters().skipped else ""
+        return (
+            f"step {log.step}/{self.settings.steps}  loss {log.loss:.5f}  masked {log.mask_rate:4.0%}  grad {log.grad_norm:.3g}  "
+            f"lr {log.learning_rate:.2e}  {self.seconds:.2f} s/step  {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left{notes}"
+        )
+
+    def _write(self, log: StepLog) -> None:
+        means = {name: sum(getattr(each, name) for each in self.window) / len(self.window) for name in AVERAGED}
+        values = {**means, "learning_rate": log.learning_rate, "skipped": self.counters().skipped}
+        self.window = []
+        line = {"step": log.step, "samples": self.counters().samples} | {name: _finite(value) for name, value in values.items()}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        self.accelerator.log(values, step=log.step)
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if abs(value) < float("inf") else None
+
+
+class Interrupt:
+    """Whether Ctrl-C or SIGTERM has asked to stop; a second Ctrl-C stops at once."""
+
+    def __init__(self):
+        self.asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame) -> None:
+        self.asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def __call__(self) -> bool:
+        return self.asked
+
+
+class Samples:
+    """The videos that are made again and again; each process makes some of them."""
+
+    def __init__(self, settings: TrainingSettings, trainer, vae):
+        self.settings, self.trainer, self.vae = settings, trainer, vae
+        self.videos = read_metadata(settings.samples.metadata)[: settings.samples.videos]
+
+    def step(self, log: StepLog) -> None:
+        settings, accelerator = self.settings, self.trainer.accelerator
+        if not self.videos or log.step % settings.samples.every or log.stop:
+            return
+        folder = settings.output_dir / "samples" / f"step-{log.step}"
+        with self.trainer.averaged():
+            for number in range(accelerator.process_index, len(self.videos), accelerator.num_processes):
+                video = self.videos[number]
+                write_sample(folder / f"{number}-{video.video.stem}.mp4", self.trainer.nets, self.vae, video, settings.data, settings.samples)
+        accelerator.wait_for_everyone()
+        accelerator.print(folder)
+
+
+def make_accelerator(settings: TrainingSettings):
+    try:
+        from accelerate import Accelerator
+        from accelerate.utils import DistributedDataParallelKwargs
+    except ImportError as error:
+        raise MissingPackageError(f"Training needs accelerate ({error}): pip install -r requirements-training.txt") from error
+    loggers = settings.loggers
+    if loggers is None:
+        loggers = ("tensorboard",) if find_spec("tensorboard") else ()
+    for name in loggers:
+        if not find_spec(name):
+            raise MissingPackageError(f"loggers: {name} is not installed: pip install {name}")
+    options = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+    # DeepSpeed casts what it trains to this; without it the nets have their dtype and nothing else is to change it
+    mixed = "bf16" if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true" and settings.dtype == "bf16" else "no"
+    accelerator = Accelerator(mixed_precision=mixed, kwargs_handlers=[options], log_with=list(loggers) or None, project_dir=settings.output_dir)
+    if int(os.environ.get("WORLD_SIZE", 1)) != accelerator.num_processes:  # each would train alone into the same folder
+        raise InputError(f"accelerate: {os.environ['WORLD_SIZE']} processes do not find each other. On CPUs set ACCELERATE_USE_CPU=true.")
+    logging.basicConfig(level=logging.INFO if accelerator.is_main_process else logging.ERROR, format="%(message)s")
+    return accelerator
+
+
+def train(settings: TrainingSettings, resume: str | None) -> None:
+    interrupt = Interrupt()
+    accelerator = make_accelerator(settings)
+
+    def on_cached(done: int, total: int) -> None:
+        if done == total or sys.stdout.isatty():
+            accelerator.print(f"\r{done} of {total} videos encoded", end="\n" if done == total else "", flush=True)
+
+    vae = load_vae(settings, accelerator.device)
+    trainer = make_trainer(settings, accelerator, vae, resume, on_cached)
+    step = trainer.counters.step
+    accelerator.print(
+        f"{sum(weight.numel() for weight in trainer.trained.values()):,} parameters train on {len(trainer.stream.dataset)} videos, "
+        f"{trainer.share.samples_per_step} clips a step" + (f", from step {step} on" if step else "")
+    )
+    log = Log(settings, accelerator, trainer)
+    accelerator.init_trackers("memo", init_kwargs={"tensorboard": {"purge_step": step + 1}})
+    samples = Samples(settings, trainer, vae)
+
+    def on_step(result: StepLog) -> None:
+        log.step(result)
+        samples.step(result)
+
+    trainer.run(on_step, lambda folder: accelerator.print(folder), interrupt)
+    accelerator.end_training()
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="the settings, see scripts/configs")
+    parser.add_argument("--resume", metavar="latest|CHECKPOINT", help="go on behind a checkpoint of this trainer")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings in the place of those in CONFIG.yaml")
+    arguments = parser.parse_intermixed_args(argv)
+    train(read_settings(arguments.config, arguments.overrides), arguments.resume)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except MemoError as error:
+        sys.exit(f"train.py: {error}")
