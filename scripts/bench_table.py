@@ -13,7 +13,7 @@ def measured_rows(folder: Path) -> list[dict]:
     acceleration on. Of rows for the same thing the last one measured."""
     rows = {}
     for path in sorted(folder.glob("*.json")):
-        for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
+        for row in json.loads(path.read_text(encoding="utf-8")).get("rows", ()):
             if row["size"] != "full" or row["steps"] != 20 or row["off"]:
                 continue
             key = (row["device"], mode_label(row), row["resolution"])

@@ -57,7 +57,7 @@ def write_detector(path: Path, faces: Boxes = ONE_FACE, needs_margin: bool = Fal
             else:
                 constants[f"shape_{name}"] = np.array([rows, width])
                 nodes.append(helper.make_node("ConstantOfShape", [f"shape_{name}"], [name]))
-    _save(path, nodes, _input("input.1", [1, 3, "height", "width"]), outputs, constants)
+    save(path, nodes, float_input("input.1", [1, 3, "height", "width"]), outputs, constants)
 
 
 def _visibility(constants: dict[str, np.ndarray], needs_margin: bool) -> list[onnx.NodeProto]:
@@ -90,7 +90,7 @@ def write_recogniser(path: Path, seed: int = 0) -> None:
         helper.make_node("MatMul", ["flat", "weight"], ["embedding"]),
     ]
     output = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 512])
-    _save(path, nodes, _input("input.1", ["batch", 3, 112, 112]), [output], {"weight": weight})
+    save(path, nodes, float_input("input.1", ["batch", 3, 112, 112]), [output], {"weight": weight})
 
 
 def write_vocal_separator(path: Path, seed: int = 0, dim_f: int = 2048, dim_t: int = 64) -> None:
@@ -103,14 +103,16 @@ def write_vocal_separator(path: Path, seed: int = 0, dim_f: int = 2048, dim_t: i
     node = helper.make_node("Conv", ["input", "weight"], ["output"], kernel_shape=[1, 1])
     shape = ["batch_size", 4, dim_f, dim_t]
     output = helper.make_tensor_value_info("output", TensorProto.FLOAT, shape)
-    _save(path, [node], _input("input", shape), [output], {"weight": weight[:, :, None, None]})
+    save(path, [node], float_input("input", shape), [output], {"weight": weight[:, :, None, None]})
 
 
-def _input(name: str, shape: list) -> onnx.ValueInfoProto:
+def float_input(name: str, shape: list) -> onnx.ValueInfoProto:
+    """An input of float32; sides that may vary have a name in ``shape`` instead of a number."""
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
 
-def _save(path: Path, nodes: list, graph_input: onnx.ValueInfoProto, outputs: list, constants: dict[str, np.ndarray]) -> None:
+def save(path: Path, nodes: list, graph_input: onnx.ValueInfoProto, outputs: list, constants: dict[str, np.ndarray]) -> None:
+    """Write a graph to ``path``, constants as int64 or float32. Raises ValidationError of onnx.checker when it is none."""
     initializers = [
         numpy_helper.from_array(array.astype(np.int64 if array.dtype.kind == "i" else np.float32), name)
         for name, array in constants.items()

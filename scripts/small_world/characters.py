@@ -104,14 +104,14 @@ class Character:
         numbers = []
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name in _CHOICES:
-                numbers += [float(value == choice) for choice in _CHOICES[field.name]]
+            if field.name in CHOICES:
+                numbers += [float(value == choice) for choice in CHOICES[field.name]]
             elif field.name != "seed":
                 numbers += list(value) if isinstance(value, tuple) else [float(value)]
         return np.array(numbers, dtype=np.float32)
 
 
-_CHOICES = {
+CHOICES = {
     "hair_style": HAIR_STYLES,
     "glasses": GLASSES,
     "beard": BEARDS,
@@ -119,6 +119,7 @@ _CHOICES = {
     "backdrop_style": BACKDROP_STYLES,
     "nose": NOSES,
 }
+"""The words of each field that has some."""
 
 
 def character(seed: int) -> Character:

@@ -1,0 +1,109 @@
+"""Videos as data preparation reads them: frames counted as training counts them, sound in step, and what is wrong said."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from video_files import RATE, ramp, record
+
+from comfyui_memo.memo_modules.errors import InputError
+from comfyui_memo.memo_modules.training.frames import read_frames
+from comfyui_memo.memo_modules.training.videos import constant_rate, duration, find_videos, read_video
+
+SECOND = ramp(RATE)
+
+
+def test_frames_are_counted_as_training_reads_them_and_sound_goes_with_them(tmp_path):
+    path = record(tmp_path / "a.mkv", sound=SECOND)
+    video = read_video(path, looks=(0, 5, 99))
+    assert video.fps == 30 and len(video.times) == 12
+    assert [round(picture.mean() / 10) for picture in video.pictures] == [0, 5]
+    assert np.array_equal(video.audio.waveform.numpy(), SECOND[:, :6400]) and video.audio.sample_rate == RATE
+    read_frames(path, [11])
+    with pytest.raises(InputError, match="has 12 frames"):
+        read_frames(path, [12])
+
+
+@pytest.mark.parametrize("first_picture", [Fraction(0), Fraction(1, 2)])
+@pytest.mark.parametrize("late", [Fraction(1, 10), Fraction(0), Fraction(-1, 10)])
+def test_sound_begins_with_the_first_picture(tmp_path, first_picture, late):
+    times = [first_picture + Fraction(k, 30) for k in range(12)]
+    if first_picture + late < 0:
+        pytest.skip("no file begins before zero")
+    path = record(tmp_path / "a.mkv", times, ramp(2000), first_picture + late)
+    silence, heard = max(0, round(late * RATE)), ramp(2000)[:, max(0, round(-late * RATE)) :]
+    expected = np.pad(heard, ((0, 0), (silence, 6400 - silence - heard.shape[1])))
+    assert np.array_equal(read_video(path).audio.waveform.numpy(), expected)
+
+
+@pytest.mark.parametrize("rate", [Fraction(30), Fraction(25), Fraction(30000, 1001), Fraction(24000, 1001), Fraction(12, 1)])
+def test_rates_are_exact_though_containers_round_times(tmp_path, rate):
+    path = record(tmp_path / "a.mkv", [k / rate for k in range(40)], ramp(2 * RATE), rate=rate)
+    assert abs(read_video(path).fps - rate) < Fraction(1, 1000)
+    rounded = [Fraction(round(1000 * k / rate), 1000) for k in range(200)]
+    assert constant_rate(rounded, (None, Fraction(1000), rate)) == rate
+
+
+def test_a_rate_that_varies_is_none(tmp_path):
+    times = [Fraction(k, 30) for k in range(40) if k not in (20, 21)]
+    assert read_video(record(tmp_path / "a.mkv", times, ramp(2 * RATE))).fps is None
+
+
+def cut(path, share, name="cut"):
+    content = path.read_bytes()
+    other = path.with_name(f"{name}{path.suffix}")
+    other.write_bytes(content[: int(len(content) * share)])
+    return other
+
+
+LONG = [Fraction(k, 30) for k in range(90)]
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda folder: record(folder / "a.mp4"), "^no sound: the file has no audio stream"),
+        (lambda folder: record(folder / "a.mp4", [], SECOND), "^no picture: the file has no video stream"),
+        (lambda folder: record(folder / "a.mp4", sound=0 * SECOND), "^no sound: its audio stream is silent"),
+        (lambda folder: record(folder / "a.mkv", sound=SECOND, sound_at=Fraction(2)), "^no sound: it does not sound while its pictures"),
+        (lambda folder: record(folder / "a.mkv", LONG[:1], SECOND), "^1 of 1 frames can be decoded, expected all and at least 2"),
+        (lambda folder: cut(record(folder / "a.mp4", sound=SECOND), 0.5), "^it is cut off: the index at its end is missing"),
+        (lambda folder: cut(record(folder / "a.mp4", LONG, ramp(3 * RATE), movflags="faststart"), 0.6), r"^it is cut off or damaged: .* frame \d+ "),
+        (lambda folder: cut(record(folder / "a.mkv", LONG, ramp(3 * RATE)), 0.6), "^it is cut off: it ends after 1.* s and says that it lasts 3"),
+        (lambda folder: (folder / "a.mp4").write_text("not a video") and folder / "a.mp4", "^it is no video that can be read"),
+        (lambda folder: cut(record(folder / "a.mp4"), 0), "^it is no video that can be read"),
+        (lambda folder: folder / "missing.mp4", r"^it cannot be read \(No such file"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words(tmp_path, make, reason):
+    with pytest.raises(InputError, match=reason):
+        read_video(make(tmp_path))
+
+
+def test_a_hole_in_the_middle_is_found(tmp_path):
+    path = record(tmp_path / "a.mp4", LONG, ramp(3 * RATE))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 4 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 4)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="cut off or damaged"):
+        read_video(path)
+
+
+def test_durations_are_those_of_the_frames(tmp_path):
+    assert duration(record(tmp_path / "a.mp4", LONG, SECOND)) == (90, Fraction(3))
+    assert duration(record(tmp_path / "b.mp4", [Fraction(1, 3) + k / Fraction(25) for k in range(10)])) == (10, Fraction(2, 5))
+    (tmp_path / "c.mp4").write_text("not a video")
+    with pytest.raises(InputError, match="no video that can be read"):
+        duration(tmp_path / "c.mp4")
+
+
+def test_videos_are_found_in_order_and_hidden_ones_are_not(tmp_path):
+    for name in ("b.mp4", "A/z.MOV", "A/y.mkv", "._b.mp4", ".trash/c.mp4", "A/notes.txt", "prepared/videos/d.mp4", "folder.mp4/e.webm"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = [path.relative_to(tmp_path).as_posix() for path in find_videos(tmp_path, leave_out=tmp_path / "prepared")]
+    assert found == ["A/y.mkv", "A/z.MOV", "b.mp4", "folder.mp4/e.webm"]
+    with pytest.raises(InputError, match=r"hold none of \*.mp4"):
+        find_videos(tmp_path / "A", leave_out=tmp_path / "A")
+    with pytest.raises(InputError, match="is no folder"):
+        find_videos(tmp_path / "b.mp4")
