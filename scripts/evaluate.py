@@ -30,10 +30,10 @@ from comfyui_memo.scripts.evaluation import report
 from comfyui_memo.scripts.evaluation.reader import obtain_reader
 from comfyui_memo.scripts.evaluation.rendering import weights_hash
 from comfyui_memo.scripts.evaluation.running import Setup, run
-from comfyui_memo.scripts.evaluation.variants import BASE, TRUTH, VARIANTS, WORLD, long_case, short_cases
+from comfyui_memo.scripts.evaluation.variants import BASE, TRUTH, VAE, VARIANTS, WORLD, long_case, short_cases
 
 RESULTS = ROOT / "benchmarks" / "evaluation.json"
-QUICK = {"variants": [TRUTH, BASE], "identities": 1, "seconds": 2.2, "long_seconds": 0.0, "steps": 10}
+QUICK = {"variants": [TRUTH, VAE, BASE], "identities": 1, "seconds": 2.2, "long_seconds": 0.0, "steps": 10}
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -100,8 +100,7 @@ def evaluate(arguments: argparse.Namespace) -> dict:
     )
     weights = weights_hash(arguments.models, checkpoint) if set(arguments.variants) != {TRUTH} else None
     results = run(setup, arguments.variants, short, long, arguments.all_long, arguments.workers, _say)
-    settings = {key: {"memory": VARIANTS[key].memory, "mood": VARIANTS[key].mood, **asdict(VARIANTS[key].settings(base))} for key in results}
-    variants = report.entries(results, settings)
+    variants = report.entries(results, base)
     document = {
         "model": {"name": checkpoint.name, "sha256": weights},
         "base": asdict(base),

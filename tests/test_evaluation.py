@@ -18,7 +18,7 @@ from comfyui_memo.scripts.evaluation.reader import Training, load_reader, obtain
 from comfyui_memo.scripts.evaluation.readings import borders, read
 from comfyui_memo.scripts.evaluation.rendering import Model, sound_of
 from comfyui_memo.scripts.evaluation.running import Setup, run
-from comfyui_memo.scripts.evaluation.variants import BASE, TRUTH, VARIANTS, Case, long_case, short_cases
+from comfyui_memo.scripts.evaluation.variants import BASE, TRUTH, VAE, VARIANTS, Case, long_case, short_cases
 from comfyui_memo.scripts.small_world import MOODS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -187,17 +187,19 @@ def test_a_variant_is_what_the_library_samples(model, key):
 
 
 def test_a_run_takes_equal_variants_over_and_writes_everything(tiny_models, reader_file, tmp_path):
-    keys = [TRUTH, BASE, "reset_every_clip", "reset_every_step"]
+    keys = [TRUTH, VAE, BASE, "reset_every_clip", "reset_every_step"]
     setup = Setup(tiny_models, tiny_models / "memo" / "tiny", reader_file, SamplerSettings(steps=1), size=SIZE)
     lines = []
     results = run(setup, keys, short_cases(1, 0.8)[1:2], long_case(1.1), say=lines.append)
     assert results["reset_every_step"].same and not results["reset_every_clip"].same
-    assert len(lines) == 2 + 2 + 2 + 1  # what equals another variant is rendered once
+    assert len(lines) == 2 + 1 + 2 + 2 + 1  # what equals another variant is rendered once
     assert results["reset_every_step"].long is results["reset_every_clip"].long
 
-    variants = report.entries(results, {key: {} for key in keys})
+    variants = report.entries(results, setup.base)
     assert variants["reset_every_step"]["equal_to"] == "reset_every_clip"
     assert variants[TRUTH]["lip_sync_correlation"] > 0.95
+    assert variants[TRUTH]["settings"] is None and variants[BASE]["settings"]["memory"] == "carried"
+    assert variants[VAE]["mouth_opening_error"] > 2 * variants[TRUTH]["mouth_opening_error"]  # random weights
     assert variants[BASE]["seconds_per_clip"] > 0
     document = dict.fromkeys(("model", "base", "cases", "reader", "device"), 1) | {"variants": variants}
     for path in report.write_pictures(tmp_path, results, variants):

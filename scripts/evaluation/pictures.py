@@ -68,7 +68,7 @@ def confusions(matrices: dict[str, np.ndarray]) -> Image.Image:
     """One square per variant: rows are commanded moods, columns the ones seen, in percent of the row."""
     cell, pad = 44, 64
     side = pad + cell * len(MOODS) + 16
-    picture, draw = _sheet(side * len(matrices), 24 + LABEL + side - pad + 4, "moods: commanded (rows), seen (columns), percent")
+    picture, draw = _sheet(max(400, side * len(matrices)), 24 + LABEL + side - pad + 4, "moods: commanded (rows), seen (columns), percent")
     for i, (name, counts) in enumerate(matrices.items()):
         left, top = side * i, 24
         draw.text((left + 4, top), name, fill=INK)

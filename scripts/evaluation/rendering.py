@@ -124,6 +124,11 @@ class Model:
             self.inputs[case] = Inputs(prepare_portrait(picture[None], self.size, self.size), face, speech)
         return self.inputs[case]
 
+    def reconstruct(self, frames: np.ndarray) -> np.ndarray:
+        """Frames, uint8 (f size size 3), encoded and decoded."""
+        pictures = torch.from_numpy(frames).movedim(-1, 1).float() / 127.5 - 1
+        return _pixels(self.vae.decode(self.vae.encode(pictures)))
+
     def render(self, case: Case, variant: Variant, settings: SamplerSettings) -> Rendered:
         """The video of a case. settings: those of the variant; the seed of the noise moves with the voice."""
         inputs = self.prepare(case)
@@ -137,7 +142,12 @@ class Model:
         clips = sample_video(nets, self.vae, inputs.portrait, inputs.face, inputs.speech, mood, settings)
         frames, seconds, began = [], [], time.perf_counter()
         for clip in clips:
-            frames.append((clip.frames * 255).round().to(torch.uint8).movedim(1, -1).numpy())
+            frames.append(_pixels(clip.frames))
             seconds.append(time.perf_counter() - began)
             began = time.perf_counter()
         return Rendered(np.concatenate(frames), tuple(seconds))
+
+
+def _pixels(frames: Tensor) -> np.ndarray:
+    """(f 3 h w) in [0, 1] to uint8 (f h w 3)."""
+    return (frames * 255).round().to(torch.uint8).movedim(1, -1).cpu().numpy()

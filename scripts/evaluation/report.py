@@ -1,14 +1,16 @@
 """The results as a file, as a table for the README, and as pictures."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+from ...memo_modules.types import SamplerSettings
 from . import pictures
 from .figures import figures
 from .running import Results
-from .variants import BASE, VARIANTS
+from .variants import BASE, TRUTH, VAE, VARIANTS
 
 START, STOP = "<!-- evaluation -->", "<!-- end of evaluation -->"
 COLUMNS = {
@@ -24,13 +26,15 @@ COLUMNS = {
 """Headings of the table, with key and format of what stands below."""
 
 
-def entries(results: dict[str, Results], settings: dict[str, dict]) -> dict[str, dict]:
-    """The `variants` of the JSON. settings: what each variant ran with."""
+def entries(results: dict[str, Results], base: SamplerSettings) -> dict[str, dict]:
+    """The `variants` of the JSON; settings are None where nothing was sampled."""
     found = {}
     for key, result in results.items():
-        entry = {"title": VARIANTS[key].title, "settings": settings[key]}
+        variant = VARIANTS[key]
+        settings = {"memory": variant.memory, "mood": variant.mood, **asdict(variant.settings(base))}
+        entry = {"title": variant.title, "settings": None if key in (TRUTH, VAE) else settings}
         if result.same:
-            entry["equal_to"] = VARIANTS[key].equal_to
+            entry["equal_to"] = variant.equal_to
         found[key] = entry | figures(result.short, result.long)
     return found
 

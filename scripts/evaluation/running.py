@@ -14,7 +14,7 @@ from ..demo_library import FPS, write_video
 from .reader import Reader, load_reader
 from .readings import Reading, read
 from .rendering import Model, Rendered, sound_of
-from .variants import TRUTH, VARIANTS, Case
+from .variants import TRUTH, VAE, VARIANTS, Case
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,9 @@ class Worker:
         setup, variant, clip = self.setup, VARIANTS[key], case.clip()
         if self._reader is None:
             self._reader = load_reader(setup.reader)
-        if key == TRUTH:
-            rendered = Rendered(clip.frames(setup.size), ())
+        if key in (TRUTH, VAE):
+            frames = clip.frames(setup.size)
+            rendered = Rendered(frames if key == TRUTH else self.model.reconstruct(frames), ())
         else:
             rendered = self.model.render(case, variant, variant.settings(setup.base))
         if setup.videos:

@@ -60,10 +60,11 @@ class Variant:
         return replace(base, **self.changes)
 
 
-TRUTH, BASE = "truth", "carried"
+TRUTH, VAE, BASE = "truth", "vae", "carried"
 
 VARIANTS = {
     TRUTH: Variant("the true videos", long=True),
+    VAE: Variant("the true videos through the VAE"),
     BASE: Variant("memory carried (as published)", long=True),
     "reset_every_clip": Variant("memory reset every clip", memory="reset_clip", long=True),
     "reset_every_step": Variant("memory reset every step", memory="reset_step", equal_to="reset_every_clip", long=True),
@@ -76,7 +77,7 @@ VARIANTS = {
     "guidance_2": Variant("guidance 2", changes={"guidance_scale": 2.0}),
     "mood_heard": Variant("mood heard in the voice", mood="heard"),
 }
-"""By their keys in the JSON. BASE runs on the base settings, the others on those with one thing changed."""
+"""By their keys in the JSON. Nothing is sampled for TRUTH and VAE: what they reach, no sampler can pass. BASE runs on the base settings, the others on those with one thing changed."""
 
 
 def short_cases(identities: int, seconds: float, moods: tuple[str, ...] = MOODS) -> list[Case]:
