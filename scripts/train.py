@@ -82,7 +82,7 @@ def _finite(value: float) -> float | None:
 
 
 class Interrupt:
-    """Whether Ctrl-C or SIGTERM has asked to stop; a second Ctrl-C stops at once."""
+    """Whether Ctrl-C or SIGTERM has asked to stop behind the present step; a second Ctrl-C stops at once."""
 
     def __init__(self):
         self.asked = False
@@ -140,7 +140,6 @@ def make_accelerator(settings: TrainingSettings):
 
 
 def train(settings: TrainingSettings, resume: str | None) -> None:
-    interrupt = Interrupt()
     accelerator = make_accelerator(settings)
 
     def on_cached(done: int, total: int) -> None:
@@ -152,7 +151,7 @@ def train(settings: TrainingSettings, resume: str | None) -> None:
     step = trainer.counters.step
     accelerator.print(
         f"{sum(weight.numel() for weight in trainer.trained.values()):,} parameters train on {len(trainer.stream.dataset)} videos, "
-        f"{trainer.share.samples_per_step} clips a step" + (f", from step {step} on" if step else "")
+        f"{trainer.share.samples_per_step} samples a step" + (f", from step {step} on" if step else "")
     )
     log = Log(settings, accelerator, trainer)
     accelerator.init_trackers("memo", init_kwargs={"tensorboard": {"purge_step": step + 1}})
@@ -162,7 +161,7 @@ def train(settings: TrainingSettings, resume: str | None) -> None:
         log.step(result)
         samples.step(result)
 
-    trainer.run(on_step, lambda folder: accelerator.print(folder), interrupt)
+    trainer.run(on_step, lambda folder: accelerator.print(folder), Interrupt())
     accelerator.end_training()
 
 
@@ -180,3 +179,5 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except MemoError as error:
         sys.exit(f"train.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit("train.py: stopped. --resume latest goes on behind the last checkpoint.")

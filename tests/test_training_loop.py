@@ -129,6 +129,20 @@ def test_micro_batches_are_parts_of_one_batch(config, masked, tmp_path):
     assert largest_difference(tmp_path / "checkpoint-2", folder / "checkpoint-2") < ROUNDING
 
 
+def test_the_gradients_of_a_step_are_those_of_the_mean_over_what_it_kept(config, masked, tmp_path):
+    _, overrides = masked
+    trainer = make(config, tmp_path, "batch_size=2", "gradient_accumulation=2", *overrides, "optimizer.learning_rate=0")
+    module, passes = trainer.updates.module, []
+    trainer.updates.module = lambda *clips: passes.append(clips) or module(*clips)
+    log = trainer.step()
+    results = [module(*clips) for clips in passes]
+    kept = sum(result.kept.sum() for result in results)
+    assert log.mask_rate == 1 - kept / 4 and 0 < kept < 4
+    (sum(result.loss * result.kept.sum() for result in results) / kept).backward()
+    norm = torch.stack([parameter.grad.norm() for parameter in trainer.trained.values()]).norm()
+    assert log.grad_norm == pytest.approx(norm.item(), rel=1e-4)
+
+
 def test_two_processes_train_as_one_does(config, masked, tmp_path):
     folder, overrides = masked
     with socket.socket() as probe:

@@ -1,5 +1,6 @@
-"""Training: the published objective on the networks of inference. Paper: MEMO (arXiv 2412.04448), section 3.
+"""Training: the published objective on the networks of inference, the loop around it, and the preparation of its data.
+Paper: MEMO (arXiv 2412.04448), section 3.
 
-Loading, the loop over processes and what is written to disk are not here: every function takes what it needs and leaves
-the choice of devices to its caller. ``b`` counts the clips of a batch, which never see each other.
+``b`` counts the clips of a batch, which never see each other. Processes and devices are brought together by what the
+loop is handed; scripts/train.py makes that.
 """
