@@ -63,7 +63,7 @@ def contents(checkpoint: Path) -> dict[str, bytes]:
     return {path.relative_to(checkpoint).as_posix(): path.read_bytes() for path in checkpoint.rglob("*.safetensors")}
 
 
-ROUNDING = 1e-5
+ROUNDING = 2e-6
 
 
 def largest_difference(found: Path, expected: Path) -> float:
