@@ -19,6 +19,7 @@ from comfyui_memo.memo_modules.audio.io import decode
 from comfyui_memo.memo_modules.errors import InputError, MemoError
 from comfyui_memo.memo_modules.face import DETECTOR_FILE, FaceAnalyzer, embed_face
 from comfyui_memo.memo_modules.store.obtain import find_model
+from comfyui_memo.memo_modules.training import preparation
 from comfyui_memo.memo_modules.training.dataset import ClipDataset, read_metadata
 from comfyui_memo.memo_modules.training.frames import read_frames
 from comfyui_memo.memo_modules.training.preparation import LOOKS, Job, ModelPlaces, Outcome, Preparer, Settings
@@ -66,7 +67,14 @@ def world(tmp_path_factory) -> Path:
     return folder
 
 
-def test_features_are_those_of_inference(world, preparer):
+def test_features_are_those_of_inference(world, preparer, monkeypatch):
+    heard = []
+
+    def listening(encoder, classifier, audio, device):
+        heard.append(audio.waveform)
+        return detect_emotion(encoder, classifier, audio, device)
+
+    monkeypatch.setattr(preparation, "detect_emotion", listening)
     features, fps = preparer.features(read_video(world / "whole.mp4", LOOKS))
     voice = preparer.vocal_separator.separate(decode(world / "whole.mp4"))
     mood = detect_emotion(preparer.emotion2vec, preparer.emotion_classifier, voice)
@@ -74,6 +82,7 @@ def test_features_are_those_of_inference(world, preparer):
     assert fps == FPS
     assert torch.equal(features["audio_emb"], encode_audio(preparer.audio_encoder, voice, FPS).hidden_states)
     assert features["audio_emotion"].tolist() == frame_labels(mood, FRAMES, FPS, "exact") and features["audio_emotion"].dtype == torch.int32
+    assert torch.equal(heard[0], voice.waveform)  # as in training: the voice, not the sound as it is
     assert torch.equal(features["face_emb"], embed_face(preparer.face_analyzer, picture).embedding[0])
 
 
