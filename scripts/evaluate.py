@@ -1,9 +1,9 @@
 """Says in figures whether a change to the sampler, or to a model of the small world, makes the picture better or worse.
 
-    python scripts/evaluate.py MODELS_DIR                        all variants, into output/evaluation
-    python scripts/evaluate.py MODELS_DIR --quick --checkpoint DIR          a few clips of the published settings, while training
-    python scripts/evaluate.py MODELS_DIR --json benchmarks/evaluation.json the same as the first, for the README
-    python scripts/evaluate.py table                             rewrites the README's table from that file
+    python scripts/evaluate.py MODELS_DIR                                    all variants, into output/evaluation
+    python scripts/evaluate.py MODELS_DIR --quick --checkpoint DIR           a few clips at 10 steps, while training
+    python scripts/evaluate.py MODELS_DIR --json benchmarks/evaluation.json  the first, for the README
+    python scripts/evaluate.py table                                         rewrites the README's table from that file
 
 Characters and voices are unseen ones of scripts/small_world, rendered through the library as a workflow would. Measured
 are lips against sound, moods against the commanded ones, likeness and its drift over a minute, and the seams between clips;

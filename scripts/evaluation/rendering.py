@@ -78,10 +78,11 @@ def weights_hash(models: Path, checkpoint: Path) -> str:
             digest.update(file.read_bytes())
     return digest.hexdigest()
 
+
 class Model:
     """Everything that makes videos, loaded from a ComfyUI's ``models`` folder.
 
-    checkpoint: folder of the nets, `models/memo/small` unless given. Of the other models the one of that name counts, or
+    checkpoint: folder of the nets. Of the other models the one of that name counts, or
     the first that is there.
     """
 
