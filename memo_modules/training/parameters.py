@@ -89,7 +89,9 @@ def make_optimizer(
     held = [
         nn.Parameter(parameter.detach().float()) if float32_masters and parameter.dtype != torch.float32 else parameter for parameter in parameters
     ]
-    return torch.optim.AdamW(held, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay, eps=settings.eps)
+    return torch.optim.AdamW(
+        held, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay, eps=settings.eps, fused=float32_masters
+    )
 
 
 def held_parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

@@ -70,8 +70,7 @@ class Updates:
             held.copy_(tensors[f"weights.{name}"])
             self.trained[name].copy_(held)
             parts = [part for part in ("step", *MOMENTS) if f"{part}.{name}" in tensors]
-            # AdamW counts on the CPU
-            self.optimizer.state[held] = {part: tensors[f"{part}.{name}"].to("cpu" if part == "step" else held.device, copy=True) for part in parts}
+            self.optimizer.state[held] = {part: tensors[f"{part}.{name}"].to(held.device, copy=True) for part in parts}
 
 
 class ZeroUpdates:
