@@ -17,7 +17,7 @@ from ..errors import InputError
 from .dataset import FIELDS
 from .preparation import Job, Outcome
 from .videos import find_videos
-from .whole_files import remove_partial, write_whole
+from ..whole_files import remove_partial, write_whole
 
 METADATA, FAILED, RECORD, LOCK = "metadata.jsonl", "failed.jsonl", "preparation.json", "preparation.lock"
 

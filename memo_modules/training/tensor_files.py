@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..checkpoints import is_zip
 from ..errors import InputError
-from .whole_files import whole_file
+from ..whole_files import whole_file
 
 _AGAIN = "Prepare this video again."
 

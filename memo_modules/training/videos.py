@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ..clips import frame_rate
 from ..errors import InputError, MissingPackageError
 from ..types import Audio
-from .whole_files import whole_file
+from ..whole_files import whole_file
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 """Of the files that count as videos, in any case."""
