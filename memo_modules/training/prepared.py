@@ -14,10 +14,10 @@ from fractions import Fraction
 from pathlib import Path
 
 from ..errors import InputError
+from ..whole_files import remove_partial, write_whole
 from .dataset import FIELDS
 from .preparation import Job, Outcome
 from .videos import find_videos
-from ..whole_files import remove_partial, write_whole
 
 METADATA, FAILED, RECORD, LOCK = "metadata.jsonl", "failed.jsonl", "preparation.json", "preparation.lock"
 
