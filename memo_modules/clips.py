@@ -4,20 +4,24 @@ Frame rates are exact fractions, so that no length of audio ever gains or loses 
 """
 
 from fractions import Fraction
+from numbers import Real
 
 from .errors import InputError
 
 CLIP_FRAMES = 16
 """Frames the diffusion net makes at a time."""
 
+SLOWEST, FASTEST = 1, 240
+"""Frames per second of anything that is a video."""
+
 
 def frame_rate(fps: float | Fraction) -> Fraction:
     """The exact rate meant by ``fps`` frames per second: 23.976023976 becomes 24000/1001, 29.97 becomes 2997/100.
 
-    Raises InputError when ``fps`` is not a positive number.
+    Raises InputError when ``fps`` is not a number from 1 to 240.
     """
-    if not fps > 0 or fps == float("inf"):
-        raise InputError(f"fps: expected a positive number of frames per second, got {fps}.")
+    if not isinstance(fps, Real) or not SLOWEST <= fps <= FASTEST:
+        raise InputError(f"fps: expected a number of frames per second from {SLOWEST} to {FASTEST}, got {fps!r}.")
     return Fraction(fps).limit_denominator(1001)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from .checkpoints import REPAIR, file_fault, raise_fault
 from .errors import CheckpointError, InputError, MissingPackageError
 from .onnx_sessions import OnnxModel, quiet
+from .portrait import rgb_picture
 from .types import Face
 
 DETECTOR_FILE = "scrfd_10g_bnkps.onnx"
@@ -82,11 +83,9 @@ def embed_face(analyzer: FaceAnalyzer, image: Tensor, index: int = 0, allow_no_f
 
     image: float (h w 3), RGB in [0, 1], not resized before. index: which face, 0 the largest. allow_no_face: a picture
     without a face gives a zero embedding, as the reference implementation does. Raises InputError when the picture has
-    no face, no such face, or another shape.
+    no face or no such face, and when rgb_picture refuses it.
     """
-    if image.ndim != 3 or image.shape[-1] != 3:
-        raise InputError(f"image: expected one RGB picture (height, width, 3), got {tuple(image.shape)}. Remove the alpha channel, pick one picture.")
-    pixels = (image.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    pixels = (rgb_picture(image[None])[0].cpu() * 255).round().to(torch.uint8).numpy()
     faces = analyzer.detect(pixels)
     if not faces:
         if allow_no_face:

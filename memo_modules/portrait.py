@@ -1,5 +1,7 @@
 """The portrait as the sampler takes it."""
 
+from math import isfinite
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,32 +15,45 @@ MULTIPLE = 8
 """Pixels per latent of a Stable Diffusion 1 VAE; width and height are multiples of it."""
 
 
-def check_picture(image: Tensor, name: str = "image") -> None:
-    """Raises InputError naming the input when ``image`` is not one finite RGB picture (1 h w 3) of 64 pixels or more."""
-    if image.ndim != 4 or image.shape[-1] != 3:
-        raise InputError(
-            f"{name}: expected one RGB picture (1, height, width, 3), got shape {list(image.shape)}. "
-            "A picture with transparency loses its fourth channel in Split Image with Alpha."
-        )
+OVERSHOOT = 0.5
+"""Beyond [0, 1] as far as resizing and sharpening go; further out is a picture in another range."""
+
+
+def rgb_picture(image: Tensor, name: str = "image") -> Tensor:
+    """One picture (1 h w 3), or grey (1 h w 1), as float32 RGB (1 h w 3) in [0, 1].
+
+    Values a little outside are clamped. Raises InputError naming the input for a batch, transparency, less than 64
+    pixels a side, integers, and values that are not finite or in another range.
+    """
+    if not isinstance(image, Tensor):
+        raise InputError(f"{name}: expected a picture as a tensor, got {type(image).__name__}.")
+    if image.ndim != 4 or image.shape[-1] not in (1, 3):
+        hint = " A picture with transparency loses its fourth channel in Split Image with Alpha." if image.shape[-1:] == (4,) else ""
+        raise InputError(f"{name}: expected one RGB picture (1, height, width, 3), got shape {list(image.shape)}.{hint}")
     if image.shape[0] != 1:
         raise InputError(f"{name}: expected one picture, got a batch of {image.shape[0]}. Pick one with Get Image from Batch.")
     if min(image.shape[1:3]) < SMALLEST:
         raise InputError(f"{name}: expected at least {SMALLEST} x {SMALLEST} pixels, got {image.shape[2]} x {image.shape[1]}.")
-    if not torch.isfinite(image).all():
+    if not image.is_floating_point():
+        raise InputError(f"{name}: expected floating-point values in [0, 1], got {image.dtype}. Divide them by 255.")
+    lowest, highest = (float(value) for value in torch.aminmax(image.detach()))
+    if not isfinite(lowest) or not isfinite(highest):
         raise InputError(f"{name}: some values are NaN or infinite. Look at the node that made this picture.")
+    if lowest < -OVERSHOOT or highest > 1 + OVERSHOOT:
+        raise InputError(f"{name}: expected values in [0, 1], got {lowest:g} to {highest:g}. Look at the node that made this picture.")
+    return image.detach().float().clamp(0, 1).expand(-1, -1, -1, 3)
 
 
 def prepare_portrait(image: Tensor, width: int, height: int) -> Tensor:
     """A picture (1 h w 3) in [0, 1] as the sampler's portrait (1 3 height width) in [-1, 1].
 
     Another aspect ratio is squashed, as the model was made with; crop beforehand to keep it. Raises InputError for
-    anything but one RGB picture and for sizes that are no multiple of 8.
+    pictures that rgb_picture refuses, and for sizes that are no multiple of 8.
     """
-    check_picture(image)
     for name, size in (("width", width), ("height", height)):
         if size < SMALLEST or size % MULTIPLE:
             raise InputError(f"{name}: expected a multiple of {MULTIPLE} of at least {SMALLEST}, got {size}.")
-    pixels = image.movedim(-1, 1).float().clamp(0, 1)
+    pixels = rgb_picture(image).movedim(-1, 1)
     if pixels.shape[2:] != (height, width):
         pixels = F.interpolate(pixels, size=(height, width), mode="bilinear", antialias=True)
     return pixels * 2 - 1

@@ -3,8 +3,9 @@
 from comfy_api.latest import ComfyExtension, io
 
 from . import audio, comfy_adapter, emotion, face, loaders, sampler
+from .checks import checked
 
-NODES: list[type[io.ComfyNode]] = [*loaders.NODES, *audio.NODES, *emotion.NODES, *face.NODES, *sampler.NODES]
+NODES: list[type[io.ComfyNode]] = [checked(node) for node in (*loaders.NODES, *audio.NODES, *emotion.NODES, *face.NODES, *sampler.NODES)]
 
 
 class MemoExtension(ComfyExtension):

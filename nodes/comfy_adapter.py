@@ -1,7 +1,7 @@
 """The only module that knows ComfyUI: model folders, ModelPatcher, memory, progress, interrupt, core sockets."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -220,12 +220,13 @@ def open_sessions(kind: type[OnnxModel], path: Path) -> SessionPatcher:
 # Core sockets
 
 
-def to_audio(audio: dict, name: str = "audio") -> Audio:
-    """ComfyUI's AUDIO as the library's. Raises InputError naming the input when it is a batch or nothing."""
-    waveform = audio["waveform"]
+def to_audio(audio: Mapping, name: str = "audio") -> Audio:
+    """ComfyUI's AUDIO as the library's, which checks what is in it. Raises InputError naming the input when it is a batch or
+    nothing."""
+    waveform, sample_rate = audio["waveform"], audio["sample_rate"]
     if waveform.ndim != 3 or waveform.shape[0] != 1:
         raise InputError(f"{name}: expected one waveform (1, channels, samples), got shape {list(waveform.shape)}. Split the batch.")
-    return Audio(waveform[0].cpu(), int(audio["sample_rate"]))
+    return Audio(waveform[0].cpu(), int(sample_rate) if sample_rate == sample_rate // 1 else sample_rate)
 
 
 def from_audio(audio: Audio) -> dict:

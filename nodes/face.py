@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..memo_modules.face import embed_face
-from ..memo_modules.portrait import check_picture
+from ..memo_modules.portrait import rgb_picture
 from . import comfy_adapter as adapter
 from .types import FaceAnalysisSocket, FaceSocket
 
@@ -31,9 +31,9 @@ class MemoEmbedFace(io.ComfyNode):
 
     @classmethod
     def execute(cls, face_analysis, image, index, allow_no_face) -> io.NodeOutput:
-        check_picture(image)
+        picture = rgb_picture(image)
         adapter.bring_in(face_analysis)
-        return io.NodeOutput(embed_face(face_analysis.model, image[0], index, allow_no_face))
+        return io.NodeOutput(embed_face(face_analysis.model, picture[0], index, allow_no_face))
 
 
 NODES = [MemoEmbedFace]

@@ -45,8 +45,14 @@ def download_input() -> io.Boolean.Input:
 
 def refusal(**chosen: str | None) -> bool | str:
     """For validate_inputs: role to what was chosen for it, None when it comes from another node."""
-    faults = (obtain.refusal(role, name, adapter.model_folders) for role, name in chosen.items() if name is not None)
+    faults = (_refusal(role, name) for role, name in chosen.items() if name is not None)
     return next((fault for fault in faults if fault), True)
+
+
+def _refusal(role: str, name: str) -> str | None:
+    if not isinstance(name, str):  # a prompt may hold anything
+        return f"expected the name of a model, got {name!r}."
+    return obtain.refusal(role, name, adapter.model_folders)
 
 
 def fingerprint(**chosen: str) -> str:

@@ -110,7 +110,7 @@ def test_decode_names_a_missing_file(tmp_path):
         (torch.zeros(1, 100, dtype=torch.int16), 16000, "int16"),
         (torch.full((2, 100), float("nan")), 16000, "200 of 200 samples are NaN or infinite"),
         (torch.tensor([[0.0, float("inf")]]), 16000, "1 of 2 samples are NaN or infinite"),
-        (torch.zeros(1, 100), 0, "positive sample rate"),
+        (torch.zeros(1, 100), 0, "sample rate of 1000 to 1000000 Hz, got 0"),
     ],
 )
 def test_validate_names_the_input(waveform, rate, message):

@@ -202,8 +202,8 @@ def prepare_waveform(audio: Audio, fps: Fraction, clip_frames: int, timing: str)
     samples, rate = audio.waveform.shape[1], audio.sample_rate
     if samples * fps < rate:
         raise InputError(
-            f"audio is shorter than one frame: {samples} samples at {rate} Hz last {samples / rate:.4f} s, "
-            f"a frame at {float(fps):g} fps lasts {float(1 / fps):.4f} s. Use longer audio."
+            f"audio is shorter than one frame: {samples} samples at {rate} Hz, at {float(fps):g} fps a frame takes {float(rate / fps):g}. "
+            "Use longer audio."
         )
     waveform = resample(mono(audio), SAMPLE_RATE).waveform
     if timing == "exact":

@@ -1,10 +1,14 @@
 """Waveforms: decoding, the check every audio input goes through, mixing and resampling."""
 
 import io
+from numbers import Integral
 from pathlib import Path
+from types import ModuleType
+from typing import BinaryIO
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..clips import ceil_div
 from ..errors import InputError, MissingPackageError
@@ -16,43 +20,84 @@ _CHUNK = 1 << 16
 _FILTER_LENGTH = 64
 """Samples, at the lower of the two rates, that safely cover the resampling filter (32 taps)."""
 
+SAMPLE_RATES = (1_000, 1_000_000)
+"""Hertz of anything that is sound. A typing error beyond them would ask the resampler for terabytes."""
+
+MOST_CHANNELS = 64
+"""More are samples in the place of channels."""
+
+LOUDEST = 2.0**31
+"""Full scale of 32-bit integers. Beyond it float32 has no room for the sum of squares of a wave."""
+
+MOST_VALUES = 2**30
+"""Samples of all channels together that a file may hold: 3 hours of stereo at 48 kHz, 4 GiB. A megabyte can claim them."""
+
 
 def decode(source: Path | bytes) -> Audio:
     """The first audio stream of a file, or of a file's bytes, with all its channels at its own sample rate.
 
-    Integer samples are scaled to [-1, 1]. Raises InputError when there is no sound in it that can be decoded.
+    Integer samples are scaled to [-1, 1]. Other files and addresses that a playlist names are not opened. Raises
+    InputError when there is no sound in it that can be decoded, or more than 4 GiB of it.
     """
     av = _import_av()
     name = "audio" if isinstance(source, bytes) else f"audio: {source}"
     try:
-        with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
-            if not container.streams.audio:
-                raise InputError(f"{name} has no audio stream. Choose a file with sound.")
-            stream = container.streams.audio[0]
-            to_planar_float = av.AudioResampler(format="fltp")
-            frames = [out for frame in container.decode(stream) for out in to_planar_float.resample(frame)]
-            sample_rate = stream.rate
-    except (av.FFmpegError, OSError) as error:
-        raise InputError(f"{name} cannot be decoded ({error}). Choose a sound file such as WAV, FLAC, MP3 or M4A.") from error
-    if not frames:
+        chunks, sample_rate = _decoded_chunks(av, io.BytesIO(source) if isinstance(source, bytes) else source.open("rb"), name)
+    except InputError:
+        raise
+    except (av.FFmpegError, OSError, ValueError) as error:  # ValueError: its format changes on the way
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{name} cannot be decoded ({reason}). Choose a sound file such as WAV, FLAC, MP3 or M4A.") from error
+    if not chunks:
         raise InputError(f"{name} holds no samples. Choose a file with sound.")
-    return Audio(torch.from_numpy(np.concatenate([frame.to_ndarray() for frame in frames], axis=1)), sample_rate)
+    return Audio(torch.from_numpy(np.concatenate(chunks, axis=1)), sample_rate)
+
+
+def _decoded_chunks(av: ModuleType, file: BinaryIO, name: str) -> tuple[list[np.ndarray], int]:
+    """Pieces (channels samples) of the first audio stream, and its sample rate."""
+    # without a protocol FFmpeg reads the file it is handed and no other; tags may be in any encoding
+    options = {"protocol_whitelist": "none"}
+    with file, av.open(file, options=options, metadata_errors="replace") as container:
+        if not container.streams.audio:
+            raise InputError(f"{name} has no audio stream. Choose a file with sound.")
+        stream = container.streams.audio[0]
+        to_planar_float = av.AudioResampler(format="fltp")
+        chunks, values = [], 0
+        for frame in container.decode(stream):
+            chunks += [out.to_ndarray() for out in to_planar_float.resample(frame)]
+            values += frame.samples * frame.layout.nb_channels
+            if values > MOST_VALUES:
+                raise InputError(f"{name} is too long: more than {MOST_VALUES} samples in all channels. Cut it into parts.")
+        return chunks, stream.rate
 
 
 def validate(audio: Audio, name: str = "audio") -> None:
-    """Raises InputError naming the input when ``audio`` is not a finite, non-empty waveform (channels samples)."""
+    """Raises InputError naming the input when ``audio`` is not a finite, non-empty waveform (channels samples).
+
+    Samples beyond [-1, 1], clipped or of integer scale, are left as they are: all that listens here sets the level itself.
+    """
     waveform = audio.waveform
+    if not isinstance(waveform, Tensor):
+        raise InputError(f"{name}: expected a waveform as a tensor, got {type(waveform).__name__}.")
     if waveform.ndim != 2:
         raise InputError(f"{name}: expected one waveform of shape (channels, samples), got shape {list(waveform.shape)}.")
     if waveform.numel() == 0:
         raise InputError(f"{name} is empty: {waveform.shape[0]} channels of {waveform.shape[1]} samples. Load a file with sound.")
     if not waveform.is_floating_point():
         raise InputError(f"{name}: expected floating-point samples in [-1, 1], got {waveform.dtype}. Scale them first.")
-    if audio.sample_rate <= 0:
-        raise InputError(f"{name}: expected a positive sample rate, got {audio.sample_rate}.")
+    if waveform.shape[0] > MOST_CHANNELS:
+        raise InputError(
+            f"{name}: expected at most {MOST_CHANNELS} channels, got {waveform.shape[0]} of {waveform.shape[1]} samples. "
+            "Are channels and samples in each other's place?"
+        )
+    if not isinstance(audio.sample_rate, Integral) or not SAMPLE_RATES[0] <= audio.sample_rate <= SAMPLE_RATES[1]:
+        raise InputError(f"{name}: expected a sample rate of {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz, got {audio.sample_rate!r}.")
     broken = waveform.numel() - int(torch.isfinite(waveform).sum())
     if broken:
         raise InputError(f"{name}: {broken} of {waveform.numel()} samples are NaN or infinite. Look at the step that made this audio.")
+    lowest, highest = torch.aminmax(waveform.detach())
+    if (peak := max(-float(lowest), float(highest))) > LOUDEST:
+        raise InputError(f"{name}: expected samples in [-1, 1], got up to {peak:.3g}. Look at the step that made this audio.")
 
 
 def mono(audio: Audio) -> Audio:
@@ -71,7 +116,7 @@ def resample(audio: Audio, sample_rate: int) -> Audio:
     length = ceil_div(audio.waveform.shape[1] * sample_rate, audio.sample_rate)
     # The filter ends half its length early, which for a very short wave is before it begins: silence runs it out.
     silence = np.zeros(_FILTER_LENGTH * ceil_div(audio.sample_rate, sample_rate), dtype=np.float32)
-    channels = [_resample_channel(np.append(channel, silence), audio.sample_rate, sample_rate) for channel in audio.waveform.float().numpy()]
+    channels = [_resample_channel(np.append(channel, silence), audio.sample_rate, sample_rate) for channel in audio.waveform.detach().float().numpy()]
     return Audio(torch.from_numpy(np.stack(channels)[:, :length]), sample_rate)
 
 

@@ -1,0 +1,73 @@
+"""What nodes are handed by links and prompts: values that belong elsewhere are refused by name, and names lead nowhere but
+into the model folders."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from input_rows import INPUTS, NAMES, widget_names
+
+from comfyui_memo.scripts.comfyui_server import PACK, copy_pack
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("inputs") / "outside"
+
+
+@pytest.fixture(scope="module")
+def found(comfyui_path, tiny_models, outside) -> dict:
+    """What nodes said in a ComfyUI whose model folders have whole models beside them, which every wrong name means."""
+    base = outside.parent
+    copy_pack(base / PACK)
+    for place in (base / "models", outside / "models"):
+        shutil.copytree(tiny_models, place)
+    for kind in ("memo", "vae", "audio_encoders"):
+        for model in (tiny_models / kind).iterdir():
+            shutil.copytree(model, outside / model.name)
+            shutil.copytree(model, base / "models" / "outside" / model.name)
+    (base / "models" / "memo" / "linked").symlink_to(outside / "tiny", target_is_directory=True)
+    command = [sys.executable, Path(__file__).with_name("try_inputs.py"), base / PACK, base, outside]
+    environment = os.environ | {"PYTHONPATH": str(comfyui_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    run = subprocess.run(command, cwd=comfyui_path, env=environment, check=False, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_a_value_that_belongs_elsewhere(found, name):
+    *_, sentence = INPUTS[name]
+    assert found["inputs"][name] == sentence
+
+
+def test_no_input_of_any_node_takes_anything(found):
+    assert found["let_through"] == []
+
+
+def test_every_widget_that_takes_a_name_has_a_row(found):
+    """A new one joins NAMES, or says in another test why its text is no name of a file."""
+    assert sorted(found["widgets"]) == sorted(f"{node}.{given}" for node, given in NAMES)
+
+
+@pytest.mark.parametrize("node, given", NAMES)
+def test_names_stay_in_the_model_folders(found, outside, node, given):
+    for name in widget_names(NAMES[node, given], str(outside)):
+        validation, run, run_with_download, *opened = found["escapes"][f"{node}.{given} {name!r}"]
+        for said in (validation, run, run_with_download):
+            assert said.startswith(f"{name!r} is not among the models that were found ("), said
+        assert opened == []
+
+
+@pytest.mark.parametrize("node, given", NAMES)
+def test_the_same_models_inside_load(found, node, given):
+    """Or the names above might fail for another reason."""
+    assert found["loaded"][f"{node}.{given}"] == ["True", "nothing"]
+
+
+def test_a_link_that_the_user_made_is_followed(found):
+    """Model folders on another disk are common, and a prompt can make no link."""
+    assert found["linked"] == ["True", "nothing"]

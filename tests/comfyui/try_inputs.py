@@ -1,0 +1,148 @@
+"""Run by test_inputs.py in a process of its own: hands nodes what they must refuse, and prints in JSON what each said.
+
+Arguments: the pack's folder, ComfyUI's base directory, and a folder beside it that nothing may look into.
+"""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+pack, base, outside = sys.argv[1:]
+sys.argv = ["main.py", "--cpu", "--base-directory", base]
+
+import comfy.options
+
+comfy.options.enable_args_parsing()
+
+import torch
+
+spec = importlib.util.spec_from_file_location("pack", Path(pack) / "__init__.py", submodule_search_locations=[pack])
+sys.modules["pack"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["pack"])
+
+from input_rows import INPUTS, NAMES, widget_names
+from pack.memo_modules.audio.emotion import constant_emotion
+from pack.memo_modules.audio.vocals import VocalSeparator
+from pack.memo_modules.errors import InputError, MemoError
+from pack.memo_modules.face import FaceAnalyzer
+from pack.memo_modules.types import AudioFeatures, Face
+from pack.nodes import NODES, checks, comfy_adapter
+from pack.nodes.types import AudioEncoderModel, EmotionModel, MemoModel
+
+comfy_adapter.register_model_folder()
+BY_NAME = {node.__name__: node for node in NODES}
+
+
+class Thing:
+    """What another pack might send; it has the methods of a VAE and of a sampler."""
+
+    def __init__(self, model=None):
+        self.model = model
+
+    encode = decode = spacial_compression_encode = sample = lambda self: None
+
+
+GOOD = {
+    "MEMO_MODEL": MemoModel(torch.float32, None, None, None, None, {}),
+    "MEMO_AUDIO_ENCODER": AudioEncoderModel(None),
+    "MEMO_EMOTION_MODEL": EmotionModel(None, None),
+    "MEMO_VOCAL_SEPARATOR": Thing(VocalSeparator(Path("none"), cuda=False)),
+    "MEMO_FACE_ANALYSIS": Thing(FaceAnalyzer(Path("none"))),
+    "MEMO_AUDIO": AudioFeatures(torch.zeros(16, 2, 64), 30, 16, 16),
+    "MEMO_EMOTION": constant_emotion(0),
+    "MEMO_FACE": Face(torch.zeros(1, 512), None, 0.0),
+    "AUDIO": {"waveform": torch.zeros(1, 1, 16000), "sample_rate": 16000},
+    "IMAGE": torch.zeros(1, 64, 64, 3),
+    "SAMPLER": Thing(),
+    "SIGMAS": torch.tensor([1.0, 0.0]),
+    "VAE": Thing(),
+}
+"""By socket, what is let through; what a node does with it is another matter."""
+
+
+def good_inputs(node) -> dict:
+    inputs = node.GET_SCHEMA().inputs
+    return {given.id: GOOD[given.get_io_type()] if given.get_io_type() in GOOD else default(given) for given in inputs if not given.optional}
+
+
+def default(widget):
+    return widget.default if widget.default is not None else widget.options[0]
+
+
+def said(node, values: dict) -> str:
+    """The sentence of an error of the pack's own, the kind of any other."""
+    try:
+        node.execute(**values)
+    except MemoError as error:
+        return str(error)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing"
+
+
+def refused_inputs() -> dict[str, str]:
+    return {name: said(BY_NAME[node], good_inputs(BY_NAME[node]) | {given: make(torch)}) for name, (node, given, make, _) in INPUTS.items()}
+
+
+def let_through() -> list[str]:
+    """Inputs that accept something that is nothing for any of them."""
+    lax = []
+    for node in NODES:
+        for given in node.GET_SCHEMA().inputs:
+            for value in (object(), {"a": 1}, [1], b"", float("-inf")):
+                try:
+                    checks.check_value(node, given, value)
+                    lax.append(f"{node.__name__}.{given.id}: {value!r}")
+                except InputError as error:
+                    assert str(error).startswith(f"{given.id}: expected "), error
+            if not given.optional and not said(node, good_inputs(node) | {given.id: None}).startswith(f"{given.id}: expected "):
+                lax.append(f"{node.__name__}.{given.id}: None")
+    return lax
+
+
+def name_widgets() -> list[str]:
+    """Widgets whose value is a text that a prompt can set to anything: those a node checks by itself, and free text."""
+    found = []
+    for node in NODES:
+        inputs = node.GET_SCHEMA().inputs
+        found += [f"{node.__name__}.{given.id}" for given in inputs if checks.checks_itself(node, given) or given.get_io_type() == "STRING"]
+    return found
+
+
+def load(node: str, given: str, name: str, download: bool = False) -> list[str]:
+    """What validation and the run of a loader say to a name."""
+    names = {widget: good for (loader, widget), good in NAMES.items() if loader == node} | {given: name}
+    kind = BY_NAME[node]
+    return [str(kind.validate_inputs(**names)), said(kind, names | {"download": download})]
+
+
+def escapes() -> dict[str, list[str]]:
+    """By widget and name: what validation and two runs said, then what was opened outside."""
+    opened, found = [], {}
+
+    def audit(event: str, arguments: tuple) -> None:
+        if event in ("open", "os.scandir", "os.listdir") and "/outside/" in f"{arguments[0]}/":
+            opened.append(f"{event} {arguments[0]}")
+
+    (Path(base) / "models" / "memo" / "linked").unlink()  # looked at above
+    sys.addaudithook(audit)
+    for (node, given), good in NAMES.items():
+        for name in widget_names(good, outside):
+            opened.clear()
+            found[f"{node}.{given} {name!r}"] = [*load(node, given, name), load(node, given, name, download=True)[1], *opened]
+    return found
+
+
+print(
+    json.dumps(
+        {
+            "inputs": refused_inputs(),
+            "let_through": let_through(),
+            "widgets": name_widgets(),
+            "loaded": {f"{node}.{given}": load(node, given, good) for (node, given), good in NAMES.items()},
+            "linked": load("MemoLoadModel", "model", "linked"),
+            "escapes": escapes(),
+        }
+    )
+)
