@@ -40,5 +40,23 @@ def samples_for_frames(frames: int, sample_rate: int, fps: Fraction) -> int:
     return ceil_div(frames * sample_rate * fps.denominator, fps.numerator)
 
 
+def resampled_frames(start: int, stop: int, source_frames: int, frames: int, source_fps: Fraction, fps: Fraction) -> list[int]:
+    """The frames of a video at ``fps`` that fall to the frames start..stop-1 of one at ``source_fps``, in order: each as the
+    index of the source frame that shows at its middle, which is the nearest in time.
+
+    source_frames: of the whole source; its last one stands in for what lies behind it. frames: of the whole result,
+    ``frame_count`` of the audio at ``fps``. Clips that follow one another give together what the whole source gives.
+    """
+    # Frame j's middle (2j + 1) / (2 fps) lies in source frame ⌊(2j + 1) · step / base⌋.
+    step = source_fps.numerator * fps.denominator
+    base = 2 * fps.numerator * source_fps.denominator
+
+    def first_shown_from(source: int) -> int:
+        return min(frames, max(0, ceil_div(source * base - step, 2 * step)))
+
+    end = frames if stop >= source_frames else first_shown_from(stop)
+    return [min((2 * j + 1) * step // base, source_frames - 1) for j in range(first_shown_from(start), end)]
+
+
 def ceil_div(a: int, b: int) -> int:
     return -(-a // b)

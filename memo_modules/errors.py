@@ -17,5 +17,9 @@ class DownloadError(MemoError, OSError):
     """A model file did not come, or is not the one expected; what had come of it is kept where it can go on from there."""
 
 
+class StorageError(MemoError, OSError):
+    """A file cannot be written because the disk is full or takes no file of that size; nothing of it is left."""
+
+
 class MissingPackageError(MemoError, ImportError):
     """An optional package is needed for what was asked; the message says how to install it."""

@@ -1,18 +1,27 @@
 """Files that are there wholly or not at all, whenever the process or the machine stops."""
 
+import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+from .errors import StorageError
+
 PARTIAL = ".part"
 """How the names of files end that are being written."""
+
+_NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}  # Windows lacks quotas
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Within, write the path that is given, in the same folder; it is renamed to ``path`` when it is on the disk."""
+    """Within, write the path that is given, in the same folder; it is renamed to ``path`` when it is on the disk.
+
+    Raises StorageError when the disk has no room for it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{uuid4().hex[:8]}{PARTIAL}")
     try:
@@ -20,8 +29,21 @@ def whole_file(path: Path) -> Iterator[Path]:
         with partial.open("r+b") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise StorageError(_no_room(path, partial, error)) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _no_room(path: Path, partial: Path, error: OSError) -> str:
+    written = partial.stat().st_size if partial.exists() else 0
+    free = shutil.disk_usage(path.parent).free
+    return (
+        f"{path} could not be written ({os.strerror(error.errno)}): {written / 1e6:.1f} MB of it went to the disk, which has "
+        f"{free / 1e6:.1f} MB left. What was written of this file is removed; free some space or choose another folder, and run again."
+    )
 
 
 def write_whole(path: Path, content: str) -> None:
