@@ -1,34 +1,195 @@
-"""Pictures and sound to video files."""
+"""Video files: one closed segment per clip, joined at the end without encoding anything again."""
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import MissingPackageError
+from .audio.encoding import SoundTrack
+from .clips import ceil_div
+from .errors import InputError
+from .pixel_formats import planes
 from .types import Audio
+from .video_format import ENCODERS, MUXERS, VideoFormat, import_av
+from .whole_files import whole_file
+
+# One thread each: h264's bits depend on their number. Every picture of ffv1 stands by itself, which costs 1 to 6 %.
+_OPTIONS = {"h264": {"threads": "1"}, "ffv1": {"threads": "1", "level": "3", "g": "1"}}
+
+_REORDER_DELAY = {"h264": 2, "ffv1": 0}
+"""Frames by which decoding runs ahead of showing: 2 is what x264's B-frames take at most."""
+
+_MIN_TIMESCALE = 10_000  # ticks per second that ffmpeg takes at least, unless told
+
+_BT709, _SRGB, _LIMITED, _FULL, _RGB = 1, 13, 1, 2, 0  # codes of ITU-T H.273, and of ffmpeg for the range
 
 
-def write_video(path: Path, frames: Tensor, fps: Fraction, audio: Audio | None) -> None:
-    """An mp4 (H.264, AAC) of ``frames`` (f 3 h w) in [0, 1], h and w even, with ``audio`` of one or two channels beside
-    them, if any."""
+def write_video(path: Path, frames: Tensor, fps: Fraction, audio: Audio | None, format: VideoFormat = VideoFormat()) -> None:
+    """A whole video file of ``frames`` (f 3 h w) in [0, 1] with ``audio`` beside them, if any. Raises as ``join_segments``."""
+    with TemporaryDirectory() as folder:
+        segment = Path(folder) / "segment"
+        write_segment(segment, frames, fps, format)
+        join_segments(path, [segment], fps, format, audio)
+
+
+def write_segment(path: Path, frames: Tensor, fps: Fraction, format: VideoFormat) -> None:
+    """A file of pictures alone, (f 3 h w) in [0, 1], that needs no other and can be joined to others of the same format.
+
+    The same frames give the same bytes with the same PyAV. Raises InputError for sizes the format does not take,
+    MissingPackageError for an encoder that is not there, StorageError when the disk is full.
+    """
+    if frames.ndim != 4 or frames.shape[1] != 3 or not len(frames):
+        raise InputError(f"frames: expected one or more, of shape (f, 3, h, w), got {list(frames.shape)}.")
+    height, width = frames.shape[2:]
+    format.check(height, width)
+    av = import_av()
+    options = _OPTIONS[format.codec] | ({} if format.crf is None else {"crf": str(format.crf)})
+    with whole_file(path) as partial, _created(partial, fps, format, {}) as container:
+        stream = container.add_stream(ENCODERS[format.codec], rate=fps, options=options)
+        stream.height, stream.width, stream.pix_fmt = height, width, format.pixel_format
+        _tag_colours(stream.codec_context, format.pixel_format)
+        stream.codec_context.time_base = 1 / fps
+        for k, frame in enumerate(frames):
+            picture = (frame.detach().float().clamp(0, 1) * 255).round().to("cpu", torch.uint8).movedim(0, -1).numpy()
+            shown = av.VideoFrame(width, height, format.pixel_format)
+            _fill(shown, planes(picture, format.pixel_format))
+            shown.pts, shown.time_base = k, 1 / fps
+            container.mux(stream.encode(shown))
+        container.mux(stream.encode(None))
+
+
+def join_segments(
+    path: Path,
+    segments: Sequence[Path],
+    fps: Fraction,
+    format: VideoFormat,
+    audio: Audio | None = None,
+    metadata: Mapping[str, str] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    check_interrupt: Callable[[], None] = lambda: None,
+) -> None:
+    """One video of the ``segments`` that ``write_segment`` made, one after the other, with ``audio`` from the first frame on.
+
+    Nothing is encoded again; frame k shows at k / fps (mkv: to the millisecond). The sound is written whole, however long
+    the pictures are. metadata: texts by name; ComfyUI looks for JSON under "workflow" and "prompt". ``check_interrupt`` is
+    called before each segment and may raise. ``path`` is there when all is written, not before.
+
+    Raises InputError for segments that are damaged or of another format, and for sound that the format does not take;
+    MissingPackageError for an encoder that is not there; StorageError when the disk is full.
+    """
+    if not segments:
+        raise InputError("segments: expected one or more files to join, got none.")
+    first, av = _read(segments[0]), import_av()
+    format.check(first.height, first.width, audio)
+    with whole_file(path) as partial, _created(partial, fps, format, metadata or {}) as container:
+        with av.open(str(segments[0])) as template:
+            pictures = container.add_stream_from_template(template.streams.video[0], opaque=True)
+            pictures.rate = fps
+        sound = SoundTrack(container, audio, format.audio_codec) if audio else None
+        frames = 0
+        for done, name in enumerate(segments, start=1):
+            check_interrupt()
+            segment = _read(name)
+            _check_like(segment, first, name, fps, format)
+            for index, packet in enumerate(segment.packets):
+                shown = frames + segment.position(index, fps)
+                packet.stream, packet.time_base = pictures, 1 / fps
+                packet.pts, packet.dts, packet.duration = shown, frames + index - _REORDER_DELAY[format.codec], 1
+                if sound:
+                    sound.write_until(shown / fps)
+                container.mux(packet)
+            frames += len(segment.packets)
+            progress(done, len(segments))
+        if sound:
+            sound.finish()
+
+
+def segment_frames(path: Path) -> int:
+    """The number of pictures in a segment. Raises InputError when it is not there or cannot be read to its end."""
+    return len(_read(path).packets)
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """A segment's compressed pictures, in the order of decoding, and what the encoder tells the decoder (extradata)."""
+
+    codec: str
+    pixel_format: str
+    height: int
+    width: int
+    fps: Fraction
+    extradata: bytes | None
+    packets: list
+    times: list[Fraction]
+
+    def position(self, index: int, fps: Fraction) -> int:
+        """Where the packet ``index`` comes in the order of showing."""
+        return round(self.times[index] * fps)
+
+    def __str__(self):
+        return f"{self.codec} in {self.pixel_format}, {self.width}x{self.height} at {float(self.fps):.6g} frames per second"
+
+
+def _read(path: Path) -> _Segment:
+    av = import_av()
     try:
-        import av
-    except ImportError as error:
-        raise MissingPackageError(f"Writing videos needs PyAV ({error}): pip install av") from error
-    pictures = (frames * 255).round().to(torch.uint8).movedim(1, -1).contiguous().numpy()
-    with av.open(str(path), "w", format="mp4") as container:
-        video = container.add_stream("libx264", rate=fps, options={"crf": "18"})
-        video.height, video.width, video.pix_fmt = *pictures.shape[1:3], "yuv420p"
-        if audio:
-            layout = "mono" if audio.waveform.shape[0] == 1 else "stereo"
-            sound = container.add_stream("aac", rate=audio.sample_rate, layout=layout)
-        for picture in pictures:
-            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(video.encode())
-        if audio:
-            frame = av.AudioFrame.from_ndarray(audio.waveform.float().contiguous().numpy(), format="fltp", layout=layout)
-            frame.sample_rate, frame.pts = audio.sample_rate, 0
-            container.mux(sound.encode(frame))
-            container.mux(sound.encode())
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            packets = [packet for packet in container.demux(stream) if packet.size]
+            times = [packet.pts * packet.time_base for packet in packets]
+            context = stream.codec_context
+            size = (context.height, context.width)
+            codec = context.codec.canonical_name
+            if stream.frames not in (0, len(packets)):  # mkv does not count them
+                raise InputError(f"{path} is cut off: {len(packets)} of its {stream.frames} pictures are there. Remove it and make its clip again.")
+            return _Segment(codec, context.pix_fmt, *size, stream.average_rate or Fraction(0), context.extradata, packets, times)
+    except (av.FFmpegError, OSError, LookupError, TypeError) as error:  # no such file, no pictures in it, no times on them
+        raise InputError(f"{path} is missing, damaged or no video ({error}). Remove it and make its clip again.") from error
+
+
+def _check_like(segment: _Segment, first: _Segment, name: Path, fps: Fraction, format: VideoFormat) -> None:
+    expected = replace(first, codec=format.codec, pixel_format=format.pixel_format, fps=fps)
+    # mkv rounds the rate's period to nanoseconds
+    as_expected = str(segment) == str(expected) and segment.extradata == first.extradata
+    positions = [segment.position(index, fps) for index in range(len(segment.packets))]
+    decodable = all(position >= index - _REORDER_DELAY[format.codec] for index, position in enumerate(positions))
+    if not as_expected:
+        raise InputError(
+            f"{name} cannot be joined: expected {expected}, encoded like the first segment, got {segment}. Remove it and make its clip again."
+        )
+    if not positions or positions[0] or not segment.packets[0].is_keyframe or sorted(positions) != list(range(len(positions))) or not decodable:
+        raise InputError(f"{name} cannot be joined: its pictures do not follow one another without a gap. Remove it and make its clip again.")
+
+
+@contextmanager
+def _created(path: Path, fps: Fraction, format: VideoFormat, metadata: Mapping[str, str]) -> Iterator:
+    """A container to write to, without the random numbers and version names that would make each file another."""
+    options = {"fflags": "+bitexact"}
+    if format.container == "mp4":
+        options["movflags"] = "use_metadata_tags+faststart"
+        # Whole ticks per frame. PyAV before 18 gives a stream that is copied another time base.
+        options["video_track_timescale"] = str(fps.numerator * ceil_div(_MIN_TIMESCALE, fps.numerator))
+    with import_av().open(str(path), "w", format=MUXERS[format.container], options=options) as container:
+        for name, text in metadata.items():
+            container.metadata[name] = text
+        yield container
+
+
+def _tag_colours(context, pixel_format: str) -> None:
+    """The picture's RGB is sRGB; without a tag, players guess."""
+    rgb = pixel_format == "bgr0"
+    context.color_primaries, context.color_trc = _BT709, _SRGB
+    context.colorspace, context.color_range = (_RGB, _FULL) if rgb else (_BT709, _LIMITED)
+
+
+def _fill(frame, planes: Sequence[np.ndarray]) -> None:
+    for plane, rows in zip(frame.planes, planes):
+        padded = np.zeros((len(rows), plane.line_size), dtype=np.uint8)
+        padded[:, : rows.shape[1]] = rows
+        plane.update(padded)

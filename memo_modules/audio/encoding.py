@@ -1,0 +1,48 @@
+"""Sound into video files, a chunk at a time: half an hour of it never exists twice."""
+
+from fractions import Fraction
+
+import numpy as np
+
+from ..types import Audio
+from ..video_format import CHANNEL_LAYOUTS, ENCODERS, aac_bit_rate, import_av
+
+_CHUNK = 1 << 14
+"""Samples handed to the encoder at a time."""
+
+_SAMPLE_FORMATS = {"aac": "fltp", "flac": "s32", "pcm": "flt"}
+
+
+class SoundTrack:
+    """The sound of a container that is being written: make it before the first packet of any stream is muxed."""
+
+    def __init__(self, container, audio: Audio, codec: str):
+        layout = CHANNEL_LAYOUTS[audio.waveform.shape[0] - 1]
+        self._stream = container.add_stream(ENCODERS[codec], rate=audio.sample_rate, layout=layout, format=_SAMPLE_FORMATS[codec])
+        if codec == "aac":
+            self._stream.bit_rate = aac_bit_rate(audio)
+        self._container, self._audio, self._codec, self._layout = container, audio, codec, layout
+        self._done = 0
+
+    def write_until(self, seconds: Fraction) -> None:
+        """Mux at least what is heard before ``seconds``, as far as there is any."""
+        while self._done < min(seconds * self._audio.sample_rate, self._audio.waveform.shape[1]):
+            chunk = self._audio.waveform[:, self._done : self._done + _CHUNK]
+            samples = chunk.float().t().contiguous().numpy()  # interleaved: PyAV crashes on eight separate channels
+            frame = self._frame(samples.reshape(1, -1))
+            frame.sample_rate, frame.time_base, frame.pts = self._audio.sample_rate, Fraction(1, self._audio.sample_rate), self._done
+            self._container.mux(self._stream.encode(frame))
+            self._done += chunk.shape[1]
+
+    def finish(self) -> None:
+        """Mux all that is left."""
+        self.write_until(Fraction(self._audio.waveform.shape[1], self._audio.sample_rate))
+        self._container.mux(self._stream.encode(None))
+
+    def _frame(self, samples: np.ndarray):
+        av = import_av()
+        if self._codec != "flac":
+            return av.AudioFrame.from_ndarray(samples, format="flt", layout=self._layout)
+        # ffmpeg's FLAC takes the upper 24 of 32 bits; float32 has as many.
+        integers = np.clip(np.rint(samples * 2.0**23), -(2**23), 2**23 - 1).astype(np.int32) << 8
+        return av.AudioFrame.from_ndarray(integers, format="s32", layout=self._layout)
