@@ -90,9 +90,10 @@ class VideoFormat:
             if not 1 <= pixels <= _MAX_SIDE:
                 raise InputError(f"{name}: expected 1 to {_MAX_SIDE} pixels, got {pixels}.")
             if self.pixel_format == "yuv420p" and pixels % 2:
+                near = " or ".join(str(even) for even in (pixels - 1, pixels + 1) if even)
                 raise InputError(
                     f"{name}: yuv420p holds the colour of two pixels at a time and needs an even number, got {pixels}. "
-                    f"Choose {pixels - 1 or 2} or {pixels + 1}, or the pixel_format yuv444p."
+                    f"Choose {near}, or the pixel_format yuv444p."
                 )
         if audio is not None:
             self._check_audio(*audio.waveform.shape, audio.sample_rate)

@@ -220,10 +220,14 @@ def test_comfyui_reads_every_frame_and_sample_and_the_workflow(tmp_path, comfyui
         assert metadata.items() >= METADATA.items()
 
 
-def test_mkv_holds_metadata_under_names_in_capitals(tmp_path):
-    join_segments(tmp_path / "joined", segments(tmp_path, Fraction(25), MKV), Fraction(25), MKV, None, METADATA)
+@FORMATS
+def test_metadata_is_held_under_its_names_in_mkv_in_capitals(tmp_path, format):
+    join_segments(tmp_path / "joined", segments(tmp_path, Fraction(25), format), Fraction(25), format, None, METADATA)
     with av.open(str(tmp_path / "joined")) as container:
-        assert {name: container.metadata[name.upper()] for name in METADATA} == METADATA
+        assert {name: container.metadata[name.upper() if format == MKV else name] for name in METADATA} == METADATA
+    if format != MKV:
+        content = (tmp_path / "joined").read_bytes()
+        assert content.index(b"moov") < content.index(b"mdat"), "players would have to load all of it before the first picture"
 
 
 def cut_off(folder):
@@ -344,7 +348,7 @@ def test_formats_that_do_not_exist(options, message):
     ("format", "height", "width", "audio", "message"),
     [
         (H264, 513, 512, None, "height: .* got 513. Choose 512 or 514, or the pixel_format yuv444p"),
-        (H264, 512, 1, None, "width: .* got 1. Choose 2 or 2"),
+        (H264, 512, 1, None, "width: .* got 1. Choose 2, or the"),
         (VideoFormat("ffv1", pixel_format="yuv420p"), 512, 33, None, "Choose 32 or 34"),
         (FFV1, 0, 512, None, "height: expected 1 to 16384 pixels, got 0"),
         (H264, 512, 512, Audio(torch.zeros(8, 1), 48000), "1 to 7 channels, got 8. Mix"),
