@@ -14,9 +14,11 @@ from torch import Tensor
 from . import solvers
 from .audio.emotion import clip_label, frame_labels
 from .errors import InputError
+from .fingerprints import weights_digest
 from .models.diffusion_net import DiffusionNet, Modulations, SpatialContexts
 from .models.projections import AudioProjection, ImageProjection
 from .models.reference_net import ReferenceNet
+from .portrait import MULTIPLE
 from .streaming import StreamedMemory
 from .types import (
     NO_EMOTION,
@@ -71,7 +73,7 @@ class ClipConditioning:
 
 @dataclass(frozen=True)
 class SampledClip:
-    """frames: float32 (f 3 H W) in [0, 1], cut to the length of the audio. state: to go on from here."""
+    """frames: float32 (f 3 H W) in [0, 1], cut to the length of the audio, none of the lead-in. state: to go on from here."""
 
     frames: Tensor
     state: VideoState
@@ -118,6 +120,8 @@ def sample_video(
     progress: Progress = lambda done, total, preview: None,
     check_interrupt: Callable[[], None] = lambda: None,
     state: VideoState | None = None,
+    done: int = 0,
+    lead_in: int = 0,
     noise: Callable[[int], Tensor] | None = None,
     solver: solvers.Solver = solvers.euler,
     sigmas: Tensor | None = None,
@@ -126,16 +130,40 @@ def sample_video(
     """Sample the video of a voice, one clip after the other.
 
     portrait: (1 3 H W) in [-1, 1]. ``check_interrupt`` is called before each step and may raise. ``state``: go on
-    behind the clips that it holds, with the same inputs. ``noise``: clip number to noise (f c h w), instead of the
-    seeded generator. ``sigmas``: falling from 1 to 0, one more than steps, in the place of ``settings.steps``.
-    ``low_memory``: the same frames up to rounding, with the guidance halves one after the other and the motion memory
-    in host memory. Raises InputError for settings out of range.
+    behind the video that it ends; ``done``: how many of its last clips were made of this very audio, the lead-in first.
+    ``lead_in``: clips of the beginning of the audio that are made before it, for the face to be in motion when the voice
+    begins, and have no frames. ``noise``: number of clips before to noise (f c h w), instead of the seeded generator.
+    ``sigmas``: falling from 1 to 0, one more than steps, in the place of ``settings.steps``. ``low_memory``: the same
+    frames up to rounding, with the guidance halves one after the other and the motion memory in host memory. Raises
+    InputError for settings out of range and a state of another model or size.
     """
     sigmas = solvers.flow_sigmas(settings.steps) if sigmas is None else sigmas
     check_inputs(nets, face, audio, settings)
     solvers.check_sigmas(sigmas)
-    video = _Video(nets, vae, portrait, face, audio, emotion, settings, noise, low_memory)
-    yield from video.sample(state, solver, sigmas, progress, check_interrupt)
+    model = weights_digest(nets.reference_net, nets.diffusion_net)
+    if state is not None:
+        if lead_in and not done:
+            raise InputError(f"lead_in: expected 0 where a state goes on with a video, got {lead_in}.")
+        check_state(state, model, portrait, audio)
+    video = _Video(nets, vae, portrait, face, audio, emotion, settings, noise, low_memory, model)
+    yield from video.sample(clip_order(audio.clips, lead_in), done, state, solver, sigmas, progress, check_interrupt)
+
+
+def clip_order(clips: int, lead_in: int) -> list[tuple[int, bool]]:
+    """The clips of the audio in the order they are made in, and whether they are shown."""
+    return [(clip % clips, False) for clip in range(lead_in)] + [(clip, True) for clip in range(clips)]
+
+
+def check_state(state: VideoState, model: str, portrait: Tensor, audio: AudioFeatures) -> None:
+    """Raises InputError when a video that ended with ``state`` cannot go on with this model, size or audio."""
+    frames, _, h, w = state.latents.shape
+    height, width = h * MULTIPLE, w * MULTIPLE
+    if portrait.shape[2:] != (height, width):
+        raise InputError(f"state: its video is {width} x {height}, this one {portrait.shape[3]} x {portrait.shape[2]}. Set width and height to it.")
+    if frames != audio.clip_frames:
+        raise InputError(f"state: its clips have {frames} frames, those of the audio {audio.clip_frames}.")
+    if state.model != model:
+        raise InputError("state: its video was made with another model, or with the same in another weight_dtype. Go on with that one.")
 
 
 def check_inputs(nets: MemoNets, face: Face, audio: AudioFeatures, settings: SamplerSettings) -> None:
@@ -185,10 +213,10 @@ def face_context(halves: int, half: int, picture: int, pictures: int, order: str
 class _Video:
     """What is constant over one video, and its clips."""
 
-    def __init__(self, nets, vae, portrait, face, audio, emotion, settings, noise, low_memory):
-        self.nets, self.vae, self.audio, self.settings = nets, vae, audio, settings
+    def __init__(self, nets, vae, portrait, face, audio, emotion, settings, noise, low_memory, model):
+        self.nets, self.vae, self.audio, self.settings, self.model = nets, vae, audio, settings, model
         self.halves = settings.halves
-        self.labels = frame_labels(emotion, len(audio.hidden_states), audio.fps, audio.timing)
+        self.labels = frame_labels(emotion, len(audio.hidden_states), audio.fps, audio.timing)[audio.start :]
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.noise = noise or self._draw_noise
         self.portrait_latents = self._encode(portrait)
@@ -211,36 +239,42 @@ class _Video:
         self.spatial: dict[tuple, SpatialContexts] = {}
 
     def sample(
-        self, state: VideoState | None, solver: solvers.Solver, sigmas: Tensor, progress: Progress, check_interrupt
+        self,
+        clips: Sequence[tuple[int, bool]],
+        done: int,
+        state: VideoState | None,
+        solver: solvers.Solver,
+        sigmas: Tensor,
+        progress: Progress,
+        check_interrupt: Callable[[], None],
     ) -> Iterator[SampledClip]:
         audio, nets, steps = self.audio, self.nets, len(sigmas) - 1
-        clips = len(audio.hidden_states) // audio.clip_frames
         frames = None
         if state is not None:
             self.generator.set_state(state.generator)
-            frames = self._decode(state.latents.to(nets.device))
-            first = state.clips - len(state.past_latents)
-            for clip, past_latents in enumerate(state.past_latents, start=first):
+            frames = self._decode(state.latents.to(nets.device))[: state.last_frames]
+            for past_latents in state.past_latents:
                 check_interrupt()
-                self._remember(clip, past_latents)
-        for clip in range(state.clips if state else 0, clips):
+                self._remember(past_latents)
+        for number, (clip, shown) in enumerate(clips[done:], start=done):
             check_interrupt()
             past_latents = self._past_latents(frames)
-            self._remember(clip, past_latents)
+            self._remember(past_latents)
             passes = self._conditioning(clip, len(past_latents))
             velocity = guided_velocity(nets, passes, self.settings.guidance_scale, audio.clip_frames)
 
-            def after_step(step: int, done: int = clip * steps) -> None:
+            def after_step(step: int, before: int = number * steps) -> None:
                 if step < steps:
-                    progress(done + step, clips * steps, None)
+                    progress(before + step, len(clips) * steps, None)
                     check_interrupt()
 
-            noise = self.noise(clip).to(nets.device, torch.float32)
+            noise = self.noise(state.clips if state else 0).to(nets.device, torch.float32)
             latents = solver(velocity, noise, sigmas.to(nets.device, torch.float32), after_step)
-            frames = self._decode(latents)
-            progress((clip + 1) * steps, clips * steps, frames[0])
-            state = self._next_state(state, past_latents, latents, clip + 1)
-            yield SampledClip(frames[: audio.frame_count - clip * audio.clip_frames], state)
+            kept = min(audio.clip_frames, audio.frame_count - clip * audio.clip_frames)
+            frames = self._decode(latents)[:kept]
+            progress((number + 1) * steps, len(clips) * steps, frames[0])
+            state = self._next_state(state, past_latents, latents, kept)
+            yield SampledClip(frames if shown else frames[:0], state)
 
     def _draw_noise(self, clip: int) -> Tensor:
         # float32 on the CPU, channels before frames: a seed means the same on every device and in the reference
@@ -253,20 +287,20 @@ class _Video:
             return self.portrait_latents.expand(self.settings.num_init_past_frames, -1, -1, -1)
         return self._encode(frames[-self.settings.num_past_frames :] * 2 - 1)
 
-    def _remember(self, clip: int, past_latents: Tensor) -> None:
+    def _remember(self, past_latents: Tensor) -> None:
         """Take the past frames of a clip into the memory, and leave the nets of the diffusion phase on the device."""
         self.nets.bring_in("reference", self.remembers)
-        features = [self._past_features(clip, past_latents, halves) for halves in self.passes]
+        features = [self._past_features(past_latents, halves) for halves in self.passes]
         self.nets.bring_in("diffusion", self.remembers)
         for memory in self.memories:
             self.nets.diffusion_net.update_memory(features.pop(0), memory, len(past_latents))
         self.remembers = True
 
-    def _past_features(self, clip: int, past_latents: Tensor, halves: tuple[int, ...]) -> ReferenceFeatures:
+    def _past_features(self, past_latents: Tensor, halves: tuple[int, ...]) -> ReferenceFeatures:
         """Features of the past frames of ``halves``, each distinct (picture, face context) encoded once."""
         n, order = len(past_latents), self.settings.reference_order
         wanted = [(k, face_context(self.halves, half, k + 1, n + 1, order)) for half in halves for k in range(n)]
-        if clip == 0:  # n times the portrait, which is encoded already
+        if torch.equal(past_latents, self.portrait_latents.to(past_latents.device).expand_as(past_latents)):  # encoded already
             return self.portrait_features.select([context for _, context in wanted])
         distinct = list(dict.fromkeys(wanted))
         pictures = torch.stack([past_latents[k] for k, _ in distinct]).to(self.nets.device, self.nets.dtype)
@@ -303,9 +337,10 @@ class _Video:
             self.spatial[halves, contexts] = self.nets.diffusion_net.spatial_contexts(face_tokens, reference)
         return self.spatial[halves, contexts]
 
-    def _next_state(self, state: VideoState | None, past_latents: Tensor, latents: Tensor, clips: int) -> VideoState:
-        past = (state.past_latents if state else ()) + (past_latents.cpu(),)
-        return VideoState(past[-REPLAYED_CLIPS:], latents.cpu(), clips, self.generator.get_state(), self.settings)
+    def _next_state(self, state: VideoState | None, past_latents: Tensor, latents: Tensor, last_frames: int) -> VideoState:
+        before, clips = (state.past_latents, state.clips) if state else ((), 0)
+        past = (*before, past_latents.cpu())[-REPLAYED_CLIPS:]
+        return VideoState(past, latents.cpu(), last_frames, clips + 1, self.generator.get_state(), self.model)
 
     def _encode(self, images: Tensor) -> Tensor:
         return self.vae.encode(images).to(self.nets.device)

@@ -1,11 +1,14 @@
 """The values that travel between the steps of MEMO. All are immutable."""
 
 from collections.abc import MutableSequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import torch
 from torch import Tensor
+
+from .clips import clip_count
+from .errors import InputError
 
 EMOTIONS = ("angry", "disgusted", "fearful", "happy", "neutral", "other", "sad", "surprised", "unknown")
 """Emotion classes in the order of MEMO's classifier; index 9, one past the last, is "no emotion" (guidance)."""
@@ -23,11 +26,12 @@ class Audio:
 
 @dataclass(frozen=True)
 class AudioFeatures:
-    """wav2vec2 states at video rate.
+    """wav2vec2 states at video rate, of a voice or of a part of it.
 
-    hidden_states: float32 (frames layers d), frames a multiple of ``clip_frames``.
+    hidden_states: float32 (frames layers d) of all of the voice, frames a multiple of ``clip_frames``.
     frame_count: frames to keep, ⌈samples · fps / sample_rate⌉ of the audio as it came in.
     timing: "exact" (no stretch) or "upstream" (the reference implementation's padding and stretch).
+    start: the frame of the voice that the part begins with. What is before it and behind its end is heard and not shown.
     """
 
     hidden_states: Tensor
@@ -35,12 +39,25 @@ class AudioFeatures:
     frame_count: int
     clip_frames: int
     timing: str = "exact"
+    start: int = 0
+
+    @property
+    def clips(self) -> int:
+        return clip_count(self.frame_count, self.clip_frames)
 
     def windows(self, start: int, stop: int) -> Tensor:
-        """Five-frame windows (stop-start 5 layers d) around frames start..stop-1. They reach over the borders of clips,
-        and at the ends of the audio the outermost frame stands in. Cut when used: whole, ten minutes take 4 GB."""
-        frames = torch.arange(start, stop)[:, None] + torch.arange(-2, 3)
+        """Five-frame windows (stop-start 5 layers d) around frames start..stop-1 of the part. They reach over the borders of
+        clips and parts, and at the ends of the voice the outermost frame stands in. Cut when used: whole, ten minutes take 4 GB."""
+        frames = torch.arange(start, stop)[:, None] + torch.arange(self.start - 2, self.start + 3)
         return self.hidden_states[frames.clamp(0, len(self.hidden_states) - 1)]
+
+    def split(self, clips: int) -> tuple["AudioFeatures", "AudioFeatures"]:
+        """The first ``clips`` clips and the rest. Raises InputError when one of them would be empty."""
+        if not 0 < clips < self.clips:
+            raise InputError(f"clips: expected 1 to {self.clips - 1}, since this audio has {self.clips}, got {clips}.")
+        frames = clips * self.clip_frames
+        first = replace(self, frame_count=frames)
+        return first, replace(self, frame_count=self.frame_count - frames, start=self.start + frames)
 
 
 @dataclass(frozen=True)
@@ -132,11 +149,14 @@ class VideoState:
 
     past_latents: encoded past frames (n c h w) of the last clips exactly as they were used, oldest first; 24 clips at
     most, since the decay takes everything before below the resolution of float32. latents: what was sampled for the
-    last clip (f c h w). clips: clips made so far. generator: state of the noise generator behind the last clip.
+    last clip (f c h w). last_frames: frames of it that the video has, fewer than f where the audio ended within it.
+    clips: clips made so far. generator: state of the noise generator behind the last clip. model: see
+    fingerprints.weights_digest.
     """
 
     past_latents: tuple[Tensor, ...]
     latents: Tensor
+    last_frames: int
     clips: int
     generator: Tensor
-    settings: SamplerSettings
+    model: str

@@ -2,10 +2,11 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import audio, comfy_adapter, emotion, face, loaders, sampler
+from . import audio, comfy_adapter, emotion, face, loaders, sampler, video
 from .checks import checked
 
-NODES: list[type[io.ComfyNode]] = [checked(node) for node in (*loaders.NODES, *audio.NODES, *emotion.NODES, *face.NODES, *sampler.NODES)]
+_MODULES = (loaders, audio, emotion, face, sampler, video)
+NODES: list[type[io.ComfyNode]] = [checked(node) for module in _MODULES for node in module.NODES]
 
 
 class MemoExtension(ComfyExtension):

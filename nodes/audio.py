@@ -3,7 +3,8 @@
 from comfy_api.latest import io
 
 from ..memo_modules.audio.features import TIMINGS, encode_audio
-from ..memo_modules.clips import frame_rate
+from ..memo_modules.clips import frame_rate, samples_for_frames
+from ..memo_modules.types import Audio
 from . import comfy_adapter as adapter
 from .types import AudioEncoderSocket, AudioFeaturesSocket, VocalSeparatorSocket
 
@@ -60,17 +61,63 @@ class MemoEncodeAudio(io.ComfyNode):
                     tooltip="exact: the lips follow the audio to the frame. upstream: padded and stretched as the reference "
                     "implementation does, up to a frame late.",
                 ),
+                io.Audio.Input(
+                    "previous_audio",
+                    optional=True,
+                    tooltip="Where a video goes on with new audio: the voice so far. Its last seconds are heard with the new one.",
+                ),
             ],
             outputs=[AudioFeaturesSocket.Output(display_name="audio", tooltip="For the MEMO Sampler.")],
         )
 
     @classmethod
-    def execute(cls, audio_encoder, audio, fps, timing) -> io.NodeOutput:
+    def execute(cls, audio_encoder, audio, fps, timing, previous_audio=None) -> io.NodeOutput:
         voice, rate = adapter.to_audio(audio), frame_rate(fps)
+        previous = None if previous_audio is None else adapter.to_audio(previous_audio, "previous_audio")
         device = adapter.bring_in(audio_encoder.encoder, whole=True)
-        encoder = audio_encoder.encoder.model
-        features = encode_audio(encoder, voice, rate, timing=timing, device=device, check_interrupt=adapter.check_interrupt)
+        features = encode_audio(
+            audio_encoder.encoder.model,
+            voice,
+            rate,
+            timing=timing,
+            device=device,
+            check_interrupt=adapter.check_interrupt,
+            previous=previous,
+        )
         return io.NodeOutput(features)
 
 
-NODES = [MemoSeparateVocals, MemoEncodeAudio]
+class MemoSplitAudio(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MemoSplitAudio",
+            display_name="MEMO Split Audio",
+            category=CATEGORY,
+            description="Cuts a voice between two clips, to make its video in two sittings: the state of the first sampler goes into the second, "
+            "and their frames are those of one run.",
+            inputs=[
+                AudioFeaturesSocket.Input("audio", tooltip="From MEMO Encode Audio, the whole."),
+                io.Int.Input("clips", default=20, min=1, max=100000, tooltip="Clips in the first part, of 16 frames each: 0.53 s at 30 frames per second."),
+                io.Audio.Input("sound", optional=True, tooltip="What is to be heard, as loaded: cut at the same moment."),
+            ],
+            outputs=[
+                AudioFeaturesSocket.Output(display_name="first", tooltip="For the sampler that begins the video."),
+                AudioFeaturesSocket.Output(display_name="rest", tooltip="For the sampler that goes on with its state."),
+                io.Audio.Output(display_name="first_sound", tooltip="What is heard in the first part."),
+                io.Audio.Output(display_name="rest_of_sound", tooltip="What is heard in the rest."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, audio, clips, sound=None) -> io.NodeOutput:
+        first, rest = audio.split(clips)
+        if sound is None:
+            return io.NodeOutput(first, rest, None, None)
+        whole = adapter.to_audio(sound, "sound")
+        cut = samples_for_frames(first.frame_count, whole.sample_rate, audio.fps)
+        parts = (Audio(part, whole.sample_rate) for part in (whole.waveform[:, :cut], whole.waveform[:, cut:]))
+        return io.NodeOutput(first, rest, *map(adapter.from_audio, parts))
+
+
+NODES = [MemoSeparateVocals, MemoEncodeAudio, MemoSplitAudio]

@@ -1,5 +1,7 @@
-"""The only module that knows ComfyUI: model folders, ModelPatcher, memory, progress, interrupt, core sockets."""
+"""What the pack knows of ComfyUI, with comfy_output: model folders, ModelPatcher, memory, progress, interrupt, core sockets."""
 
+import gc
+import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,10 +17,12 @@ import folder_paths
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from PIL import Image
+from server import PromptServer
 from torch import Tensor, nn
 
 from ..memo_modules import checkpoints, footprint
 from ..memo_modules.errors import InputError
+from ..memo_modules.fingerprints import weights_digest
 from ..memo_modules.models import acceleration
 from ..memo_modules.models.layers import Layers
 from ..memo_modules.onnx_sessions import OnnxModel
@@ -45,6 +49,8 @@ WEIGHT_DTYPES = {
 """How the weights of the UNets are kept: auto as they compute best on the device, others cast as they are used."""
 
 _PREVIEW_SIZE = 512
+
+_log = logging.getLogger(__name__)
 
 
 # Model folders
@@ -173,6 +179,25 @@ def memo_nets(
     return MemoNets(*modules, device, model.dtype, bring_in_nets), low
 
 
+OUT_OF_MEMORY = torch.cuda.OutOfMemoryError
+"""Raised on every device that has memory of its own."""
+
+
+def free_memory() -> None:
+    """Take all models off the card, and what torch keeps for itself."""
+    gc.collect()
+    comfy.model_management.unload_all_models()
+    comfy.model_management.soft_empty_cache()
+
+
+def check_room(size: int, what: str, remedy: str) -> None:
+    """Raises InputError when ``size`` bytes are more than the computer's free memory: systems that promise it all the same
+    kill ComfyUI when it is used."""
+    room = comfy.model_management.get_free_memory(torch.device("cpu"))
+    if size > room:
+        raise InputError(f"{what} take {_gib(size)} of memory, and {_gib(room)} are free. {remedy}")
+
+
 def _is_streamed(net: nn.Module) -> bool:
     """Whether weights of ``net`` come to the device layer by layer, when they are used."""
     return any(getattr(module, "comfy_cast_weights", False) for module in net.modules())
@@ -275,12 +300,22 @@ class CoreVAE:
         factor = self.vae.spacial_compression_encode()
         return portrait.shape[2] // factor, portrait.shape[3] // factor
 
+    def digest(self) -> str:
+        return weights_digest(self.vae.first_stage_model)
+
     def encode(self, images: Tensor) -> Tensor:
         # core's VAE leaves the scale to the model
         return self.vae.encode(images.movedim(1, -1) / 2 + 0.5).float() * SCALING_FACTOR
 
     def decode(self, latents: Tensor) -> Tensor:
         return self.vae.decode(latents / SCALING_FACTOR).movedim(-1, 1).float()
+
+
+def sampler_name(sampler) -> str:
+    """Text that tells a SAMPLER of core's from others."""
+    function = getattr(sampler, "sampler_function", type(sampler))
+    options = {name: value for name, value in vars(sampler).items() if name != "sampler_function"}
+    return f"{function.__module__}.{function.__qualname__} {options}"
 
 
 class CoreSolver:
@@ -323,6 +358,19 @@ class _FlowModel:
 
 
 # Progress and interrupt
+
+
+Say = Callable[[str], None]
+
+
+def say_in(node_id: str) -> Say:
+    """What shows a sentence in the node and writes it into the log."""
+
+    def say(text: str) -> None:
+        _log.info("%s", text)
+        PromptServer.instance.send_progress_text(text, node_id)
+
+    return say
 
 
 check_interrupt = comfy.model_management.throw_exception_if_processing_interrupted

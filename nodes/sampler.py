@@ -1,91 +1,101 @@
-"""The node that makes the frames."""
+"""The node that makes the frames, and what every node that samples has in common."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
 
 import torch
 from comfy_api.latest import io
 
+from ..memo_modules.fingerprints import some_values, tensor_digest
+from ..memo_modules.journal import Inputs
 from ..memo_modules.portrait import prepare_portrait
-from ..memo_modules.sampling import REFERENCE_ORDERS, sample_video
+from ..memo_modules.sampling import REFERENCE_ORDERS, SampledClip, sample_video
 from ..memo_modules.solvers import euler
-from ..memo_modules.types import SamplerSettings
+from ..memo_modules.types import AudioFeatures, SamplerSettings, VideoState
 from . import comfy_adapter as adapter
 from .types import AudioFeaturesSocket, EmotionSocket, FaceSocket, MemoModelSocket, VideoStateSocket
 
 
-class MemoSampler(io.ComfyNode):
-    @classmethod
-    def define_schema(cls):
-        return io.Schema(
-            node_id="MemoSampler",
-            display_name="MEMO Sampler",
-            category="MEMO",
-            description="Makes the talking frames, clip by clip of 16, each remembering all frames before it. "
-            "Wire IMAGE and fps to Create Video together with the audio as loaded.",
-            inputs=[
-                MemoModelSocket.Input("model", tooltip="From Load MEMO Model."),
-                io.Vae.Input("vae", tooltip="A Stable Diffusion 1 VAE, from Load MEMO VAE or any other loader; MEMO was made with sd-vae-ft-mse."),
-                io.Image.Input("image", tooltip="The portrait, one RGB picture. Another aspect ratio than width by height is squashed."),
-                FaceSocket.Input("face", tooltip="Who it is: from MEMO Embed Face."),
-                AudioFeaturesSocket.Input("audio", tooltip="What is said: from MEMO Encode Audio. Sets length and frame rate."),
-                EmotionSocket.Input("emotion", tooltip="The mood: from MEMO Detect Emotion or MEMO Set Emotion."),
-                io.Int.Input(
-                    "width",
-                    default=512,
-                    min=64,
-                    max=2048,
-                    step=8,
-                    tooltip="Of the video, in pixels. MEMO was trained at 512; time and memory grow faster than the area.",
-                ),
-                io.Int.Input("height", default=512, min=64, max=2048, step=8, tooltip="Of the video, in pixels. MEMO was trained at 512."),
-                io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Denoising steps per clip. More take proportionally longer; past 20 little changes."),
-                io.Float.Input(
-                    "guidance_scale",
-                    default=3.5,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="How strictly face, voice and mood are followed. Higher moves more, too high looks harsh. "
-                    "1 or less runs without guidance, in half the time.",
-                ),
-                io.Int.Input("seed", default=42, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Of the noise: the same seed gives the same frames."),
-                io.Int.Input(
-                    "num_init_past_frames",
-                    default=16,
-                    min=1,
-                    max=16,
-                    tooltip="Copies of the portrait that the first clip remembers. Fewer let it move sooner, more keep it closer to the portrait.",
-                ),
-                io.Combo.Input(
-                    "reference_order",
-                    options=list(REFERENCE_ORDERS),
-                    default=REFERENCE_ORDERS[0],
-                    tooltip="How face contexts meet reference pictures. upstream: as in every published sample. aligned: as in training.",
-                ),
-                io.Combo.Input(
-                    "memory_mode",
-                    options=list(adapter.MEMORY_MODES),
-                    default=adapter.MEMORY_MODES[0],
-                    optional=True,
-                    tooltip="normal: everything on the card, 14 GB at 512 x 512. low: half of the work at a time and the memory of past "
-                    "frames in RAM, for cards of 8 GB. auto: low where normal does not fit.",
-                ),
-                io.Sampler.Input("sampler", optional=True, tooltip="From KSamplerSelect or another sampler node. Without one: Euler, as MEMO was published."),
-                io.Sigmas.Input("sigmas", optional=True, tooltip="Falling from 1 to 0, in the place of steps. Without them: MEMO's own, evenly spaced."),
-            ],
-            outputs=[
-                io.Image.Output(display_name="images", tooltip="The frames, as many as the audio needs."),
-                io.Float.Output(display_name="fps", tooltip="Frames per second, for Create Video."),
-                VideoStateSocket.Output(display_name="state", tooltip="What it takes to go on with this video later."),
-            ],
-        )
+def sampling_inputs() -> list[io.Input]:
+    """What a node takes that samples, see Sampling."""
+    return [
+        MemoModelSocket.Input("model", tooltip="From Load MEMO Model."),
+        io.Vae.Input("vae", tooltip="A Stable Diffusion 1 VAE, from Load MEMO VAE or any other loader; MEMO was made with sd-vae-ft-mse."),
+        io.Image.Input("image", tooltip="The portrait, one RGB picture. Another aspect ratio than width by height is squashed."),
+        FaceSocket.Input("face", tooltip="Who it is: from MEMO Embed Face."),
+        AudioFeaturesSocket.Input("audio", tooltip="What is said: from MEMO Encode Audio. Sets length and frame rate."),
+        EmotionSocket.Input("emotion", tooltip="The mood: from MEMO Detect Emotion or MEMO Set Emotion."),
+        io.Int.Input(
+            "width",
+            default=512,
+            min=64,
+            max=2048,
+            step=8,
+            tooltip="Of the video, in pixels. MEMO was trained at 512; time and memory grow faster than the area.",
+        ),
+        io.Int.Input("height", default=512, min=64, max=2048, step=8, tooltip="Of the video, in pixels. MEMO was trained at 512."),
+        io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Denoising steps per clip. More take proportionally longer; past 20 little changes."),
+        io.Float.Input(
+            "guidance_scale",
+            default=3.5,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            tooltip="How strictly face, voice and mood are followed. Higher moves more, too high looks harsh. "
+            "1 or less runs without guidance, in half the time.",
+        ),
+        io.Int.Input("seed", default=42, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Of the noise: the same seed gives the same frames."),
+        io.Int.Input(
+            "num_init_past_frames",
+            default=16,
+            min=1,
+            max=16,
+            tooltip="Copies of the portrait that the first clip remembers. Fewer let it move sooner, more keep it closer to the portrait.",
+        ),
+        io.Combo.Input(
+            "reference_order",
+            options=list(REFERENCE_ORDERS),
+            default=REFERENCE_ORDERS[0],
+            tooltip="How face contexts meet reference pictures. upstream: as in every published sample. aligned: as in training.",
+        ),
+        io.Combo.Input(
+            "memory_mode",
+            options=list(adapter.MEMORY_MODES),
+            default=adapter.MEMORY_MODES[0],
+            optional=True,
+            tooltip="normal: everything on the card, 14 GB at 512 x 512. low: half of the work at a time and the memory of past "
+            "frames in RAM, for cards of 8 GB. auto: low where normal does not fit.",
+        ),
+        io.Sampler.Input("sampler", optional=True, tooltip="From KSamplerSelect or another sampler node. Without one: Euler, as MEMO was published."),
+        io.Sigmas.Input("sigmas", optional=True, tooltip="Falling from 1 to 0, in the place of steps. Without them: MEMO's own, evenly spaced."),
+        VideoStateSocket.Input(
+            "state", optional=True, tooltip="From another sampler node: go on behind its video, with the same memory and no seam, in the same size."
+        ),
+        io.Float.Input(
+            "lead_in",
+            default=0.0,
+            min=0.0,
+            max=10.0,
+            step=0.1,
+            optional=True,
+            tooltip="Seconds of the beginning of the audio that are made before the video begins, and left out of it, so that the face is "
+            "in motion from the first word. 0.5 to 1 where the first second looks frozen.",
+        ),
+    ]
 
-    @classmethod
-    def execute(
-        cls,
+
+class Sampling:
+    """What the inputs of a node that samples ask for. Raises InputError for those that cannot be used."""
+
+    def __init__(
+        self,
         model,
         vae,
         image,
         face,
-        audio,
+        audio: AudioFeatures,
         emotion,
         width,
         height,
@@ -97,32 +107,106 @@ class MemoSampler(io.ComfyNode):
         memory_mode="auto",
         sampler=None,
         sigmas=None,
-    ) -> io.NodeOutput:
-        settings = SamplerSettings(
-            steps, guidance_scale, seed, num_init_past_frames=num_init_past_frames, reference_order=reference_order
+        state: VideoState | None = None,
+        lead_in=0.0,
+    ):
+        self.model, self.vae, self.face, self.audio, self.emotion = model, adapter.CoreVAE(vae), face, audio, emotion
+        self.settings = SamplerSettings(steps, guidance_scale, seed, num_init_past_frames=num_init_past_frames, reference_order=reference_order)
+        self.portrait, self.memory_mode, self.sampler, self.sigmas = prepare_portrait(image, width, height), memory_mode, sampler, sigmas
+        self.state, self.lead_in = state, math.ceil(lead_in * audio.fps / audio.clip_frames)
+
+    def clips(self, state: VideoState | None, done: int, say: adapter.Say) -> Iterator[SampledClip]:
+        """The clips behind ``state`` and the first ``done``. Where the card's memory does not suffice, it says so and goes on
+        in low-memory mode."""
+        progress, low_memory = adapter.Progress(), False
+        while True:
+            try:
+                nets, low_memory = adapter.memo_nets(
+                    self.model,
+                    self.vae.latent_size(self.portrait),
+                    self.settings,
+                    self.audio.clip_frames,
+                    "low" if low_memory else self.memory_mode,
+                )
+                for clip in sample_video(
+                    nets,
+                    self.vae,
+                    self.portrait,
+                    self.face,
+                    self.audio,
+                    self.emotion,
+                    self.settings,
+                    progress=progress,
+                    check_interrupt=adapter.check_interrupt,
+                    state=state,
+                    done=done,
+                    lead_in=self.lead_in,
+                    solver=euler if self.sampler is None else adapter.CoreSolver(self.sampler, self.settings.seed + (state.clips if state else 0)),
+                    sigmas=self.sigmas,
+                    low_memory=low_memory,
+                ):
+                    state, done = clip.state, done + 1
+                    yield clip
+                return
+            except adapter.OUT_OF_MEMORY:
+                if low_memory:
+                    raise
+                low_memory = True
+            # outside of the handler, whose traceback holds what the failed clip had allocated
+            say(f"Out of memory in clip {done + 1}: going on in low-memory mode, which takes longer.")
+            del nets
+            adapter.free_memory()
+
+    def inputs(self) -> Inputs:
+        """What tells this video from every other."""
+        audio, emotion, settings = self.audio, self.emotion, asdict(self.settings)
+        exact = {
+            **{name: str(value) for name, value in settings.items()},
+            "model": self.model.digest(),
+            "vae": self.vae.digest(),
+            "image": tensor_digest(self.portrait),
+            "audio": f"{audio.frame_count} {audio.start} {audio.fps} {audio.timing}",
+            "emotion": json.dumps([emotion.starts, emotion.labels, emotion.samples, emotion.sample_rate]),
+            "memory_mode": self.memory_mode,
+            "sampler": "" if self.sampler is None else adapter.sampler_name(self.sampler),
+            "sigmas": "" if self.sigmas is None else tensor_digest(self.sigmas.cpu()),
+            "lead_in": str(self.lead_in),
+            "state": "" if self.state is None else f"{self.state.clips} {self.state.last_frames}",
+        }
+        computed = {"face": self.face.embedding, "audio": some_values(audio.hidden_states)}
+        if self.state is not None:
+            computed["state"] = some_values(self.state.latents)
+        return Inputs(exact, {name: tensor.float().cpu() for name, tensor in computed.items()})
+
+
+class MemoSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MemoSampler",
+            display_name="MEMO Sampler",
+            category="MEMO",
+            description="Makes the talking frames, clip by clip of 16, each remembering all frames before it. "
+            "Wire IMAGE and fps to Create Video together with the audio as loaded. For minutes and more: MEMO Sample to File.",
+            inputs=sampling_inputs(),
+            hidden=[io.Hidden.unique_id],
+            outputs=[
+                io.Image.Output(display_name="images", tooltip="The frames, as many as the audio needs."),
+                io.Float.Output(display_name="fps", tooltip="Frames per second, for Create Video."),
+                VideoStateSocket.Output(display_name="state", tooltip="What it takes to go on with this video: wire it to the state of another sampler node."),
+            ],
         )
-        portrait = prepare_portrait(image, width, height)
-        core_vae = adapter.CoreVAE(vae)
-        nets, low_memory = adapter.memo_nets(model, core_vae.latent_size(portrait), settings, audio.clip_frames, memory_mode)
-        images, done, state = torch.empty(audio.frame_count, height, width, 3), 0, None
-        clips = sample_video(
-            nets,
-            core_vae,
-            portrait,
-            face,
-            audio,
-            emotion,
-            settings,
-            progress=adapter.Progress(),
-            check_interrupt=adapter.check_interrupt,
-            solver=euler if sampler is None else adapter.CoreSolver(sampler, seed),
-            sigmas=sigmas,
-            low_memory=low_memory,
-        )
-        for clip in clips:
+
+    @classmethod
+    def execute(cls, **inputs) -> io.NodeOutput:
+        sampling = Sampling(**inputs)
+        frames, (_, _, height, width) = sampling.audio.frame_count, sampling.portrait.shape
+        adapter.check_room(frames * height * width * 3 * 4, f"images: {frames} frames of {width} x {height}", "Use MEMO Sample to File, or a shorter audio.")
+        images, done, state = torch.empty(frames, height, width, 3), 0, sampling.state
+        for clip in sampling.clips(state, 0, adapter.say_in(cls.hidden.unique_id)):
             images[done : done + len(clip.frames)] = clip.frames.movedim(1, -1)
             done, state = done + len(clip.frames), clip.state
-        return io.NodeOutput(images, float(audio.fps), state)
+        return io.NodeOutput(images, float(sampling.audio.fps), state)
 
 
 NODES = [MemoSampler]

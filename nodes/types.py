@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
+from ..memo_modules.fingerprints import weights_digest
+
 
 @dataclass(frozen=True)
 class MemoModel:
@@ -24,6 +26,9 @@ class MemoModel:
     @property
     def patchers(self) -> list:
         return [self.reference_net, self.diffusion_net, self.image_proj, self.audio_proj]
+
+    def digest(self) -> str:
+        return weights_digest(*(patcher.model for patcher in self.patchers))
 
 
 @dataclass(frozen=True)

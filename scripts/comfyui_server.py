@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACK = "ComfyUI-MEMO"
 MODEL_FOLDERS = ("memo", "audio_encoders", "vae", "vae_approx")
 _START_TIMEOUT = 300
+_TEXT_EVENT = 3
 
 
 class ServerError(Exception):
@@ -101,7 +102,7 @@ class ComfyUIServer:
         """Run a graph in API format to its end; returns {id of an output node: what it lists, files among them}.
 
         ``on_event`` gets each message of ComfyUI's websocket as it comes (kind, data), a preview picture as ("preview",
-        {"message": bytes}). Raises ServerError when the graph is refused, fails or is interrupted, and TimeoutError
+        {"message": bytes}), a sentence of a node as ("progress_text", {"node": id, "text": text}). Raises ServerError when the graph is refused, fails or is interrupted, and TimeoutError
         after ``timeout`` seconds.
         """
         return asyncio.run(asyncio.wait_for(self._run(prompt, on_event), timeout))
@@ -114,7 +115,7 @@ class ComfyUIServer:
             prompt_id = self.post("/prompt", {"prompt": prompt, "client_id": client})["prompt_id"]
             async for message in socket:
                 if message.type is aiohttp.WSMsgType.BINARY:
-                    on_event("preview", {"message": message.data})
+                    on_event(*_binary_event(message.data))
                 if message.type is not aiohttp.WSMsgType.TEXT:
                     continue
                 event = json.loads(message.data)
@@ -159,6 +160,13 @@ class ComfyUIServer:
             except (urllib.error.URLError, ConnectionError):
                 time.sleep(0.2)
         raise ServerError(f"ComfyUI did not answer within {_START_TIMEOUT} s:\n{self.log[-4000:]}")
+
+
+def _binary_event(message: bytes) -> tuple[str, dict]:
+    if int.from_bytes(message[:4], "big") != _TEXT_EVENT:
+        return "preview", {"message": message}
+    start = 8 + int.from_bytes(message[4:8], "big")
+    return "progress_text", {"node": message[8:start].decode(), "text": message[start:].decode()}
 
 
 def copy_pack(target: Path) -> None:

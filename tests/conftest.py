@@ -53,6 +53,29 @@ def tiny_models(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_nets(tiny_models):
+    """The nets of the tiny checkpoint, float32 on the CPU."""
+    import torch
+
+    from comfyui_memo.memo_modules.checkpoints import NETS, load_net
+    from comfyui_memo.memo_modules.models.layers import Layers
+    from comfyui_memo.memo_modules.sampling import MemoNets
+
+    loaded = {net: load_net(tiny_models / "memo" / "tiny", net, Layers(dtype=torch.float32)) for net in NETS}
+    return MemoNets(**loaded, device=torch.device("cpu"), dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def tiny_vae(tiny_models):
+    """The VAE of the tiny checkpoint."""
+    from diffusers import AutoencoderKL
+
+    from comfyui_memo.memo_modules.vae import DiffusersVAE
+
+    return DiffusersVAE(AutoencoderKL.from_pretrained(tiny_models / "vae" / "sd-vae-ft-mse"))
+
+
+@pytest.fixture(scope="session")
 def comfyui_server(comfyui_path, tiny_models, tmp_path_factory):
     """A running ComfyUI with the pack, the tiny checkpoint and the tests' own nodes; the tests of a session share it."""
     from comfyui_memo.scripts.comfyui_server import ComfyUIServer

@@ -11,5 +11,6 @@ def test_every_node_has_a_page_that_names_its_inputs_and_outputs(comfyui_server)
     for name, node in nodes.items():
         page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
         assert page.startswith(f"# {node['display_name']}\n")
-        named = [*(name for group in node["input_order"].values() for name in group), *node["output_name"]]
+        order = node["input_order"]
+        named = [*order.get("required", ()), *order.get("optional", ()), *node["output_name"]]
         assert [name for name in named if f"`{name}`" not in page] == []

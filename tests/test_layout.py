@@ -10,7 +10,7 @@ from comfyui_memo.scripts.comfyui_server import copy_pack
 
 ROOT = Path(__file__).resolve().parents[1]
 PACK = [ROOT / "__init__.py", *sorted((ROOT / "nodes").rglob("*.py")), *sorted((ROOT / "memo_modules").rglob("*.py"))]
-ADAPTER = PurePosixPath("nodes/comfy_adapter.py")
+ADAPTER, OUTPUT = PurePosixPath("nodes/comfy_adapter.py"), PurePosixPath("nodes/comfy_output.py")
 STREAMING = PurePosixPath("memo_modules/streaming.py")  # copies beside the computation need streams of the device
 
 COMFYUI = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "execution", "folder_paths", "node_helpers", "server"}
@@ -51,8 +51,8 @@ def _import_problems(file, node, at_top):
             yield f"the library imports {name}"
         if file.parts[:2] == ("memo_modules", "models") and relative and not _within_models(name):
             yield f"a network imports {name}"
-        if file.parts[0] == "nodes" and file != ADAPTER and package in COMFYUI - {"comfy_api"} and not relative:
-            yield f"{name} imported outside {ADAPTER}"
+        if file.parts[0] == "nodes" and file not in (ADAPTER, OUTPUT) and package in COMFYUI - {"comfy_api"} and not relative:
+            yield f"{name} imported outside {ADAPTER} and {OUTPUT}"
 
 
 def _within_models(name):

@@ -1,64 +1,27 @@
-"""The sampler on the tiny nets: clips, memory, guidance, going on, progress, and what it keeps alive."""
+"""The sampler on the tiny nets: clips, memory, guidance, progress, and what it keeps alive."""
 
 import gc
 from dataclasses import replace
-from fractions import Fraction
 from itertools import pairwise
 
 import pytest
 import torch
+from tiny_video import FACE, FAST, GUIDED, HAPPY, PORTRAIT, SIZE, speech
 
 from comfyui_memo.memo_modules import footprint
 from comfyui_memo.memo_modules.audio.emotion import constant_emotion
-from comfyui_memo.memo_modules.checkpoints import NETS, load_net
-from comfyui_memo.memo_modules.clips import clip_count
 from comfyui_memo.memo_modules.errors import InputError
-from comfyui_memo.memo_modules.models.layers import Layers
-from comfyui_memo.memo_modules.sampling import MemoNets, SampledClip, sample_video
+from comfyui_memo.memo_modules.sampling import sample_video
 from comfyui_memo.memo_modules.types import AudioFeatures, Face, SamplerSettings
 from comfyui_memo.memo_modules.vae import DiffusersVAE
 
-SIZE = 64
-HAPPY = constant_emotion(3)
-FAST = SamplerSettings(steps=1, guidance_scale=1.0)
-GUIDED = SamplerSettings(steps=1)
-
-
-@pytest.fixture(scope="module")
-def nets(tiny_models) -> MemoNets:
-    loaded = {net: load_net(tiny_models / "memo" / "tiny", net, Layers(dtype=torch.float32)) for net in NETS}
-    return MemoNets(**loaded, device=torch.device("cpu"), dtype=torch.float32)
-
-
-@pytest.fixture(scope="module")
-def vae(tiny_models) -> DiffusersVAE:
-    from diffusers import AutoencoderKL
-
-    return DiffusersVAE(AutoencoderKL.from_pretrained(tiny_models / "vae" / "sd-vae-ft-mse"))
-
-
-@pytest.fixture(scope="module")
-def portrait() -> torch.Tensor:
-    return torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) * 2 - 1
-
-
-@pytest.fixture(scope="module")
-def face() -> Face:
-    return Face(torch.randn(1, 512, generator=torch.Generator().manual_seed(2)), (0, 0, 9, 9), 0.9)
-
-
-def speech(frames: int) -> AudioFeatures:
-    """Features of a voice at 30 frames per second."""
-    states = torch.randn(clip_count(frames) * 16, 2, 64, generator=torch.Generator().manual_seed(3))
-    return AudioFeatures(states, Fraction(30), frames, 16)
-
 
 @pytest.fixture
-def video(nets, vae, portrait, face):
+def video(tiny_nets, tiny_vae):
     """Frames of a video (f 3 h w) for an audio and settings."""
 
     def make(audio: AudioFeatures, settings: SamplerSettings = FAST, **options) -> torch.Tensor:
-        clips = sample_video(nets, vae, portrait, face, audio, HAPPY, settings, **options)
+        clips = sample_video(tiny_nets, tiny_vae, PORTRAIT, FACE, audio, HAPPY, settings, **options)
         return torch.cat([clip.frames for clip in clips])
 
     return make
@@ -111,32 +74,9 @@ def test_a_seed_means_the_same_frames(video):
     assert (other[:16] - frames[:16]).abs().max() > 0.01
 
 
-@pytest.fixture(scope="module")
-def three_clips(nets, vae, portrait, face) -> list[SampledClip]:
-    return list(sample_video(nets, vae, portrait, face, speech(48), HAPPY, GUIDED))
-
-
-@pytest.mark.parametrize("made", [1, 2])
-def test_going_on_from_a_state_equals_one_run(nets, vae, portrait, face, three_clips, made):
-    rest = list(sample_video(nets, vae, portrait, face, speech(48), HAPPY, GUIDED, state=three_clips[made - 1].state))
-    assert len(rest) == 3 - made
-    for clip, expected in zip(rest, three_clips[made:]):
-        assert torch.equal(clip.frames, expected.frames)
-        assert torch.equal(clip.state.latents, expected.state.latents)
-
-
-def test_what_was_before_is_remembered(nets, vae, portrait, face, three_clips):
-    """The third clip depends on frames of the first, of which it sees nothing but the memory."""
-    _, second, third = three_clips
-    start, frames_of_first = second.state.past_latents
-    state = replace(second.state, past_latents=(start, frames_of_first * 0.5))
-    [other] = sample_video(nets, vae, portrait, face, speech(48), HAPPY, GUIDED, state=state)
-    assert (other.frames - third.frames).abs().max() > 1e-4
-
-
 @pytest.mark.parametrize(("guidance_scale", "rows"), [(3.5, 32), (1.0, 16), (0.5, 16)])
-def test_guidance_of_one_and_below_runs_one_half(nets, video, guidance_scale, rows):
-    with Calls(nets.diffusion_net) as calls:
+def test_guidance_of_one_and_below_runs_one_half(tiny_nets, video, guidance_scale, rows):
+    with Calls(tiny_nets.diffusion_net) as calls:
         frames = video(speech(16), SamplerSettings(steps=2, guidance_scale=guidance_scale))
     assert [inputs[0].shape for inputs in calls] == [(rows, 4, 8, 8)] * 2
     assert frames.isfinite().all()
@@ -147,16 +87,16 @@ def test_guidance_is_followed(video):
     assert (weak - strong).abs().max() > 0.01
 
 
-def test_face_audio_and_emotion_are_seen(nets, vae, portrait, face, video):
+def test_face_audio_and_emotion_are_seen(tiny_nets, tiny_vae, video):
     audio = speech(16)
     frames = video(audio)
     others = (
-        (Face(-face.embedding, None, 0.0), audio, HAPPY),
-        (face, replace(audio, hidden_states=-audio.hidden_states), HAPPY),
-        (face, audio, constant_emotion(6)),
+        (Face(-FACE.embedding, None, 0.0), audio, HAPPY),
+        (FACE, replace(audio, hidden_states=-audio.hidden_states), HAPPY),
+        (FACE, audio, constant_emotion(6)),
     )
     for case in others:
-        [clip] = sample_video(nets, vae, portrait, *case, FAST)
+        [clip] = sample_video(tiny_nets, tiny_vae, PORTRAIT, *case, FAST)
         assert (clip.frames - frames).abs().max() > 1e-3
 
 
@@ -165,9 +105,9 @@ def test_reference_orders_differ(video):
     assert (upstream - aligned).abs().max() > 1e-3
 
 
-def test_constant_parts_are_computed_once(nets, video):
+def test_constant_parts_are_computed_once(tiny_nets, video):
     """The portrait is encoded once for each face context; of each later clip its past frames, whatever the steps."""
-    with Calls(nets.reference_net) as pictures, Calls(nets.image_proj) as faces, Calls(nets.audio_proj) as voices:
+    with Calls(tiny_nets.reference_net) as pictures, Calls(tiny_nets.image_proj) as faces, Calls(tiny_nets.audio_proj) as voices:
         video(speech(32), replace(GUIDED, steps=2))
     assert [len(inputs[0]) for inputs in pictures] == [2, 32]
     assert len(faces) == 1 and len(voices) == 2
@@ -190,7 +130,7 @@ def test_progress_and_interrupt_come_with_every_step(video):
     assert [event for event, following in pairwise(events) if following == "check"] == reports[:-1]
 
 
-def test_interrupt_stops_before_the_next_step(nets, video):
+def test_interrupt_stops_before_the_next_step(tiny_nets, video):
     class Stop(Exception):
         pass
 
@@ -198,7 +138,7 @@ def test_interrupt_stops_before_the_next_step(nets, video):
         if len(calls) == 2:
             raise Stop
 
-    with Calls(nets.diffusion_net) as calls, pytest.raises(Stop):
+    with Calls(tiny_nets.diffusion_net) as calls, pytest.raises(Stop):
         video(speech(32), replace(FAST, steps=5), check_interrupt=check_interrupt)
     assert len(calls) == 2
 
@@ -218,24 +158,24 @@ class CountingVAE:
         return self.vae.decode(latents)
 
 
-def test_vae_gets_all_pictures_of_a_clip(nets, vae, portrait, face):
+def test_vae_gets_all_pictures_of_a_clip(tiny_nets, tiny_vae):
     """It knows how many of them it can take at once."""
-    counting = CountingVAE(vae)
-    list(sample_video(nets, counting, portrait, face, speech(32), HAPPY, FAST))
+    counting = CountingVAE(tiny_vae)
+    list(sample_video(tiny_nets, counting, PORTRAIT, FACE, speech(32), HAPPY, FAST))
     assert counting.counts == [1, 16, 16, 16]
 
 
 @pytest.mark.parametrize("batch", [3, 16])
-def test_vae_batches_do_not_change_the_frames(vae, batch):
+def test_vae_batches_do_not_change_the_frames(tiny_vae, batch):
     pictures = torch.rand(5, 3, SIZE, SIZE) * 2 - 1
-    latents = vae.encode(pictures)
-    batched = DiffusersVAE(vae.autoencoder, batch)
+    latents = tiny_vae.encode(pictures)
+    batched = DiffusersVAE(tiny_vae.autoencoder, batch)
     assert torch.allclose(batched.encode(pictures), latents, atol=1e-5)
-    assert torch.allclose(batched.decode(latents), vae.decode(latents), atol=1e-5)
+    assert torch.allclose(batched.decode(latents), tiny_vae.decode(latents), atol=1e-5)
 
 
-def test_memory_of_the_first_clip_does_not_depend_on_noise(nets, video):
-    with Calls(nets.diffusion_net) as calls:
+def test_memory_of_the_first_clip_does_not_depend_on_noise(tiny_nets, video):
+    with Calls(tiny_nets.diffusion_net) as calls:
         for seed in (1, 2):
             video(speech(32), replace(FAST, seed=seed))
     first, second, first_again, second_again = memories(calls)
@@ -243,8 +183,8 @@ def test_memory_of_the_first_clip_does_not_depend_on_noise(nets, video):
     assert any((a - b).abs().max() > 1e-3 for a, b in zip(second, second_again, strict=True))
 
 
-def test_fewer_initial_past_frames_are_another_memory(nets, video):
-    with Calls(nets.diffusion_net) as calls:
+def test_fewer_initial_past_frames_are_another_memory(tiny_nets, video):
+    with Calls(tiny_nets.diffusion_net) as calls:
         for frames in (16, 2):
             video(speech(16), replace(FAST, num_init_past_frames=frames))
     many, few = memories(calls)
@@ -252,22 +192,22 @@ def test_fewer_initial_past_frames_are_another_memory(nets, video):
 
 
 @pytest.mark.parametrize("guidance_scale", [3.5, 1.0])
-def test_footprint_is_the_size_of_a_memory(nets, video, guidance_scale):
-    with Calls(nets.diffusion_net) as calls:
+def test_footprint_is_the_size_of_a_memory(tiny_nets, video, guidance_scale):
+    with Calls(tiny_nets.diffusion_net) as calls:
         video(speech(16), replace(GUIDED, guidance_scale=guidance_scale))
     [memory] = memories(calls)
     halves = 2 if guidance_scale > 1 else 1
-    assert footprint.motion_memory_bytes(nets.diffusion_net.config, (8, 8), halves, 4) == sum(tensor.nbytes for tensor in memory)
+    assert footprint.motion_memory_bytes(tiny_nets.diffusion_net.config, (8, 8), halves, 4) == sum(tensor.nbytes for tensor in memory)
 
 
 @pytest.mark.parametrize("clips", [4, pytest.param(19, marks=pytest.mark.slow)])
-def test_memory_use_is_constant(nets, vae, portrait, face, clips):
+def test_memory_use_is_constant(tiny_nets, tiny_vae, clips):
     """In the middle of each clip from the third on, as many bytes are alive, but for the latents in the state."""
     alive = []
-    hook = nets.diffusion_net.register_forward_pre_hook(lambda *_: alive.append(live_bytes()))
+    hook = tiny_nets.diffusion_net.register_forward_pre_hook(lambda *_: alive.append(live_bytes()))
     gc.freeze()  # all that was there before, which would only cost time
     try:
-        sampled = sample_video(nets, vae, portrait, face, speech(16 * clips - 4), HAPPY, FAST)
+        sampled = sample_video(tiny_nets, tiny_vae, PORTRAIT, FACE, speech(16 * clips - 4), HAPPY, FAST)
         past_latents = [clip.state.past_latents[0].nbytes for clip in sampled]
     finally:
         gc.unfreeze()

@@ -23,6 +23,9 @@ SAMPLE_RATE = 16000
 
 TIMINGS = ("exact", "upstream")
 
+CONTEXT_CLIPS = 8
+"""Clips (4.3 s at 30 fps) of what was said before that are heard together with audio that goes on."""
+
 _CHUNK = 500
 """Convolution outputs (10 s) made at a time: the first layer alone would take 4 GB for ten minutes."""
 
@@ -180,31 +183,52 @@ def encode_audio(
     timing: str = "exact",
     device: torch.device | str = "cpu",
     check_interrupt: Callable[[], None] = lambda: None,
+    previous: Audio | None = None,
 ) -> AudioFeatures:
     """wav2vec2 states of ``audio`` (any channels and sample rate), one per video frame, on the CPU.
 
     timing: "exact" follows the audio to the sample; "upstream" pads and stretches as the reference implementation.
-    device: where ``encoder`` computes. Raises InputError for audio that is empty, not finite or shorter than a frame.
+    device: where ``encoder`` computes. previous: what ``audio`` goes on behind: its last seconds are heard with it.
+    Raises InputError for audio that is empty, not finite or shorter than a frame.
     """
+    check_length(audio, fps)
+    kept, heard = frame_count(audio.waveform.shape[1], audio.sample_rate, fps), 0
+    if previous is not None:
+        audio, heard = _with_end_of(previous, audio, fps, clip_frames)
     waveform, frames = prepare_waveform(audio, fps, clip_frames, timing)
     with torch.inference_mode():
         states = encoder(waveform.to(device), frames, check_interrupt).float().cpu()
-    kept = frame_count(audio.waveform.shape[1], audio.sample_rate, fps)
-    return AudioFeatures(states, fps, kept, clip_frames, timing)
+    return AudioFeatures(states[heard:], fps, kept, clip_frames, timing)
 
 
-def prepare_waveform(audio: Audio, fps: Fraction, clip_frames: int, timing: str) -> tuple[Tensor, int]:
-    """What goes into the encoder: the wave (1 samples) at 16 kHz, mono, normalised over its own length and then
-    padded with zeros (its mean), and the number of frames it stands for, whole clips."""
+def _with_end_of(previous: Audio, audio: Audio, fps: Fraction, clip_frames: int) -> tuple[Audio, int]:
+    """``audio`` behind the last whole clips of ``previous``, CONTEXT_CLIPS at most, and the frames that these are."""
+    validate(previous, "previous_audio")
+    rate = audio.sample_rate
+    before = resample(mono(previous), rate).waveform
+    clips = min(CONTEXT_CLIPS, int(before.shape[1] * fps / rate) // clip_frames)
+    samples = samples_for_frames(clips * clip_frames, rate, fps)
+    return Audio(torch.cat([before[:, before.shape[1] - samples :], mono(audio).waveform], dim=1), rate), clips * clip_frames
+
+
+def check_length(audio: Audio, fps: Fraction) -> None:
+    """Raises InputError for audio that is empty, not finite or shorter than a frame."""
     validate(audio)
-    if timing not in TIMINGS:
-        raise InputError(f"timing: expected one of {', '.join(TIMINGS)}, got {timing!r}.")
     samples, rate = audio.waveform.shape[1], audio.sample_rate
     if samples * fps < rate:
         raise InputError(
             f"audio is shorter than one frame: {samples} samples at {rate} Hz, at {float(fps):g} fps a frame takes {float(rate / fps):g}. "
             "Use longer audio."
         )
+
+
+def prepare_waveform(audio: Audio, fps: Fraction, clip_frames: int, timing: str) -> tuple[Tensor, int]:
+    """What goes into the encoder: the wave (1 samples) at 16 kHz, mono, normalised over its own length and then
+    padded with zeros (its mean), and the number of frames it stands for, whole clips."""
+    check_length(audio, fps)
+    if timing not in TIMINGS:
+        raise InputError(f"timing: expected one of {', '.join(TIMINGS)}, got {timing!r}.")
+    samples, rate = audio.waveform.shape[1], audio.sample_rate
     waveform = resample(mono(audio), SAMPLE_RATE).waveform
     if timing == "exact":
         frames = clip_count(frame_count(samples, rate, fps), clip_frames) * clip_frames

@@ -32,6 +32,15 @@ def talking_portrait(**inputs: dict) -> dict:
     return prompt
 
 
+def to_file(prompt: dict, **inputs) -> dict:
+    """The graph with its sampler and all behind it replaced by MEMO Sample to File, with ``inputs`` more."""
+    sampler = find(prompt, "MemoSampler")
+    sound = [find(prompt, "LoadAudio"), 0]
+    kept = {name: part for name, part in prompt.items() if part["class_type"] not in ("MemoSampler", "CreateVideo", "SaveVideo")}
+    chosen = {"sound": sound, "filename_prefix": "video/long", "codec": "ffv1", "crf": 18, "pixel_format": "auto", "audio_codec": "auto", "output_fps": 0.0, "unfinished": "output"}
+    return kept | {sampler: node("MemoSampleToFile", **prompt[sampler]["inputs"] | chosen | inputs)}
+
+
 def find(prompt: dict, kind: str) -> str:
     """The id of the one node of that class."""
     [name] = [name for name, part in prompt.items() if part["class_type"] == kind]
@@ -43,13 +52,14 @@ def node(kind: str, **inputs) -> dict:
 
 
 class Record:
-    """Listens to a run: which nodes ran, which came from the cache, the sampler's progress and its previews."""
+    """Listens to a run: which nodes ran, which came from the cache, the sampler's progress, its previews and what it says."""
 
     def __init__(self):
         self.executed: list[str] = []
         self.cached: list[str] = []
         self.progress: dict[str, list[tuple[int, int]]] = {}
         self.previews: list[bytes] = []
+        self.texts: list[str] = []
 
     def __call__(self, kind: str, data: dict) -> None:
         if kind == "executing" and data["node"]:
@@ -60,12 +70,17 @@ class Record:
             self.progress.setdefault(data["node"], []).append((data["value"], data["max"]))
         elif kind == "preview":
             self.previews.append(data["message"])
+        elif kind == "progress_text":
+            self.texts.append(data["text"])
+
+
+ARGUMENT_DEFAULTS = ("MotionConfig", "SamplerSettings", "VideoFormat")
 
 
 def alive(outputs: dict) -> dict[str, int]:
     """How many objects of each of the pack's classes, ONNX sessions and patchers the node Alive of a run found."""
     [found] = [output["alive"] for output in outputs.values() if "alive" in output]
-    return {name: count for name, count in json.loads(found[0]).items() if name not in ("MotionConfig", "SamplerSettings")}  # defaults of arguments
+    return {name: count for name, count in json.loads(found[0]).items() if name not in ARGUMENT_DEFAULTS}
 
 
 def free(server) -> dict[str, int]:

@@ -43,6 +43,30 @@ class HandMadeAudio:
         return ({"waveform": waveform, "sample_rate": sample_rate},)
 
 
+class FailingModel:
+    """Hands on a MEMO_MODEL whose diffusion net once runs out of memory, in its call number ``call``."""
+
+    RETURN_TYPES = ("MEMO_MODEL",)
+    FUNCTION = "arm"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MEMO_MODEL", {}), "call": ("INT", {"default": 1})}}
+
+    def arm(self, model, call):
+        calls = []
+
+        def fail(*_):
+            calls.append(None)
+            if len(calls) == call:
+                hook.remove()
+                raise torch.OutOfMemoryError("on purpose")
+
+        hook = model.diffusion_net.model.register_forward_pre_hook(fail)
+        return (model,)
+
+
 class MakeRoom:
     """Hands on what it gets, when ComfyUI has freed what it frees on a full card for a model that needs one byte more."""
 
@@ -98,4 +122,4 @@ def _name(kind: type) -> str:
     return kind.__name__ if "memo_modules" in module or module.endswith("ComfyUI-MEMO.nodes.types") else ""
 
 
-NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in (HandMadeImage, HandMadeAudio, MakeRoom, Alive)}
+NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in (HandMadeImage, HandMadeAudio, FailingModel, MakeRoom, Alive)}

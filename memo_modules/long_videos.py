@@ -1,0 +1,149 @@
+"""A video of any length into a file: clip by clip onto the disk, and on from the last clip after whatever stopped it."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+from torch import Tensor
+
+from .clips import frame_count, resampled_frames
+from .errors import StorageError
+from .journal import Journal
+from .sampling import SampledClip
+from .types import Audio, AudioFeatures, VideoState
+from .video_files import join_segments, write_segment
+from .video_format import VideoFormat
+from .whole_files import whole_file
+
+Sample = Callable[[VideoState | None, int], Iterator[SampledClip]]
+"""The clips behind a state, and behind as many clips of the audio, see sampling.sample_video."""
+
+
+@dataclass(frozen=True)
+class LongVideo:
+    """What is to be made.
+
+    audio: what is said. lead_in: clips before it that are not shown. size: (width, height). sound: what is heard, untouched.
+    format: of the file. fps: of the file; frames are shown twice or left out where it is not that of ``audio``. metadata: text
+    to be found in the file.
+    """
+
+    audio: AudioFeatures
+    lead_in: int
+    size: tuple[int, int]
+    sound: Audio | None
+    format: VideoFormat
+    fps: Fraction
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def clips(self) -> int:
+        return self.lead_in + self.audio.clips
+
+    @property
+    def frames(self) -> int:
+        """Of the file: they cover the sound where it goes with ``audio``, to the sample."""
+        audio, sound = self.audio, self.sound
+        if self.fps == audio.fps:
+            return audio.frame_count
+        if sound and frame_count(sound.waveform.shape[1], sound.sample_rate, audio.fps) == audio.frame_count:
+            return frame_count(sound.waveform.shape[1], sound.sample_rate, self.fps)
+        return frame_count(audio.frame_count * audio.fps.denominator, audio.fps.numerator, self.fps)
+
+    def shown(self, clip: SampledClip, number: int) -> Tensor:
+        """The frames of the file that show the clip made as number ``number``, the lead-in first."""
+        audio, first = self.audio, (number - self.lead_in) * self.audio.clip_frames
+        if self.fps == audio.fps or not len(clip.frames):
+            return clip.frames
+        indices = resampled_frames(first, first + len(clip.frames), audio.frame_count, self.frames, audio.fps, self.fps)
+        return clip.frames[[index - first for index in indices]]
+
+
+def sample_to_file(
+    video: LongVideo,
+    journal: Journal,
+    sample: Sample,
+    target: Callable[[], Path],
+    *,
+    start: VideoState | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    check_interrupt: Callable[[], None] = lambda: None,
+) -> tuple[Path, VideoState]:
+    """Make what of ``video`` is not in ``journal``, and the file of it; returns its path and what it takes to go on.
+
+    target: asked for the path of the file when it is made; the file is renamed to it. start: what the video goes on behind.
+    say: what is to come, before it starts, and with every clip how long it takes. The journal is removed when the file is
+    there. Raises StorageError when the disk has no room; then and after anything else the same call goes on.
+    """
+    width, height = video.size
+    video.format.check(height, width, video.sound)
+    say(_announcement(video, journal))
+    began, here = time.monotonic(), len(journal.segments)
+    if here < video.clips:
+        for clip in sample(journal.state(start), here):
+            pictures = video.shown(clip, len(journal.segments))
+            segment = None
+            if len(pictures):
+                segment = journal.segment(video.format.suffix)
+                write_segment(segment, pictures, video.fps, video.format)
+            journal.append(clip.state, segment)
+            say(_progress(video, journal, time.monotonic() - began, len(journal.segments) - here))
+    say(f"Joining {video.frames} frames")
+    whole = journal.folder / f"video{video.format.suffix}"
+    segments = [segment for segment in journal.segments if segment]
+    join_segments(whole, segments, video.fps, video.format, video.sound, video.metadata, check_interrupt=check_interrupt)
+    path = _move(whole, target())
+    state = journal.state(start)
+    journal.remove()
+    return path, state
+
+
+def _announcement(video: LongVideo, journal: Journal) -> str:
+    """Raises StorageError when the disk has no room for what is sure to be written."""
+    frames, clip = video.frames, video.audio.clip_frames
+    width, height = video.size
+    size = video.format.expected_bytes(frames, height, width, video.sound)
+    left = video.clips - len(journal.segments)
+    # latents of a clip and of its past frames, 4 channels at an eighth of the size, in float32
+    entries = left * 2 * clip * 4 * 4 * width * height // 64
+    free = shutil.disk_usage(journal.folder).free
+    if entries > free:
+        raise StorageError(f"{journal.folder}: {left} clips take {_size(entries)} beside the video, and {_size(free)} are free. Make room, or a shorter video.")
+    changed = f"Starts afresh, changed: {', '.join(journal.changed)}. " if journal.changed and not journal.segments else ""
+    goes_on = f"Goes on behind clip {len(journal.segments)}. " if journal.segments else ""
+    space = f" Only {_size(free)} are free." if free < entries + 2 * size else ""
+    return f"{changed}{goes_on}{video.clips} clips, {frames} frames, about {_size(size)}.{space}"
+
+
+def _progress(video: LongVideo, journal: Journal, seconds: float, made: int) -> str:
+    done = len(journal.segments)
+    text = f"Clip {done} of {video.clips}"
+    if made < 2:
+        return text
+    written = [segment.stat().st_size for segment in journal.segments if segment]
+    size = sum(written) * video.clips // done
+    left = round(seconds / made * (video.clips - done))
+    return f"{text}, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left, about {_size(size)}"
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def _move(source: Path, target: Path) -> Path:
+    """``target``, or with a number behind its name when there is a file already: what somebody has is never replaced."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    number, path = 1, target
+    while path.exists():
+        number += 1
+        path = target.with_name(f"{target.stem}_{number}{target.suffix}")
+    try:
+        os.rename(source, path)
+    except OSError:  # another disk
+        with whole_file(path) as partial:
+            shutil.copyfile(source, partial)
+    return path

@@ -1,0 +1,48 @@
+"""ComfyUI's output folder: where files go, what core writes into them, how a node shows them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import folder_paths
+from comfy.cli_args import args
+from comfy_api.latest import io, ui
+
+from ..memo_modules.errors import InputError
+
+
+def output_file(prefix: str, suffix: str, width: int, height: int) -> Callable[[], Path]:
+    """What gives the path of a new file in ComfyUI's output folder, numbered as core numbers its own.
+
+    Raises InputError for a prefix that leaves the folder.
+    """
+
+    def next_path() -> Path:
+        folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, str(output), width, height)
+        return Path(folder, f"{name}_{counter:05}_{suffix}")
+
+    output = Path(folder_paths.get_output_directory()).resolve()
+    parts = prefix.replace("\\", "/").split("/")
+    if "\0" in prefix or ".." in parts or not parts[-1] or not (output / prefix).resolve().is_relative_to(output):
+        raise InputError(f"filename_prefix: expected the beginning of a file name below ComfyUI's output folder, such as video/MEMO, got {prefix!r}.")
+    return next_path
+
+
+def saved_result(path: Path) -> ui.SavedResult:
+    """A file in the output folder as the front end takes it."""
+    folder = path.parent.relative_to(Path(folder_paths.get_output_directory()).resolve())
+    return ui.SavedResult(path.name, "" if folder == Path() else folder.as_posix(), io.FolderType.output)
+
+
+def unfinished_folder(where: str) -> Path:
+    """Where unfinished videos are kept, in ComfyUI's "output" or "temp" folder."""
+    folder = folder_paths.get_temp_directory() if where == "temp" else folder_paths.get_output_directory()
+    return Path(folder, "memo_unfinished")
+
+
+def workflow_metadata(prompt: dict | None, extra: dict | None) -> dict[str, str]:
+    """What core writes into its own files, so that they open as the workflow that made them; nothing where that is switched off."""
+    if args.disable_metadata:
+        return {}
+    found = ({} if prompt is None else {"prompt": prompt}) | (extra or {})
+    return {name: json.dumps(value) for name, value in found.items()}

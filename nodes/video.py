@@ -1,0 +1,101 @@
+"""The node that makes a video file of any length."""
+
+import re
+from dataclasses import replace
+
+from comfy_api.latest import InputImpl, io, ui
+
+from ..memo_modules import journal
+from ..memo_modules.clips import frame_rate
+from ..memo_modules.fingerprints import tensor_digest
+from ..memo_modules.long_videos import LongVideo, sample_to_file
+from ..memo_modules.video_format import AUDIO_CODECS, PIXEL_FORMATS, VideoFormat
+from . import comfy_adapter as adapter
+from . import comfy_output
+from .sampler import Sampling, sampling_inputs
+from .types import VideoStateSocket
+
+AUTO = "auto"
+KEPT_DAYS, KEPT_BYTES = 14, 50 * 10**9
+"""How long unfinished videos are kept, and how much of them."""
+
+
+class MemoSampleToFile(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MemoSampleToFile",
+            display_name="MEMO Sample to File",
+            category="MEMO",
+            description="Makes a talking video of any length: each clip goes to the disk when it is done, so that memory does not grow. "
+            "Stopped by whatever it may be, the same workflow queued again goes on behind the last clip.",
+            inputs=[
+                *sampling_inputs(),
+                io.Audio.Input("sound", optional=True, tooltip="What is to be heard: the audio as loaded. It goes into the file as it is. Without it the video is silent."),
+                io.String.Input("filename_prefix", default="video/MEMO", tooltip="Of the file, below ComfyUI's output folder. May hold %year%, %month% and the like."),
+                io.Combo.Input("codec", options=list(PIXEL_FORMATS), default="h264", tooltip="h264: plays everywhere. ffv1: lossless, some 20 times as large."),
+                io.Int.Input("crf", default=18, min=0, max=51, tooltip="Of h264: lower looks better and is larger. 18 is hard to tell from the frames, 23 is smaller."),
+                io.Combo.Input("pixel_format", options=[AUTO, *dict.fromkeys(name for names in PIXEL_FORMATS.values() for name in names)], default=AUTO, advanced=True, tooltip="auto: yuv420p, which plays everywhere, and exact RGB for ffv1."),
+                io.Combo.Input("audio_codec", options=[AUTO, *AUDIO_CODECS], default=AUTO, advanced=True, tooltip="auto: aac beside h264, pcm beside ffv1. flac keeps sound of 16 and 24 bits exactly, pcm every sound."),
+                io.Float.Input(
+                    "output_fps",
+                    default=0.0,
+                    min=0.0,
+                    max=120.0,
+                    step=0.001,
+                    round=0.000001,
+                    tooltip="Frames per second of the file. 0: those of the audio's features, each frame once. Another rate shows frames twice or leaves some out: "
+                    "sample at 30, as MEMO was trained, and write 25 or 60.",
+                ),
+                io.Combo.Input(
+                    "unfinished",
+                    options=["output", "temp"],
+                    default="output",
+                    advanced=True,
+                    tooltip="Where clips are kept until all are done: memo_unfinished in this folder. ComfyUI empties temp whenever it starts. "
+                    f"They are removed with the finished video, else after {KEPT_DAYS} days or beyond {KEPT_BYTES // 10**9} GB.",
+                ),
+            ],
+            outputs=[
+                io.Video.Output(display_name="video", tooltip="The file, for Save Video and others."),
+                VideoStateSocket.Output(display_name="state", tooltip="What it takes to go on with this video: wire it to the state of another sampler node."),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls, filename_prefix, codec, crf, pixel_format, audio_codec, output_fps, unfinished="output", sound=None, **inputs
+    ) -> io.NodeOutput:
+        sampling, say = Sampling(**inputs), adapter.say_in(cls.hidden.unique_id)
+        audio, (height, width) = sampling.audio, sampling.portrait.shape[2:]
+        video = LongVideo(
+            audio,
+            sampling.lead_in,
+            (width, height),
+            None if sound is None else adapter.to_audio(sound, "sound"),
+            VideoFormat(codec, crf if codec == "h264" else None, None if pixel_format == AUTO else pixel_format, None if audio_codec == AUTO else audio_codec),
+            frame_rate(output_fps) if output_fps else audio.fps,
+            comfy_output.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo),
+        )
+        made_of = sampling.inputs()
+        heard = "" if video.sound is None else f"{video.sound.sample_rate} {tensor_digest(video.sound.waveform)}"
+        made_of = replace(made_of, exact={**made_of.exact, "sound": heard, "format": f"{video.format} {video.fps}"})
+        target = comfy_output.output_file(filename_prefix, video.format.suffix, width, height)
+        root = comfy_output.unfinished_folder(unfinished)
+        journal.clean(root, KEPT_DAYS * 86400, KEPT_BYTES)
+        with journal.opened(root, re.sub(r"\W+", "_", filename_prefix)[-60:], made_of) as opened:
+            path, state = sample_to_file(
+                video,
+                opened,
+                lambda state, done: sampling.clips(state, done, say),
+                target,
+                start=sampling.state,
+                say=say,
+                check_interrupt=adapter.check_interrupt,
+            )
+        return io.NodeOutput(InputImpl.VideoFromFile(str(path)), state, ui=ui.PreviewVideo([comfy_output.saved_result(path)]))
+
+
+NODES = [MemoSampleToFile]

@@ -1,0 +1,96 @@
+"""Hours of use in minutes: a long video, and hundreds of prompts of which some are cancelled and some fail."""
+
+import random
+import re
+
+import av
+import numpy as np
+import psutil
+import pytest
+from graphs import PORTRAIT, find, node, talking_portrait, to_file, write_wav
+from test_workflow import frames_of, saving_frames
+
+from comfyui_memo.scripts.comfyui_server import ComfyUIServer, ServerError
+
+pytestmark = pytest.mark.slow
+
+MINUTES, PROMPTS = 10, 200
+GROWTH = 50e6  # bytes
+
+
+@pytest.fixture
+def server(comfyui_path, tiny_models, tmp_path):
+    """A ComfyUI of the test's own, and with what nodes it needs."""
+    (tmp_path / "custom_nodes").mkdir()
+    probes = __file__.replace("test_soak", "probe_nodes")
+    (tmp_path / "custom_nodes" / "probe_nodes.py").write_bytes(open(probes, "rb").read())
+    with ComfyUIServer(comfyui_path, tmp_path, tiny_models) as server:
+        yield server
+
+
+def resident(server) -> int:
+    return psutil.Process(server.process.pid).memory_info().rss
+
+
+def test_memory_does_not_grow_with_the_length(server, tmp_path):
+    voice = write_wav(tmp_path / "long.wav", MINUTES * 60 * 16000, 16000)
+    image, audio = {"image": server.add_input(PORTRAIT)}, {"audio": server.add_input(voice)}
+    prompt = to_file(talking_portrait(LoadImage=image, LoadAudio=audio, MemoSampler={"steps": 2}), codec="h264")
+    sizes = {}
+
+    def look(kind, data):
+        if kind == "progress_text" and (clip := re.match(r"Clip (\d+) of (\d+)", data["text"])):
+            sizes[int(clip[1])] = resident(server)
+
+    outputs = server.run(prompt, look, timeout=3600)
+    clips = MINUTES * 60 * 30 // 16
+    assert list(sizes) == list(range(1, clips + 1))
+    growth = max(size for clip, size in sizes.items() if clip >= 10) - sizes[10]
+    print(f"{clips} clips: {sizes[10] / 1e6:.0f} MB at clip 10, at most {growth / 1e6:+.1f} MB after it")
+    assert growth < GROWTH
+    [entry] = outputs[find(prompt, "MemoSampleToFile")]["images"]
+    with av.open(str(server.output_file(entry))) as container:
+        assert sum(1 for _ in container.decode(video=0)) == MINUTES * 60 * 30
+    with av.open(str(server.output_file(entry))) as container:
+        heard = sum(frame.samples for frame in container.decode(audio=0))
+    assert 0 <= heard - MINUTES * 60 * 16000 <= 1024, "a whole frame of aac"
+
+
+def test_cancelled_and_failing_prompts_leave_nothing_behind(server, tmp_path):
+    """Every fifth is cancelled at a random moment, every seventh runs out of memory; all others make the right frames."""
+    choose, sizes, right = random.Random(0), [], 0
+    image = {"image": server.add_input(PORTRAIT)}
+    audio = {"audio": server.add_input(write_wav(tmp_path / "voice.wav", 12000, 16000))}
+
+    def graph(seed: int) -> dict:
+        return talking_portrait(LoadImage=image, LoadAudio=audio, MemoSampler={"steps": 2, "seed": seed, "memory_mode": "low"})
+
+    def cancelling(moment: int):
+        def cancel(kind, data):
+            if kind == "progress" and data["max"] == 4 and data["value"] >= moment:
+                server.interrupt()
+
+        return cancel
+
+    expected = {seed: frames_of(server, server.run(saving_frames(graph(seed)))).astype(int) for seed in range(3)}
+    for number in range(PROMPTS):
+        prompt = to_file(graph(number % 3), filename_prefix=f"soak/{number}")
+        sampler = prompt[find(prompt, "MemoSampleToFile")]
+        if number % 5 == 4:
+            with pytest.raises(ServerError, match="interrupted"):
+                server.run(prompt, cancelling(choose.randint(1, 3)))
+        elif number % 7 == 6:
+            prompt["failing"] = node("FailingModel", model=sampler["inputs"]["model"], call=choose.randint(1, 8))
+            sampler["inputs"]["model"] = ["failing", 0]
+            with pytest.raises(ServerError, match="on purpose"):
+                server.run(prompt)
+        else:
+            [entry] = server.run(prompt)[find(prompt, "MemoSampleToFile")]["images"]
+            with av.open(str(server.output_file(entry))) as container:
+                frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+            assert np.abs(frames - expected[number % 3]).max() <= 1, "PNG rounds down"
+            right += 1
+        sizes.append(resident(server))
+    print(f"{right} of {PROMPTS} right, the others stopped; {sizes[20] / 1e6:.0f} MB after 20, {sizes[-1] / 1e6:.0f} MB at last")
+    assert max(sizes[20:]) - sizes[20] < GROWTH
+    assert not list((tmp_path / "output").rglob("*.part"))
