@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -32,7 +33,13 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 REPAIR = "Fetch this file again and put it in its place (README, model table)."
 """What to do, at the end of errors about a model file."""
 
+SIZE_ERRORS = (LookupError, ValueError, ArithmeticError, TypeError, RuntimeError)
+"""What comes of building a net in sizes, or of reading sizes off weights, that no net has."""
+
 _SMALLEST_PICKLE = 2**14
+
+_LARGEST_JSON, _DEEPEST_JSON = 2**24, 16
+"""Bytes, what lies behind which is not read, and levels."""
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
@@ -133,7 +140,8 @@ def read_json(path: Path) -> dict:
     """The JSON object in ``path``. Raises CheckpointError when it is missing or no JSON object."""
     raise_fault(file_fault(path))
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            config = _parsed(file.read(_LARGEST_JSON))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not readable as JSON ({error}). {REPAIR}") from error
     if not isinstance(config, dict):
@@ -141,12 +149,26 @@ def read_json(path: Path) -> dict:
     return config
 
 
+def _parsed(content: bytes | str) -> object:
+    """What JSON says. Raises ValueError when it is none, or nested more deeply than what looks at it can follow."""
+    try:
+        value = json.loads(content)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    level = [value]
+    for _ in range(_DEEPEST_JSON):
+        level = [part for whole in level if isinstance(whole, dict | list) for part in (whole.values() if isinstance(whole, dict) else whole)]
+    if level:
+        raise ValueError("nested too deeply")
+    return value
+
+
 def read_configs(path: Path) -> dict[str, dict]:
     """Component to config of a single file; empty for any other safetensors file. Raises CheckpointError when it is damaged."""
     with _opened(path) as file:
         entry = (file.metadata() or {}).get(CONFIGS, "{}")
     try:
-        configs = json.loads(entry)
+        configs = _parsed(entry)
     except ValueError:
         configs = None
     if not isinstance(configs, dict) or not all(isinstance(config, dict) for config in configs.values()):
@@ -163,9 +185,12 @@ def read_weights(path: Path, header_only: bool = False) -> dict[str, Tensor]:
     raise_fault(file_fault(path))
     if path.suffix == ".safetensors":
         with _opened(path) as file:
-            if header_only:
-                return {key: torch.empty(file.get_slice(key).get_shape(), device="meta") for key in file.keys()}
-            return {key: file.get_tensor(key) for key in file.keys()}
+            try:
+                if header_only:
+                    return {key: torch.empty(file.get_slice(key).get_shape(), device="meta") for key in file.keys()}
+                return {key: file.get_tensor(key) for key in file.keys()}
+            except (SafetensorError, *SIZE_ERRORS) as error:
+                raise _unreadable(path, error) from error
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip(path))
     except pickle.UnpicklingError as error:
@@ -174,16 +199,28 @@ def read_weights(path: Path, header_only: bool = False) -> dict[str, Tensor]:
             f"{path} cannot be read as weights alone ({reason}). If it is whole, convert it with "
             f"`python3 scripts/convert.py {path}`, which runs nothing in it either, and use the file that it writes."
         ) from error
-    except (RuntimeError, OSError, ValueError, EOFError) as error:
-        reason = str(error).split("\n")[0]
-        raise CheckpointError(f"{path} cannot be read as model weights ({reason}). {REPAIR}") from error
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged pickle fails anywhere
+        raise _unreadable(path, error) from error
     return unwrapped(weights, path)
 
 
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    reason = str(error).split("\n")[0] or type(error).__name__
+    return CheckpointError(f"{path} cannot be read as model weights ({reason}). {REPAIR}")
+
+
 def is_zip(path: Path) -> bool:
-    """Whether it is a pickle that can be mapped: torch's older kind cannot."""
+    """Whether it is a pickle that can be mapped: torch's older kind cannot. Raises CheckpointError when it is compressed,
+    which torch's are not: a small one could fill all memory."""
     with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"
+        if file.read(4) != b"PK\x03\x04":
+            return False
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise CheckpointError(f"{path} is a compressed archive, not a model as torch writes it. {REPAIR}")
+    return True
 
 
 def unwrapped(weights: object, path: Path) -> dict[str, Tensor]:
@@ -192,7 +229,12 @@ def unwrapped(weights: object, path: Path) -> dict[str, Tensor]:
         if isinstance(weights, dict) and isinstance(weights.get(wrapper), dict):
             weights = weights[wrapper]
             break
-    tensors = {key: value for key, value in weights.items() if isinstance(value, Tensor)} if isinstance(weights, dict) else {}
+    entries = weights.items() if isinstance(weights, dict) else ()
+    tensors = {key: value for key, value in entries if isinstance(key, str) and isinstance(value, Tensor)}
+    size = path.stat().st_size
+    for key, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu" or tensor.numel() * tensor.itemsize > size:
+            raise CheckpointError(f"{path}: {key!r} is no plain tensor that the file holds as a whole. {REPAIR}")
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors by name, so it is not a model of this kind. {REPAIR}")
     if all(key.startswith("module.") for key in tensors):
@@ -221,7 +263,7 @@ def load_net(checkpoint: Path, net: str, layers: Layers, header_only: bool = Fal
         weights = source.read_weights(header_only)
         try:
             sizes = kind.sizes(weights)
-        except (KeyError, ValueError) as error:
+        except SIZE_ERRORS as error:
             raise CheckpointError(f"{source.path} does not hold a {kind.__name__} ({error}). {REPAIR}") from error
         return load_module(lambda meta: kind(meta, **sizes), layers, weights, source.path)
     kind, kind_of_config = (ReferenceNet, ReferenceNetConfig) if net == "reference_net" else (DiffusionNet, DiffusionNetConfig)
@@ -230,11 +272,15 @@ def load_net(checkpoint: Path, net: str, layers: Layers, header_only: bool = Fal
 
 
 def load_module(build: Callable[[Layers], nn.Module], layers: Layers, weights: dict[str, Tensor], source: Path) -> nn.Module:
-    """What ``build`` makes of ``layers``, with ``weights``; see assign_weights."""
+    """What ``build`` makes of ``layers``, with ``weights``; see assign_weights. Raises CheckpointError when that cannot be
+    built."""
     meta = replace(layers, device="meta")
-    module = build(meta)
-    # ComfyUI's layers may have no parameters before they are loaded: torch's tell then which ones there are to be
-    plain = module if layers.operations is nn else build(replace(meta, operations=nn))
+    try:
+        module = build(meta)
+        # ComfyUI's layers may have no parameters before they are loaded: torch's tell then which ones there are to be
+        plain = module if layers.operations is nn else build(replace(meta, operations=nn))
+    except SIZE_ERRORS as error:
+        raise CheckpointError(f"{source} has sizes in which its model cannot be built ({error}). {REPAIR}") from error
     assign_weights(module, weights, source, plain)
     return module
 

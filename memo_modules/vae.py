@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checkpoints import assign_weights, read_json, read_weights
+from .checkpoints import REPAIR, assign_weights, read_json, read_weights
 from .errors import CheckpointError
+from .models.config import check_whole
 
 VAE_WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -71,7 +72,7 @@ def check_autoencoder(place: Path) -> None:
     of Stable Diffusion 1."""
     folder = place.is_dir()
     shapes = read_weights(place / VAE_WEIGHTS if folder else place, header_only=True)
-    config = read_json(place / "config.json") if folder else {}
+    config = _checked_config(place / "config.json") if folder else {}
     key, latents = "decoder.conv_in.weight", shapes.get("decoder.conv_in.weight")
     if latents is None:
         raise CheckpointError(f"{place} is no VAE: {key!r} is missing. MEMO takes sd-vae-ft-mse.")
@@ -82,16 +83,29 @@ def check_autoencoder(place: Path) -> None:
         )
 
 
+def _checked_config(path: Path) -> dict:
+    """Raises CheckpointError for sizes in which nothing could be built, or not within a lifetime."""
+    config = read_json(path)
+    for name, highest in (("block_out_channels", 8192), ("layers_per_block", 16), ("latent_channels", 64), ("norm_num_groups", 8192)):
+        values = config.get(name)
+        for value in values if name == "block_out_channels" and isinstance(values, list) and len(values) <= 16 else [values]:
+            check_whole(value, name, 1, highest, str(path))
+    return config
+
+
 def load_autoencoder(place: Path, dtype: torch.dtype = torch.float32):
     """diffusers' AutoencoderKL from a folder as diffusers writes it, or from a single file of sd-vae-ft-mse, on the CPU.
     Raises CheckpointError when there is no such VAE."""
     from diffusers import AutoencoderKL
 
     check_autoencoder(place)
-    if place.is_dir():
-        vae, weights = AutoencoderKL.from_config(read_json(place / "config.json")), place / VAE_WEIGHTS
-    else:
-        vae, weights = AutoencoderKL(**_PUBLISHED_WIDTHS), place
+    weights = place / VAE_WEIGHTS if place.is_dir() else place
+    config = read_json(place / "config.json") if place.is_dir() else _PUBLISHED_WIDTHS
+    try:
+        with torch.device("meta"):
+            vae = AutoencoderKL.from_config(config)
+    except Exception as error:  # diffusers' errors have no common base
+        raise CheckpointError(f"{place}: its config.json describes no VAE that can be built ({error}). {REPAIR}") from error
     assign_weights(vae, read_weights(weights), weights)
     return nn.Module.to(vae, dtype)  # its own `to` warns of nothing
 

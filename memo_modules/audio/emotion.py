@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checkpoints import CLASSIFIER, component_source, load_module
+from ..checkpoints import CLASSIFIER, SIZE_ERRORS, component_source, load_module
 from ..errors import CheckpointError, InputError
 from ..models.emotion_classifier import EmotionClassifier
 from ..models.layers import Layers
@@ -128,8 +128,10 @@ def load_emotion_classifier(place: Path, operations: Any = nn, header_only: bool
     path, weights = source.path, source.read_weights(header_only)
     try:
         sizes = EmotionClassifier.sizes(weights)
-    except KeyError as key:
-        raise CheckpointError(f"{path} is not an emotion classifier: {key} is missing. Put the file of misc/audio_emotion_classifier here.") from None
+    except SIZE_ERRORS as error:
+        raise CheckpointError(
+            f"{path} is not an emotion classifier: {error} is missing or of another shape. Put the file of misc/audio_emotion_classifier here."
+        ) from None
     if sizes["classes"] != len(EMOTIONS):
         raise CheckpointError(f"{path} tells {sizes['classes']} emotions apart, MEMO expects {len(EMOTIONS)}: {', '.join(EMOTIONS)}.")
     return load_module(lambda meta: EmotionClassifier(meta, **sizes), Layers(operations, dtype=torch.float32), weights, path)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checkpoints import load_module, read_weights
+from ..checkpoints import SIZE_ERRORS, load_module, read_weights
 from ..errors import CheckpointError
 from ..models.layers import Layers
 
@@ -294,10 +294,10 @@ def load_emotion2vec(path: Path, operations: Any = nn, header_only: bool = False
     weights = read_weights(path, header_only)
     try:
         config = Emotion2VecConfig.from_weights(weights)
-    except (KeyError, ValueError) as error:
+        keys = Emotion2Vec(config, Layers(device="meta")).state_dict()
+    except SIZE_ERRORS as error:
         raise CheckpointError(
             f"{path} is not an emotion2vec model ({error} is missing or of another shape). MEMO takes emotion2vec_plus_large."
         ) from error
-    keys = Emotion2Vec(config, Layers(device="meta")).state_dict()
     weights = {key: weights[key] for key in keys if key in weights}
     return load_module(lambda meta: Emotion2Vec(config, meta), Layers(operations, dtype=torch.float32), weights, path)

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checkpoints import PICKLES, Source, assign_weights, pickle_fault, raise_fault
+from ..checkpoints import PICKLES, REPAIR, SIZE_ERRORS, Source, assign_weights, pickle_fault, raise_fault
 from ..clips import CLIP_FRAMES, clip_count, frame_count, samples_for_frames
 from ..errors import CheckpointError, InputError, MissingPackageError
+from ..models.config import check_whole
 from ..types import Audio, AudioFeatures
 from .io import mono, resample, validate
 
@@ -25,6 +26,20 @@ TIMINGS = ("exact", "upstream")
 
 CONTEXT_CLIPS = 8
 """Clips (4.3 s at 30 fps) of what was said before that are heard together with audio that goes on."""
+
+_CONFIG_LIMITS = {
+    "num_hidden_layers": 96,
+    "hidden_size": 16384,
+    "intermediate_size": 65536,
+    "num_attention_heads": 256,
+    "conv_dim": 8192,
+    "conv_kernel": 1024,
+    "conv_stride": 1024,
+    "num_feat_extract_layers": 32,
+    "num_conv_pos_embeddings": 1024,
+    "num_conv_pos_embedding_groups": 1024,
+}
+"""Far beyond every wav2vec2 there is; a number from a damaged file would have millions of layers made."""
 
 _CHUNK = 500
 """Convolution outputs (10 s) made at a time: the first layer alone would take 4 GB for ten minutes."""
@@ -43,10 +58,14 @@ class AudioEncoder(nn.Module):
             from transformers import Wav2Vec2Config, Wav2Vec2Model
         except ImportError as error:
             raise MissingPackageError(f"The audio encoder needs transformers ({error}): pip install transformers") from error
-        config = Wav2Vec2Config.from_dict(config)
+        try:
+            config = Wav2Vec2Config.from_dict(config)
+            model = Wav2Vec2Model._from_config(config, attn_implementation="sdpa")
+        except Exception as error:  # transformers' errors have no common base
+            reason = str(error).strip().split("\n")[0]
+            raise CheckpointError(f"The audio encoder's config.json describes none that can be built ({reason}). {REPAIR}") from error
         if config.do_stable_layer_norm:
             raise CheckpointError("The audio encoder has do_stable_layer_norm (a wav2vec2-large); MEMO takes wav2vec2-base-960h.")
-        model = Wav2Vec2Model._from_config(config, attn_implementation="sdpa")
         self.feature_extractor = model.feature_extractor
         self.feature_projection = model.feature_projection
         self.encoder = model.encoder
@@ -146,6 +165,10 @@ def encoder_config(source: Source) -> dict:
         raise CheckpointError(
             f"{source.name_of_config}: model_type is {config.get('model_type')!r}, expected 'wav2vec2'. MEMO takes wav2vec2-base-960h."
         )
+    for name, highest in _CONFIG_LIMITS.items():
+        values = config.get(name, [])
+        for value in values if isinstance(values, list) else [values]:
+            check_whole(value, name, 1, highest, source.name_of_config)
     return config
 
 
@@ -171,7 +194,11 @@ def load_audio_encoder(place: Path) -> AudioEncoder:
     config = encoder_config(source)
     with torch.device("meta"):
         encoder = AudioEncoder(config)
-    assign_weights(encoder, encoder_weights(source.read_weights()), source.path)
+    try:
+        weights = encoder_weights(source.read_weights())
+    except SIZE_ERRORS as error:
+        raise CheckpointError(f"{source.path}: its position convolution is of another shape ({error}). {REPAIR}") from error
+    assign_weights(encoder, weights, source.path)
     return encoder
 
 

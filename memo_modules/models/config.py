@@ -44,6 +44,22 @@ _ONLY = {
 }
 """Options of the published constructors with the only values that are built here; null always means left out."""
 
+_RANGES = {
+    "in_channels": (1, 64),
+    "out_channels": (1, 64),
+    "block_out_channels": (1, 8192),
+    "layers_per_block": (1, 16),
+    "cross_attention_dim": (1, 16384),
+    "audio_attention_dim": (1, 16384),
+    "attention_head_dim": (1, 256),
+    "norm_num_groups": (1, 8192),
+    "num_attention_heads": (1, 256),
+    "num_transformer_block": (1, 16),
+    "temporal_position_encoding_max_len": (1, 4096),
+    "temporal_attention_dim_div": (1, 64),
+}
+"""Far beyond every model there is; a number from a damaged file would have millions of layers made."""
+
 _BLOCK_TYPES = {
     "down_block_types": ("CrossAttnDownBlock",) * 3 + ("DownBlock",),
     "mid_block_type": "UNetMidBlock",
@@ -83,17 +99,19 @@ class ReferenceNetConfig:
         known = {field.name: config[field.name] for field in fields(cls) if config.get(field.name) is not None}
         known.update(cls._nested(config, source))
         built = cls(**known)
-        heads = built.attention_head_dim
-        if len(built.block_out_channels) != 4 or (isinstance(heads, tuple) and len(heads) != 4):
-            raise CheckpointError(
-                f"{source}: expected four levels, got block_out_channels {built.block_out_channels} and attention_head_dim {heads}."
-            )
-        if not isinstance(built.layers_per_block, int) or not isinstance(built.cross_attention_dim, int):
-            raise CheckpointError(
-                f"{source}: layers_per_block and cross_attention_dim: expected one number for all levels, "
-                f"got {built.layers_per_block} and {built.cross_attention_dim}, which is not supported."
-            )
+        built.check(source)
         return built
+
+    def check(self, source: str) -> None:
+        """Raises CheckpointError naming ``source`` and the number with which no net can be built."""
+        channels, heads = self.block_out_channels, self.attention_head_dim
+        if not isinstance(channels, tuple) or len(channels) != 4 or (isinstance(heads, tuple) and len(heads) != 4):
+            raise CheckpointError(f"{source}: expected four levels, got block_out_channels {channels!r} and attention_head_dim {heads!r}.")
+        _check_numbers(self, source)
+        for c in channels:
+            for name, count in (("norm_num_groups", self.norm_num_groups), *(("attention_head_dim", self.heads(level)) for level in range(4))):
+                if c % count:
+                    raise CheckpointError(f"{source}: block_out_channels {channels} cannot be parted by {name} {count}.")
 
     @classmethod
     def _nested(cls, config: dict, source: str) -> dict:
@@ -115,17 +133,27 @@ class DiffusionNetConfig(ReferenceNetConfig):
 
     @classmethod
     def _nested(cls, config: dict, source: str) -> dict:
-        options = {key: _tuple(value) for key, value in (config.get("motion_module_kwargs") or {}).items()}
+        options = config.get("motion_module_kwargs") or {}
+        if not isinstance(options, dict):
+            raise CheckpointError(f"{source}: motion_module_kwargs: expected options by name, got {options!r}.")
+        options = {key: _tuple(value) for key, value in options.items()}
         known = {field.name for field in fields(MotionConfig)}
         foreign = options.keys() - known - {"zero_initialize"}  # only decides how training starts
         if foreign:
             raise CheckpointError(f"{source}: motion_module_kwargs has {sorted(foreign)}, which is not supported.")
         motion = MotionConfig(**{key: value for key, value in options.items() if key in known})
-        if any(kind != "Temporal_Self" for kind in motion.attention_block_types):
-            raise CheckpointError(
-                f"{source}: attention_block_types: expected only 'Temporal_Self', got {motion.attention_block_types}, which is not supported."
-            )
+        kinds = motion.attention_block_types
+        if not isinstance(kinds, tuple) or not 0 < len(kinds) <= 16 or any(kind != "Temporal_Self" for kind in kinds):
+            raise CheckpointError(f"{source}: attention_block_types: expected only 'Temporal_Self', got {kinds!r}, which is not supported.")
         return {"motion_module_kwargs": motion}
+
+    def check(self, source: str) -> None:
+        super().check(source)
+        motion = self.motion_module_kwargs
+        _check_numbers(motion, source)
+        for c in self.block_out_channels:
+            if c % (motion.temporal_attention_dim_div * motion.num_attention_heads):
+                raise CheckpointError(f"{source}: block_out_channels {self.block_out_channels} cannot be parted by the heads of {motion}.")
 
 
 def _check_options(config: dict, source: str) -> None:
@@ -140,9 +168,30 @@ def _check_options(config: dict, source: str) -> None:
         if option == "mid_block_type":
             fits = str(kinds).startswith(expected)
         else:
-            fits = len(kinds) == 4 and all(kind in (name + "2D", name + "3D") for kind, name in zip(kinds, expected))
+            fits = isinstance(kinds, tuple) and len(kinds) == 4 and all(kind in (name + "2D", name + "3D") for kind, name in zip(kinds, expected))
         if not fits:
             raise CheckpointError(f"{source}: {option} = {kinds!r} is not supported, expected {expected!r} (2D or 3D).")
+
+
+def _check_numbers(config: object, source: str) -> None:
+    for field in fields(config):
+        name, value = field.name, getattr(config, field.name)
+        if name in _RANGES:
+            several = isinstance(value, tuple) and isinstance(field.default, tuple) or name == "attention_head_dim" and isinstance(value, tuple)
+            for number in value if several else (value,):
+                check_whole(number, name, *_RANGES[name], source)
+        elif isinstance(field.default, bool) and not isinstance(value, bool):
+            raise CheckpointError(f"{source}: {name}: expected true or false, got {value!r}.")
+        elif isinstance(field.default, float) and not (isinstance(value, float | int) and 0 < value < 1):
+            raise CheckpointError(f"{source}: {name}: expected a number between 0 and 1, got {value!r}.")
+
+
+def check_whole(value: object, name: str, lowest: int, highest: int, source: str) -> None:
+    """Raises CheckpointError when ``value`` is no whole number in that range."""
+    if type(value) is not int or not lowest <= value <= highest:
+        shown = repr(value)
+        shown = shown if len(shown) <= 60 else f"{shown[:60]} ..."
+        raise CheckpointError(f"{source}: {name}: expected a whole number from {lowest} to {highest}, got {shown}, which is not supported.")
 
 
 def _tuple(value):

@@ -1,0 +1,1 @@
+"""Damaged files, and processes that read them: what scripts/fuzz.py is made of."""

@@ -1,0 +1,271 @@
+"""Model files that are damaged, foreign or made to harm: a sentence each, and neither time nor memory is spent on them."""
+
+import io
+import json
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from comfyui_memo.memo_modules import checkpoints
+from comfyui_memo.memo_modules.audio.emotion import load_emotion_classifier
+from comfyui_memo.memo_modules.audio.emotion2vec import load_emotion2vec
+from comfyui_memo.memo_modules.audio.features import load_audio_encoder
+from comfyui_memo.memo_modules.errors import CheckpointError
+from comfyui_memo.memo_modules.models.layers import Layers
+from comfyui_memo.memo_modules.store.converting import pickle_to_safetensors
+from comfyui_memo.memo_modules.vae import check_autoencoder, load_autoencoder
+
+FLOAT32 = Layers(dtype=torch.float32)
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+REPAIR = f" {checkpoints.REPAIR}"
+HUGE = 10**9
+
+
+@pytest.fixture
+def copy(tmp_path) -> Callable[[Path, str, Callable[[bytes], bytes]], Path]:
+    """A folder with links to the files of another, but for one that is changed."""
+
+    def copy(folder: Path, name: str, change: Callable[[bytes], bytes]) -> Path:
+        place = tmp_path / folder.name
+        place.mkdir()
+        for file in folder.iterdir():
+            (place / file.name).symlink_to(file)
+        content = change((folder / name).read_bytes())
+        (place / name).unlink()
+        (place / name).write_bytes(content)
+        return place
+
+    return copy
+
+
+def config(**changes) -> Callable[[bytes], bytes]:
+    return lambda content: json.dumps(json.loads(content) | changes).encode()
+
+
+def motion(**changes) -> Callable[[bytes], bytes]:
+    def change(content: bytes) -> bytes:
+        options = json.loads(content)
+        return json.dumps(options | {"motion_module_kwargs": options["motion_module_kwargs"] | changes}).encode()
+
+    return change
+
+
+UNSUPPORTED = ", which is not supported."
+CONFIGS = {
+    "endless layers": (config(layers_per_block=HUGE), f"layers_per_block: expected a whole number from 1 to 16, got {HUGE}{UNSUPPORTED}"),
+    "layers per level": (
+        config(layers_per_block=[1, 2, 2, 2]),
+        f"layers_per_block: expected a whole number from 1 to 16, got (1, 2, 2, 2){UNSUPPORTED}",
+    ),
+    "half a layer": (config(layers_per_block=1.5), f"layers_per_block: expected a whole number from 1 to 16, got 1.5{UNSUPPORTED}"),
+    "channels in words": (config(block_out_channels="abcd"), "expected four levels, got block_out_channels 'abcd' and attention_head_dim 8."),
+    "huge channels": (
+        config(block_out_channels=[64, 64, 64, 2**62]),
+        f"block_out_channels: expected a whole number from 1 to 8192, got {2**62}{UNSUPPORTED}",
+    ),
+    "channels that are no numbers": (
+        config(block_out_channels=[64, 64, None, 64]),
+        f"block_out_channels: expected a whole number from 1 to 8192, got None{UNSUPPORTED}",
+    ),
+    "no heads": (config(attention_head_dim=0), f"attention_head_dim: expected a whole number from 1 to 256, got 0{UNSUPPORTED}"),
+    "heads that leave a rest": (config(attention_head_dim=7), "block_out_channels (64, 64, 64, 64) cannot be parted by attention_head_dim 7."),
+    "no groups": (config(norm_num_groups=0), f"norm_num_groups: expected a whole number from 1 to 8192, got 0{UNSUPPORTED}"),
+    "groups that leave a rest": (config(norm_num_groups=48), "block_out_channels (64, 64, 64, 64) cannot be parted by norm_num_groups 48."),
+    "epsilon in words": (config(norm_eps="1e-5"), "norm_eps: expected a number between 0 and 1, got '1e-5'."),
+    "a truth in words": (config(use_inflated_groupnorm="yes"), "use_inflated_groupnorm: expected true or false, got 'yes'."),
+    "blocks by number": (
+        config(down_block_types=4),
+        "down_block_types = 4 is not supported, expected ('CrossAttnDownBlock', 'CrossAttnDownBlock', 'CrossAttnDownBlock', 'DownBlock') (2D or 3D).",
+    ),
+    "motion in a list": (config(motion_module_kwargs=[1]), "motion_module_kwargs: expected options by name, got (1,)."),
+    "endless motion": (
+        motion(num_transformer_block=HUGE),
+        f"num_transformer_block: expected a whole number from 1 to 16, got {HUGE}{UNSUPPORTED}",
+    ),
+    "motion by number": (motion(attention_block_types=2), f"attention_block_types: expected only 'Temporal_Self', got 2{UNSUPPORTED}"),
+    "no motion": (motion(attention_block_types=[]), f"attention_block_types: expected only 'Temporal_Self', got (){UNSUPPORTED}"),
+    "a number in a thousand digits": (
+        config(layers_per_block=10**999),
+        f"layers_per_block: expected a whole number from 1 to 16, got 1{'0' * 59} ...{UNSUPPORTED}",
+    ),
+    "a list for a config": (lambda content: b"[]", f"expected a JSON object, got list.{REPAIR}"),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_config_that_no_net_has(tiny_models, copy, name):
+    change, sentence = CONFIGS[name]
+    place = copy(tiny_models / "memo" / "tiny" / "diffusion_net", "config.json", change)
+    with pytest.raises(CheckpointError) as error:
+        checkpoints.load_net(place.parent, "diffusion_net", FLOAT32)
+    assert str(error.value) == f"{place / 'config.json'}: {sentence}"
+
+
+@pytest.mark.parametrize("content", [b'{"a":' * 100_000 + b"1" + b"}" * 100_000, b'{"a":' + b"[" * 30 + b"]" * 30 + b"}"])
+def test_config_nested_too_deeply(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"config.json is not readable as JSON \(nested too deeply\)"):
+        checkpoints.read_json(tmp_path / "config.json")
+
+
+def header(change: Callable[[dict], dict]) -> Callable[[bytes], bytes]:
+    def changed(content: bytes) -> bytes:
+        (size,) = struct.unpack("<Q", content[:8])
+        written = json.dumps(change(json.loads(content[8 : 8 + size]))).encode()
+        return struct.pack("<Q", len(written)) + written + content[8 + size :]
+
+    return changed
+
+
+def reshaped(key: str, shape: list[int]) -> Callable[[bytes], bytes]:
+    return header(lambda entries: entries | {key: entries[key] | {"shape": shape}})
+
+
+WEIGHT_FILES = {
+    "header of exabytes": (lambda content: b"\xff" * 8 + content[8:], "cannot be read as model weights"),
+    "header of 100 MB": (lambda content: struct.pack("<Q", 10**8 + 1) + content[8:], "cannot be read as model weights"),
+    "no tensors": (header(lambda entries: {}), "cannot be read as model weights"),
+    "a tensor beyond the end": (
+        header(lambda entries: entries | {"norm.weight": {"dtype": "F32", "shape": [64], "data_offsets": [0, 2**40]}}),
+        "cannot be read as model weights",
+    ),
+    "a vector in the place of a matrix": (reshaped("proj.weight", [512 * 256]), "does not hold a ImageProjection"),
+    "two tensors in one place": (
+        header(lambda entries: entries | {"norm.weight": entries["proj.weight"]}),
+        "cannot be read as model weights",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHT_FILES)
+def test_weights_that_no_net_has(tiny_models, copy, name):
+    change, sentence = WEIGHT_FILES[name]
+    place = copy(tiny_models / "memo" / "tiny" / "image_proj", WEIGHTS, change)
+    for header_only in (True, False):
+        with pytest.raises(CheckpointError) as error:
+            checkpoints.load_net(place.parent, "image_proj", FLOAT32, header_only)
+        assert str(error.value).startswith(f"{place / WEIGHTS} {sentence}")
+
+
+def empty(path: Path, *keys: str) -> Path:
+    """Tensors of no values, whose shapes claim what they like."""
+    save_file({key: torch.empty(0, 8) for key in keys}, path)
+    return path
+
+
+def test_weights_without_values(tmp_path):
+    proj = tmp_path / "image_proj"
+    proj.mkdir()
+    save_file({"norm.weight": torch.empty(0), "proj.weight": torch.empty(0, 8)}, proj / WEIGHTS)
+    with pytest.raises(CheckpointError, match=f"{WEIGHTS} does not hold a ImageProjection"):
+        checkpoints.load_net(tmp_path, "image_proj", FLOAT32)
+    empty(proj / WEIGHTS, "layers.fc1.weight", "layers.fc2.bias")
+    with pytest.raises(CheckpointError, match="tells 0 emotions apart"):
+        load_emotion_classifier(proj)
+    key = "modality_encoders.AUDIO.project_features.2.weight"
+    with pytest.raises(CheckpointError, match="is not an emotion2vec model"):
+        load_emotion2vec(empty(tmp_path / "model.safetensors", key))
+
+
+def test_metadata_of_a_single_file(tmp_path):
+    for entry in ("[" * 100_000, "3", '{"image_proj": 1}', "{"):
+        save_file({"image_proj.a": torch.zeros(1)}, tmp_path / "whole.safetensors", metadata={"memo": entry})
+        with pytest.raises(CheckpointError, match="its metadata has 'memo' without configs in it"):
+            checkpoints.load_net(tmp_path / "whole.safetensors", "image_proj", FLOAT32)
+
+
+def test_weight_norm_that_does_not_fit(tiny_models, tmp_path, copy):
+    place = copy(tiny_models / "audio_encoders" / "wav2vec2-base-960h", "model.safetensors", lambda content: content)
+    weights = load_file(place / "model.safetensors")
+    [key] = [key for key in weights if key.endswith(("pos_conv_embed.conv.weight_g", "pos_conv_embed.conv.parametrizations.weight.original0"))]
+    save_file(weights | {key: torch.ones(1, 1, 3)}, place / "model.safetensors")
+    with pytest.raises(CheckpointError, match="model.safetensors: its position convolution is of another shape"):
+        load_audio_encoder(place)
+
+
+ENCODER = {
+    "endless layers": (config(num_hidden_layers=HUGE), f"num_hidden_layers: expected a whole number from 1 to 96, got {HUGE}{UNSUPPORTED}"),
+    "a stride of nothing": (config(conv_stride=[5, 2, 2, 0, 2, 2, 2]), f"conv_stride: expected a whole number from 1 to 1024, got 0{UNSUPPORTED}"),
+    "other lengths": (config(conv_dim=[32]), "The audio encoder's config.json describes none that can be built"),
+    "unknown activation": (config(hidden_act="code()"), "The audio encoder's config.json describes none that can be built"),
+    "heads that leave a rest": (config(num_attention_heads=7), "The audio encoder's config.json describes none that can be built"),
+}
+
+
+@pytest.mark.parametrize("name", ENCODER)
+def test_audio_encoder_that_cannot_be(tiny_models, copy, name):
+    change, sentence = ENCODER[name]
+    place = copy(tiny_models / "audio_encoders" / "wav2vec2-base-960h", "config.json", change)
+    with pytest.raises(CheckpointError) as error:
+        load_audio_encoder(place)
+    assert sentence in str(error.value)
+
+
+VAE = {
+    "endless layers": (config(layers_per_block=HUGE), f"layers_per_block: expected a whole number from 1 to 16, got {HUGE}{UNSUPPORTED}"),
+    "no widths": (config(block_out_channels=None), f"block_out_channels: expected a whole number from 1 to 8192, got None{UNSUPPORTED}"),
+    "groups that leave a rest": (config(norm_num_groups=31), "its config.json describes no VAE that can be built"),
+    "unknown blocks": (config(down_block_types=["code()"] * 4), "its config.json describes no VAE that can be built"),
+}
+
+
+@pytest.mark.parametrize("name", VAE)
+def test_vae_that_cannot_be(tiny_models, copy, name):
+    change, sentence = VAE[name]
+    place = copy(tiny_models / "vae" / "sd-vae-ft-mse", "config.json", change)
+    with pytest.raises(CheckpointError) as error:
+        load_autoencoder(place)
+    assert sentence in str(error.value)
+    if "expected" in sentence:  # a list tells as much
+        with pytest.raises(CheckpointError):
+            check_autoencoder(place)
+
+
+def recompressed(content: bytes) -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for entry in source.infolist():
+            archive.writestr(entry.filename, source.read(entry))
+    return target.getvalue()
+
+
+PLAIN = "is no plain tensor that the file holds as a whole."
+PICKLES = {
+    "numbers for names": (lambda: {1: torch.ones(9), 2: torch.ones(9)}, "holds no tensors by name"),
+    "tensors in a list": (lambda: [torch.ones(9)], "holds no tensors by name"),
+    "a tensor alone": (lambda: torch.ones(9), "holds no tensors by name"),
+    "one number a billion times": (lambda: {"a": torch.ones(1).expand(HUGE)}, PLAIN),
+    "a sparse tensor": (lambda: {"a": torch.ones(3, 3).to_sparse()}, PLAIN),
+    "a tensor of shape alone": (lambda: {"a": torch.empty(3, 3, device="meta")}, PLAIN),
+    "a quantised tensor": (lambda: {"a": torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.qint8)}, PLAIN),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", PICKLES)
+def test_pickle_that_holds_no_weights(tmp_path, name):
+    held, sentence = PICKLES[name]
+    path = tmp_path / "model.bin"
+    torch.save(held(), path)
+    with pytest.raises(CheckpointError) as error:
+        checkpoints.read_weights(path)
+    assert str(path) in str(error.value) and sentence in str(error.value)
+    with pytest.raises(CheckpointError):
+        pickle_to_safetensors(path, tmp_path / "model.safetensors")
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_compressed_archive(tmp_path, tiny_models):
+    """It could hold a thousand times its size."""
+    path = tmp_path / "model.bin"
+    torch.save(load_file(tiny_models / "memo" / "tiny" / "image_proj" / WEIGHTS), path)
+    assert checkpoints.read_weights(path)
+    path.write_bytes(recompressed(path.read_bytes()))
+    for read in (checkpoints.read_weights, lambda file: pickle_to_safetensors(file, tmp_path / "model.safetensors")):
+        with pytest.raises(CheckpointError, match="model.bin is a compressed archive, not a model as torch writes it"):
+            read(path)
