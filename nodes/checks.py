@@ -100,7 +100,7 @@ def checks_itself(node: type[io.ComfyNode], given: io.Input) -> bool:
 
 def _check_number(given: io.Int.Input | io.Float.Input, value: Any, whole: bool) -> None:
     lowest, highest = (default if bound is None else bound for bound, default in ((given.min, -math.inf), (given.max, math.inf)))
-    if isinstance(value, Integral if whole else Real) and lowest <= value <= highest and math.isfinite(value):
+    if isinstance(value, Integral if whole else Real) and lowest <= value <= highest:  # which NaN is not
         return
     kind = "a whole number" if whole else "a number"
     raise InputError(f"{given.id}: expected {kind} from {lowest} to {highest}, got {described(value)}.")
