@@ -81,7 +81,7 @@ WAV2VEC2_PREPROCESSOR = {
 VAE = {
     "_class_name": "AutoencoderKL",
     "act_fn": "silu",
-    "block_out_channels": [16, 32, 48, 48],
+    "block_out_channels": [8, 16, 24, 24],
     "down_block_types": ["DownEncoderBlock2D"] * 4,
     "in_channels": 3,
     "latent_channels": 4,

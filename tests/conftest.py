@@ -72,7 +72,7 @@ def tiny_vae(tiny_models):
 
     from comfyui_memo.memo_modules.vae import DiffusersVAE
 
-    return DiffusersVAE(AutoencoderKL.from_pretrained(tiny_models / "vae" / "sd-vae-ft-mse"))
+    return DiffusersVAE(AutoencoderKL.from_pretrained(tiny_models / "vae" / "sd-vae-ft-mse"), batch=16)
 
 
 @pytest.fixture(scope="session")

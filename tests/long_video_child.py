@@ -49,7 +49,7 @@ def main(models: Path, journals: Path, target: Path, clips: int) -> None:
     torch.set_num_threads(1)
     nets = {net: load_net(models / "memo" / "tiny", net, Layers(dtype=torch.float32)) for net in NETS}
     nets = MemoNets(**nets, device=torch.device("cpu"), dtype=torch.float32)
-    vae = DiffusersVAE(load_autoencoder(models / "vae" / "sd-vae-ft-mse", torch.float32))
+    vae = DiffusersVAE(load_autoencoder(models / "vae" / "sd-vae-ft-mse", torch.float32), batch=16)
     telling(vae, "decode", "decoding")
     telling(long_videos, "write_segment", "encoding")
     telling(Journal, "append", "journal")
