@@ -14,7 +14,7 @@ from ..memo_modules.errors import InputError
 def output_file(prefix: str, suffix: str, width: int, height: int) -> Callable[[], Path]:
     """What gives the path of a new file in ComfyUI's output folder, numbered as core numbers its own.
 
-    Raises InputError for a prefix that leaves the folder.
+    Raises InputError for a prefix that leaves the folder, or of which no file can be made: better now than when all is done.
     """
 
     def next_path() -> Path:
@@ -25,6 +25,14 @@ def output_file(prefix: str, suffix: str, width: int, height: int) -> Callable[[
     parts = prefix.replace("\\", "/").split("/")
     if "\0" in prefix or ".." in parts or not parts[-1] or not (output / prefix).resolve().is_relative_to(output):
         raise InputError(f"filename_prefix: expected the beginning of a file name below ComfyUI's output folder, such as video/MEMO, got {prefix!r}.")
+    try:
+        probe = next_path()
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        shown = prefix if len(prefix) <= 60 else f"{prefix[:60]} ..."
+        raise InputError(f"filename_prefix: no file can be made of {shown!r} in ComfyUI's output folder ({error.strerror}).") from error
     return next_path
 
 

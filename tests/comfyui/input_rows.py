@@ -124,6 +124,31 @@ NAMES = {
 """Widgets that take a name, and one that is there."""
 
 
+LEAVES = "filename_prefix: expected the beginning of a file name below ComfyUI's output folder, such as video/MEMO, got {!r}."
+ELSEWHERE = (
+    "../out",
+    "/tmp/out",
+    "video/../../out",
+    "video/..",
+    "video/",
+    "",
+    "..",
+    "a\\..\\..\\b",
+    "video/MEMO\0",
+    "linked/out",
+    "linked/deeper/out",
+)
+PREFIXES = {
+    **{prefix: LEAVES.format(prefix) for prefix in ELSEWHERE},
+    "a" * 300: f"filename_prefix: no file can be made of '{'a' * 60} ...' in ComfyUI's output folder (File name too long).",
+    f"{'b' * 300}/MEMO": f"filename_prefix: no file can be made of '{'b' * 60} ...' in ComfyUI's output folder (File name too long).",
+    "file/MEMO": "filename_prefix: no file can be made of 'file/MEMO' in ComfyUI's output folder (Not a directory).",
+    "MEMO": "nothing",
+    "new/%year%/MEMO ü 声": "nothing",
+}
+"""Beginnings of names of new files to what is said; ``linked`` leads out of the output folder, ``file`` is a file in it."""
+
+
 def widget_names(good: str, outside: str) -> list[str]:
     """Names that would lead elsewhere if they were joined to a folder; the model that lies there can be loaded."""
     return [

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from input_rows import INPUTS, NAMES, widget_names
+from input_rows import INPUTS, NAMES, PREFIXES, widget_names
 
 from comfyui_memo.scripts.comfyui_server import PACK, copy_pack
 
@@ -50,7 +50,7 @@ def test_no_input_of_any_node_takes_anything(found):
 
 def test_every_widget_that_takes_a_name_has_a_row(found):
     """A new one joins NAMES, or says in another test why its text is no name of a file."""
-    of_new_files = ["MemoSampleToFile.filename_prefix"]  # test_sample_to_file.py
+    of_new_files = ["MemoSampleToFile.filename_prefix"]  # see PREFIXES
     assert sorted(found["widgets"]) == sorted([f"{node}.{given}" for node, given in NAMES] + of_new_files)
 
 
@@ -67,6 +67,13 @@ def test_names_stay_in_the_model_folders(found, outside, node, given):
 def test_the_same_models_inside_load(found, node, given):
     """Or the names above might fail for another reason."""
     assert found["loaded"][f"{node}.{given}"] == ["True", "nothing"]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES, ids=lambda prefix: repr(prefix[:20]))
+def test_new_files_stay_in_the_output_folder(found, outside, prefix):
+    assert found["prefixes"][prefix] == PREFIXES[prefix]
+    assert all(path.is_dir() for path in outside.iterdir())
+    assert not [path for path in (outside.parent / "output").rglob("*") if path.is_file() and path.name != "file"]
 
 
 def test_a_link_that_the_user_made_is_followed(found):

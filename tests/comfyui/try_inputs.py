@@ -21,13 +21,13 @@ spec = importlib.util.spec_from_file_location("pack", Path(pack) / "__init__.py"
 sys.modules["pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["pack"])
 
-from input_rows import INPUTS, NAMES, widget_names
+from input_rows import INPUTS, NAMES, PREFIXES, widget_names
 from pack.memo_modules.audio.emotion import constant_emotion
 from pack.memo_modules.audio.vocals import VocalSeparator
 from pack.memo_modules.errors import InputError, MemoError
 from pack.memo_modules.face import FaceAnalyzer
 from pack.memo_modules.types import AudioFeatures, Face
-from pack.nodes import NODES, checks, comfy_adapter
+from pack.nodes import NODES, checks, comfy_adapter, comfy_output
 from pack.nodes.types import AudioEncoderModel, EmotionModel, MemoModel
 
 comfy_adapter.register_model_folder()
@@ -134,6 +134,21 @@ def escapes() -> dict[str, list[str]]:
     return found
 
 
+def prefixes() -> dict[str, str]:
+    output = Path(base, "output")
+    output.mkdir(exist_ok=True)
+    (output / "linked").symlink_to(outside, target_is_directory=True)
+    (output / "file").touch()
+    found = {}
+    for prefix in PREFIXES:
+        try:
+            comfy_output.output_file(prefix, ".mp4", 512, 512)
+            found[prefix] = "nothing"
+        except InputError as error:
+            found[prefix] = str(error)
+    return found
+
+
 print(
     json.dumps(
         {
@@ -143,6 +158,7 @@ print(
             "loaded": {f"{node}.{given}": load(node, given, good) for (node, given), good in NAMES.items()},
             "linked": load("MemoLoadModel", "model", "linked"),
             "escapes": escapes(),
+            "prefixes": prefixes(),
         }
     )
 )
