@@ -4,6 +4,7 @@ What is constant over a video or over a clip is computed once, outside the steps
 section 3; the order of operations is that of the published sampler.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -173,6 +174,8 @@ def check_inputs(nets: MemoNets, face: Face, audio: AudioFeatures, settings: Sam
     for name in ("num_init_past_frames", "num_past_frames"):
         if getattr(settings, name) < 1:
             raise InputError(f"{name}: expected at least 1, got {getattr(settings, name)}.")
+    if not math.isfinite(settings.guidance_scale):
+        raise InputError(f"guidance_scale: expected a number, got {settings.guidance_scale}.")
     if settings.reference_order not in REFERENCE_ORDERS:
         raise InputError(f"reference_order: expected one of {REFERENCE_ORDERS}, got {settings.reference_order!r}.")
     d_face = nets.image_proj.proj.weight.shape[1]

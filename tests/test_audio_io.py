@@ -43,8 +43,9 @@ def encoded(codec: str, container_format: str, waveform: np.ndarray, layout: str
     return buffer.getvalue()
 
 
-def test_decode_gives_the_samples_of_every_channel(tmp_path):
-    samples = np.random.default_rng(0).integers(-32768, 32768, (1234, 2), dtype=np.int16)
+@pytest.mark.parametrize("channels", [1, 2, 8, 12])
+def test_decode_gives_the_samples_of_every_channel(tmp_path, channels):
+    samples = np.random.default_rng(0).integers(-32768, 32768, (1234, channels), dtype=np.int16)
     path = tmp_path / "une voix é 声.wav"
     path.write_bytes(wav_bytes(samples, 22050))
     for source in (path, path.read_bytes()):

@@ -222,6 +222,7 @@ def test_memory_use_is_constant(tiny_nets, tiny_vae, clips):
         ({"steps": 0}, "steps: expected at least 1, got 0"),
         ({"num_init_past_frames": 0}, "num_init_past_frames: expected at least 1"),
         ({"num_past_frames": 0}, "num_past_frames: expected at least 1"),
+        ({"guidance_scale": float("nan")}, "guidance_scale: expected a number, got nan"),
         ({"reference_order": "sideways"}, "reference_order: expected one of .*upstream.*aligned"),
     ],
 )

@@ -61,10 +61,11 @@ def _decoded_chunks(av: ModuleType, file: BinaryIO, name: str) -> tuple[list[np.
         if not container.streams.audio:
             raise InputError(f"{name} has no audio stream. Choose a file with sound.")
         stream = container.streams.audio[0]
-        to_planar_float = av.AudioResampler(format="fltp")
+        # interleaved: PyAV falls over the planes of eight channels and more
+        to_float = av.AudioResampler(format="flt")
         chunks, values = [], 0
         for frame in container.decode(stream):
-            chunks += [out.to_ndarray() for out in to_planar_float.resample(frame)]
+            chunks += [out.to_ndarray().reshape(-1, out.layout.nb_channels).T for out in to_float.resample(frame)]
             values += frame.samples * frame.layout.nb_channels
             if values > MOST_VALUES:
                 raise InputError(f"{name} is too long: more than {MOST_VALUES} samples in all channels. Cut it into parts.")

@@ -14,6 +14,9 @@ from .voices import SAMPLE_RATE, STEP, babble, speaker
 MOODS = ("neutral", "happy", "sad", "angry")
 """Moods drawn where none is given: those that differ most. All of EMOTIONS can be asked for."""
 
+MOOD_SECONDS = 0.55
+"""How long a mood lasts about in a clip that changes it: three in the shortest one, about one in a clip that the nets see."""
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -38,11 +41,11 @@ class Clip:
 def make_clip(seed: int, seconds: float, mood: str | None = None, identity: int | None = None) -> Clip:
     """The clip of this ``seed``, at 30 frames per second; nothing is drawn before its frames are asked for.
 
-    mood: one of EMOTIONS for the whole clip; None draws one of MOODS, and for every fourth clip a second one to change
-    to on the way. identity: seed of the character and its voice, the clip's own where None.
+    mood: one of EMOTIONS for the whole clip; None draws one of MOODS, or, for every other clip, several that follow one
+    another: only where it changes does the mood stand in the label alone, and not in the frames before it as well. identity: seed of the character and its voice, the clip's own where None.
     """
     frames = round(seconds * FPS)
-    moods = [mood] if mood else _draw_moods(seed)
+    moods = [mood] if mood else _draw_moods(seed, seconds)
     identity = seed if identity is None else identity
     samples = frames * SAMPLE_RATE // FPS
     emotions = _timeline(moods, frames)
@@ -51,10 +54,13 @@ def make_clip(seed: int, seconds: float, mood: str | None = None, identity: int 
     return Clip(character(identity), audio, perform(audio, emotions, seed))
 
 
-def _draw_moods(seed: int) -> list[str]:
+def _draw_moods(seed: int, seconds: float) -> list[str]:
     random = random_state(seed, "mood")
-    first, second = (MOODS[i] for i in random.permutation(len(MOODS))[:2])
-    return [first, second] if random.uniform() < 0.25 else [first]
+    moods = [MOODS[random.randint(len(MOODS))]]
+    if random.uniform() < 0.5:
+        while len(moods) < seconds / MOOD_SECONDS:
+            moods.append(random.choice([mood for mood in MOODS if mood != moods[-1]]))
+    return moods
 
 
 def _timeline(moods: list[str], frames: int) -> np.ndarray:
