@@ -49,7 +49,7 @@ def write_segment(path: Path, frames: Tensor, fps: Fraction, format: VideoFormat
     height, width = frames.shape[2:]
     format.check(height, width)
     av = import_av()
-    options = _OPTIONS[format.codec] | ({} if format.crf is None else {"crf": str(format.crf)})
+    options = _encoder_options(format)
     with whole_file(path) as partial, _created(partial, fps, format, {}) as container:
         stream = container.add_stream(ENCODERS[format.codec], rate=fps, options=options)
         stream.height, stream.width, stream.pix_fmt = height, width, format.pixel_format
@@ -62,6 +62,16 @@ def write_segment(path: Path, frames: Tensor, fps: Fraction, format: VideoFormat
             shown.pts, shown.time_base = k, 1 / fps
             container.mux(stream.encode(shown))
         container.mux(stream.encode(None))
+
+
+def _encoder_options(format: VideoFormat) -> dict[str, str]:
+    options = dict(_OPTIONS[format.codec])
+    if format.codec == "h264":
+        options["crf"] = str(format.crf)
+        # With AVX-512 x264 reads what nobody wrote (in its macroblock tree): small pictures get other bits every time.
+        if torch.backends.cpu.get_cpu_capability() == "AVX512":
+            options["x264-params"] = "asm=AVX2"
+    return options
 
 
 def join_segments(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from comfyui_memo.memo_modules import video_format
 from comfyui_memo.memo_modules.errors import InputError, MissingPackageError, StorageError
@@ -95,6 +96,18 @@ def test_the_same_frames_give_the_same_bytes(tmp_path, format):
         (tmp_path / run).mkdir()
         join_segments(tmp_path / run / "joined", segments(tmp_path / run, Fraction(25), format), Fraction(25), format, Audio(noise(2, 9999), 44100))
     assert (tmp_path / "a" / "joined").read_bytes() == (tmp_path / "b" / "joined").read_bytes()
+
+
+def test_a_small_clip_has_the_same_bytes_every_time(tmp_path):
+    """Whatever lies in the memory that the encoder is given."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = torch.rand(16, 3, 9, 9, generator=generator) * 0.3 + torch.rand(1, 3, 9, 9, generator=generator) * 0.5
+    frames = F.interpolate(shapes, size=(72, 72), mode="bicubic") + 0.1 * torch.rand(16, 3, 72, 72, generator=generator)
+    written = set()
+    for number in range(20):
+        write_segment(tmp_path / f"{number}", frames, Fraction(30), H264)
+        written.add((tmp_path / f"{number}").read_bytes())
+    assert len(written) == 1
 
 
 @pytest.mark.parametrize("format", [FFV1, MKV], ids=["mp4", "mkv"])

@@ -1,6 +1,7 @@
 """MEMO Sample to File and MEMO_STATE in a running ComfyUI: the file, going on after a stop, going on with more audio."""
 
 import json
+import shutil
 
 import av
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from graphs import PORTRAIT, Record, find, free, node, talking_portrait, to_file, write_wav
 from test_workflow import frames_of, saving_frames
 
-from comfyui_memo.scripts.comfyui_server import ServerError
+from comfyui_memo.scripts.comfyui_server import ComfyUIServer, ServerError
 
 SAMPLES = 24000  # 45 frames, three clips
 
@@ -88,6 +89,27 @@ def test_cancelled_and_queued_again_it_goes_on(comfyui_server, graph, frames):
     pictures, _ = read(the_file(comfyui_server, outputs, find(prompt, "MemoSampleToFile")))
     assert np.abs(pictures.astype(int) - frames).max() <= 1
     assert unfinished(comfyui_server) == []
+
+
+@pytest.mark.slow
+def test_a_killed_comfyui_goes_on_when_it_is_back(comfyui_path, tiny_models, comfyui_server, inputs, frames, tmp_path):
+    """Everything that the video is made of is computed once more, and found to be what it was."""
+    prompt = to_file(talking_portrait(**inputs), filename_prefix="video/killed")
+    shutil.copytree(comfyui_server.base / "input", tmp_path / "input")
+
+    def kill(kind, data):
+        if kind == "progress_text" and data["text"].startswith("Clip 2 of 3"):
+            server.process.kill()
+
+    with ComfyUIServer(comfyui_path, tmp_path, tiny_models) as server, pytest.raises((ServerError, OSError)):
+        server.run(prompt, kill)
+    record = Record()
+    with ComfyUIServer(comfyui_path, tmp_path, tiny_models) as server:
+        outputs = server.run(prompt, record)
+        pictures, _ = read(the_file(server, outputs, find(prompt, "MemoSampleToFile")))
+    assert any(text.startswith("Goes on behind clip 2. 3 clips") for text in record.texts)
+    assert np.abs(pictures.astype(int) - frames).max() <= 1, "PNG rounds down"
+    assert list((tmp_path / "output" / "memo_unfinished").iterdir()) == []
 
 
 def test_two_samplings_make_the_video_of_one(comfyui_server, graph, frames):
