@@ -35,7 +35,7 @@ def resident(server) -> int:
 def test_memory_does_not_grow_with_the_length(server, tmp_path):
     voice = write_wav(tmp_path / "long.wav", MINUTES * 60 * 16000, 16000)
     image, audio = {"image": server.add_input(PORTRAIT)}, {"audio": server.add_input(voice)}
-    prompt = to_file(talking_portrait(LoadImage=image, LoadAudio=audio, MemoSampler={"steps": 2}), codec="h264")
+    prompt = to_file(talking_portrait(LoadImage=image, LoadAudio=audio, MemoSampler={"steps": 2, "guidance_scale": 1.0}), codec="h264")
     sizes = {}
 
     def look(kind, data):
@@ -60,14 +60,14 @@ def test_cancelled_and_failing_prompts_leave_nothing_behind(server, tmp_path):
     """Every fifth is cancelled at a random moment, every seventh runs out of memory; all others make the right frames."""
     choose, sizes, right = random.Random(0), [], 0
     image = {"image": server.add_input(PORTRAIT)}
-    audio = {"audio": server.add_input(write_wav(tmp_path / "voice.wav", 12000, 16000))}
+    audio = {"audio": server.add_input(write_wav(tmp_path / "voice.wav", 8000, 16000))}
 
     def graph(seed: int) -> dict:
-        return talking_portrait(LoadImage=image, LoadAudio=audio, MemoSampler={"steps": 2, "seed": seed, "memory_mode": "low"})
+        return talking_portrait(LoadImage=image, LoadAudio=audio, MemoSampler={"steps": 2, "seed": seed, "guidance_scale": 1.0, "memory_mode": "low"})
 
     def cancelling(moment: int):
         def cancel(kind, data):
-            if kind == "progress" and data["max"] == 4 and data["value"] >= moment:
+            if kind == "progress" and data["max"] == 2 and data["value"] >= moment:
                 server.interrupt()
 
         return cancel
@@ -78,9 +78,9 @@ def test_cancelled_and_failing_prompts_leave_nothing_behind(server, tmp_path):
         sampler = prompt[find(prompt, "MemoSampleToFile")]
         if number % 5 == 4:
             with pytest.raises(ServerError, match="interrupted"):
-                server.run(prompt, cancelling(choose.randint(1, 3)))
+                server.run(prompt, cancelling(choose.randint(0, 1)))
         elif number % 7 == 6:
-            prompt["failing"] = node("FailingModel", model=sampler["inputs"]["model"], call=choose.randint(1, 8))
+            prompt["failing"] = node("FailingModel", model=sampler["inputs"]["model"], call=choose.randint(1, 2))
             sampler["inputs"]["model"] = ["failing", 0]
             with pytest.raises(ServerError, match="on purpose"):
                 server.run(prompt)
