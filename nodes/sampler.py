@@ -118,7 +118,7 @@ class Sampling:
     def clips(self, state: VideoState | None, done: int, say: adapter.Say) -> Iterator[SampledClip]:
         """The clips behind ``state`` and the first ``done``. Where the card's memory does not suffice, it says so and goes on
         in low-memory mode."""
-        progress, low_memory = adapter.Progress(), False
+        progress, low_memory, nets = adapter.Progress(), False, None
         while True:
             try:
                 nets, low_memory = adapter.memo_nets(
@@ -154,7 +154,7 @@ class Sampling:
                 low_memory = True
             # outside of the handler, whose traceback holds what the failed clip had allocated
             say(f"Out of memory in clip {done + 1}: going on in low-memory mode, which takes longer.")
-            del nets
+            nets = None
             adapter.free_memory()
 
     def inputs(self) -> Inputs:
