@@ -103,6 +103,7 @@ def test_a_killed_comfyui_goes_on_when_it_is_back(comfyui_path, tiny_models, com
 
     with ComfyUIServer(comfyui_path, tmp_path, tiny_models) as server, pytest.raises((ServerError, OSError)):
         server.run(prompt, kill)
+    shutil.rmtree(tmp_path / "custom_nodes")
     record = Record()
     with ComfyUIServer(comfyui_path, tmp_path, tiny_models) as server:
         outputs = server.run(prompt, record)
