@@ -83,6 +83,7 @@ def sample_to_file(
     video.format.check(height, width, video.sound)
     say(_announcement(video, journal))
     began, here = time.monotonic(), len(journal.segments)
+    written = sum(segment.stat().st_size for segment in journal.segments if segment)
     if here < video.clips:
         for clip in sample(journal.state(start), here):
             pictures = video.shown(clip, len(journal.segments))
@@ -90,8 +91,9 @@ def sample_to_file(
             if len(pictures):
                 segment = journal.segment(video.format.suffix)
                 write_segment(segment, pictures, video.fps, video.format)
+                written += segment.stat().st_size
             journal.append(clip.state, segment)
-            say(_progress(video, journal, time.monotonic() - began, len(journal.segments) - here))
+            say(_progress(video.clips, len(journal.segments), here, time.monotonic() - began, written))
     say(f"Joining {video.frames} frames")
     whole = journal.folder / f"video{video.format.suffix}"
     segments = [segment for segment in journal.segments if segment]
@@ -112,22 +114,22 @@ def _announcement(video: LongVideo, journal: Journal) -> str:
     entries = left * 2 * clip * 4 * 4 * width * height // 64
     free = shutil.disk_usage(journal.folder).free
     if entries > free:
-        raise StorageError(f"{journal.folder}: {left} clips take {_size(entries)} beside the video, and {_size(free)} are free. Make room, or a shorter video.")
+        raise StorageError(
+            f"{journal.folder}: {left} clips take {_size(entries)} beside the video, and {_size(free)} are free. Make room, or a shorter video."
+        )
     changed = f"Starts afresh, changed: {', '.join(journal.changed)}. " if journal.changed and not journal.segments else ""
     goes_on = f"Goes on behind clip {len(journal.segments)}. " if journal.segments else ""
     space = f" Only {_size(free)} are free." if free < entries + 2 * size else ""
     return f"{changed}{goes_on}{video.clips} clips, {frames} frames, about {_size(size)}.{space}"
 
 
-def _progress(video: LongVideo, journal: Journal, seconds: float, made: int) -> str:
-    done = len(journal.segments)
-    text = f"Clip {done} of {video.clips}"
-    if made < 2:
+def _progress(clips: int, done: int, before: int, seconds: float, written: int) -> str:
+    """seconds: since the first ``before`` clips were done. written: bytes of all that are."""
+    text = f"Clip {done} of {clips}"
+    if done - before < 2:
         return text
-    written = [segment.stat().st_size for segment in journal.segments if segment]
-    size = sum(written) * video.clips // done
-    left = round(seconds / made * (video.clips - done))
-    return f"{text}, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left, about {_size(size)}"
+    left = round(seconds / (done - before) * (clips - done))
+    return f"{text}, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left, about {_size(written * clips // done)}"
 
 
 def _size(size: int) -> str:

@@ -7,6 +7,7 @@ Prints a line as each phase of the work begins: sampling, decoding, encoding, jo
 
 import sys
 import types
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -57,12 +58,11 @@ def main(models: Path, journals: Path, target: Path, clips: int) -> None:
 
     frames = 16 * clips - 5
     audio, sound = speech(frames), Audio(torch.linspace(-1, 1, frames * 1600)[None], 48000)
-    settings = FAST.__class__(steps=STEPS, guidance_scale=1.0)
+    settings = replace(FAST, steps=STEPS)
     video = long_videos.LongVideo(audio, 0, (SIZE, SIZE), sound, VideoFormat(), Fraction(30), {"workflow": "{}"})
 
     def sample(state, done):
-        progress = lambda *_: tell("sampling")  # noqa: E731
-        return sample_video(nets, vae, PORTRAIT, FACE, audio, HAPPY, settings, state=state, done=done, progress=progress)
+        return sample_video(nets, vae, PORTRAIT, FACE, audio, HAPPY, settings, state=state, done=done, progress=lambda *_: tell("sampling"))
 
     with opened(journals, "video", Inputs({"clips": str(clips)}, {})) as journal:
         print("clips", len(journal.segments), flush=True)

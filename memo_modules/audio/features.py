@@ -218,13 +218,14 @@ def encode_audio(
     device: where ``encoder`` computes. previous: what ``audio`` goes on behind: its last seconds are heard with it.
     Raises InputError for audio that is empty, not finite or shorter than a frame.
     """
-    check_length(audio, fps)
-    kept, heard = frame_count(audio.waveform.shape[1], audio.sample_rate, fps), 0
+    listened, heard = audio, 0
     if previous is not None:
-        audio, heard = _with_end_of(previous, audio, fps, clip_frames)
-    waveform, frames = prepare_waveform(audio, fps, clip_frames, timing)
+        check_length(audio, fps)
+        listened, heard = _with_end_of(previous, audio, fps, clip_frames)
+    waveform, frames = prepare_waveform(listened, fps, clip_frames, timing)
     with torch.inference_mode():
         states = encoder(waveform.to(device), frames, check_interrupt).float().cpu()
+    kept = frame_count(audio.waveform.shape[1], audio.sample_rate, fps)
     return AudioFeatures(states[heard:], fps, kept, clip_frames, timing)
 
 

@@ -2,6 +2,8 @@
 
 import random
 import re
+import shutil
+from pathlib import Path
 
 import av
 import numpy as np
@@ -22,8 +24,7 @@ GROWTH = 50e6  # bytes
 def server(comfyui_path, tiny_models, tmp_path):
     """A ComfyUI of the test's own, and with what nodes it needs."""
     (tmp_path / "custom_nodes").mkdir()
-    probes = __file__.replace("test_soak", "probe_nodes")
-    (tmp_path / "custom_nodes" / "probe_nodes.py").write_bytes(open(probes, "rb").read())
+    shutil.copy(Path(__file__).with_name("probe_nodes.py"), tmp_path / "custom_nodes")
     with ComfyUIServer(comfyui_path, tmp_path, tiny_models) as server:
         yield server
 
