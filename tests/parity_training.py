@@ -82,6 +82,7 @@ def check_encoding(case: Case) -> None:
     b, f = given["in.pixel_values"].shape[:2]
     draws = PictureDraws(
         torch.full((b,), case.meta["options"]["start_frame"]),
+        torch.zeros(b, dtype=torch.bool),
         given["in.eps_target"].unflatten(0, (b, f)),
         given["in.eps_ref"].unflatten(0, (b, -1)),
     )

@@ -95,11 +95,15 @@ def test_what_is_drawn_for_one_clip_changes_that_clip_alone(nets, batch, draws, 
     assert (before[1] - after[1]).abs().max() > 1e-3
 
 
-def test_start_frames_are_mid_grey_pasts_of_their_clips_alone():
-    pixels = torch.rand(2, 4, 3, 8, 8) + 0.1
-    found = objective.with_start_frames(pixels, torch.tensor([False, True]))
-    assert torch.equal(found[0], pixels[0]) and torch.equal(found[1, 0], pixels[1, 0])
-    assert not found[1, 1:].any()
+def test_starts_of_videos_have_a_past_of_mid_grey_or_of_the_reference():
+    pixels = torch.rand(4, 4, 3, 8, 8) + 0.1
+    draws = draw_pictures(4, 4, 3, (4, 1, 1), Rates(), torch.Generator())
+    draws.start_frame.copy_(torch.tensor([False, True, False, True]))
+    draws.start_reference.copy_(torch.tensor([False, False, True, True]))
+    found = objective.with_starts(pixels, draws)
+    assert torch.equal(found[0], pixels[0]) and torch.equal(found[:, 0], pixels[:, 0])
+    assert not found[[1, 3], 1:].any()
+    assert torch.equal(found[2, 1:], pixels[2, :1].expand(3, -1, -1, -1))
 
 
 def test_no_gradient_flows_through_past_frames(nets, batch, draws):
@@ -226,7 +230,7 @@ def test_the_full_size_net_trains_as_many_parameters_as_published():
 
 
 def test_draws_come_from_their_generator_at_their_rates():
-    rates = Rates(start_frame=0.5, uncond_img=0.25, uncond_audio=0.0, emotion_drop=0.3)
+    rates = Rates(start_frame=0.5, start_reference=0.4, uncond_img=0.25, uncond_audio=0.0, emotion_drop=0.3)
 
     def draw(seed: int):
         generator = torch.Generator().manual_seed(seed)
@@ -237,8 +241,8 @@ def test_draws_come_from_their_generator_at_their_rates():
     assert all(torch.equal(getattr(step, field.name), getattr(same, field.name)) for field in fields(step))
     assert not torch.equal(step.noise, other.noise)
     assert pictures.reference.shape == (2000, 3, 1, 1, 1) and step.emotion_drop.shape == (8, 2000)
-    flags = (pictures.start_frame, step.uncond_img, step.uncond_audio, step.emotion_drop)
-    assert [flag.float().mean().item() for flag in flags] == pytest.approx([0.5, 0.25, 0, 0.3], abs=0.04)
+    flags = (pictures.start_frame, pictures.start_reference, step.uncond_img, step.uncond_audio, step.emotion_drop)
+    assert [flag.float().mean().item() for flag in flags] == pytest.approx([0.5, 0.4, 0.25, 0, 0.3], abs=0.04)
     assert not torch.equal(step.emotion_drop[0], step.emotion_drop[1])
     assert ((step.sigmas > 0) & (step.sigmas <= 1)).all()
     torch.testing.assert_close(step.sigmas * 1000, step.timesteps)

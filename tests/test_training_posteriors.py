@@ -60,6 +60,7 @@ def test_batches_from_posteriors_are_those_from_pictures(videos, tmp_path):
     draws = draw_pictures(2, 4, 3, (4, 16, 8), Rates(), torch.Generator().manual_seed(0))
     for flags in ([False, True], [True, False]):
         draws.start_frame.copy_(torch.tensor(flags))
+        draws.start_reference.copy_(~draws.start_frame)
         found = posteriors.sample_posteriors(given, draws, posteriors.grey_posterior(vae, *SIZE))
         direct = encode_batch(vae, expected, draws)
         for field in ("latents", "reference_latents"):

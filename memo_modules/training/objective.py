@@ -72,18 +72,20 @@ def encode_batch(vae: DiffusersVAE, sample: dict[str, Tensor], draws: PictureDra
     """A collated batch of ClipDataset through the VAE: samples of its posteriors, where inference takes their means."""
     return TrainingBatch(
         _encode(vae, sample["pixel_values"], draws.frames),
-        _encode(vae, with_start_frames(sample["pixel_values_ref_img"], draws.start_frame), draws.reference),
+        _encode(vae, with_starts(sample["pixel_values_ref_img"], draws), draws.reference),
         sample["face_emb"],
         sample["audio_emb"],
         sample["audio_emotion"],
     )
 
 
-def with_start_frames(pictures: Tensor, start_frame: Tensor, grey: Tensor | float = 0.0) -> Tensor:
-    """pictures (b 1+n c h w) with the past frames of clips in start_frame (b,) mid grey, by default that of pixels in [-1, 1];
-    of anything else ``grey`` (c h w) says what that is."""
-    past = torch.where(_per_sample(start_frame, pictures), grey, pictures[:, 1:])
-    return torch.cat([pictures[:, :1], past], dim=1)
+def with_starts(pictures: Tensor, draws: PictureDraws, grey: Tensor | float = 0.0) -> Tensor:
+    """pictures (b 1+n c h w) with the past frames that clips at the start of a video have. Mid grey is by default that of
+    pixels in [-1, 1]; of anything else ``grey`` (c h w) says what that is."""
+    reference = pictures[:, :1]
+    past = torch.where(_per_sample(draws.start_reference, pictures), reference, pictures[:, 1:])
+    past = torch.where(_per_sample(draws.start_frame, pictures), grey, past)
+    return torch.cat([reference, past], dim=1)
 
 
 def _encode(vae: DiffusersVAE, pixels: Tensor, noise: Tensor) -> Tensor:

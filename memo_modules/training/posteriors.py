@@ -17,7 +17,7 @@ from ..vae import DiffusersVAE
 from .dataset import ClipIndices, ClipLayout, PreparedClips, PreparedVideo, training_pixels
 from .draws import PictureDraws
 from .frames import stream_frames
-from .objective import TrainingBatch, with_start_frames
+from .objective import TrainingBatch, with_starts
 from .tensor_files import read_rows, write_tensor
 
 FIELD = "posterior"
@@ -125,7 +125,7 @@ def sample_posteriors(sample: dict[str, Tensor], draws: PictureDraws, grey: Post
 
     Sample, draws and grey, see grey_posterior, on one device.
     """
-    reference = (with_start_frames(sample[f"reference_{part}"].float(), draws.start_frame, value) for part, value in zip(("mean", "std"), grey))
+    reference = (with_starts(sample[f"reference_{part}"].float(), draws, value) for part, value in zip(("mean", "std"), grey))
     return TrainingBatch(
         _drawn(sample["latent_mean"].float(), sample["latent_std"].float(), draws.frames),
         _drawn(*reference, draws.reference),
