@@ -22,7 +22,6 @@ from comfyui_memo.scripts import environment
 _COMFYUI = environment.find_comfyui()
 _REQUIRED = os.environ.get("MEMO_REQUIRE_COMFYUI") == "1"
 _NO_COMFYUI = "no ComfyUI found: set COMFYUI_PATH to its folder, or put it at ~/comfy/ComfyUI"
-_skipped = pytest.StashKey[int]()
 
 
 @pytest.fixture(scope="session")
@@ -100,10 +99,9 @@ def pytest_runtest_setup(item):
         return
     if _REQUIRED:
         pytest.fail(_NO_COMFYUI, pytrace=False)
-    item.config.stash[_skipped] = item.config.stash.get(_skipped, 0) + 1
     pytest.skip(_NO_COMFYUI)
 
 
-def pytest_unconfigure(config):
-    if config.stash.get(_skipped, 0):
-        print(f"{config.stash[_skipped]} server tests skipped: {_NO_COMFYUI}")
+def pytest_terminal_summary(terminalreporter):
+    if skipped := sum(_NO_COMFYUI in str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())):
+        terminalreporter.write_line(f"{skipped} server tests skipped: {_NO_COMFYUI}")
