@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .clips import frame_count, resampled_frames
 from .errors import StorageError
+from .host_memory import return_freed_memory
 from .journal import Journal
 from .sampling import SampledClip
 from .types import Audio, AudioFeatures, VideoState
@@ -93,6 +94,7 @@ def sample_to_file(
                 write_segment(segment, pictures, video.fps, video.format)
                 written += segment.stat().st_size
             journal.append(clip.state, segment)
+            return_freed_memory()
             say(_progress(video.clips, len(journal.segments), here, time.monotonic() - began, written))
     say(f"Joining {video.frames} frames")
     whole = journal.folder / f"video{video.format.suffix}"
