@@ -55,6 +55,15 @@ def test_parts_of_a_voice_make_the_frames_of_the_whole(sample, three_clips):
     assert len(made[-1].frames) == 13
 
 
+@pytest.mark.slow
+def test_twenty_clips_and_twenty_more_are_forty(sample):
+    whole = sample(speech(640))
+    first, rest = speech(640).split(20)
+    begun = sample(first)
+    made = begun + sample(rest, state=begun[-1].state)
+    assert torch.equal(torch.cat([clip.frames for clip in made]), torch.cat([clip.frames for clip in whole]))
+
+
 @pytest.mark.parametrize("clips", [0, 3, 4])
 def test_a_part_without_frames_is_refused(clips):
     with pytest.raises(InputError, match="clips: expected 1 to 2, since this audio has 3"):
