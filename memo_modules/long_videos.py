@@ -30,7 +30,7 @@ class LongVideo:
 
     audio: what is said. lead_in: clips before it that are not shown. size: (width, height). sound: what is heard, untouched.
     format: of the file. fps: of the file; frames are shown twice or left out where it is not that of ``audio``. metadata: text
-    to be found in the file.
+    to be found in the file. labelled: the file says that it is synthetic.
     """
 
     audio: AudioFeatures
@@ -40,6 +40,7 @@ class LongVideo:
     format: VideoFormat
     fps: Fraction
     metadata: Mapping[str, str] = field(default_factory=dict)
+    labelled: bool = True
 
     @property
     def clips(self) -> int:
@@ -99,7 +100,8 @@ def sample_to_file(
     say(f"Joining {video.frames} frames")
     whole = journal.folder / f"video{video.format.suffix}"
     segments = [segment for segment in journal.segments if segment]
-    join_segments(whole, segments, video.fps, video.format, video.sound, video.metadata, check_interrupt=check_interrupt)
+    metadata, labelled = video.metadata, video.labelled
+    join_segments(whole, segments, video.fps, video.format, video.sound, metadata, check_interrupt=check_interrupt, labelled=labelled)
     path = _move(whole, target())
     state = journal.state(start)
     journal.remove()

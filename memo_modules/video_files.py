@@ -14,6 +14,7 @@ from torch import Tensor
 from .audio.encoding import SoundTrack
 from .clips import ceil_div
 from .errors import InputError
+from .labels import TAGS, append_xmp
 from .pixel_formats import planes
 from .types import Audio
 from .video_format import ENCODERS, MUXERS, VideoFormat, import_av
@@ -31,7 +32,8 @@ _BT709, _SRGB, _LIMITED, _FULL, _RGB = 1, 13, 1, 2, 0  # codes of ITU-T H.273, a
 
 
 def write_video(path: Path, frames: Tensor, fps: Fraction, audio: Audio | None, format: VideoFormat = VideoFormat()) -> None:
-    """A whole video file of ``frames`` (f 3 h w) in [0, 1] with ``audio`` beside them, if any. Raises as ``join_segments``."""
+    """A whole video file of ``frames`` (f 3 h w) in [0, 1] with ``audio`` beside them, if any, that says that it is synthetic.
+    Raises as ``join_segments``."""
     with TemporaryDirectory() as folder:
         segment = Path(folder) / "segment"
         write_segment(segment, frames, fps, format)
@@ -83,12 +85,14 @@ def join_segments(
     metadata: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     check_interrupt: Callable[[], None] = lambda: None,
+    labelled: bool = True,
 ) -> None:
     """One video of the ``segments`` that ``write_segment`` made, one after the other, with ``audio`` from the first frame on.
 
     Nothing is encoded again; frame k shows at k / fps (mkv: to the millisecond). The sound is written whole, however long
     the pictures are. metadata: texts by name; ComfyUI looks for JSON under "workflow" and "prompt". ``check_interrupt`` is
-    called before each segment and may raise. ``path`` is there when all is written, not before.
+    called before each segment and may raise. labelled: the file says that it is synthetic and what made it, see labels.
+    ``path`` is there when all is written, not before.
 
     Raises InputError for segments that are damaged or of another format, and for sound that the format does not take;
     MissingPackageError for an encoder that is not there; StorageError when the disk is full.
@@ -97,7 +101,7 @@ def join_segments(
         raise InputError("segments: expected one or more files to join, got none.")
     first, av = _read(segments[0]), import_av()
     format.check(first.height, first.width, audio)
-    with whole_file(path) as partial, _created(partial, fps, format, metadata or {}) as container:
+    with whole_file(path) as partial, _created(partial, fps, format, metadata or {}, labelled) as container:
         with av.open(str(segments[0])) as template:
             pictures = container.add_stream_from_template(template.streams.video[0], opaque=True)
             pictures.rate = fps
@@ -178,7 +182,7 @@ def _check_like(segment: _Segment, first: _Segment, name: Path, fps: Fraction, f
 
 
 @contextmanager
-def _created(path: Path, fps: Fraction, format: VideoFormat, metadata: Mapping[str, str]) -> Iterator:
+def _created(path: Path, fps: Fraction, format: VideoFormat, metadata: Mapping[str, str], labelled: bool = False) -> Iterator:
     """A container to write to, without the random numbers and version names that would make each file another."""
     options = {"fflags": "+bitexact"}
     if format.container == "mp4":
@@ -186,9 +190,11 @@ def _created(path: Path, fps: Fraction, format: VideoFormat, metadata: Mapping[s
         # Whole ticks per frame. PyAV before 18 gives a stream that is copied another time base.
         options["video_track_timescale"] = str(fps.numerator * ceil_div(_MIN_TIMESCALE, fps.numerator))
     with import_av().open(str(path), "w", format=MUXERS[format.container], options=options) as container:
-        for name, text in metadata.items():
+        for name, text in {**metadata, **(TAGS if labelled else {})}.items():
             container.metadata[name] = text
         yield container
+    if labelled and format.container == "mp4":  # no standard says where in mkv
+        append_xmp(path)
 
 
 def _tag_colours(context, pixel_format: str) -> None:

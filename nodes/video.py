@@ -55,6 +55,14 @@ class MemoSampleToFile(io.ComfyNode):
                     tooltip="Where clips are kept until all are done: memo_unfinished in this folder. ComfyUI empties temp whenever it starts. "
                     f"They are removed with the finished video, else after {KEPT_DAYS} days or beyond {KEPT_BYTES // 10**9} GB.",
                 ),
+                io.Boolean.Input(
+                    "label_as_synthetic",
+                    default=True,
+                    optional=True,
+                    advanced=True,
+                    tooltip="The file's metadata says that it was made by AI, and by what. Many sites and some laws ask for it; switch it "
+                    "off only where another label takes its place.",
+                ),
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="The file, for Save Video and others."),
@@ -66,7 +74,7 @@ class MemoSampleToFile(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, filename_prefix, codec, crf, pixel_format, audio_codec, output_fps, unfinished="output", sound=None, **inputs
+        cls, filename_prefix, codec, crf, pixel_format, audio_codec, output_fps, unfinished="output", sound=None, label_as_synthetic=True, **inputs
     ) -> io.NodeOutput:
         sampling, say = Sampling(**inputs), adapter.say_in(cls.hidden.unique_id)
         audio, (height, width) = sampling.audio, sampling.portrait.shape[2:]
@@ -78,6 +86,7 @@ class MemoSampleToFile(io.ComfyNode):
             VideoFormat(codec, crf if codec == "h264" else None, None if pixel_format == AUTO else pixel_format, None if audio_codec == AUTO else audio_codec),
             frame_rate(output_fps) if output_fps else audio.fps,
             comfy_output.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo),
+            label_as_synthetic,
         )
         made_of = sampling.inputs()
         heard = "" if video.sound is None else f"{video.sound.sample_rate} {tensor_digest(video.sound.waveform)}"

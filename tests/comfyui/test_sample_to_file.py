@@ -65,8 +65,10 @@ def test_the_file_holds_the_frames_and_the_workflow(comfyui_server, graph, frame
     assert path.parent == comfyui_server.base / "output" / "video" and path.name.startswith("long_0")
     assert np.abs(pictures.astype(int) - frames).max() <= 1, "PNG rounds down"
     assert json.loads(metadata["prompt"])[sampler]["class_type"] == "MemoSampleToFile"
-    again, _ = read(the_file(comfyui_server, outputs, "again"))
+    assert metadata["DigitalSourceType"].endswith("/trainedAlgorithmicMedia") and metadata["comment"].startswith("Synthetic media")
+    again, kept = read(the_file(comfyui_server, outputs, "again"))
     assert np.array_equal(again, pictures)
+    assert kept["DigitalSourceType"] == metadata["DigitalSourceType"], "what Save Video copies keeps the label"
     assert outputs["rate"]["text"] == ["30.0"]
     assert any(text.startswith("3 clips, 45 frames, about ") for text in record.texts) and any(text.startswith("Clip 2 of 3, 0:00:") for text in record.texts)
     assert unfinished(comfyui_server) == []
