@@ -7,6 +7,9 @@ AI-made media (https://iptc.org/standards/photo-metadata), which sites that labe
 from pathlib import Path
 from types import MappingProxyType
 
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
 from . import __version__
 
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -43,3 +46,12 @@ def append_xmp(path: Path) -> None:
     packet = XMP.encode()
     with path.open("ab") as file:
         file.write((8 + len(_XMP_BOX) + len(packet)).to_bytes(4, "big") + b"uuid" + _XMP_BOX + packet)
+
+
+def write_png(path: Path, picture: Image.Image) -> None:
+    """A picture of what was made, as a PNG that carries the tags and the XMP packet."""
+    info = PngInfo()
+    for name, text in TAGS.items():
+        info.add_text(name[0].upper() + name[1:], text)  # as PNG's own keywords are written
+    info.add_itxt("XML:com.adobe.xmp", XMP)
+    picture.save(path, pnginfo=info)

@@ -14,6 +14,7 @@ from .clips import frame_count, resampled_frames
 from .errors import StorageError
 from .host_memory import return_freed_memory
 from .journal import Journal
+from .progress import clips_done
 from .sampling import SampledClip
 from .types import Audio, AudioFeatures, VideoState
 from .video_files import join_segments, write_segment
@@ -96,7 +97,9 @@ def sample_to_file(
                 written += segment.stat().st_size
             journal.append(clip.state, segment)
             return_freed_memory()
-            say(_progress(video.clips, len(journal.segments), here, time.monotonic() - began, written))
+            done = len(journal.segments)
+            size = f", about {_size(written * video.clips // done)}" if done - here > 1 else ""
+            say(clips_done(video.clips, done, here, time.monotonic() - began) + size)
     say(f"Joining {video.frames} frames")
     whole = journal.folder / f"video{video.format.suffix}"
     segments = [segment for segment in journal.segments if segment]
@@ -125,15 +128,6 @@ def _announcement(video: LongVideo, journal: Journal) -> str:
     goes_on = f"Goes on behind clip {len(journal.segments)}. " if journal.segments else ""
     space = f" Only {_size(free)} are free." if free < entries + 2 * size else ""
     return f"{changed}{goes_on}{video.clips} clips, {frames} frames, about {_size(size)}.{space}"
-
-
-def _progress(clips: int, done: int, before: int, seconds: float, written: int) -> str:
-    """seconds: since the first ``before`` clips were done. written: bytes of all that are."""
-    text = f"Clip {done} of {clips}"
-    if done - before < 2:
-        return text
-    left = round(seconds / (done - before) * (clips - done))
-    return f"{text}, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left, about {_size(written * clips // done)}"
 
 
 def _size(size: int) -> str:

@@ -2,14 +2,17 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import audio, comfy_adapter, emotion, face, loaders, sampler, video
+from . import all_in_one, audio, comfy_adapter, emotion, face, loaders, replacements, sampler, video
 from .checks import checked
 
-_MODULES = (loaders, audio, emotion, face, sampler, video)
+_MODULES = (loaders, audio, emotion, face, sampler, video, all_in_one)
 NODES: list[type[io.ComfyNode]] = [checked(node) for module in _MODULES for node in module.NODES]
 
 
 class MemoExtension(ComfyExtension):
+    async def on_load(self) -> None:  # never called by 0.8
+        await replacements.register()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES
 

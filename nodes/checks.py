@@ -18,7 +18,7 @@ from ..memo_modules.audio.vocals import VocalSeparator
 from ..memo_modules.errors import InputError
 from ..memo_modules.face import FaceAnalyzer
 from ..memo_modules.types import AudioFeatures, EmotionTrack, Face, VideoState
-from .types import AudioEncoderModel, EmotionModel, MemoModel
+from .types import AudioEncoderModel, EmotionModel, MemoModel, MemoModels
 
 
 def _is(kind: type) -> Callable[[Any], bool]:
@@ -41,6 +41,7 @@ def _is_audio(value: Any) -> bool:
 
 SOCKETS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "MEMO_MODEL": (_is(MemoModel), "Load MEMO Model"),
+    "MEMO_MODELS": (_is(MemoModels), "Load All MEMO Models"),
     "MEMO_AUDIO_ENCODER": (_is(AudioEncoderModel), "Load MEMO Audio Encoder"),
     "MEMO_EMOTION_MODEL": (_is(EmotionModel), "Load MEMO Emotion Model"),
     "MEMO_VOCAL_SEPARATOR": (_manages(VocalSeparator), "Load MEMO Vocal Separator"),

@@ -3,12 +3,15 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 import folder_paths
 from comfy.cli_args import args
 from comfy_api.latest import io, ui
+from PIL import Image
 
 from ..memo_modules.errors import InputError
+from ..memo_modules.labels import write_png
 
 
 def output_file(prefix: str, suffix: str, width: int, height: int) -> Callable[[], Path]:
@@ -40,6 +43,15 @@ def saved_result(path: Path) -> ui.SavedResult:
     """A file in the output folder as the front end takes it."""
     folder = path.parent.relative_to(Path(folder_paths.get_output_directory()).resolve())
     return ui.SavedResult(path.name, "" if folder == Path() else folder.as_posix(), io.FolderType.output)
+
+
+def shown_picture(picture: Image.Image) -> ui.SavedImages:
+    """A picture for the node to show, in ComfyUI's temp folder."""
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"memo_{uuid4().hex}.png"
+    write_png(path, picture)
+    return ui.SavedImages([ui.SavedResult(path.name, "", io.FolderType.temp)])
 
 
 def unfinished_folder(where: str) -> Path:

@@ -2,19 +2,22 @@
 
 import json
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..memo_modules.fingerprints import some_values, tensor_digest
 from ..memo_modules.journal import Inputs
 from ..memo_modules.portrait import prepare_portrait
+from ..memo_modules.progress import clips_done, contact_sheet
 from ..memo_modules.sampling import REFERENCE_ORDERS, SampledClip, sample_video
 from ..memo_modules.solvers import euler
 from ..memo_modules.types import AudioFeatures, SamplerSettings, VideoState
 from . import comfy_adapter as adapter
+from . import comfy_output
 from .types import AudioFeaturesSocket, EmotionSocket, FaceSocket, MemoModelSocket, VideoStateSocket
 
 
@@ -102,8 +105,8 @@ class Sampling:
         steps,
         guidance_scale,
         seed,
-        num_init_past_frames,
-        reference_order,
+        num_init_past_frames=16,
+        reference_order=REFERENCE_ORDERS[0],
         memory_mode="auto",
         sampler=None,
         sigmas=None,
@@ -179,6 +182,27 @@ class Sampling:
         return Inputs(exact, {name: tensor.float().cpu() for name, tensor in computed.items()})
 
 
+def all_frames(sampling: Sampling, say: adapter.Say) -> tuple[torch.Tensor, VideoState]:
+    """The frames (f h w 3) in [0, 1], all of them in memory, and what it takes to go on. It says how far it is.
+
+    Raises InputError when there is no room for them.
+    """
+    frames, (_, _, height, width) = sampling.audio.frame_count, sampling.portrait.shape
+    adapter.check_room(frames * height * width * 3 * 4, f"images: {frames} frames of {width} x {height}", "Use MEMO Sample to File, or a shorter audio.")
+    images, done, state = torch.empty(frames, height, width, 3), 0, sampling.state
+    clips, began = sampling.lead_in + sampling.audio.clips, time.monotonic()
+    for number, clip in enumerate(sampling.clips(state, 0, say), start=1):
+        images[done : done + len(clip.frames)] = clip.frames.movedim(1, -1)
+        done, state = done + len(clip.frames), clip.state
+        say(clips_done(clips, number, 0, time.monotonic() - began))
+    return images, state
+
+
+def overview(images: torch.Tensor, audio: AudioFeatures) -> ui.SavedImages:
+    """What a node shows when it is done: a frame of each clip, where they are not too many, in one small picture."""
+    return comfy_output.shown_picture(contact_sheet(images, audio.clip_frames, audio.fps))
+
+
 class MemoSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -200,13 +224,8 @@ class MemoSampler(io.ComfyNode):
     @classmethod
     def execute(cls, **inputs) -> io.NodeOutput:
         sampling = Sampling(**inputs)
-        frames, (_, _, height, width) = sampling.audio.frame_count, sampling.portrait.shape
-        adapter.check_room(frames * height * width * 3 * 4, f"images: {frames} frames of {width} x {height}", "Use MEMO Sample to File, or a shorter audio.")
-        images, done, state = torch.empty(frames, height, width, 3), 0, sampling.state
-        for clip in sampling.clips(state, 0, adapter.say_in(cls.hidden.unique_id)):
-            images[done : done + len(clip.frames)] = clip.frames.movedim(1, -1)
-            done, state = done + len(clip.frames), clip.state
-        return io.NodeOutput(images, float(sampling.audio.fps), state)
+        images, state = all_frames(sampling, adapter.say_in(cls.hidden.unique_id))
+        return io.NodeOutput(images, float(sampling.audio.fps), state, ui=overview(images, sampling.audio))
 
 
 NODES = [MemoSampler]

@@ -46,8 +46,22 @@ class AudioEncoderModel:
     encoder: Any
 
 
+@dataclass(frozen=True)
+class MemoModels:
+    """All that MEMO Talking Portrait needs, each as its loader gives it."""
+
+    model: MemoModel
+    vae: Any
+    audio_encoder: AudioEncoderModel
+    emotion_model: EmotionModel
+    vocal_separator: Any
+    face_analysis: Any
+
+
 MemoModelSocket = io.Custom("MEMO_MODEL")
 """MemoModel"""
+MemoModelsSocket = io.Custom("MEMO_MODELS")
+"""MemoModels"""
 AudioEncoderSocket = io.Custom("MEMO_AUDIO_ENCODER")
 """AudioEncoderModel"""
 EmotionModelSocket = io.Custom("MEMO_EMOTION_MODEL")

@@ -5,6 +5,12 @@ NAN = float("nan")
 INPUTS = {
     "model of core": ("MemoSampler", "model", lambda torch: torch.nn.Linear(1, 1), "model: expected MEMO_MODEL from Load MEMO Model, got Linear."),
     "model by its name": ("MemoSampler", "model", lambda torch: "tiny", "model: expected MEMO_MODEL from Load MEMO Model, got 'tiny'."),
+    "one model for all": (
+        "MemoTalkingPortrait",
+        "models",
+        lambda torch: torch.nn.Linear(1, 1),
+        "models: expected MEMO_MODELS from Load All MEMO Models, got Linear.",
+    ),
     "no VAE": ("MemoSampler", "vae", lambda torch: {"samples": 1}, "vae: expected VAE from Load MEMO VAE, got dict."),
     "a file's name as picture": ("MemoSampler", "image", lambda torch: "me.png", "image: expected IMAGE from Load Image, got 'me.png'."),
     "latents as picture": (
@@ -120,6 +126,13 @@ NAMES = {
     ("MemoLoadEmotionModel", "classifier"): "tiny",
     ("MemoLoadVocalSeparator", "vocal_separator"): "tiny",
     ("MemoLoadFaceAnalysis", "face_analysis"): "tiny",
+    ("MemoLoadAll", "model"): "tiny",
+    ("MemoLoadAll", "vae"): "sd-vae-ft-mse",
+    ("MemoLoadAll", "audio_encoder"): "wav2vec2-base-960h",
+    ("MemoLoadAll", "emotion2vec"): "emotion2vec_plus_large",
+    ("MemoLoadAll", "classifier"): "tiny",
+    ("MemoLoadAll", "vocal_separator"): "tiny",
+    ("MemoLoadAll", "face_analysis"): "tiny",
 }
 """Widgets that take a name, and one that is there."""
 

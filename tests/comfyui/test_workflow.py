@@ -44,8 +44,7 @@ def voice(comfyui_server, tmp_path):
 
 
 def frames_of(server, outputs: dict) -> np.ndarray:
-    [images] = [output["images"] for output in outputs.values() if "images" in output]
-    return np.stack([np.asarray(Image.open(server.output_file(entry))) for entry in images])
+    return np.stack([np.asarray(Image.open(server.output_file(entry))) for entry in outputs["frames"]["images"]])
 
 
 def saving_frames(prompt: dict) -> dict:
@@ -65,8 +64,8 @@ def saving_frames(prompt: dict) -> dict:
 )
 def test_video_is_as_long_as_the_audio(comfyui_server, portrait, voice, samples, sample_rate, channels, fps, exact_fps):
     audio = voice(samples, sample_rate, channels)
-    outputs = comfyui_server.run(talking_portrait(LoadImage=portrait, LoadAudio=audio, MemoEncodeAudio={"fps": fps}))
-    [[file]] = [output["images"] for output in outputs.values()]
+    prompt = talking_portrait(LoadImage=portrait, LoadAudio=audio, MemoEncodeAudio={"fps": fps})
+    [file] = comfyui_server.run(prompt)[find(prompt, "SaveVideo")]["images"]
     video = read_video(comfyui_server.output_file(file))
     assert video.frames == -(-samples * exact_fps.numerator // (sample_rate * exact_fps.denominator))
     assert video.size == (64, 64)
@@ -96,13 +95,20 @@ def test_a_seed_means_the_same_frames(comfyui_server, portrait, voice):
 def test_every_step_is_reported_and_every_clip_shown(comfyui_server, portrait, voice):
     record = Record()
     prompt = saving_frames(talking_portrait(LoadImage=portrait, LoadAudio=voice(9600, 16000), MemoSampler={"steps": 2, "seed": 3}))
-    frames = frames_of(comfyui_server, comfyui_server.run(prompt, record))
+    outputs = comfyui_server.run(prompt, record)
+    frames = frames_of(comfyui_server, outputs)
     assert record.progress[find(prompt, "MemoSampler")] == [(done, 4) for done in (1, 2, 3, 4)]
     # a preview is a JPEG behind a header of ComfyUI's, which enlarges it
     shown = [Image.open(io.BytesIO(message[message.index(b"\xff\xd8") :])).resize((64, 64)) for message in record.previews]
     assert len(shown) == 2
     distances = [[np.abs(np.asarray(picture).astype(int) - frames[start]).mean() for start in (0, 16)] for picture in shown]
     assert distances[0][0] < distances[0][1] / 2 and distances[1][1] < distances[1][0] / 2
+    assert record.texts == ["Clip 1 of 2", "Clip 2 of 2, 0:00:00 left"]
+    [entry] = outputs[find(prompt, "MemoSampler")]["images"]
+    assert entry["type"] == "temp"
+    with Image.open(comfyui_server.output_file(entry)) as sheet:  # the times stand above the middle
+        first, second = (np.asarray(sheet)[20:, left : left + 64].astype(int) for left in (0, 64))
+        assert np.abs(first - frames[0, 20:]).max() <= 1 and np.abs(second - frames[16, 20:]).max() <= 1, "PNG rounds down"
 
 
 def test_emotion_by_hand_and_a_picture_without_a_face(comfyui_server, voice):

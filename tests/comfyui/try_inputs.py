@@ -28,7 +28,7 @@ from pack.memo_modules.errors import InputError, MemoError
 from pack.memo_modules.face import FaceAnalyzer
 from pack.memo_modules.types import AudioFeatures, Face
 from pack.nodes import NODES, checks, comfy_adapter, comfy_output
-from pack.nodes.types import AudioEncoderModel, EmotionModel, MemoModel
+from pack.nodes.types import AudioEncoderModel, EmotionModel, MemoModel, MemoModels
 
 comfy_adapter.register_model_folder()
 BY_NAME = {node.__name__: node for node in NODES}
@@ -45,6 +45,7 @@ class Thing:
 
 GOOD = {
     "MEMO_MODEL": MemoModel(torch.float32, None, None, None, None, {}),
+    "MEMO_MODELS": MemoModels(None, None, None, None, None, None),
     "MEMO_AUDIO_ENCODER": AudioEncoderModel(None),
     "MEMO_EMOTION_MODEL": EmotionModel(None, None),
     "MEMO_VOCAL_SEPARATOR": Thing(VocalSeparator(Path("none"), cuda=False)),

@@ -1,0 +1,145 @@
+"""Two nodes for the whole chain, where its parts are of no interest: everything that is loaded, and from portrait to video."""
+
+from comfy_api.latest import InputImpl, Types, io
+
+from . import comfy_adapter as adapter
+from .audio import MemoEncodeAudio, MemoSeparateVocals
+from .emotion import MemoDetectEmotion
+from .face import MemoEmbedFace
+from .loaders import (
+    CATEGORY,
+    MemoLoadAudioEncoder,
+    MemoLoadEmotionModel,
+    MemoLoadFaceAnalysis,
+    MemoLoadModel,
+    MemoLoadVAE,
+    MemoLoadVocalSeparator,
+    download_input,
+    fingerprint,
+    model_input,
+    obtained,
+    refusal,
+)
+from .sampler import Sampling, all_frames, overview
+from .types import MemoModels, MemoModelsSocket
+
+ROLES = {
+    "model": "nets",
+    "vae": "vae",
+    "audio_encoder": "audio_encoder",
+    "emotion2vec": "emotion2vec",
+    "classifier": "emotion_classifier",
+    "vocal_separator": "vocal_separator",
+    "face_analysis": "face_analysis",
+}
+"""Inputs of Load All MEMO Models to the roles of store.catalogue."""
+
+
+class MemoLoadAll(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        tooltips = {
+            "model": "The four nets of a MEMO checkpoint in models/memo.",
+            "vae": "sd-vae-ft-mse or another VAE of Stable Diffusion 1, in models/vae.",
+            "audio_encoder": "wav2vec2-base-960h, in models/audio_encoders.",
+            "emotion2vec": "emotion2vec_plus_large, in models/memo.",
+            "classifier": "MEMO checkpoint in models/memo that holds the emotion classifier.",
+            "vocal_separator": "MEMO checkpoint in models/memo that holds Kim_Vocal_2.",
+            "face_analysis": "MEMO checkpoint in models/memo, or folder in models/insightface, that holds the face models.",
+        }
+        return io.Schema(
+            node_id="MemoLoadAll",
+            display_name="Load All MEMO Models",
+            category=CATEGORY,
+            description="Loads everything that MEMO Talking Portrait needs: what the single loaders load, with one download for all.",
+            inputs=[*(model_input(given, role, tooltips[given]) for given, role in ROLES.items()), download_input()],
+            outputs=[MemoModelsSocket.Output(display_name="models", tooltip="For MEMO Talking Portrait.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, model, vae, audio_encoder, emotion2vec, classifier, vocal_separator, face_analysis):
+        names = (model, vae, audio_encoder, emotion2vec, classifier, vocal_separator, face_analysis)
+        return refusal(**dict(zip(ROLES.values(), names, strict=True)))
+
+    @classmethod
+    def fingerprint_inputs(cls, download=False, **names):
+        return fingerprint(**{ROLES[given]: name for given, name in names.items()})
+
+    @classmethod
+    def execute(cls, model, vae, audio_encoder, emotion2vec, classifier, vocal_separator, face_analysis, download=False) -> io.NodeOutput:
+        names = (model, vae, audio_encoder, emotion2vec, classifier, vocal_separator, face_analysis)
+        for role, name in zip(ROLES.values(), names, strict=True):
+            obtained(role, name, download)  # all of them, before the first is loaded
+        models = MemoModels(
+            MemoLoadModel.execute(model=model)[0],
+            MemoLoadVAE.execute(vae=vae)[0],
+            MemoLoadAudioEncoder.execute(audio_encoder=audio_encoder)[0],
+            MemoLoadEmotionModel.execute(emotion2vec=emotion2vec, classifier=classifier)[0],
+            MemoLoadVocalSeparator.execute(vocal_separator=vocal_separator)[0],
+            MemoLoadFaceAnalysis.execute(face_analysis=face_analysis)[0],
+        )
+        return io.NodeOutput(models)
+
+
+class MemoTalkingPortrait(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MemoTalkingPortrait",
+            display_name="MEMO Talking Portrait",
+            category="MEMO",
+            description="From a portrait and a voice to the talking video in one node: separates the vocals, hears the mood, finds the face and "
+            "samples, with the settings that MEMO was published with. The single nodes have more of them.",
+            inputs=[
+                MemoModelsSocket.Input("models", tooltip="From Load All MEMO Models."),
+                io.Image.Input("image", tooltip="The portrait, one RGB picture with one face. One that is not square is squashed: crop it first."),
+                io.Audio.Input("audio", tooltip="The voice, with or without music. Sets the length of the video, and is heard in it."),
+                io.Int.Input(
+                    "resolution",
+                    default=512,
+                    min=64,
+                    max=2048,
+                    step=8,
+                    tooltip="Width and height of the video, in pixels. MEMO was trained at 512; time and memory grow faster than the area.",
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=30.0,
+                    min=8.0,
+                    max=60.0,
+                    step=0.001,
+                    round=0.000001,
+                    tooltip="Frames per second. MEMO was trained at 30; more frames take proportionally longer.",
+                ),
+                io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Denoising steps per clip of 16 frames. More take proportionally longer; past 20 little changes."),
+                io.Float.Input(
+                    "guidance_scale",
+                    default=3.5,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="How strictly face, voice and mood are followed. Higher moves more, too high looks harsh. 1 or less takes half the time.",
+                ),
+                io.Int.Input("seed", default=42, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Of the noise: the same seed gives the same frames."),
+            ],
+            hidden=[io.Hidden.unique_id],
+            outputs=[
+                io.Image.Output(display_name="images", tooltip="The frames, for upscaling and face restoration."),
+                io.Float.Output(display_name="fps", tooltip="Frames per second, for Create Video."),
+                io.Video.Output(display_name="video", tooltip="Frames and audio together, for Save Video."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, models, image, audio, resolution, fps, steps, guidance_scale, seed) -> io.NodeOutput:
+        face = MemoEmbedFace.execute(face_analysis=models.face_analysis, image=image, index=0, allow_no_face=False)[0]
+        vocals = MemoSeparateVocals.execute(vocal_separator=models.vocal_separator, audio=audio)[0]
+        emotion = MemoDetectEmotion.execute(emotion_model=models.emotion_model, audio=audio, emotion_source="audio")[0]
+        features = MemoEncodeAudio.execute(audio_encoder=models.audio_encoder, audio=vocals, fps=fps, timing="exact")[0]
+        sampling = Sampling(models.model, models.vae, image, face, features, emotion, resolution, resolution, steps, guidance_scale, seed)
+        images, _ = all_frames(sampling, adapter.say_in(cls.hidden.unique_id))
+        video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=audio, frame_rate=features.fps))
+        return io.NodeOutput(images, float(features.fps), video, ui=overview(images, features))
+
+
+NODES = [MemoLoadAll, MemoTalkingPortrait]

@@ -1,0 +1,53 @@
+"""Nodes of ComfyUI-IF_MemoAvatar that ours take the place of, where a workflow has them and that pack is not there."""
+
+from comfy_api.latest import ComfyAPI, io
+
+from ..memo_modules.store import obtain
+from ..memo_modules.store.catalogue import CATALOGUE
+from . import comfy_adapter as adapter
+from .all_in_one import ROLES
+
+CHECKPOINT_LOADER, AVATAR = "IF_MemoCheckpointLoader", "IF_MemoAvatar"
+
+AVATAR_WIDGETS = ["resolution", "num_frames_per_clip", "fps", "inference_steps", "cfg_scale", "seed", "control_after_generate", "output_name"]
+"""In the order of their values in a workflow file; ComfyUI adds the one behind the seed."""
+
+AVATAR_INPUTS = {
+    "image": "image",
+    "audio": "audio",
+    "reference_net": "models",
+    "resolution": "resolution",
+    "fps": "fps",
+    "inference_steps": "steps",
+    "cfg_scale": "guidance_scale",
+    "seed": "seed",
+}
+"""Its inputs to ours. All are required there: ComfyUI answers a prompt that lacks a mapped one with an HTTP 500."""
+
+
+async def register() -> None:
+    """Tell ComfyUI, 0.33 and newer. Of the loader's cables the one to reference_net goes on as models; paths and status that
+    the avatar put out have no counterpart."""
+    manager = ComfyAPI().node_replacement
+    await manager.register(
+        io.NodeReplace(
+            new_node_id="MemoLoadAll",
+            old_node_id=CHECKPOINT_LOADER,
+            input_mapping=[{"new_id": given, "set_value": _model(role)} for given, role in ROLES.items()],
+            output_mapping=[{"new_idx": 0, "old_idx": 0}],
+        )
+    )
+    await manager.register(
+        io.NodeReplace(
+            new_node_id="MemoTalkingPortrait",
+            old_node_id=AVATAR,
+            old_widget_ids=AVATAR_WIDGETS,
+            input_mapping=[{"new_id": ours, "old_id": theirs} for theirs, ours in AVATAR_INPUTS.items()],
+        )
+    )
+
+
+def _model(role: str) -> str:
+    """The published model, which is what that pack loads, unless others are there and it is not."""
+    found, published = obtain.listing(role, adapter.model_folders).found, CATALOGUE[role].name
+    return published if published in found else next(iter(found), published)
