@@ -1,0 +1,54 @@
+"""Load All MEMO Models and MEMO Talking Portrait: the frames of the chain, and prompts of the pack whose nodes they replace."""
+
+import av
+import numpy as np
+import pytest
+from graphs import PORTRAIT, SMALL, Record, node, talking_portrait, write_wav
+from test_workflow import frames_of, saving_frames
+
+LOADED = {name: value for kind, inputs in SMALL.items() if "Load" in kind for name, value in inputs.items()}
+
+
+@pytest.fixture(scope="module")
+def given(comfyui_server, tmp_path_factory) -> dict:
+    """Nodes that load a portrait and a voice of two clips."""
+    voice = write_wav(tmp_path_factory.mktemp("voice") / "two_clips.wav", 14000, 24000)
+    return {
+        "image": node("LoadImage", image=comfyui_server.add_input(PORTRAIT)),
+        "audio": node("LoadAudio", audio=comfyui_server.add_input(voice)),
+    }
+
+
+def test_one_node_makes_the_frames_of_the_chain(comfyui_server, given):
+    inputs = {part["class_type"]: part["inputs"] for part in given.values()}
+    expected = frames_of(comfyui_server, comfyui_server.run(saving_frames(talking_portrait(**inputs))))
+    settings = {"resolution": 64, "fps": 30.0, "steps": 1, "guidance_scale": 3.5, "seed": 42}
+    prompt = given | {
+        "models": node("MemoLoadAll", **LOADED),
+        "portrait": node("MemoTalkingPortrait", models=["models", 0], image=["image", 0], audio=["audio", 0], **settings),
+        "frames": node("SaveImage", images=["portrait", 0], filename_prefix="one"),
+        "rate": node("PreviewAny", source=["portrait", 1]),
+        "video": node("SaveVideo", video=["portrait", 2], filename_prefix="video/one", format="auto", codec="auto"),
+    }
+    record = Record()
+    outputs = comfyui_server.run(prompt, record)
+    assert np.array_equal(frames_of(comfyui_server, outputs), expected) and len(expected) == 18
+    assert outputs["rate"]["text"] == ["30.0"]
+    assert "Clip 1 of 2" in record.texts and outputs["portrait"]["images"][0]["type"] == "temp"
+    with av.open(str(comfyui_server.output_file(outputs["video"]["images"][0]))) as video:
+        assert video.streams.video[0].frames == 18
+        assert float(video.streams.audio[0].duration * video.streams.audio[0].time_base) == pytest.approx(14000 / 24000, abs=1e-3)
+
+
+def test_a_prompt_of_the_replaced_nodes_runs(comfyui_server, given):
+    version = comfyui_server.get("/system_stats")["system"]["comfyui_version"]
+    if tuple(map(int, version.split(".")[:2])) < (0, 33):
+        pytest.skip(f"ComfyUI {version} replaces no nodes")
+    names = ("reference_net", "diffusion_net", "vae", "image_proj", "audio_proj", "emotion_classifier")
+    cables = {name: ["loader", slot] for slot, name in enumerate(names)} | {name: [name, 0] for name in given}
+    settings = {"resolution": 64, "num_frames_per_clip": 16, "fps": 30, "inference_steps": 1, "cfg_scale": 1.0, "seed": 5, "output_name": "memo_video"}
+    prompt = given | {"loader": node("IF_MemoCheckpointLoader", enable_xformers=True), "avatar": node("IF_MemoAvatar", **cables, **settings)}
+    prompt["frames"] = node("SaveImage", images=["avatar", 0], filename_prefix="replaced")
+    for part in prompt.values():
+        part["_meta"] = {"title": ""}
+    assert frames_of(comfyui_server, comfyui_server.run(prompt)).shape == (18, 64, 64, 3)
