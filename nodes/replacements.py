@@ -26,15 +26,19 @@ AVATAR_INPUTS = {
 
 
 async def register() -> None:
-    """Tell ComfyUI, 0.33 and newer. Of the loader's cables the one to reference_net goes on as models; paths and status that
-    the avatar put out have no counterpart."""
+    """Tell ComfyUI, 0.33 and newer. Of the loader's cables the first, to reference_net, goes on as models; the paths and status
+    that the avatar put out have no counterpart.
+
+    Outputs are not mapped: of two nodes replaced in one prompt ComfyUI looks for the mapped output's cable under the other's old
+    input, and answers with an HTTP 500 when it has replaced that one before. In a prompt the first output stays the first by
+    itself, on the canvas web/replaced_nodes.js sees to it.
+    """
     manager = ComfyAPI().node_replacement
     await manager.register(
         io.NodeReplace(
             new_node_id="MemoLoadAll",
             old_node_id=CHECKPOINT_LOADER,
             input_mapping=[{"new_id": given, "set_value": _model(role)} for given, role in ROLES.items()],
-            output_mapping=[{"new_idx": 0, "old_idx": 0}],
         )
     )
     await manager.register(

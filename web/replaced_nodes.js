@@ -1,5 +1,5 @@
-// ComfyUI puts our nodes into the places of those of ComfyUI-IF_MemoAvatar (nodes/replacements.py), with the cables that have a
-// counterpart. The others would hang on at outputs that are another thing now, and be refused at Run: they are taken away.
+// ComfyUI puts our nodes into the places of those of ComfyUI-IF_MemoAvatar (nodes/replacements.py). The cable of the models goes
+// on. Others have no counterpart: they would hang on at outputs that are another thing now, and be refused at Run, and go.
 
 import { app } from "../../scripts/app.js"
 
@@ -16,22 +16,25 @@ app.registerExtension({
 function tidy(node) {
     const { graph } = node
     if (!graph) return
-    const ofNode = [...graph.links.values()].filter(link => link.origin_id === node.id || link.target_id === node.id)
-    ofNode.filter(link => !isWhole(graph, link)).forEach(link => remove(graph, link))
+    for (const link of [...graph.links.values()]) {
+        if (link.origin_id !== node.id && link.target_id !== node.id) continue
+        const from = graph.getNodeById(link.origin_id)?.outputs?.[link.origin_slot]
+        const to = graph.getNodeById(link.target_id)?.inputs?.[link.target_slot]
+        if (from?.links?.includes(link.id) && to?.link === link.id) continue
+        if (to?.link === link.id && from?.type === "MEMO_MODELS" && ["models", "reference_net"].includes(to.name))
+            from.links = [...(from.links ?? []), link.id]
+        else remove(graph, link)
+    }
     node.setSize(node.computeSize().map((least, side) => Math.max(least, node.size[side])))
     graph.setDirtyCanvas(true, true)
 }
 
-function isWhole(graph, link) {
-    const from = graph.getNodeById(link.origin_id)?.outputs?.[link.origin_slot]
-    const to = graph.getNodeById(link.target_id)?.inputs?.[link.target_slot]
-    return from?.links?.includes(link.id) && to?.link === link.id
-}
-
 function remove(graph, link) {
-    const target = graph.getNodeById(link.target_id)
+    const [origin, target] = [link.origin_id, link.target_id].map(id => graph.getNodeById(id))
     // a node whose pack is missing is saved as it was loaded
-    const inputs = [...(target?.inputs ?? []), ...(target?.last_serialization?.inputs ?? [])]
-    for (const input of inputs) if (input.link === link.id) input.link = null
+    for (const node of [origin, origin?.last_serialization])
+        for (const output of node?.outputs ?? []) output.links = output.links?.filter(id => id !== link.id) ?? null
+    for (const node of [target, target?.last_serialization])
+        for (const input of node?.inputs ?? []) if (input.link === link.id) input.link = null
     graph.links.delete(link.id)
 }

@@ -17,11 +17,11 @@ LOADER, AVATAR, MISSING = "IF_MemoCheckpointLoader", "IF_MemoAvatar", "NodeOfATh
 SOCKETS = (("reference_net", "MODEL"), ("diffusion_net", "MODEL"), ("vae", "VAE"), ("image_proj", "IMAGE_PROJ"), ("audio_proj", "AUDIO_PROJ"), ("emotion_classifier", "EMOTION_CLASSIFIER"))  # fmt: skip
 OF_THE_PACK = sorted(Path(os.environ["MEMO_IF_WORKFLOWS"]).glob("*.json")) if "MEMO_IF_WORKFLOWS" in os.environ else []
 
-REPLACE_ALL = """(() => {
-    const button = [...document.querySelectorAll("button")].find(button => button.innerText.trim() === "Replace All")
+PRESS = """(text => {
+    const button = [...document.querySelectorAll("button")].find(button => button.innerText.trim() === text)
     button?.click()
     return !!button
-})()"""
+})"""
 NODES = """Object.fromEntries(app.graph.nodes.map(node => [node.id, {
     type: node.type,
     widgets: Object.fromEntries((node.widgets ?? []).map(widget => [widget.name, widget.value])),
@@ -65,12 +65,13 @@ def a_workflow() -> dict:
     return {"last_node_id": 6, "last_link_id": 23, "nodes": nodes, "links": links, "groups": [], "config": {}, "extra": {}, "version": 0.4}
 
 
-def open_and_replace(page: Chromium, file: Path) -> None:  # noqa: F811
+def open_and_replace(page: Chromium, file: Path, button: str = "Replace All", times: int = 1) -> None:  # noqa: F811
     page.drop(file, *page.wait_for(f"{MIDDLE_OF}('#graph-canvas')"))
     click(page, "[data-testid=error-overlay-see-errors]")
-    page.wait_for(REPLACE_ALL)
+    for _ in range(times):
+        page.wait_for(f"{PRESS}('{button}')")
+        page.evaluate("new Promise(done => setTimeout(done, 500))")  # in which the loose cables go
     page.wait_for("['MemoLoadAll', 'MemoTalkingPortrait'].every(type => app.graph.nodes.some(node => node.type === type))")
-    page.evaluate("new Promise(done => setTimeout(done, 500))")  # in which the loose cables go
 
 
 def hanging(page: Chromium) -> list:  # noqa: F811
@@ -80,10 +81,11 @@ def hanging(page: Chromium) -> list:  # noqa: F811
         app.graph.getNodeById(link.target_id).inputs[link.target_slot]?.link !== link.id).map(link => link.id)""")
 
 
-def test_both_nodes_are_replaced_with_what_was_set_and_wired(page, tmp_path):  # noqa: F811
+@pytest.mark.parametrize(("button", "times"), [("Replace All", 1), ("Replace Node", 2)])
+def test_both_nodes_are_replaced_with_what_was_set_and_wired(page, tmp_path, button, times):  # noqa: F811
     file = tmp_path / "theirs.json"
     file.write_text(json.dumps(a_workflow()), encoding="utf-8")
-    open_and_replace(page, file)
+    open_and_replace(page, file, button, times)
     nodes = page.evaluate(NODES)
     assert [nodes[number]["type"] for number in "12"] == ["MemoLoadAll", "MemoTalkingPortrait"]
     assert nodes["2"]["cables"] == {"models": ["1", 0], "image": ["3", 0], "audio": ["4", 0]}

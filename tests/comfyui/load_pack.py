@@ -15,6 +15,7 @@ import comfy.options
 comfy.options.enable_args_parsing()
 
 import nodes
+from server import PromptServer
 
 WATCHED = {"os.mkdir", "os.rename", "os.remove", "subprocess.Popen", "os.system"}
 recording = False
@@ -28,7 +29,8 @@ def audit(event: str, arguments: tuple) -> None:
 
 async def load() -> None:
     global recording
-    # what ComfyUI itself has loaded by the time that it comes to custom nodes
+    # what ComfyUI itself has made and loaded by the time that it comes to custom nodes
+    PromptServer(asyncio.get_running_loop())
     await nodes.init_extra_nodes(init_custom_nodes=False, init_api_nodes=False)
     sys.addaudithook(audit)
     path, modules = list(sys.path), set(sys.modules)

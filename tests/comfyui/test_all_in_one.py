@@ -44,6 +44,7 @@ def test_a_prompt_of_the_replaced_nodes_runs(comfyui_server, given):
     version = comfyui_server.get("/system_stats")["system"]["comfyui_version"]
     if tuple(map(int, version.split(".")[:2])) < (0, 33):
         pytest.skip(f"ComfyUI {version} replaces no nodes")
+    assert comfyui_server.get("/node_replacements")["IF_MemoCheckpointLoader"][0]["output_mapping"] is None, "see replacements.register"
     names = ("reference_net", "diffusion_net", "vae", "image_proj", "audio_proj", "emotion_classifier")
     cables = {name: ["loader", slot] for slot, name in enumerate(names)} | {name: [name, 0] for name in given}
     settings = {"resolution": 64, "num_frames_per_clip": 16, "fps": 30, "inference_steps": 1, "cfg_scale": 1.0, "seed": 5, "output_name": "memo_video"}
