@@ -85,6 +85,8 @@ def check_encoding(case: Case) -> None:
         torch.zeros(b, dtype=torch.bool),
         given["in.eps_target"].unflatten(0, (b, f)),
         given["in.eps_ref"].unflatten(0, (b, -1)),
+        torch.zeros(b),
+        torch.zeros(1),
     )
     batch = objective.encode_batch(load_vae(case), {key.removeprefix("in."): value for key, value in given.items()}, draws)
     assert_close(case, "out.latents", published(batch.latents), PREDICTION)

@@ -106,6 +106,19 @@ def test_starts_of_videos_have_a_past_of_mid_grey_or_of_the_reference():
     assert torch.equal(found[2, 1:], pixels[2, :1].expand(3, -1, -1, -1))
 
 
+def test_noise_comes_into_past_frames_alone_each_clip_its_share():
+    latents = torch.randn(64, 4, 4, 2, 2)
+    draws = draw_pictures(64, 4, 3, (4, 2, 2), Rates(past_noise=0.5), torch.Generator().manual_seed(0))
+    assert 0 <= draws.past_noise.min() < 0.05 and 0.45 < draws.past_noise.max() <= 0.5
+    found = objective.with_past_noise(latents, draws)
+    assert torch.equal(found[:, 0], latents[:, 0])
+    clip = draws.past_noise.argmax()
+    share = draws.past_noise[clip]
+    torch.testing.assert_close(found[clip, 1:], latents[clip, 1:] * (1 - share) + draws.disturbance[clip] * share)
+    none = draw_pictures(64, 4, 3, (4, 2, 2), Rates(), torch.Generator().manual_seed(0))
+    assert torch.equal(objective.with_past_noise(latents, none), latents)
+
+
 def test_no_gradient_flows_through_past_frames(nets, batch, draws):
     parameters.set_trainable(nets)
     batch = clip_of(batch, 1)

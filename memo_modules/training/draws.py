@@ -20,32 +20,38 @@ class Rates:
 
     start_frame: past frames are mid grey, as at the start of a video. start_reference: they are the reference picture, as
     in the sampler's first clip. The published training has none; a net that has never seen a past of another mood than
-    the clip's takes the mood from there and not from the label. uncond_img: reference and past latents are zeros.
+    the clip's takes the mood from there and not from the label. past_noise: not a rate, but the most that past latents are
+    mixed with noise, each clip's by a share of its own from 0 on, so that what a net gets wrong in one clip it does not take
+    for the truth in the next; published is none. uncond_img: reference and past latents are zeros.
     uncond_audio: the audio windows are zeros. emotion_drop: the label is "no emotion"; emotion_drop_per: drawn for each
     emotion-adaptive norm, as published, so that a clip practically never loses all of it, or once for a sample.
     """
 
     start_frame: float = 0.05
     start_reference: float = 0.0
+    past_noise: float = 0.0
     uncond_img: float = 0.05
     uncond_audio: float = 0.05
     emotion_drop: float = 0.3
     emotion_drop_per: Literal["norm", "sample"] = "norm"
 
     def __post_init__(self):
-        for field in fields(self)[:5]:
+        for field in fields(self)[:6]:
             if not 0 <= getattr(self, field.name) <= 1:
                 raise InputError(f"rates.{field.name}: expected a number in [0, 1], got {getattr(self, field.name)}.")
 
 
 @dataclass(frozen=True)
 class PictureDraws:
-    """start_frame, start_reference: bool (b,), the first before the second. frames and reference: standard normal (b f c h w) and (b 1+n c h w), of the VAE's posteriors."""
+    """start_frame, start_reference: bool (b,), the first before the second. frames and reference: standard normal (b f c h w) and
+    (b 1+n c h w), of the VAE's posteriors. past_noise: float32 (b,), shares. disturbance: standard normal (b n c h w)."""
 
     start_frame: Tensor
     start_reference: Tensor
     frames: Tensor
     reference: Tensor
+    past_noise: Tensor
+    disturbance: Tensor
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,8 @@ def draw_pictures(b: int, f: int, n: int, latent: tuple[int, int, int], rates: R
         _flags(rates.start_reference, (b,), generator),
         torch.randn((b, f, *latent), generator=generator),
         torch.randn((b, 1 + n, *latent), generator=generator),
+        torch.rand(b, generator=generator) * rates.past_noise,
+        torch.randn((b, n, *latent), generator=generator),
     )
 
 

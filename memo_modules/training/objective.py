@@ -72,7 +72,7 @@ def encode_batch(vae: DiffusersVAE, sample: dict[str, Tensor], draws: PictureDra
     """A collated batch of ClipDataset through the VAE: samples of its posteriors, where inference takes their means."""
     return TrainingBatch(
         _encode(vae, sample["pixel_values"], draws.frames),
-        _encode(vae, with_starts(sample["pixel_values_ref_img"], draws), draws.reference),
+        with_past_noise(_encode(vae, with_starts(sample["pixel_values_ref_img"], draws), draws.reference), draws),
         sample["face_emb"],
         sample["audio_emb"],
         sample["audio_emotion"],
@@ -86,6 +86,12 @@ def with_starts(pictures: Tensor, draws: PictureDraws, grey: Tensor | float = 0.
     past = torch.where(_per_sample(draws.start_reference, pictures), reference, pictures[:, 1:])
     past = torch.where(_per_sample(draws.start_frame, pictures), grey, past)
     return torch.cat([reference, past], dim=1)
+
+
+def with_past_noise(latents: Tensor, draws: PictureDraws) -> Tensor:
+    """latents (b 1+n c h w) of the reference picture and of past frames, these mixed with noise, see Rates."""
+    shares = _per_sample(draws.past_noise, latents)
+    return torch.cat([latents[:, :1], (1 - shares) * latents[:, 1:] + shares * draws.disturbance], dim=1)
 
 
 def _encode(vae: DiffusersVAE, pixels: Tensor, noise: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from ..vae import DiffusersVAE
 from .dataset import ClipIndices, ClipLayout, PreparedClips, PreparedVideo, training_pixels
 from .draws import PictureDraws
 from .frames import stream_frames
-from .objective import TrainingBatch, with_starts
+from .objective import TrainingBatch, with_past_noise, with_starts
 from .tensor_files import read_rows, write_tensor
 
 FIELD = "posterior"
@@ -128,7 +128,7 @@ def sample_posteriors(sample: dict[str, Tensor], draws: PictureDraws, grey: Post
     reference = (with_starts(sample[f"reference_{part}"].float(), draws, value) for part, value in zip(("mean", "std"), grey))
     return TrainingBatch(
         _drawn(sample["latent_mean"].float(), sample["latent_std"].float(), draws.frames),
-        _drawn(*reference, draws.reference),
+        with_past_noise(_drawn(*reference, draws.reference), draws),
         sample["face_emb"],
         sample["audio_emb"],
         sample["audio_emotion"],
