@@ -1,5 +1,6 @@
 """Faces in a picture: detection and embedding with insightface."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -12,7 +13,7 @@ from torch import Tensor
 from .checkpoints import REPAIR, file_fault, raise_fault
 from .errors import CheckpointError, InputError, MissingPackageError
 from .onnx_sessions import OnnxModel, quiet
-from .portrait import rgb_picture
+from .portrait import eight_bits, rgb_picture
 from .types import Face
 
 DETECTOR_FILE = "scrfd_10g_bnkps.onnx"
@@ -85,19 +86,24 @@ def embed_face(analyzer: FaceAnalyzer, image: Tensor, index: int = 0, allow_no_f
     without a face gives a zero embedding, as the reference implementation does. Raises InputError when the picture has
     no face or no such face, and when rgb_picture refuses it.
     """
-    pixels = (rgb_picture(image[None])[0].cpu() * 255).round().to(torch.uint8).numpy()
+    pixels = eight_bits(rgb_picture(image[None])[0].cpu())
     faces = analyzer.detect(pixels)
+    if not faces and allow_no_face:
+        return Face(torch.zeros(1, EMBEDDING_SIZE), None, 0.0)
+    check_faces(faces, index, pixels, ", or allow a picture without a face")
+    face = faces[index]
+    return Face(analyzer.embed(pixels, face), face.box, face.score)
+
+
+def check_faces(faces: Sequence[Detection], index: int, pixels: np.ndarray, otherwise: str = "") -> None:
+    """Raises InputError when no face was found in ``pixels``, or none number ``index``. otherwise: what else may help."""
     if not faces:
-        if allow_no_face:
-            return Face(torch.zeros(1, EMBEDDING_SIZE), None, 0.0)
         raise InputError(
             f"image: expected a face, found none in {pixels.shape[1]} x {pixels.shape[0]} pixels. "
-            "Use a picture in which the face is upright, well lit and larger, or allow a picture without a face."
+            f"Use a picture in which the face is upright, well lit and larger{otherwise}."
         )
     if not 0 <= index < len(faces):
         raise InputError(f"index: expected 0 to {len(faces) - 1}, since the picture has {len(faces)} face(s), got {index}.")
-    face = faces[index]
-    return Face(analyzer.embed(pixels, face), face.box, face.score)
 
 
 def _detect(detector: Any, bgr: np.ndarray, margin: int) -> list[Detection]:

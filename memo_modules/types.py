@@ -90,6 +90,25 @@ class Face:
 
 
 @dataclass(frozen=True)
+class Crop:
+    """A square of a photo, in its pixels; parts of the square may lie outside of the photo.
+
+    left, top: where the square begins, negative outside. side: its width and height. photo_size: (width, height).
+    """
+
+    left: int
+    top: int
+    side: int
+    photo_size: tuple[int, int]
+
+    @property
+    def inside(self) -> tuple[slice, slice]:
+        """The rows and the columns of the photo that lie in the square."""
+        width, height = self.photo_size
+        return slice(max(self.top, 0), min(self.top + self.side, height)), slice(max(self.left, 0), min(self.left + self.side, width))
+
+
+@dataclass(frozen=True)
 class AttentionMemory:
     """What one linear-attention block remembers of all past frames.
 

@@ -1,6 +1,6 @@
 """Video files: one closed segment per clip, joined at the end without encoding anything again."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -26,6 +26,10 @@ _OPTIONS = {"h264": {"threads": "1"}, "ffv1": {"threads": "1", "level": "3", "g"
 _REORDER_DELAY = {"h264": 2, "ffv1": 0}
 """Frames by which decoding runs ahead of showing: 2 is what x264's B-frames take at most."""
 
+_FRUGAL = {2048**2: "rc-lookahead=0:bframes=0:ref=1:force-cfr=1", 4096**2: "subme=0"}
+"""What h264 does without in pictures of more pixels: first the 40 pictures that it looks ahead, then fractions of a pixel in
+motion. At 24 megapixels they take 4 GB and 150 MB. The first is the largest that the sampler makes."""
+
 _MIN_TIMESCALE = 10_000  # ticks per second that ffmpeg takes at least, unless told
 
 _BT709, _SRGB, _LIMITED, _FULL, _RGB = 1, 13, 1, 2, 0  # codes of ITU-T H.273, and of ffmpeg for the range
@@ -49,30 +53,61 @@ def write_segment(path: Path, frames: Tensor, fps: Fraction, format: VideoFormat
     if frames.ndim != 4 or frames.shape[1] != 3 or not len(frames):
         raise InputError(f"frames: expected one or more, of shape (f, 3, h, w), got {list(frames.shape)}.")
     height, width = frames.shape[2:]
-    format.check(height, width)
+
+    def pictures() -> Iterator[list[np.ndarray]]:
+        for frame in frames:
+            picture = (frame.detach().float().clamp(0, 1) * 255).round().to("cpu", torch.uint8).movedim(0, -1).numpy()
+            yield planes(picture, format.pixel_format)
+
+    write_pictures(path, pictures(), (height, width), fps, format)
+
+
+def write_pictures(
+    path: Path,
+    pictures: Iterable[Sequence[np.ndarray]],
+    size: tuple[int, int],
+    fps: Fraction,
+    format: VideoFormat,
+    audio: Audio | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """A whole video file of pictures as they come, each as the planes that pixel_formats.planes gives; they may be the same
+    arrays every time. size: (height, width). audio, metadata: as ``join_segments`` takes them.
+
+    Large pictures are encoded with less memory, which makes h264 files of them a little larger. Raises InputError for sizes and
+    sound that the format does not take, MissingPackageError and StorageError as ``write_segment``.
+    """
+    height, width = size
+    format.check(height, width, audio)
     av = import_av()
-    options = _encoder_options(format)
-    with whole_file(path) as partial, _created(partial, fps, format, {}) as container:
-        stream = container.add_stream(ENCODERS[format.codec], rate=fps, options=options)
+    with whole_file(path) as partial, _created(partial, fps, format, metadata or {}) as container:
+        stream = container.add_stream(ENCODERS[format.codec], rate=fps, options=_encoder_options(format, height * width))
         stream.height, stream.width, stream.pix_fmt = height, width, format.pixel_format
         _tag_colours(stream.codec_context, format.pixel_format)
         stream.codec_context.time_base = 1 / fps
-        for k, frame in enumerate(frames):
-            picture = (frame.detach().float().clamp(0, 1) * 255).round().to("cpu", torch.uint8).movedim(0, -1).numpy()
+        sound = SoundTrack(container, audio, format.audio_codec) if audio else None
+        for k, picture in enumerate(pictures):
             shown = av.VideoFrame(width, height, format.pixel_format)
-            _fill(shown, planes(picture, format.pixel_format))
+            _fill(shown, picture)
             shown.pts, shown.time_base = k, 1 / fps
             container.mux(stream.encode(shown))
+            if sound:
+                sound.write_until(k / fps)
         container.mux(stream.encode(None))
+        if sound:
+            sound.finish()
 
 
-def _encoder_options(format: VideoFormat) -> dict[str, str]:
+def _encoder_options(format: VideoFormat, pixels: int) -> dict[str, str]:
     options = dict(_OPTIONS[format.codec])
     if format.codec == "h264":
         options["crf"] = str(format.crf)
+        params = [saving for most, saving in _FRUGAL.items() if pixels > most]
         # With AVX-512 x264 reads what nobody wrote (in its macroblock tree): small pictures get other bits every time.
         if torch.backends.cpu.get_cpu_capability() == "AVX512":
-            options["x264-params"] = "asm=AVX2"
+            params.append("asm=AVX2")
+        if params:
+            options["x264-params"] = ":".join(params)
     return options
 
 
@@ -206,6 +241,6 @@ def _tag_colours(context, pixel_format: str) -> None:
 
 def _fill(frame, planes: Sequence[np.ndarray]) -> None:
     for plane, rows in zip(frame.planes, planes):
-        padded = np.zeros((len(rows), plane.line_size), dtype=np.uint8)
+        padded = np.frombuffer(plane, dtype=np.uint8).reshape(-1, plane.line_size)[: len(rows)]
         padded[:, : rows.shape[1]] = rows
-        plane.update(padded)
+        padded[:, rows.shape[1] :] = 0
