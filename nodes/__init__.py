@@ -2,10 +2,10 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import all_in_one, audio, comfy_adapter, emotion, face, loaders, replacements, sampler, video
+from . import all_in_one, audio, comfy_adapter, emotion, face, framing, loaders, replacements, sampler, video
 from .checks import checked
 
-_MODULES = (loaders, audio, emotion, face, sampler, video, all_in_one)
+_MODULES = (loaders, audio, emotion, face, framing, sampler, video, all_in_one)
 NODES: list[type[io.ComfyNode]] = [checked(node) for module in _MODULES for node in module.NODES]
 
 

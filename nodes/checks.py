@@ -17,7 +17,7 @@ from torch import Tensor
 from ..memo_modules.audio.vocals import VocalSeparator
 from ..memo_modules.errors import InputError
 from ..memo_modules.face import FaceAnalyzer
-from ..memo_modules.types import AudioFeatures, EmotionTrack, Face, VideoState
+from ..memo_modules.types import AudioFeatures, Crop, EmotionTrack, Face, VideoState
 from .types import AudioEncoderModel, EmotionModel, MemoModel, MemoModels
 
 
@@ -49,6 +49,7 @@ SOCKETS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "MEMO_AUDIO": (_is(AudioFeatures), "MEMO Encode Audio"),
     "MEMO_EMOTION": (_is(EmotionTrack), "MEMO Detect Emotion or MEMO Set Emotion"),
     "MEMO_FACE": (_is(Face), "MEMO Embed Face"),
+    "MEMO_CROP": (_is(Crop), "MEMO Crop Portrait"),
     "MEMO_STATE": (_is(VideoState), "MEMO Sampler"),
     "AUDIO": (_is_audio, "Load Audio"),
     "IMAGE": (_is(Tensor), "Load Image"),

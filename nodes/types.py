@@ -76,5 +76,7 @@ EmotionSocket = io.Custom("MEMO_EMOTION")
 """memo_modules.types.EmotionTrack"""
 FaceSocket = io.Custom("MEMO_FACE")
 """memo_modules.types.Face"""
+CropSocket = io.Custom("MEMO_CROP")
+"""memo_modules.types.Crop"""
 VideoStateSocket = io.Custom("MEMO_STATE")
 """memo_modules.types.VideoState"""

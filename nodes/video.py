@@ -20,6 +20,22 @@ KEPT_DAYS, KEPT_BYTES = 14, 50 * 10**9
 """How long unfinished videos are kept, and how much of them."""
 
 
+def file_inputs() -> list[io.Input]:
+    """What a node takes that writes a video file, see chosen_format."""
+    return [
+        io.Audio.Input("sound", optional=True, tooltip="What is to be heard: the audio as loaded. It goes into the file as it is. Without it the video is silent."),
+        io.String.Input("filename_prefix", default="video/MEMO", tooltip="Of the file, below ComfyUI's output folder. May hold %year%, %month% and the like."),
+        io.Combo.Input("codec", options=list(PIXEL_FORMATS), default="h264", tooltip="h264: plays everywhere. ffv1: lossless, some 20 times as large."),
+        io.Int.Input("crf", default=18, min=0, max=51, tooltip="Of h264: lower looks better and is larger. 18 is hard to tell from the frames, 23 is smaller."),
+        io.Combo.Input("pixel_format", options=[AUTO, *dict.fromkeys(name for names in PIXEL_FORMATS.values() for name in names)], default=AUTO, advanced=True, tooltip="auto: yuv420p, which plays everywhere, and exact RGB for ffv1."),
+        io.Combo.Input("audio_codec", options=[AUTO, *AUDIO_CODECS], default=AUTO, advanced=True, tooltip="auto: aac beside h264, pcm beside ffv1. flac keeps sound of 16 and 24 bits exactly, pcm every sound."),
+    ]
+
+
+def chosen_format(codec: str, crf: int, pixel_format: str, audio_codec: str) -> VideoFormat:
+    return VideoFormat(codec, crf if codec == "h264" else None, None if pixel_format == AUTO else pixel_format, None if audio_codec == AUTO else audio_codec)
+
+
 class MemoSampleToFile(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -31,12 +47,7 @@ class MemoSampleToFile(io.ComfyNode):
             "Stopped by whatever it may be, the same workflow queued again goes on behind the last clip.",
             inputs=[
                 *sampling_inputs(),
-                io.Audio.Input("sound", optional=True, tooltip="What is to be heard: the audio as loaded. It goes into the file as it is. Without it the video is silent."),
-                io.String.Input("filename_prefix", default="video/MEMO", tooltip="Of the file, below ComfyUI's output folder. May hold %year%, %month% and the like."),
-                io.Combo.Input("codec", options=list(PIXEL_FORMATS), default="h264", tooltip="h264: plays everywhere. ffv1: lossless, some 20 times as large."),
-                io.Int.Input("crf", default=18, min=0, max=51, tooltip="Of h264: lower looks better and is larger. 18 is hard to tell from the frames, 23 is smaller."),
-                io.Combo.Input("pixel_format", options=[AUTO, *dict.fromkeys(name for names in PIXEL_FORMATS.values() for name in names)], default=AUTO, advanced=True, tooltip="auto: yuv420p, which plays everywhere, and exact RGB for ffv1."),
-                io.Combo.Input("audio_codec", options=[AUTO, *AUDIO_CODECS], default=AUTO, advanced=True, tooltip="auto: aac beside h264, pcm beside ffv1. flac keeps sound of 16 and 24 bits exactly, pcm every sound."),
+                *file_inputs(),
                 io.Float.Input(
                     "output_fps",
                     default=0.0,
@@ -83,7 +94,7 @@ class MemoSampleToFile(io.ComfyNode):
             sampling.lead_in,
             (width, height),
             None if sound is None else adapter.to_audio(sound, "sound"),
-            VideoFormat(codec, crf if codec == "h264" else None, None if pixel_format == AUTO else pixel_format, None if audio_codec == AUTO else audio_codec),
+            chosen_format(codec, crf, pixel_format, audio_codec),
             frame_rate(output_fps) if output_fps else audio.fps,
             comfy_output.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo),
             label_as_synthetic,

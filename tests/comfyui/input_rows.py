@@ -108,6 +108,20 @@ INPUTS = {
         lambda torch: torch.full((1, 64, 64, 3), 255.0),
         "image: expected values in [0, 1], got 255 to 255. Look at the node that made this picture.",
     ),
+    "a box for a crop": (
+        "MemoPasteBack",
+        "crop",
+        lambda torch: (0, 0, 64, 64),
+        "crop: expected MEMO_CROP from MEMO Crop Portrait, got tuple.",
+    ),
+    "margin NaN": ("MemoCropPortrait", "margin", lambda torch: NAN, "margin: expected a number from 0.0 to 2.0, got nan."),
+    "feather 2": ("MemoPasteBack", "feather", lambda torch: 2, "feather: expected a number from 0.0 to 0.5, got 2."),
+    "another photo": (
+        "MemoPasteBack",
+        "photo",
+        lambda torch: torch.zeros(1, 64, 96, 3),
+        "photo: expected the picture that was cropped, 64 x 64 pixels, got 96 x 64. Give both the same.",
+    ),
     "weights in words": (
         "MemoLoadModel",
         "weight_dtype",

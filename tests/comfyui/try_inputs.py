@@ -26,7 +26,7 @@ from pack.memo_modules.audio.emotion import constant_emotion
 from pack.memo_modules.audio.vocals import VocalSeparator
 from pack.memo_modules.errors import InputError, MemoError
 from pack.memo_modules.face import FaceAnalyzer
-from pack.memo_modules.types import AudioFeatures, Face
+from pack.memo_modules.types import AudioFeatures, Crop, Face
 from pack.nodes import NODES, checks, comfy_adapter, comfy_output
 from pack.nodes.types import AudioEncoderModel, EmotionModel, MemoModel, MemoModels
 
@@ -53,6 +53,7 @@ GOOD = {
     "MEMO_AUDIO": AudioFeatures(torch.zeros(16, 2, 64), 30, 16, 16),
     "MEMO_EMOTION": constant_emotion(0),
     "MEMO_FACE": Face(torch.zeros(1, 512), None, 0.0),
+    "MEMO_CROP": Crop(0, 0, 64, (64, 64)),
     "AUDIO": {"waveform": torch.zeros(1, 1, 16000), "sample_rate": 16000},
     "IMAGE": torch.zeros(1, 64, 64, 3),
     "SAMPLER": Thing(),

@@ -1,0 +1,167 @@
+"""The nodes that cut a portrait out of a photo, and put its frames back."""
+
+from collections.abc import Callable
+
+from comfy_api.latest import InputImpl, io, ui
+
+from ..memo_modules.clips import frame_rate
+from ..memo_modules.framing import MARGIN, MULTIPLE, crop_portrait
+from ..memo_modules.pasting import COLOR_MATCHES, FEATHER, mask, paste, paste_to_file
+from ..memo_modules.portrait import rgb_picture
+from . import comfy_adapter as adapter
+from . import comfy_output
+from .types import CropSocket, FaceAnalysisSocket
+from .video import chosen_format, file_inputs
+
+CATEGORY = "MEMO/portrait"
+
+
+class MemoCropPortrait(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MemoCropPortrait",
+            display_name="MEMO Crop Portrait",
+            category=CATEGORY,
+            description="Finds a face in a photo of any shape and cuts out the square around it, never squashed, for MEMO Sampler. "
+            "The node shows where the square lies. MEMO Paste Back puts the frames back into the photo.",
+            inputs=[
+                FaceAnalysisSocket.Input("face_analysis", tooltip="From Load MEMO Face Analysis."),
+                io.Image.Input("image", tooltip="The photo at full resolution, one RGB picture."),
+                io.Int.Input(
+                    "index", default=0, min=0, max=99, tooltip="Which face, by size: 0 is the largest. The same number as in MEMO Embed Face."
+                ),
+                io.Float.Input(
+                    "margin",
+                    default=MARGIN,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="Room on each side of the face, in parts of the face's own size. More shows more of hair and shoulders and a smaller face; "
+                    f"at {MARGIN} the face is as large as in MEMO's own samples.",
+                ),
+                io.Int.Input(
+                    "size",
+                    default=512,
+                    min=MULTIPLE,
+                    max=2048,
+                    step=MULTIPLE,
+                    tooltip="Width and height of the portrait, in pixels: those of the sampler. MEMO was trained at 512; more takes longer.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The portrait, for the MEMO Sampler."),
+                CropSocket.Output(display_name="crop", tooltip="Where it lies in the photo, for MEMO Paste Back."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, face_analysis, image, index, margin, size) -> io.NodeOutput:
+        photo = rgb_picture(image)
+        adapter.bring_in(face_analysis)
+        portrait, crop, preview = crop_portrait(face_analysis.model, photo[0], index, margin, size)
+        return io.NodeOutput(portrait, crop, ui=ui.PreviewImage(preview))
+
+
+def pasting_inputs() -> list[io.Input]:
+    return [
+        io.Image.Input("photo", tooltip="The very photo that went into MEMO Crop Portrait."),
+        io.Image.Input("images", tooltip="The frames: from MEMO Sampler, or upscaled or restored behind it. Square, of any size."),
+        CropSocket.Input("crop", tooltip="Where they belong: from MEMO Crop Portrait."),
+        io.Float.Input(
+            "feather",
+            default=FEATHER,
+            min=0.0,
+            max=0.5,
+            step=0.01,
+            tooltip="Width of the soft border, in parts of the square's side. More hides a seam better and lets less of the square's rim move; 0 is a hard cut.",
+        ),
+        io.Combo.Input(
+            "color_match",
+            options=list(COLOR_MATCHES),
+            default="border",
+            tooltip="border: the frames get the photo's colours, measured along the border of the square, once for all frames. off: they stay as they are.",
+        ),
+    ]
+
+
+class MemoPasteBack(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MemoPasteBack",
+            display_name="MEMO Paste Back",
+            category=CATEGORY,
+            description="Puts frames back into the photo that their portrait was cut from, at its full resolution, with a soft border. "
+            "Each frame becomes as large as the photo: large photos go through MEMO Paste Back to File.",
+            inputs=pasting_inputs(),
+            outputs=[
+                io.Image.Output(display_name="images", tooltip="The photo, once for each frame, with the frame in it."),
+                io.Mask.Output(display_name="mask", tooltip="What comes from the frames: 1 inside, 0 outside, one mask of the photo's size."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, photo, images, crop, feather, color_match) -> io.NodeOutput:
+        frames, (width, height) = len(images), crop.photo_size
+        adapter.check_room(
+            frames * height * width * 3 * 4,
+            f"images: {frames} frames of {width} x {height}",
+            "Use MEMO Paste Back to File, or scale the photo down first.",
+        )
+        return io.NodeOutput(paste(photo, images, crop, feather, color_match, _progress()), mask(crop, feather))
+
+
+class MemoPasteBackToFile(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MemoPasteBackToFile",
+            display_name="MEMO Paste Back to File",
+            category=CATEGORY,
+            description="Puts frames back into the photo that their portrait was cut from, and each at once into a video file: "
+            "the memory that it takes does not grow with the number of frames, so that photos of 24 megapixels work.",
+            inputs=[
+                *pasting_inputs(),
+                io.Float.Input("fps", default=30.0, min=1.0, max=240.0, step=0.001, round=0.000001, tooltip="Frames per second: from MEMO Sampler."),
+                *file_inputs(),
+            ],
+            outputs=[io.Video.Output(display_name="video", tooltip="The file, for Save Video and others.")],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls, photo, images, crop, feather, color_match, fps, filename_prefix, codec, crf, pixel_format, audio_codec, sound=None
+    ) -> io.NodeOutput:
+        format = chosen_format(codec, crf, pixel_format, audio_codec)
+        path = comfy_output.output_file(filename_prefix, format.suffix, *crop.photo_size)()
+        paste_to_file(
+            path,
+            photo,
+            images,
+            crop,
+            frame_rate(fps),
+            format,
+            None if sound is None else adapter.to_audio(sound, "sound"),
+            comfy_output.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo),
+            feather,
+            color_match,
+            _progress(),
+        )
+        return io.NodeOutput(InputImpl.VideoFromFile(str(path)), ui=ui.PreviewVideo([comfy_output.saved_result(path)]))
+
+
+def _progress() -> Callable[[int, int], None]:
+    bar = adapter.Progress()
+
+    def progress(done: int, total: int) -> None:
+        adapter.check_interrupt()
+        bar(done, total)
+
+    return progress
+
+
+NODES = [MemoCropPortrait, MemoPasteBack, MemoPasteBackToFile]
