@@ -70,9 +70,10 @@ def write_pictures(
     format: VideoFormat,
     audio: Audio | None = None,
     metadata: Mapping[str, str] | None = None,
+    labelled: bool = False,
 ) -> None:
     """A whole video file of pictures as they come, each as the planes that pixel_formats.planes gives; they may be the same
-    arrays every time. size: (height, width). audio, metadata: as ``join_segments`` takes them.
+    arrays every time. size: (height, width). audio, metadata, labelled: as ``join_segments`` takes them.
 
     Large pictures are encoded with less memory, which makes h264 files of them a little larger. Raises InputError for sizes and
     sound that the format does not take, MissingPackageError and StorageError as ``write_segment``.
@@ -80,7 +81,7 @@ def write_pictures(
     height, width = size
     format.check(height, width, audio)
     av = import_av()
-    with whole_file(path) as partial, _created(partial, fps, format, metadata or {}) as container:
+    with whole_file(path) as partial, _created(partial, fps, format, metadata or {}, labelled) as container:
         stream = container.add_stream(ENCODERS[format.codec], rate=fps, options=_encoder_options(format, height * width))
         stream.height, stream.width, stream.pix_fmt = height, width, format.pixel_format
         _tag_colours(stream.codec_context, format.pixel_format)

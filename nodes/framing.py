@@ -11,7 +11,7 @@ from ..memo_modules.portrait import rgb_picture
 from . import comfy_adapter as adapter
 from . import comfy_output
 from .types import CropSocket, FaceAnalysisSocket
-from .video import chosen_format, file_inputs
+from .video import chosen_format, file_inputs, label_input
 
 CATEGORY = "MEMO/portrait"
 
@@ -126,6 +126,7 @@ class MemoPasteBackToFile(io.ComfyNode):
                 *pasting_inputs(),
                 io.Float.Input("fps", default=30.0, min=1.0, max=240.0, step=0.001, round=0.000001, tooltip="Frames per second: from MEMO Sampler."),
                 *file_inputs(),
+                label_input(),
             ],
             outputs=[io.Video.Output(display_name="video", tooltip="The file, for Save Video and others.")],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -134,7 +135,7 @@ class MemoPasteBackToFile(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, photo, images, crop, feather, color_match, fps, filename_prefix, codec, crf, pixel_format, audio_codec, sound=None
+        cls, photo, images, crop, feather, color_match, fps, filename_prefix, codec, crf, pixel_format, audio_codec, sound=None, label_as_synthetic=True
     ) -> io.NodeOutput:
         format = chosen_format(codec, crf, pixel_format, audio_codec)
         path = comfy_output.output_file(filename_prefix, format.suffix, *crop.photo_size)()
@@ -150,6 +151,7 @@ class MemoPasteBackToFile(io.ComfyNode):
             feather,
             color_match,
             _progress(),
+            label_as_synthetic,
         )
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), ui=ui.PreviewVideo([comfy_output.saved_result(path)]))
 

@@ -36,6 +36,17 @@ def chosen_format(codec: str, crf: int, pixel_format: str, audio_codec: str) -> 
     return VideoFormat(codec, crf if codec == "h264" else None, None if pixel_format == AUTO else pixel_format, None if audio_codec == AUTO else audio_codec)
 
 
+def label_input() -> io.Input:
+    return io.Boolean.Input(
+        "label_as_synthetic",
+        default=True,
+        optional=True,
+        advanced=True,
+        tooltip="The file's metadata says that it was made by AI, and by what. Many sites and some laws ask for it; switch it "
+        "off only where another label takes its place.",
+    )
+
+
 class MemoSampleToFile(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -66,14 +77,7 @@ class MemoSampleToFile(io.ComfyNode):
                     tooltip="Where clips are kept until all are done: memo_unfinished in this folder. ComfyUI empties temp whenever it starts. "
                     f"They are removed with the finished video, else after {KEPT_DAYS} days or beyond {KEPT_BYTES // 10**9} GB.",
                 ),
-                io.Boolean.Input(
-                    "label_as_synthetic",
-                    default=True,
-                    optional=True,
-                    advanced=True,
-                    tooltip="The file's metadata says that it was made by AI, and by what. Many sites and some laws ask for it; switch it "
-                    "off only where another label takes its place.",
-                ),
+                label_input(),
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="The file, for Save Video and others."),

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from comfyui_memo.memo_modules.errors import InputError
 from comfyui_memo.memo_modules.framing import cut
+from comfyui_memo.memo_modules.labels import COMMENT
 from comfyui_memo.memo_modules.pasting import mask, paste, paste_to_file
 from comfyui_memo.memo_modules.types import Audio, Crop
 from comfyui_memo.memo_modules.video_files import write_video
@@ -188,7 +189,7 @@ def test_a_file_with_sound_and_metadata(tmp_path):
     heard, rate = sound(tmp_path / "v.mp4")
     assert rate == 16000 and np.array_equal(heard, voice.waveform.numpy())
     with av.open(str(tmp_path / "v.mp4")) as container:
-        assert container.metadata["prompt"] == "{}"
+        assert container.metadata["prompt"] == "{}" and container.metadata["comment"] == COMMENT
     assert said == [(k, 20) for k in range(1, 21)]
 
 
