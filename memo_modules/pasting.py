@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .framing import cut, resized, smooth_step
+from .host_memory import return_freed_memory
 from .pixel_formats import planes
 from .portrait import eight_bits, rgb_frames, rgb_picture
 from .types import Audio, Crop
@@ -189,6 +190,7 @@ def _pictures(photo: Tensor, regions: Iterator[Tensor], crop: Crop, pixel_format
             down, across = height // len(plane), plane.shape[1] / width
             at = slice(int(left * across), int(right * across))
             plane[top // down : top // down + len(part), at] = part[:, int((left - before) * across) :]
+        return_freed_memory()  # before the encoder takes the most
         yield whole
 
 
