@@ -1,8 +1,12 @@
 """Nodes that decide the mood."""
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
+from ..memo_modules.audio.drawing import draw_emotions
 from ..memo_modules.audio.emotion import constant_emotion, detect_emotion
+from ..memo_modules.audio.io import validate
+from ..memo_modules.audio.timeline import EXAMPLE, NEUTRAL, parse_timeline, timeline_track
+from ..memo_modules.clips import ceil_div
 from ..memo_modules.errors import InputError
 from ..memo_modules.types import EMOTIONS
 from . import comfy_adapter as adapter
@@ -18,7 +22,7 @@ class MemoDetectEmotion(io.ComfyNode):
             node_id="MemoDetectEmotion",
             display_name="MEMO Detect Emotion",
             category=CATEGORY,
-            description="Hears the mood of each second of a voice.",
+            description="Hears the mood of each second of a voice, and shows over time how sure it is of each class.",
             inputs=[
                 EmotionModelSocket.Input("emotion_model", tooltip="From Load MEMO Emotion Model."),
                 io.Audio.Input("audio", tooltip="The audio as loaded."),
@@ -41,9 +45,8 @@ class MemoDetectEmotion(io.ComfyNode):
         heard = adapter.to_audio(vocals if emotion_source == "vocals" else audio, emotion_source)
         device = adapter.bring_in(emotion_model.encoder, emotion_model.classifier)
         encoder, classifier = emotion_model.encoder.model, emotion_model.classifier.model
-        return io.NodeOutput(
-            detect_emotion(encoder, classifier, heard, device, adapter.Progress(), adapter.check_interrupt, name=emotion_source)
-        )
+        track = detect_emotion(encoder, classifier, heard, device, adapter.Progress(), adapter.check_interrupt, name=emotion_source)
+        return io.NodeOutput(track, ui=ui.PreviewImage(draw_emotions(track, heard)))
 
 
 class MemoSetEmotion(io.ComfyNode):
@@ -63,4 +66,39 @@ class MemoSetEmotion(io.ComfyNode):
         return io.NodeOutput(constant_emotion(EMOTIONS.index(emotion)))
 
 
-NODES = [MemoDetectEmotion, MemoSetEmotion]
+class MemoEmotionTimeline(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MemoEmotionTimeline",
+            display_name="MEMO Emotion Timeline",
+            category=CATEGORY,
+            description="Sets the mood over time by hand, typed or drawn. Where nothing is set, the detected mood stays, else neutral.",
+            inputs=[
+                io.String.Input(
+                    "timeline",
+                    default="",
+                    multiline=True,
+                    placeholder=EXAMPLE,
+                    tooltip="Moods over time, in seconds or minutes and seconds (0:07), separated by commas; a segment without an end lasts "
+                    "until the next one. The drawing below writes this text.",
+                ),
+                EmotionSocket.Input("emotion", optional=True, tooltip="From MEMO Detect Emotion: holds wherever the timeline sets nothing."),
+                io.Audio.Input("audio", optional=True, tooltip="The audio as loaded: tells the length, and is drawn above the timeline."),
+            ],
+            outputs=[EmotionSocket.Output(display_name="emotion", tooltip="For the MEMO Sampler.")],
+        )
+
+    @classmethod
+    def execute(cls, timeline, emotion=None, audio=None) -> io.NodeOutput:
+        segments, filling = parse_timeline(timeline), emotion or NEUTRAL
+        sound = None if audio is None else adapter.to_audio(audio)
+        samples = 0
+        if sound is not None:
+            validate(sound)
+            samples = ceil_div(sound.waveform.shape[1] * filling.sample_rate, sound.sample_rate)
+        track = timeline_track(segments, filling, samples)
+        return io.NodeOutput(track, ui=ui.PreviewImage(draw_emotions(track, sound)))
+
+
+NODES = [MemoDetectEmotion, MemoSetEmotion, MemoEmotionTimeline]

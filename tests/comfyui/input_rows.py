@@ -94,6 +94,12 @@ INPUTS = {
         lambda torch: "bored",
         "emotion: expected one of angry, disgusted, fearful, happy, neutral, other, sad, surprised, unknown, got 'bored'.",
     ),
+    "moods that overlap": (
+        "MemoEmotionTimeline",
+        "timeline",
+        lambda torch: "0-5 happy, 3-7 sad",
+        'timeline: "0-5 happy" and "3-7 sad" overlap. Move a border or remove one of them.',
+    ),
     "separator for faces": (
         "MemoEmbedFace",
         "face_analysis",

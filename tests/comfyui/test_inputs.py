@@ -51,7 +51,8 @@ def test_no_input_of_any_node_takes_anything(found):
 def test_every_widget_that_takes_a_name_has_a_row(found):
     """A new one joins NAMES, or says in another test why its text is no name of a file."""
     of_new_files = ["MemoPasteBackToFile.filename_prefix", "MemoSampleToFile.filename_prefix"]  # see PREFIXES
-    assert sorted(found["widgets"]) == sorted([f"{node}.{given}" for node, given in NAMES] + of_new_files)
+    of_moods = ["MemoEmotionTimeline.timeline"]  # see test_timeline.py
+    assert sorted(found["widgets"]) == sorted([f"{node}.{given}" for node, given in NAMES] + of_new_files + of_moods)
 
 
 @pytest.mark.parametrize("node, given", NAMES)
