@@ -1,0 +1,98 @@
+// The editor on MEMO Emotion Timeline: its text widget, and the sound of the Load Audio that is linked to it.
+
+import { api } from "../../scripts/api.js"
+import { app } from "../../scripts/app.js"
+import { TimelineEditor } from "./timeline_editor.js"
+
+const LOOK_EVERY = 250
+const HEIGHT = 196
+const COLUMNS = 600
+const DECODED_AT = 8000 // enough to look at, and an hour of it fits into memory
+const LARGEST_FILE = 200e6
+
+app.registerExtension({
+    name: "Memo.EmotionTimeline",
+    setup() {
+        const href = new URL("./emotion_timeline.css", import.meta.url).href
+        document.head.append(Object.assign(document.createElement("link"), { rel: "stylesheet", href }))
+    },
+    nodeCreated(node) {
+        if (node.comfyClass === "MemoEmotionTimeline") addEditor(node)
+    },
+})
+
+function addEditor(node) {
+    const text = node.widgets.find(({ name }) => name === "timeline")
+    const editor = new TimelineEditor(value => {
+        text.value = value
+        text.callback?.(value)
+    })
+    const widget = node.addDOMWidget("timeline_editor", "memo_timeline", editor.element, {
+        serialize: false,
+        hideOnZoom: false,
+        getMinHeight: () => HEIGHT,
+        getMaxHeight: () => HEIGHT,
+    })
+    widget.serialize = false // the text holds it all
+
+    // Typing, links, files that are chosen, undo: not all of them are told, so all of them are looked at.
+    let timer, file
+    const look = async () => {
+        const linked = node.inputs?.find(({ name }) => name === "timeline")?.link != null
+        const locked = linked ? "The text comes by a link: change it there." : ""
+        if (text.value !== editor.text || locked !== editor.locked) editor.show(text.value, locked)
+        const found = audioFile(node)
+        if (found === file) return
+        file = found
+        const sound = await decoded(found)
+        if (found === file) editor.showSound(sound)
+    }
+    chain(node, "onAdded", () => {
+        clearInterval(timer)
+        timer = setInterval(look, LOOK_EVERY)
+    })
+    chain(node, "onRemoved", () => clearInterval(timer))
+    node.setSize([Math.max(node.size[0], 420), Math.max(node.size[1], node.computeSize()[1])])
+}
+
+function chain(node, name, action) {
+    const before = node[name]
+    node[name] = function (...given) {
+        action()
+        return before?.apply(this, given)
+    }
+}
+
+// What Load Audio names a file by, "folder/name.wav [output]"; null for sound from elsewhere.
+function audioFile(node) {
+    const loader = node.getInputNode?.(node.findInputSlot("audio"))
+    return loader?.comfyClass === "LoadAudio" ? (loader.widgets.find(({ name }) => name === "audio")?.value ?? null) : null
+}
+
+// {length, peaks} of a file; null where it is missing, too large, or nothing that the browser can play.
+async function decoded(file) {
+    if (!file) return null
+    const [, subfolder = "", filename, type = "input"] = file.match(/^(?:(.*)\/)?([^/]*?)(?: \[(\w+)\])?$/)
+    try {
+        const answer = await fetch(api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`))
+        if (!answer.ok || Number(answer.headers.get("Content-Length")) > LARGEST_FILE) return null
+        const sound = await new OfflineAudioContext(1, 1, DECODED_AT).decodeAudioData(await answer.arrayBuffer())
+        return { length: Math.round(sound.duration * 1000), peaks: peaks(sound) }
+    } catch {
+        return null
+    }
+}
+
+// The loudest of each column, of all channels; the loudest of all is 1.
+function peaks(sound) {
+    const columns = new Array(COLUMNS).fill(0)
+    for (let channel = 0; channel < sound.numberOfChannels; channel++) {
+        const samples = sound.getChannelData(channel)
+        for (let i = 0; i < samples.length; i++) {
+            const column = Math.floor((i * COLUMNS) / samples.length)
+            columns[column] = Math.max(columns[column], Math.abs(samples[i]))
+        }
+    }
+    const loudest = Math.max(...columns) || 1
+    return columns.map(peak => peak / loudest)
+}
