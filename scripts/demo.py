@@ -1,8 +1,8 @@
 """Makes a portrait talk: python3 scripts/demo.py [--image FILE] [--audio FILE] [--checkpoint DIR] [--output FILE]
 
 In an environment of its own it starts ComfyUI without a window and runs workflows/api/talking_portrait.json in it. The
-published weights are 7 GB and not part of this project: without --checkpoint, tiny random weights show that everything
-works together, and the pictures are noise. Where no ComfyUI is to be had, the same steps run through the library.
+published weights are 7 GB and not part of this project: without --checkpoint, a cartoon talks, made by the small model in
+assets/models. Where no ComfyUI is to be had, the same steps run through the library.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import types
 from pathlib import Path
 
 import environment
@@ -20,26 +21,31 @@ ROOT = environment.ROOT
 WORKFLOW = ROOT / "workflows" / "api" / "talking_portrait.json"
 REPOSITORY = "https://github.com/comfyanonymous/ComfyUI"
 CLONE = ROOT / ".comfyui"
-TINY_VAE, PUBLISHED_VAE, PUBLISHED = "sd-vae-ft-mse", "sd-vae-ft-mse.safetensors", "memo"
+SMALL = ROOT / "assets" / "models" / "memo" / "small"
+PUBLISHED = {"vae": "sd-vae-ft-mse.safetensors", "audio_encoder": "wav2vec2-base-960h", "emotion2vec": "emotion2vec_plus_large", "rest": "memo"}
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0] + ".", epilog=__doc__.partition("\n\n")[2])
-    parser.add_argument("--image", type=Path, default=ROOT / "assets" / "portrait.jpg", help="a portrait")
-    parser.add_argument("--audio", type=Path, default=ROOT / "assets" / "speech.wav", help="a voice")
-    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="MEMO checkpoint, models/memo/NAME of a ComfyUI; its models folder holds the rest")
-    parser.add_argument("--vae", default=PUBLISHED_VAE, metavar="NAME", help=f"as Load MEMO VAE lists it, with --checkpoint (default: {PUBLISHED_VAE})")
+    parser.add_argument("--image", type=Path, help="a portrait (default: one in assets)")
+    parser.add_argument("--audio", type=Path, help="a voice (default: one in assets)")
+    parser.add_argument("--checkpoint", type=Path, default=SMALL, metavar="DIR", help="MEMO checkpoint, models/memo/NAME of a ComfyUI; its models folder holds the rest (default: the small model)")
+    parser.add_argument("--vae", default=PUBLISHED["vae"], metavar="NAME", help=f"as Load MEMO VAE lists it, with --checkpoint (default: {PUBLISHED['vae']})")
     parser.add_argument("--output", type=Path, default=Path("output", "talking_portrait.mp4"), help="the video (default: output/talking_portrait.mp4)")
-    parser.add_argument("--steps", type=int, help="denoising steps per clip (default: 20, with the tiny weights 2)")
-    parser.add_argument("--size", type=int, help="width and height in pixels (default: 512, with the tiny weights 128)")
+    parser.add_argument("--steps", type=int, help="denoising steps per clip (default: 20, with the small model 8)")
+    parser.add_argument("--size", type=int, help="width and height in pixels (default: 512, with the small model 128)")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--gpu", action="store_true", help="let ComfyUI choose the device; the environment made here has torch for the CPU on Linux")
     arguments = parser.parse_args()
+    arguments.checkpoint = arguments.checkpoint.resolve()
+    small = arguments.checkpoint == SMALL
+    arguments.image = arguments.image or ROOT / "assets" / ("cartoon.png" if small else "portrait.jpg")
+    arguments.audio = arguments.audio or ROOT / "assets" / ("babble.wav" if small else "speech.wav")
+    arguments.steps = arguments.steps or (8 if small else 20)
+    arguments.size = arguments.size or (128 if small else 512)
     for file in (arguments.image, arguments.audio, arguments.checkpoint):
-        if file and not file.exists():
+        if not file.exists():
             parser.error(f"{file} does not exist")
-    arguments.steps = arguments.steps or (20 if arguments.checkpoint else 2)
-    arguments.size = arguments.size or (512 if arguments.checkpoint else 128)
     return arguments
 
 
@@ -56,18 +62,25 @@ def clone_comfyui() -> Path | None:
     return CLONE
 
 
-def graph(arguments: argparse.Namespace, checkpoint: Path, image: str, audio: str) -> dict:
+def graph(arguments: argparse.Namespace, image: str, audio: str) -> dict:
     """The workflow in API format with the arguments in it."""
-    rest = checkpoint.name if (checkpoint / "misc").is_dir() else PUBLISHED  # a finetuned one holds the nets alone
+    checkpoint = arguments.checkpoint
+    if checkpoint == SMALL:
+        names = {"vae": "small", "audio_encoder": "wav2vec2-small", "emotion2vec": "emotion2vec_small", "rest": "small"}
+    else:
+        names = PUBLISHED | {"vae": arguments.vae}
+        if (checkpoint / "misc").is_dir():  # a finetuned one holds the nets alone
+            names["rest"] = checkpoint.name
     inputs = {
         "LoadImage": {"image": image},
         "LoadAudio": {"audio": audio},
-        "MemoLoadVAE": {"vae": arguments.vae if arguments.checkpoint else TINY_VAE},
+        "MemoLoadVAE": {"vae": names["vae"]},
         "MemoLoadModel": {"model": checkpoint.name},
-        "MemoLoadFaceAnalysis": {"face_analysis": rest},
-        "MemoLoadVocalSeparator": {"vocal_separator": rest},
-        "MemoLoadEmotionModel": {"classifier": rest},
-        "MemoSampler": {"width": arguments.size, "height": arguments.size, "steps": arguments.steps, "seed": arguments.seed},
+        "MemoLoadAudioEncoder": {"audio_encoder": names["audio_encoder"]},
+        "MemoLoadFaceAnalysis": {"face_analysis": names["rest"]},
+        "MemoLoadVocalSeparator": {"vocal_separator": names["rest"]},
+        "MemoLoadEmotionModel": {"emotion2vec": names["emotion2vec"], "classifier": names["rest"]},
+        "MemoSampler": {"width": arguments.size, "height": arguments.size, **sampling(arguments)},
     }
     prompt = json.loads(WORKFLOW.read_text(encoding="utf-8"))
     for node in prompt.values():
@@ -75,12 +88,18 @@ def graph(arguments: argparse.Namespace, checkpoint: Path, image: str, audio: st
     return prompt
 
 
-def run_in_comfyui(comfyui: Path, arguments: argparse.Namespace, checkpoint: Path, folder: Path) -> Path:
+def sampling(arguments: argparse.Namespace) -> dict:
+    """Settings of the sampler, by name; the small model does best without guidance."""
+    own = {"guidance_scale": 1.0} if arguments.checkpoint == SMALL else {}
+    return {"steps": arguments.steps, "seed": arguments.seed, **own}
+
+
+def run_in_comfyui(comfyui: Path, arguments: argparse.Namespace, folder: Path) -> Path:
     """The video that the workflow makes in a ComfyUI whose base directory is in ``folder``."""
     print(f"Starting ComfyUI from {comfyui}", flush=True)
     device = () if arguments.gpu else ("--cpu",)
-    with ComfyUIServer(comfyui, folder / "comfyui", models=checkpoint.parents[1], arguments=device) as server:
-        prompt = graph(arguments, checkpoint, server.add_input(arguments.image), server.add_input(arguments.audio))
+    with ComfyUIServer(comfyui, folder / "comfyui", models=arguments.checkpoint.parents[1], arguments=device) as server:
+        prompt = graph(arguments, server.add_input(arguments.image), server.add_input(arguments.audio))
 
         def show(kind: str, data: dict) -> None:
             if kind == "executing" and data.get("node"):
@@ -93,29 +112,23 @@ def run_in_comfyui(comfyui: Path, arguments: argparse.Namespace, checkpoint: Pat
         return shutil.copy(server.output_file(video), folder / "video.mp4")
 
 
-def run_in_library(arguments: argparse.Namespace, checkpoint: Path, folder: Path) -> Path:
+def run_in_library(arguments: argparse.Namespace, folder: Path) -> Path:
     """The video that the same steps make without a ComfyUI."""
+    # the pack's folder as a package, without its __init__.py, which needs a ComfyUI
+    sys.modules["comfyui_memo"] = types.ModuleType("comfyui_memo")
+    sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
     from comfyui_memo.scripts.demo_library import make_video
 
     print("No ComfyUI: running the same steps through the library", flush=True)
-    make_video(checkpoint, arguments.image, arguments.audio, folder / "video.mp4", arguments.size, arguments.steps, arguments.seed)
+    make_video(arguments.checkpoint, arguments.image, arguments.audio, folder / "video.mp4", arguments.size, sampling(arguments))
     return folder / "video.mp4"
 
 
 def make(arguments: argparse.Namespace, comfyui: Path | None) -> None:
-    import make_tiny_checkpoint  # makes the pack's folder the package comfyui_memo, too
-
     # A program that still has its files open must not turn a finished video into a failure (Windows).
     with tempfile.TemporaryDirectory(prefix="memo-demo-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        checkpoint = arguments.checkpoint and arguments.checkpoint.resolve()
-        if checkpoint is None:
-            print("Writing tiny random weights: the pictures will be noise; --checkpoint takes the published weights", flush=True)
-            checkpoint = make_tiny_checkpoint.write_tiny_checkpoint(folder / "models")
-        if comfyui:
-            video = run_in_comfyui(comfyui, arguments, checkpoint, folder)
-        else:
-            video = run_in_library(arguments, checkpoint, folder)
+        video = run_in_comfyui(comfyui, arguments, folder) if comfyui else run_in_library(arguments, folder)
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(video, arguments.output)
     print(arguments.output.resolve())

@@ -23,10 +23,10 @@ FPS = Fraction(30)
 
 
 @torch.inference_mode()
-def make_video(checkpoint: Path, image: Path, audio: Path, output: Path, size: int, steps: int, seed: int) -> None:
+def make_video(checkpoint: Path, image: Path, audio: Path, output: Path, size: int, sampling: dict) -> None:
     """Write ``output``, an mp4 of ``size`` x ``size`` pixels in which the portrait ``image`` speaks ``audio``.
 
-    checkpoint: `models/memo/NAME`; the other models are found in the same `models` folder.
+    checkpoint: `models/memo/NAME`; the other models are found in the same `models` folder. sampling: of SamplerSettings.
     """
     models = checkpoint.parents[1]
     picture = torch.from_numpy(np.array(Image.open(image).convert("RGB"))).float() / 255  # h w c
@@ -47,7 +47,7 @@ def make_video(checkpoint: Path, image: Path, audio: Path, output: Path, size: i
     loaded = {net: load_net(checkpoint, net, layers) for net in NETS}
     nets = MemoNets(**loaded, device=torch.device("cpu"), dtype=torch.float32)
     vae = DiffusersVAE(load_autoencoder(find_model("vae", models, checkpoint.name)))
-    settings = SamplerSettings(steps=steps, seed=seed)
+    settings = SamplerSettings(**sampling)
     print("  frames", flush=True)
     clips = sample_video(nets, vae, prepare_portrait(picture[None], size, size), face, speech, mood, settings, progress=_show)
     write_video(output, torch.cat([clip.frames for clip in clips]), FPS, sound)

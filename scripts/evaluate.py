@@ -1,11 +1,11 @@
 """Says in figures whether a change to the sampler, or to a model of the small world, makes the picture better or worse.
 
-    python scripts/evaluate.py MODELS_DIR                                    all variants, into output/evaluation
-    python scripts/evaluate.py MODELS_DIR --quick --checkpoint DIR           a few clips at 10 steps, while training
-    python scripts/evaluate.py MODELS_DIR --json benchmarks/evaluation.json  the first, for the README
-    python scripts/evaluate.py table                                         rewrites the README's table from that file
+    python scripts/evaluate.py                                           all variants, into output/evaluation
+    python scripts/evaluate.py --models DIR --quick --checkpoint DIR     a few clips at 10 steps, while training
+    python scripts/evaluate.py --json benchmarks/evaluation.json         the first, for the README
+    python scripts/evaluate.py table                                     rewrites the README's table from that file
 
-Characters and voices are unseen ones of scripts/small_world, rendered through the library as a workflow would. Measured
+Without --models it is the small model in assets/models. Characters and voices are unseen ones of scripts/small_world, rendered through the library as a workflow would. Measured
 are lips against sound, moods against the commanded ones, likeness and its drift over a minute, and the seams between clips;
 the same measures on the true videos say how far to trust them. Needs torch, diffusers, pillow and what the workflow needs.
 """
@@ -38,8 +38,8 @@ QUICK = {"variants": [TRUTH, VAE, BASE], "identities": 1, "seconds": 2.2, "long_
 
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="evaluate.py table rewrites the README's table.")
-    parser.add_argument("models", type=Path, metavar="MODELS_DIR", help="models folder of a ComfyUI with a model of the small world, see scripts/small_model")
-    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder of the nets (default: MODELS_DIR/memo/small)")
+    parser.add_argument("--models", type=Path, default=ROOT / "assets" / "models", metavar="DIR", help="models folder with a model of the small world, see scripts/small_model (default: assets/models)")
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder of the nets (default: memo/small in --models)")
     parser.add_argument("--quick", action="store_true", help="four short videos at 10 steps: a minute or less")
     parser.add_argument("--variants", nargs="+", choices=tuple(VARIANTS), metavar="NAME", help=f"of {', '.join(VARIANTS)} (default: all)")
     parser.add_argument("--identities", type=int, help="characters, each in four moods (default: 2)")

@@ -1,4 +1,4 @@
-"""scripts/demo.py from the command line to the finished file, in ComfyUI and without one."""
+"""scripts/demo.py from the command line to a face that talks, in ComfyUI and without one."""
 
 import os
 import subprocess
@@ -7,13 +7,17 @@ import wave
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from comfyui_memo.scripts import environment
+from comfyui_memo.scripts.small_world import measure_mouth
+from comfyui_memo.scripts.small_world.mouth import mouth_from_sound
 
 ROOT = Path(__file__).resolve().parents[2]
-SAMPLE_RATE, SAMPLES = 16000, 9001
-FRAMES = 17  # 30 per second, the last one partly covered; one more than a clip
+SAMPLE_RATE, SAMPLES = 16000, 20001
+FRAMES = 38  # 30 per second, the last one partly covered
+BABBLE = ROOT / "assets" / "babble.wav"
 
 pytestmark = pytest.mark.skipif(
     Path(sys.prefix).resolve() != environment.VENV.resolve(), reason="from another Python the demo would make .venv first: run scripts/test.py"
@@ -22,39 +26,43 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def voice(tmp_path):
-    with wave.open(str(tmp_path / "voice.wav"), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(bytes(i * i // 7 % 256 if i % 2 == 0 else 8 for i in range(2 * SAMPLES)))
+    """The beginning of the demo's own voice."""
+    with wave.open(str(BABBLE)) as whole, wave.open(str(tmp_path / "voice.wav"), "wb") as file:
+        file.setparams(whole.getparams())
+        file.writeframes(whole.readframes(SAMPLES))
     return tmp_path / "voice.wav"
 
 
 def run_demo(voice, tmp_path, **variables):
     output = tmp_path / "out put" / "vidéo.mp4"
-    command = [sys.executable, ROOT / "scripts" / "demo.py", "--audio", voice, "--output", output, "--steps", "1"]
+    command = [sys.executable, ROOT / "scripts" / "demo.py", "--audio", voice, "--output", output, "--steps", "4"]
     inherited = {name: value for name, value in os.environ.items() if name != "COMFYUI_PATH"}
     run = subprocess.run(command, env=inherited | variables, check=True, capture_output=True, text=True)
     assert run.stdout.splitlines()[-1] == str(output)
     return run.stdout, output
 
 
-def check_video(path):
+def check_video(path, voice):
     with av.open(str(path)) as container:
         [video], [audio] = container.streams.video, container.streams.audio
-        frames = sum(1 for _ in container.decode(video))
-        assert frames == FRAMES
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video)])
         assert video.average_rate == 30
         assert abs(float(audio.duration * audio.time_base) - SAMPLES / SAMPLE_RATE) < 1 / 30
+    assert frames.shape == (FRAMES, 128, 128, 3)
+    with wave.open(str(voice)) as file:
+        waveform = np.frombuffer(file.readframes(SAMPLES), "<i2") / 32768
+    expected, _ = mouth_from_sound(waveform, FRAMES, 30)
+    seen, _ = measure_mouth(frames)
+    assert np.corrcoef(seen, expected)[0, 1] > 0.7, "the mouth opens with the voice"
 
 
 def test_demo_in_comfyui(comfyui_path, voice, tmp_path):
     text, video = run_demo(voice, tmp_path, COMFYUI_PATH=str(comfyui_path))
     assert "Starting ComfyUI" in text
-    check_video(video)
+    check_video(video, voice)
 
 
 def test_demo_without_comfyui(voice, tmp_path):
     text, video = run_demo(voice, tmp_path, HOME=str(tmp_path), USERPROFILE=str(tmp_path))
     assert "through the library" in text
-    check_video(video)
+    check_video(video, voice)
