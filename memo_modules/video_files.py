@@ -160,11 +160,6 @@ def join_segments(
             sound.finish()
 
 
-def segment_frames(path: Path) -> int:
-    """The number of pictures in a segment. Raises InputError when it is not there or cannot be read to its end."""
-    return len(_read(path).packets)
-
-
 @dataclass(frozen=True)
 class _Segment:
     """A segment's compressed pictures, in the order of decoding, and what the encoder tells the decoder (extradata)."""

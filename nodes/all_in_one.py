@@ -3,7 +3,7 @@
 from comfy_api.latest import InputImpl, Types, io
 
 from . import comfy_adapter as adapter
-from .audio import MemoEncodeAudio, MemoSeparateVocals
+from .audio import MemoEncodeAudio, MemoSeparateVocals, fps_input
 from .emotion import MemoDetectEmotion
 from .face import MemoEmbedFace
 from .loaders import (
@@ -20,7 +20,7 @@ from .loaders import (
     obtained,
     refusal,
 )
-from .sampler import Sampling, all_frames, overview
+from .sampler import Sampling, all_frames, denoising_inputs, overview
 from .types import MemoModels, MemoModelsSocket
 
 ROLES = {
@@ -102,25 +102,8 @@ class MemoTalkingPortrait(io.ComfyNode):
                     step=8,
                     tooltip="Width and height of the video, in pixels. MEMO was trained at 512; time and memory grow faster than the area.",
                 ),
-                io.Float.Input(
-                    "fps",
-                    default=30.0,
-                    min=8.0,
-                    max=60.0,
-                    step=0.001,
-                    round=0.000001,
-                    tooltip="Frames per second. MEMO was trained at 30; more frames take proportionally longer.",
-                ),
-                io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Denoising steps per clip of 16 frames. More take proportionally longer; past 20 little changes."),
-                io.Float.Input(
-                    "guidance_scale",
-                    default=3.5,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="How strictly face, voice and mood are followed. Higher moves more, too high looks harsh. 1 or less takes half the time.",
-                ),
-                io.Int.Input("seed", default=42, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Of the noise: the same seed gives the same frames."),
+                fps_input(),
+                *denoising_inputs(),
             ],
             hidden=[io.Hidden.unique_id],
             outputs=[

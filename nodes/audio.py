@@ -34,6 +34,18 @@ class MemoSeparateVocals(io.ComfyNode):
         return io.NodeOutput(adapter.from_audio(vocals))
 
 
+def fps_input() -> io.Input:
+    return io.Float.Input(
+        "fps",
+        default=30.0,
+        min=8.0,
+        max=60.0,
+        step=0.001,
+        round=0.000001,
+        tooltip="Frames per second of the video. MEMO was trained at 30; more frames take proportionally longer.",
+    )
+
+
 class MemoEncodeAudio(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -45,15 +57,7 @@ class MemoEncodeAudio(io.ComfyNode):
             inputs=[
                 AudioEncoderSocket.Input("audio_encoder", tooltip="From Load MEMO Audio Encoder."),
                 io.Audio.Input("audio", tooltip="The voice, best separated from music and noise. Any sample rate and channel count."),
-                io.Float.Input(
-                    "fps",
-                    default=30.0,
-                    min=8.0,
-                    max=60.0,
-                    step=0.001,
-                    round=0.000001,
-                    tooltip="Frames per second of the video. MEMO was trained at 30; more frames take proportionally longer.",
-                ),
+                fps_input(),
                 io.Combo.Input(
                     "timing",
                     options=list(TIMINGS),

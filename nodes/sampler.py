@@ -21,6 +21,23 @@ from . import comfy_output
 from .types import AudioFeaturesSocket, EmotionSocket, FaceSocket, MemoModelSocket, VideoStateSocket
 
 
+def denoising_inputs() -> list[io.Input]:
+    """What each clip is sampled with."""
+    return [
+        io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Denoising steps per clip. More take proportionally longer; past 20 little changes."),
+        io.Float.Input(
+            "guidance_scale",
+            default=3.5,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            tooltip="How strictly face, voice and mood are followed. Higher moves more, too high looks harsh. "
+            "1 or less runs without guidance, in half the time.",
+        ),
+        io.Int.Input("seed", default=42, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Of the noise: the same seed gives the same frames."),
+    ]
+
+
 def sampling_inputs() -> list[io.Input]:
     """What a node takes that samples, see Sampling."""
     return [
@@ -39,17 +56,7 @@ def sampling_inputs() -> list[io.Input]:
             tooltip="Of the video, in pixels. MEMO was trained at 512; time and memory grow faster than the area.",
         ),
         io.Int.Input("height", default=512, min=64, max=2048, step=8, tooltip="Of the video, in pixels. MEMO was trained at 512."),
-        io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Denoising steps per clip. More take proportionally longer; past 20 little changes."),
-        io.Float.Input(
-            "guidance_scale",
-            default=3.5,
-            min=0.0,
-            max=100.0,
-            step=0.1,
-            tooltip="How strictly face, voice and mood are followed. Higher moves more, too high looks harsh. "
-            "1 or less runs without guidance, in half the time.",
-        ),
-        io.Int.Input("seed", default=42, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Of the noise: the same seed gives the same frames."),
+        *denoising_inputs(),
         io.Int.Input(
             "num_init_past_frames",
             default=16,

@@ -102,8 +102,8 @@ class ComfyUIServer:
         """Run a graph in API format to its end; returns {id of an output node: what it lists, files among them}.
 
         ``on_event`` gets each message of ComfyUI's websocket as it comes (kind, data), a preview picture as ("preview",
-        {"message": bytes}), a sentence of a node as ("progress_text", {"node": id, "text": text}). Raises ServerError when the graph is refused, fails or is interrupted, and TimeoutError
-        after ``timeout`` seconds.
+        {"message": bytes}), a sentence of a node as ("progress_text", {"node": id, "text": text}). Raises ServerError when the
+        graph is refused, fails or is interrupted, and TimeoutError after ``timeout`` seconds.
         """
         return asyncio.run(asyncio.wait_for(self._run(prompt, on_event), timeout))
 

@@ -5,9 +5,10 @@
     python scripts/evaluate.py --json benchmarks/evaluation.json         the first, for the README
     python scripts/evaluate.py table                                     rewrites the README's table from that file
 
-Without --models it is the small model in assets/models. Characters and voices are unseen ones of scripts/small_world, rendered through the library as a workflow would. Measured
-are lips against sound, moods against the commanded ones, likeness and its drift over a minute, and the seams between clips;
-the same measures on the true videos say how far to trust them. Needs torch, diffusers, pillow and what the workflow needs.
+Without --models it is the small model in assets/models. Characters and voices are unseen ones of scripts/small_world, rendered
+through the library as a workflow would. Measured are lips against sound, moods against the commanded ones, likeness and its
+drift over a minute, and the seams between clips; the same measures on the true videos say how far to trust them. Needs torch,
+diffusers, pillow and what the workflow needs.
 """
 
 import argparse

@@ -19,7 +19,7 @@ from comfyui_memo.memo_modules import video_format
 from comfyui_memo.memo_modules.errors import InputError, MissingPackageError, StorageError
 from comfyui_memo.memo_modules.pixel_formats import planes
 from comfyui_memo.memo_modules.types import Audio
-from comfyui_memo.memo_modules.video_files import join_segments, segment_frames, write_segment, write_video
+from comfyui_memo.memo_modules.video_files import join_segments, write_segment, write_video
 from comfyui_memo.memo_modules.video_format import VideoFormat
 
 RATES = [Fraction(24000, 1001), Fraction(25), Fraction(2997, 100), Fraction(30), Fraction(60)]
@@ -286,12 +286,6 @@ def test_a_foreign_or_damaged_segment_is_refused_and_nothing_is_written(tmp_path
     with pytest.raises(InputError, match=message):
         join_segments(tmp_path / "out" / "joined.mp4", parts, Fraction(25), H264)
     assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_a_segment_tells_how_many_pictures_it_has(tmp_path):
-    assert [segment_frames(path) for path in segments(tmp_path, Fraction(25), H264)] == list(CUTS)
-    with pytest.raises(InputError, match="cut off|damaged"):
-        segment_frames(cut_off(tmp_path))
 
 
 def test_cancelling_leaves_the_file_that_was_there(tmp_path):

@@ -42,7 +42,8 @@ def make_clip(seed: int, seconds: float, mood: str | None = None, identity: int 
     """The clip of this ``seed``, at 30 frames per second; nothing is drawn before its frames are asked for.
 
     mood: one of EMOTIONS for the whole clip; None draws one of MOODS, or, for every other clip, several that follow one
-    another: only where it changes does the mood stand in the label alone, and not in the frames before it as well. identity: seed of the character and its voice, the clip's own where None.
+    another: only where it changes does the mood stand in the label alone, and not in the frames before it as well. identity:
+    seed of the character and its voice, the clip's own where None.
     """
     frames = round(seconds * FPS)
     moods = [mood] if mood else _draw_moods(seed, seconds)
