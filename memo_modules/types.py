@@ -65,13 +65,13 @@ class EmotionTrack:
     """Emotion over time, as runs of equal label.
 
     starts: first sample of each run, ascending, starts[0] == 0. labels: one index into EMOTIONS per run.
-    probabilities: one tuple of len(EMOTIONS) per run, or None where the emotion was set by hand.
+    probabilities: one tuple of len(EMOTIONS) per run, None for a run that was set by hand; None where all were.
     samples: length of the audio, 0 for a track without end (one emotion set by hand).
     """
 
     starts: tuple[int, ...]
     labels: tuple[int, ...]
-    probabilities: tuple[tuple[float, ...], ...] | None
+    probabilities: tuple[tuple[float, ...] | None, ...] | None
     samples: int
     sample_rate: int
 

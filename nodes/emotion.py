@@ -91,7 +91,7 @@ class MemoEmotionTimeline(io.ComfyNode):
 
     @classmethod
     def execute(cls, timeline, emotion=None, audio=None) -> io.NodeOutput:
-        segments, filling = parse_timeline(timeline), emotion or NEUTRAL
+        segments, filling = parse_timeline(timeline), emotion or constant_emotion(NEUTRAL)
         sound = None if audio is None else adapter.to_audio(audio)
         samples = 0
         if sound is not None:

@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..types import EMOTIONS, EmotionTrack
 from .emotion import constant_emotion
 
-NEUTRAL = constant_emotion(EMOTIONS.index("neutral"))
+NEUTRAL = EMOTIONS.index("neutral")
 EXAMPLE = "0-3 neutral, 3-7.5 happy, 7.5- sad"
 
 _SEPARATOR = re.compile("[,;\n]")
@@ -67,11 +67,13 @@ def format_time(milliseconds: int) -> str:
     return text + f".{rest:03}".rstrip("0").rstrip(".")
 
 
-def timeline_track(segments: tuple[Segment, ...], filling: EmotionTrack = NEUTRAL, samples: int = 0) -> EmotionTrack:
-    """``segments`` laid over ``filling``, which stays where there is none; runs that were set by hand have no probabilities.
+def timeline_track(segments: tuple[Segment, ...], filling: EmotionTrack | None = None, samples: int = 0) -> EmotionTrack:
+    """``segments`` laid over ``filling``, which stays where there is none, neutral without it; runs that were set by hand have
+    no probabilities.
 
     samples: length of the audio at ``filling.sample_rate``, 0 where only ``filling`` knows it. What is behind it is left out.
     """
+    filling = filling or constant_emotion(NEUTRAL)
     samples, rate = samples or filling.samples, filling.sample_rate
     starts = [segment.start * rate // 1000 for segment in segments]
     ends = [None if segment.end is None else segment.end * rate // 1000 for segment in segments]
