@@ -201,11 +201,13 @@ def test_a_run_takes_equal_variants_over_and_writes_everything(tiny_models, read
     assert variants[TRUTH]["settings"] is None and variants[BASE]["settings"]["memory"] == "carried"
     assert variants[VAE]["mouth_opening_error"] > 2 * variants[TRUTH]["mouth_opening_error"]  # random weights
     assert variants[BASE]["seconds_per_clip"] > 0
-    document = dict.fromkeys(("model", "base", "cases", "reader", "device"), 1) | {"variants": variants}
+    conditions = {"base": {"steps": 1, "guidance_scale": 3.5}, "cases": {"identities": 1, "seconds": 0.6, "long_seconds": 0.0}}
+    document = dict.fromkeys(("model", "reader", "device"), 1) | conditions | {"variants": variants}
     for path in report.write_pictures(tmp_path, results, variants):
         assert path.stat().st_size > 1000
     table = report.table(document)
-    assert len(table.splitlines()) == 2 + len(keys) and "–" in table
+    *rows, _, said = table.splitlines()
+    assert len(rows) == 2 + len(keys) and "–" in table and "1 steps, guidance 3.5. Videos: 4 of 0.6 s." in said
 
     file = tmp_path / "results.json"
     report.write_json(file, document)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ...memo_modules.types import SamplerSettings
 from . import pictures
+from ..small_world import MOODS
 from .figures import figures
 from .running import Results
 from .variants import BASE, TRUTH, VAE, VARIANTS
@@ -61,7 +62,12 @@ def table(document: dict | None) -> str:
     for entry in document["variants"].values():
         cells = [shape.format(entry[key]) if entry[key] is not None else "–" for key, shape in COLUMNS.values()]
         lines.append([entry["title"], *cells])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    base, cases = document["base"], document["cases"]
+    lengths = f"{cases['identities'] * len(MOODS)} of {cases['seconds']:g} s"
+    if cases["long_seconds"]:
+        lengths += f", and one of {cases['long_seconds']:g} s for the drift"
+    return f"{rows}\n\nWhere the variant says nothing else: {base['steps']} steps, guidance {base['guidance_scale']:g}. Videos: {lengths}."
 
 
 def with_table(readme: str, document: dict | None) -> str:
