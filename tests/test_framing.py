@@ -74,8 +74,8 @@ def test_nothing_is_squashed_and_nothing_is_out_of_range(left, top, side, size, 
     columns, rows = shown(x, left, width), shown(y, top, height)
     seen = square[0][rows][:, columns]
     if seen.numel():
-        assert (seen[..., 0] * width - x[columns]).abs().max() < 0.05  # pixels of the photo
-        assert (seen[..., 1] * height - y[rows][:, None]).abs().max() < 0.05
+        assert (seen[..., 0] * width - x[columns]).abs().max() < 0.1  # pixels of the photo: what bilinear filtering leaves
+        assert (seen[..., 1] * height - y[rows][:, None]).abs().max() < 0.1
 
 
 def test_a_square_as_large_as_the_portrait_is_copied():
