@@ -21,6 +21,7 @@ from comfyui_memo.scripts.small_world.videos import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "scripts" / "prepare_data.py"
+SMALL = ROOT / "assets" / "models"  # its detector knows the faces of the small world
 SECONDS = 1.6
 
 REASONS = {
@@ -122,23 +123,14 @@ def write_fifty(folder: Path, size: int = 128) -> None:
 
 
 @pytest.fixture(scope="module")
-def small_models() -> Path:
-    """The `models` folder with the small model, whose detector knows the faces of the small world."""
-    models = Path(os.environ.get("MEMO_SMALL_MODELS", ROOT / "models"))
-    if not (models / "memo" / "small" / "misc" / "face_analysis").is_dir():
-        pytest.skip(f"no small model in {models}")
-    return models
-
-
-@pytest.fixture(scope="module")
 def fifty(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("fifty")
     write_fifty(folder)
     return folder
 
 
-def start(videos: Path, output: Path, models: Path, *arguments: str) -> subprocess.Popen:
-    command = [sys.executable, SCRIPT, videos, output, "--models", models, "--checkpoint", "small", *arguments]
+def start(videos: Path, output: Path, *arguments: str) -> subprocess.Popen:
+    command = [sys.executable, SCRIPT, videos, output, "--models", SMALL, "--checkpoint", "small", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -153,10 +145,10 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def prepared(fifty, small_models, tmp_path_factory) -> dict[str, bytes]:
+def prepared(fifty, tmp_path_factory) -> dict[str, bytes]:
     """What one worker makes of the fifty."""
     output = tmp_path_factory.mktemp("prepared")
-    assert "45 videos, 45 of them new." in finish(start(fifty, output, small_models))
+    assert "45 videos, 45 of them new." in finish(start(fifty, output))
     return files_in(output)
 
 
@@ -173,16 +165,16 @@ def test_forty_five_of_fifty_are_prepared_and_five_are_reported(fifty, prepared)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [(), ("--workers", "2")])
-def test_killed_and_restarted_no_line_is_lost_or_doubled(fifty, small_models, prepared, tmp_path, arguments):
+def test_killed_and_restarted_no_line_is_lost_or_doubled(fifty, prepared, tmp_path, arguments):
     for kill_at, how in ((1, signal.SIGKILL), (9, signal.SIGKILL), (20, signal.SIGINT), (31, signal.SIGKILL)):
-        process = start(fifty, tmp_path, small_models, *arguments)
+        process = start(fifty, tmp_path, *arguments)
         while process.poll() is None and count_lines(tmp_path) < kill_at:
             time.sleep(0.01)
         process.send_signal(how)
         said, _ = process.communicate()
         assert process.returncode == (130 if how == signal.SIGINT else -how), said
         assert kill_at <= count_lines(tmp_path) < 45
-    assert "45 videos" in finish(start(fifty, tmp_path, small_models, *arguments))
+    assert "45 videos" in finish(start(fifty, tmp_path, *arguments))
     assert files_in(tmp_path) == prepared
 
 
@@ -192,15 +184,15 @@ def count_lines(output: Path) -> int:
 
 
 @pytest.mark.slow
-def test_two_ray_workers_write_the_same_files_as_one(fifty, small_models, prepared, tmp_path):
+def test_two_ray_workers_write_the_same_files_as_one(fifty, prepared, tmp_path):
     pytest.importorskip("ray")
-    assert "45 videos" in finish(start(fifty, tmp_path, small_models, "--ray", "local", "--workers", "2"))
+    assert "45 videos" in finish(start(fifty, tmp_path, "--ray", "local", "--workers", "2"))
     assert files_in(tmp_path) == prepared
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_takes_one_video_with_it_and_is_replaced(fifty, small_models, tmp_path):
-    process = start(fifty, tmp_path, small_models, "--workers", "2")
+def test_a_worker_that_is_killed_takes_one_video_with_it_and_is_replaced(fifty, tmp_path):
+    process = start(fifty, tmp_path, "--workers", "2")
     while process.poll() is None and count_lines(tmp_path) < 5:
         time.sleep(0.01)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
