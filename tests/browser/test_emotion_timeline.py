@@ -1,21 +1,18 @@
 """The editor on MEMO Emotion Timeline, driven with the mouse and the keyboard: the text and the drawing always agree."""
 
-import base64
 import json
 import os
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from chromium import Chromium, find_chromium
 
 from comfyui_memo.memo_modules.audio.timeline import parse_timeline
 from comfyui_memo.memo_modules.types import EMOTIONS
-from comfyui_memo.scripts.comfyui_server import ComfyUIServer
+from comfyui_memo.scripts.front_end import FrontEnd
 
 ROOT = Path(__file__).resolve().parents[2]
-SPEECH = ROOT / "assets" / "speech.wav"
+SIZE = (1300, 760)
 
 pytestmark = pytest.mark.browser
 
@@ -32,7 +29,6 @@ BUILD = """(() => {
     app.canvas.ds.offset = [0, 0]
     app.canvas.setDirty(true, true)
 })()"""
-READY = "!!window.app?.extensionManager && 'MemoEmotionTimeline' in (window.LiteGraph?.registered_node_types ?? {})"
 NODE = "app.graph.nodes.find(({ type }) => type === 'MemoEmotionTimeline')"
 TEXT = f"{NODE}.widgets.find(({{ name }}) => name === 'timeline').value"
 DRAWN = """[...document.querySelectorAll(".memo-band")].map(band => band.title).join(", ")"""
@@ -56,23 +52,10 @@ CONTRASTS = """[...document.querySelectorAll(".memo-timeline *")]
     })"""
 
 
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    return find_chromium() or pytest.skip("no Chromium found; on Debian and Ubuntu: apt install chromium")
-
-
-@pytest.fixture(scope="module")
-def server(chromium, comfyui_path, tmp_path_factory):
-    with ComfyUIServer(comfyui_path, tmp_path_factory.mktemp("comfyui")) as server:
-        server.add_input(SPEECH)
-        server.post("/settings", {"Comfy.TutorialCompleted": True})  # or a dialog covers the canvas
-        yield server
-
-
 class Desk:
     """The node with its editor in a page."""
 
-    def __init__(self, page: Chromium):
+    def __init__(self, page: FrontEnd):
         self.page = page
 
     def point(self, seconds: float, height: float = 0.63) -> tuple[float, float]:
@@ -122,43 +105,26 @@ class Desk:
         return True
 
 
-@contextmanager
-def opened(chromium: str, url: str, profile: Path):
-    with Chromium(chromium, profile, (1300, 760)) as page:
-        page.open(url)
-        page.wait_for(READY, timeout=240)
-        page.wait_for("app.graph?.nodes.length > 0")  # it shows a graph at first
-        yield page
-
-
 @pytest.fixture(scope="module")
-def page(chromium, server, tmp_path_factory):
-    with opened(chromium, server.url, tmp_path_factory.mktemp("profile")) as page:
+def editor(chromium, server, tmp_path_factory):
+    """The front end that all tests share."""
+    with FrontEnd(chromium, tmp_path_factory.mktemp("profile"), server.url, SIZE) as page:
         yield page
 
 
 @pytest.fixture(params=["canvas", "Vue"])
-def desk(page, tmp_path, request):
+def desk(editor, tmp_path, request):
     """On a node drawn by the canvas, and by Vue ("Nodes 2.0"); how a test left it is screenshot.png in its temporary folder."""
-    page.evaluate(f"app.extensionManager.setting.set('Comfy.VueNodes.Enabled', {json.dumps(request.param == 'Vue')})")
-    page.evaluate("app.extensionManager.setting.set('Comfy.ColorPalette', 'dark')")
-    clear(page)
-    page.evaluate(BUILD)
-    page.wait_for(WAVE)
-    page.errors.clear()
-    yield Desk(page)
-    page.screenshot(tmp_path / "screenshot.png")
-    assert ours(page.errors) == []
-
-
-def ours(errors: list[str]) -> list[str]:
-    """The console's errors that speak of this pack. Help in a language that has no page of its own is looked for."""
-    return [error for error in errors if "memo" in error.lower() and "docs/" not in error]
-
-
-def clear(page: Chromium) -> None:
-    page.evaluate("app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
-    page.wait_for("app.graph.nodes.length === 0 && !document.querySelector('.memo-timeline')")
+    editor.set("Comfy.VueNodes.Enabled", request.param == "Vue")
+    editor.set("Comfy.ColorPalette", "dark")
+    editor.clear()
+    editor.wait_for("!document.querySelector('.memo-timeline')")
+    editor.evaluate(BUILD)
+    editor.wait_for(WAVE)
+    editor.errors.clear()
+    yield Desk(editor)
+    editor.screenshot(tmp_path / "screenshot.png")
+    assert editor.own_errors() == []
 
 
 def test_drawn_dragged_deleted_and_undone(desk):
@@ -217,17 +183,16 @@ def test_saved_and_loaded_it_is_the_same(desk, chromium, server, tmp_path):
     saved = desk.page.evaluate("JSON.stringify(app.graph.serialize())")
     [node] = [node for node in json.loads(saved)["nodes"] if node["type"] == "MemoEmotionTimeline"]
     assert node["widgets_values"] == ["1-2 fearful"]
-    prompt = desk.page.evaluate("app.graphToPrompt()")["output"]
-    [inputs] = [part["inputs"] for part in prompt.values() if part["class_type"] == "MemoEmotionTimeline"]
+    [inputs] = [part["inputs"] for part in desk.page.prompt().values() if part["class_type"] == "MemoEmotionTimeline"]
     assert inputs.keys() == {"timeline", "audio"} and inputs["timeline"] == "1-2 fearful"
-    with opened(chromium, server.url, tmp_path / "profile") as another:
+    with FrontEnd(chromium, tmp_path / "profile", server.url, SIZE) as another:
         another.evaluate(f"app.loadGraphData({saved})")
         loaded = Desk(another)
         assert loaded.shows("1-2 fearful")
         another.wait_for(WAVE)
         loaded.drag(2, 4)
         assert loaded.shows("1-4 fearful")
-        assert ours(another.errors) == []
+        assert another.own_errors() == []
 
 
 def test_without_a_sound_there_is_a_plain_ruler(desk):
@@ -241,15 +206,13 @@ def test_without_a_sound_there_is_a_plain_ruler(desk):
 @pytest.mark.parametrize("palette", ["dark", "light"])
 def test_letters_can_be_read_in_every_theme(desk, palette, request):
     """With MEMO_WRITE_SCREENSHOTS=1 the node, as the canvas draws it, goes to docs/."""
-    desk.page.evaluate(f"app.extensionManager.setting.set('Comfy.ColorPalette', '{palette}')")
+    desk.page.set("Comfy.ColorPalette", palette)
     desk.type("0-1.1 neutral, 1.1-2.3 happy, 2.3-3 surprised, 3- sad")
     desk.page.wait_for(f"{DRAWN}.endsWith('sad')")
     desk.click(1.7)
     time.sleep(1)  # in which the theme changes
     if os.environ.get("MEMO_WRITE_SCREENSHOTS") == "1" and "canvas" in request.node.name:
-        picture = desk.page.call("Page.captureScreenshot", format="png", clip={"x": 66, "y": 76, "width": 850, "height": 366, "scale": 1})
-        (ROOT / "docs").mkdir(exist_ok=True)
-        (ROOT / "docs" / f"emotion_timeline_{palette}.png").write_bytes(base64.b64decode(picture["data"]))
+        desk.page.picture(ROOT / "docs" / f"emotion_timeline_{palette}.png", (66, 76, 850, 366))
     desk.type(", ".join(f"{i / 2}-{i / 2 + 0.5} {emotion}" for i, emotion in enumerate(EMOTIONS)))
     desk.page.wait_for(f"{DRAWN}.endsWith('unknown')")
     contrasts = desk.page.evaluate(CONTRASTS)

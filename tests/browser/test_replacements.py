@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 
 import pytest
-from chromium import Chromium
-from test_front_end import MIDDLE_OF, chromium, click, ours, page, server  # noqa: F401
+
+from comfyui_memo.scripts.front_end import FrontEnd
 
 pytestmark = pytest.mark.browser
 
@@ -30,7 +30,6 @@ NODES = """Object.fromEntries(app.graph.nodes.map(node => [node.id, {
         return [input.name, [String(link.origin_id), link.origin_slot]]
     })),
 }]))"""
-UNKNOWN = "app.graph.nodes.map(node => node.type).filter(type => !(type in LiteGraph.registered_node_types))"
 
 
 def a_workflow() -> dict:
@@ -65,16 +64,16 @@ def a_workflow() -> dict:
     return {"last_node_id": 6, "last_link_id": 23, "nodes": nodes, "links": links, "groups": [], "config": {}, "extra": {}, "version": 0.4}
 
 
-def open_and_replace(page: Chromium, file: Path, button: str = "Replace All", times: int = 1) -> None:  # noqa: F811
-    page.drop(file, *page.wait_for(f"{MIDDLE_OF}('#graph-canvas')"))
-    click(page, "[data-testid=error-overlay-see-errors]")
+def open_and_replace(page: FrontEnd, file: Path, button: str = "Replace All", times: int = 1) -> None:
+    page.drop_workflow(file)
+    page.press("[data-testid=error-overlay-see-errors]")
     for _ in range(times):
         page.wait_for(f"{PRESS}('{button}')")
         page.evaluate("new Promise(done => setTimeout(done, 500))")  # in which the loose cables go
     page.wait_for("['MemoLoadAll', 'MemoTalkingPortrait'].every(type => app.graph.nodes.some(node => node.type === type))")
 
 
-def hanging(page: Chromium) -> list:  # noqa: F811
+def hanging(page: FrontEnd) -> list:
     """Links that a node at one of their ends does not know."""
     return page.evaluate("""[...app.graph.links.values()].filter(link =>
         !app.graph.getNodeById(link.origin_id).outputs[link.origin_slot]?.links?.includes(link.id) ||
@@ -82,7 +81,7 @@ def hanging(page: Chromium) -> list:  # noqa: F811
 
 
 @pytest.mark.parametrize(("button", "times"), [("Replace All", 1), ("Replace Node", 2)])
-def test_both_nodes_are_replaced_with_what_was_set_and_wired(page, tmp_path, button, times):  # noqa: F811
+def test_both_nodes_are_replaced_with_what_was_set_and_wired(page, tmp_path, button, times):
     file = tmp_path / "theirs.json"
     file.write_text(json.dumps(a_workflow()), encoding="utf-8")
     open_and_replace(page, file, button, times)
@@ -94,20 +93,20 @@ def test_both_nodes_are_replaced_with_what_was_set_and_wired(page, tmp_path, but
     assert nodes["1"]["widgets"]["model"] == "memo" and nodes["1"]["widgets"]["vae"] == "sd-vae-ft-mse"
     assert nodes["5"]["cables"] == nodes["6"]["cables"] == {}, "a path is no picture"
     assert hanging(page) == []
-    assert page.evaluate(UNKNOWN) == [MISSING, MISSING]
+    assert page.unknown_nodes() == [MISSING, MISSING]
     assert page.evaluate(f"document.body.innerText.includes('{MISSING}')"), "what is missing still is named"
-    prompt = page.evaluate("app.graphToPrompt()")["output"]
+    prompt = page.prompt()
     assert prompt["2"]["inputs"] == {"models": ["1", 0], "image": ["3", 0], "audio": ["4", 0], **expected}
     page.evaluate("app.loadGraphData(app.graph.serialize())")
     page.wait_for("app.graph.nodes.some(node => node.type === 'MemoTalkingPortrait')")
     assert page.evaluate(NODES)["2"] == nodes["2"] and hanging(page) == []
     looked_up = "api.comfy.org"  # where the front end asks for packs that have the missing nodes
-    assert [error for error in ours(page.errors) if looked_up not in error] == []
+    assert [error for error in page.own_errors() if looked_up not in error] == []
 
 
 @pytest.mark.skipif(not OF_THE_PACK, reason="MEMO_IF_WORKFLOWS names no folder with workflow files of that pack")
 @pytest.mark.parametrize("file", OF_THE_PACK, ids=lambda file: file.stem)
-def test_the_packs_own_workflows_open(page, file):  # noqa: F811
+def test_the_packs_own_workflows_open(page, file):
     saved = {node["id"]: node for node in json.loads(file.read_text(encoding="utf-8"))["nodes"]}
     known = set(page.evaluate("Object.keys(LiteGraph.registered_node_types)"))
     avatar, loader = (next(number for number, node in saved.items() if node["type"] == kind) for kind in (AVATAR, LOADER))
@@ -118,7 +117,7 @@ def test_the_packs_own_workflows_open(page, file):  # noqa: F811
     values = saved[avatar]["widgets_values"]
     assert [nodes[str(avatar)]["widgets"][name] for name in ("resolution", "fps", "steps", "guidance_scale", "seed")] == [*values[:1], *values[2:6]]
     others = {node["type"] for node in saved.values()} - known - {AVATAR, LOADER}
-    assert set(page.evaluate(UNKNOWN)) == others
+    assert set(page.unknown_nodes()) == others
     panel = page.evaluate("document.body.innerText")
     assert others and [kind for kind in others if kind not in panel] == []
     assert hanging(page) == []

@@ -6,10 +6,10 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from chromium import Chromium, find_chromium
 
 from comfyui_memo.memo_modules.audio.timeline import format_timeline, parse_timeline
 from comfyui_memo.memo_modules.errors import InputError
+from comfyui_memo.scripts.chromium import Chromium
 from comfyui_memo.tests import timeline_cases as cases
 
 pytestmark = pytest.mark.browser
@@ -34,10 +34,9 @@ def in_the_library(text: str) -> list | str:
 
 
 @pytest.fixture(scope="module")
-def in_the_browser(tmp_path_factory):
-    executable = find_chromium() or pytest.skip("no Chromium found; on Debian and Ubuntu: apt install chromium")
+def in_the_browser(chromium, tmp_path_factory):
     module = base64.b64encode(GRAMMAR.read_bytes()).decode()
-    with Chromium(executable, tmp_path_factory.mktemp("profile")) as page:
+    with Chromium(chromium, tmp_path_factory.mktemp("profile")) as page:
         yield lambda texts: page.evaluate(READ_ALL.format(module=module, texts=json.dumps(texts)))
 
 

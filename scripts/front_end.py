@@ -1,0 +1,116 @@
+"""ComfyUI's front end with this pack, in a Chromium without a window: files dropped on it, its graph read, set and run."""
+
+import base64
+import json
+import time
+from pathlib import Path
+
+from .chromium import Chromium, PageError
+
+COMPLAINTS = "[data-testid=error-overlay], [data-testid=subgraph-breadcrumb-missing-nodes-icon]"
+_START_TIMEOUT = 240
+_READY = "!!window.app?.extensionManager && 'MemoSampler' in (window.LiteGraph?.registered_node_types ?? {}) && app.graph?.nodes.length > 0"
+# Both wait, by giving null, for the overlay to go that covers everything while a workflow loads.
+_TITLE_OF = """(type => {
+    const [x, y] = app.graph.nodes.find(node => node.type === type).pos
+    const [left, top] = app.canvas.ds.convertOffsetToCanvas([x + 60, y - 15])
+    const canvas = document.querySelector("#graph-canvas"), box = canvas.getBoundingClientRect()
+    return document.elementFromPoint(box.x + left, box.y + top) === canvas ? [box.x + left, box.y + top] : null
+})"""
+_MIDDLE_OF = """(selector => {
+    const element = document.querySelector(selector), box = element?.getBoundingClientRect()
+    const middle = box && [box.x + box.width / 2, box.y + box.height / 2]
+    return middle && element.contains(document.elementFromPoint(...middle)) ? middle : null
+})"""
+_SET_WIDGETS = """(inputs => {
+    for (const node of app.graph.nodes)
+        for (const [name, value] of Object.entries(inputs[node.type] ?? {})) {
+            const widget = node.widgets.find(widget => widget.name === name)
+            widget.value = value
+            widget.callback?.(value, app.canvas, node)
+        }
+})"""
+_LISTEN = """
+    window.outcome = null
+    for (const event of ["execution_success", "execution_error", "execution_interrupted"])
+        app.api.addEventListener(event, ({detail}) => { window.outcome = {event, detail} })
+"""
+
+
+class FrontEnd(Chromium):
+    """The front end of the ComfyUI at ``url``, its canvas empty; a context manager."""
+
+    def __init__(self, executable: str, profile: Path, url: str, size: tuple[int, int] = (1600, 900)):
+        super().__init__(executable, profile, size)
+        self.url = url
+
+    def __enter__(self):
+        super().__enter__()
+        try:
+            self.open(self.url)
+            self.wait_for(_READY, _START_TIMEOUT)  # it shows a graph at first, whose text boxes would take a drop
+            self.clear()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def clear(self) -> None:
+        """Begin an empty workflow."""
+        self.command("Comfy.NewBlankWorkflow")
+        self.wait_for("app.graph.nodes.length === 0")
+
+    def command(self, name: str) -> None:
+        self.evaluate(f"app.extensionManager.command.execute({json.dumps(name)})")
+
+    def set(self, setting: str, value) -> None:
+        """Change a setting of the front end, such as Comfy.ColorPalette."""
+        self.evaluate(f"app.extensionManager.setting.set({json.dumps(setting)}, {json.dumps(value)})")
+
+    def drop_workflow(self, file: Path) -> None:
+        """Drag a workflow's file onto the canvas and wait until its nodes are there."""
+        types = {node["type"] for node in json.loads(file.read_text(encoding="utf-8"))["nodes"]}
+        self.drop(file, *self.wait_for(f"{_MIDDLE_OF}('#graph-canvas')"))
+        self.wait_for(f"{json.dumps(sorted(types))}.every(type => app.graph.nodes.some(node => node.type === type))")
+
+    def press(self, selector: str) -> None:
+        """Click on the middle of an element, once nothing covers it."""
+        self.click(*self.wait_for(f"{_MIDDLE_OF}({json.dumps(selector)})"))
+
+    def choose(self, type: str) -> None:
+        """Click on the title of a node."""
+        self.click(*self.wait_for(f"{_TITLE_OF}({json.dumps(type)})"))
+
+    def set_widgets(self, inputs: dict[str, dict]) -> None:
+        """{class of a node: {widget: value}}, as if typed in."""
+        self.evaluate(f"{_SET_WIDGETS}({json.dumps(inputs)})")
+
+    def prompt(self) -> dict:
+        """The graph in API format."""
+        return self.evaluate("app.graphToPrompt()")["output"]
+
+    def unknown_nodes(self) -> list[str]:
+        return self.evaluate("app.graph.nodes.map(node => node.type).filter(type => !(type in LiteGraph.registered_node_types))")
+
+    def complaints(self) -> int:
+        """How many of its signs for an error or a missing node are on screen, a second later: they take their time."""
+        time.sleep(1)
+        return self.evaluate(f"document.querySelectorAll('{COMPLAINTS}').length")
+
+    def run(self, timeout: float = 300) -> None:
+        """Press Run. Raises PageError when the graph does not run to its end."""
+        self.evaluate(_LISTEN)
+        self.press("[data-testid=queue-button]")
+        outcome = self.wait_for("window.outcome", timeout)
+        if outcome["event"] != "execution_success":
+            raise PageError(json.dumps(outcome))
+
+    def own_errors(self) -> list[str]:
+        """The console's errors that speak of this pack. Help in a language that has no page of its own is looked for."""
+        return [error for error in self.errors if "memo" in error.lower() and "docs/" not in error]
+
+    def picture(self, file: Path, clip: tuple[float, float, float, float]) -> Path:
+        """A screenshot of a part (left, top, width, height) of the page, as PNG."""
+        part = dict(zip(("x", "y", "width", "height"), clip, strict=True)) | {"scale": 1}
+        file.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png", clip=part)["data"]))
+        return file

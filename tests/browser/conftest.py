@@ -1,0 +1,37 @@
+"""What the browser tests share: a Chromium, a ComfyUI with all that the workflows name, its front end with an empty canvas."""
+
+from pathlib import Path
+
+import pytest
+
+from comfyui_memo.scripts.chromium import find_chromium
+from comfyui_memo.scripts.comfyui_server import ComfyUIServer
+from comfyui_memo.scripts.front_end import FrontEnd
+from comfyui_memo.scripts.make_tiny_checkpoint import write_tiny_checkpoint
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    return find_chromium() or pytest.skip("no Chromium found; on Debian and Ubuntu: apt install chromium")
+
+
+@pytest.fixture(scope="module")
+def server(chromium, comfyui_path, tmp_path_factory):
+    """A ComfyUI with every file that the workflows name, the nets among them tiny."""
+    base = tmp_path_factory.mktemp("comfyui")
+    write_tiny_checkpoint(base / "models", "memo")
+    with ComfyUIServer(comfyui_path, base) as server:
+        for file in ("portrait.jpg", "speech.wav"):
+            server.add_input(ASSETS / file)
+        server.post("/settings", {"Comfy.TutorialCompleted": True})  # or a dialog covers the canvas
+        yield server
+
+
+@pytest.fixture
+def page(chromium, server, tmp_path):
+    """The front end with an empty canvas; how a test left it is screenshot.png in the test's temporary folder."""
+    with FrontEnd(chromium, tmp_path / "profile", server.url) as page:
+        yield page
+        page.screenshot(tmp_path / "screenshot.png")
