@@ -1,6 +1,7 @@
 """What the pack knows of ComfyUI, with comfy_output: model folders, ModelPatcher, memory, progress, interrupt, core sockets."""
 
 import gc
+import inspect
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -51,6 +52,11 @@ WEIGHT_DTYPES = {
 _PREVIEW_SIZE = 512
 
 _log = logging.getLogger(__name__)
+
+
+def known(kind: type, **options) -> dict:
+    """Those of the options that a class of comfy_api takes in this version: 0.8 has no advanced inputs and no search aliases."""
+    return {name: value for name, value in options.items() if name in inspect.signature(kind).parameters}
 
 
 # Model folders

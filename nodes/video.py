@@ -27,8 +27,8 @@ def file_inputs() -> list[io.Input]:
         io.String.Input("filename_prefix", default="video/MEMO", tooltip="Of the file, below ComfyUI's output folder. May hold %year%, %month% and the like."),
         io.Combo.Input("codec", options=list(PIXEL_FORMATS), default="h264", tooltip="h264: plays everywhere. ffv1: lossless, some 20 times as large."),
         io.Int.Input("crf", default=18, min=0, max=51, tooltip="Of h264: lower looks better and is larger. 18 is hard to tell from the frames, 23 is smaller."),
-        io.Combo.Input("pixel_format", options=[AUTO, *dict.fromkeys(name for names in PIXEL_FORMATS.values() for name in names)], default=AUTO, advanced=True, tooltip="auto: yuv420p, which plays everywhere, and exact RGB for ffv1."),
-        io.Combo.Input("audio_codec", options=[AUTO, *AUDIO_CODECS], default=AUTO, advanced=True, tooltip="auto: aac beside h264, pcm beside ffv1. flac keeps sound of 16 and 24 bits exactly, pcm every sound."),
+        io.Combo.Input("pixel_format", options=[AUTO, *dict.fromkeys(name for names in PIXEL_FORMATS.values() for name in names)], default=AUTO, **adapter.known(io.Combo.Input, advanced=True), tooltip="auto: yuv420p, which plays everywhere, and exact RGB for ffv1."),
+        io.Combo.Input("audio_codec", options=[AUTO, *AUDIO_CODECS], default=AUTO, **adapter.known(io.Combo.Input, advanced=True), tooltip="auto: aac beside h264, pcm beside ffv1. flac keeps sound of 16 and 24 bits exactly, pcm every sound."),
     ]
 
 
@@ -41,7 +41,7 @@ def label_input() -> io.Input:
         "label_as_synthetic",
         default=True,
         optional=True,
-        advanced=True,
+        **adapter.known(io.Boolean.Input, advanced=True),
         tooltip="The file's metadata says that it was made by AI, and by what. Many sites and some laws ask for it; switch it "
         "off only where another label takes its place.",
     )
@@ -73,7 +73,7 @@ class MemoSampleToFile(io.ComfyNode):
                     "unfinished",
                     options=["output", "temp"],
                     default="output",
-                    advanced=True,
+                    **adapter.known(io.Combo.Input, advanced=True),
                     tooltip="Where clips are kept until all are done: memo_unfinished in this folder. ComfyUI empties temp whenever it starts. "
                     f"They are removed with the finished video, else after {KEPT_DAYS} days or beyond {KEPT_BYTES // 10**9} GB.",
                 ),
