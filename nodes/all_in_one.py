@@ -51,6 +51,7 @@ class MemoLoadAll(io.ComfyNode):
             node_id="MemoLoadAll",
             display_name="Load All MEMO Models",
             category=CATEGORY,
+            **adapter.known(io.Schema, search_aliases=["all-in-one loader", "talking head", "download", "checkpoint loader"]),
             description="Loads everything that MEMO Talking Portrait needs: what the single loaders load, with one download for all.",
             inputs=[*(model_input(given, role, tooltips[given]) for given, role in ROLES.items()), download_input()],
             outputs=[MemoModelsSocket.Output(display_name="models", tooltip="For MEMO Talking Portrait.")],
@@ -88,6 +89,7 @@ class MemoTalkingPortrait(io.ComfyNode):
             node_id="MemoTalkingPortrait",
             display_name="MEMO Talking Portrait",
             category="MEMO",
+            **adapter.known(io.Schema, search_aliases=["talking head", "lip sync", "audio to video", "avatar", "speech"]),
             description="From a portrait and a voice to the talking video in one node: separates the vocals, hears the mood, finds the face and "
             "samples, with the settings that MEMO was published with. The single nodes have more of them.",
             inputs=[

@@ -18,6 +18,7 @@ class MemoSeparateVocals(io.ComfyNode):
             node_id="MemoSeparateVocals",
             display_name="MEMO Separate Vocals",
             category=CATEGORY,
+            **adapter.known(io.Schema, search_aliases=["stem separation", "isolate voice", "remove music", "kim vocal 2"]),
             description="Separates the voice from music and noise. Leave it out for a clean recording.",
             inputs=[
                 VocalSeparatorSocket.Input("vocal_separator", tooltip="From Load MEMO Vocal Separator."),
@@ -53,6 +54,7 @@ class MemoEncodeAudio(io.ComfyNode):
             node_id="MemoEncodeAudio",
             display_name="MEMO Encode Audio",
             category=CATEGORY,
+            **adapter.known(io.Schema, search_aliases=["wav2vec2", "lip sync", "speech features"]),
             description="Turns a voice into the features that the lips follow, one set per video frame. Decides how long the video becomes.",
             inputs=[
                 AudioEncoderSocket.Input("audio_encoder", tooltip="From Load MEMO Audio Encoder."),
@@ -98,6 +100,7 @@ class MemoSplitAudio(io.ComfyNode):
             node_id="MemoSplitAudio",
             display_name="MEMO Split Audio",
             category=CATEGORY,
+            **adapter.known(io.Schema, search_aliases=["cut audio", "trim audio", "long video"]),
             description="Cuts a voice between two clips, to make its video in two sittings: the state of the first sampler goes into the second, "
             "and their frames are those of one run.",
             inputs=[

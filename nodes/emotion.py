@@ -22,6 +22,7 @@ class MemoDetectEmotion(io.ComfyNode):
             node_id="MemoDetectEmotion",
             display_name="MEMO Detect Emotion",
             category=CATEGORY,
+            **adapter.known(io.Schema, search_aliases=["mood", "speech emotion recognition", "sentiment", "emotion2vec"]),
             description="Hears the mood of each second of a voice, and shows over time how sure it is of each class.",
             inputs=[
                 EmotionModelSocket.Input("emotion_model", tooltip="From Load MEMO Emotion Model."),
@@ -56,6 +57,7 @@ class MemoSetEmotion(io.ComfyNode):
             node_id="MemoSetEmotion",
             display_name="MEMO Set Emotion",
             category=CATEGORY,
+            **adapter.known(io.Schema, search_aliases=["mood", "facial expression", "happy", "sad"]),
             description="Sets one mood for the whole video by hand, instead of hearing it in the voice.",
             inputs=[io.Combo.Input("emotion", options=list(EMOTIONS), default="neutral", tooltip="The mood of the face.")],
             outputs=[EmotionSocket.Output(display_name="emotion", tooltip="For the MEMO Sampler.")],
@@ -73,6 +75,7 @@ class MemoEmotionTimeline(io.ComfyNode):
             node_id="MemoEmotionTimeline",
             display_name="MEMO Emotion Timeline",
             category=CATEGORY,
+            **adapter.known(io.Schema, search_aliases=["mood", "facial expression", "keyframes", "schedule"]),
             description="Sets the mood over time by hand, typed or drawn. Where nothing is set, the detected mood stays, else neutral.",
             inputs=[
                 io.String.Input(

@@ -15,6 +15,7 @@ class MemoEmbedFace(io.ComfyNode):
             node_id="MemoEmbedFace",
             display_name="MEMO Embed Face",
             category="MEMO/conditioning",
+            **adapter.known(io.Schema, search_aliases=["face id", "identity", "face embedding", "insightface"]),
             description="Finds the face in the portrait and describes who it is. Give it the picture as loaded, before any resize.",
             inputs=[
                 FaceAnalysisSocket.Input("face_analysis", tooltip="From Load MEMO Face Analysis."),

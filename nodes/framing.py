@@ -23,6 +23,7 @@ class MemoCropPortrait(io.ComfyNode):
             node_id="MemoCropPortrait",
             display_name="MEMO Crop Portrait",
             category=CATEGORY,
+            **adapter.known(io.Schema, search_aliases=["crop face", "face detection", "square crop", "bounding box"]),
             description="Finds a face in a photo of any shape and cuts out the square around it, never squashed, for MEMO Sampler. "
             "The node shows where the square lies. MEMO Paste Back puts the frames back into the photo.",
             inputs=[
@@ -93,6 +94,7 @@ class MemoPasteBack(io.ComfyNode):
             node_id="MemoPasteBack",
             display_name="MEMO Paste Back",
             category=CATEGORY,
+            **adapter.known(io.Schema, search_aliases=["paste face", "uncrop", "composite", "stitch"]),
             description="Puts frames back into the photo that their portrait was cut from, at its full resolution, with a soft border. "
             "Each frame becomes as large as the photo: large photos go through MEMO Paste Back to File.",
             inputs=pasting_inputs(),
@@ -120,6 +122,7 @@ class MemoPasteBackToFile(io.ComfyNode):
             node_id="MemoPasteBackToFile",
             display_name="MEMO Paste Back to File",
             category=CATEGORY,
+            **adapter.known(io.Schema, search_aliases=["paste face", "uncrop", "composite video", "save video"]),
             description="Puts frames back into the photo that their portrait was cut from, and each at once into a video file: "
             "the memory that it takes does not grow with the number of frames, so that photos of 24 megapixels work.",
             inputs=[

@@ -72,6 +72,7 @@ class MemoLoadModel(io.ComfyNode):
             node_id="MemoLoadModel",
             display_name="Load MEMO Model",
             category=CATEGORY,
+            **adapter.known(io.Schema, search_aliases=["checkpoint loader", "talking head model", "unet"]),
             description="Loads the four nets of a MEMO checkpoint: reference net, diffusion net and the projections of face and audio.",
             inputs=[
                 model_input(
@@ -130,6 +131,7 @@ class MemoLoadVAE(io.ComfyNode):
             node_id="MemoLoadVAE",
             display_name="Load MEMO VAE",
             category=CATEGORY,
+            **adapter.known(io.Schema, search_aliases=["vae loader", "sd-vae-ft-mse", "stable diffusion"]),
             description="Loads the VAE, which turns pictures into latents and back. The VAE of Stable Diffusion 1, from any other loader, is one too.",
             inputs=[
                 model_input(
@@ -163,6 +165,7 @@ class MemoLoadAudioEncoder(io.ComfyNode):
             node_id="MemoLoadAudioEncoder",
             display_name="Load MEMO Audio Encoder",
             category=CATEGORY,
+            **adapter.known(io.Schema, search_aliases=["wav2vec2", "speech encoder", "audio encoder loader"]),
             description="Loads wav2vec2, which turns a voice into what the lips follow.",
             inputs=[
                 model_input(
@@ -196,6 +199,7 @@ class MemoLoadEmotionModel(io.ComfyNode):
             node_id="MemoLoadEmotionModel",
             display_name="Load MEMO Emotion Model",
             category=CATEGORY,
+            **adapter.known(io.Schema, search_aliases=["emotion2vec", "mood", "emotion classifier"]),
             description="Loads emotion2vec and MEMO's classifier, which hear the mood of a voice.",
             inputs=[
                 model_input("emotion2vec", "emotion2vec", "In models/memo: a folder with model.pt or model.safetensors of emotion2vec_plus_large."),
@@ -228,6 +232,7 @@ class MemoLoadVocalSeparator(io.ComfyNode):
             node_id="MemoLoadVocalSeparator",
             display_name="Load MEMO Vocal Separator",
             category=CATEGORY,
+            **adapter.known(io.Schema, search_aliases=["kim vocal 2", "stem separation", "music removal"]),
             description="Opens Kim_Vocal_2, which separates a voice from music and noise.",
             inputs=[
                 model_input(
@@ -261,6 +266,7 @@ class MemoLoadFaceAnalysis(io.ComfyNode):
             node_id="MemoLoadFaceAnalysis",
             display_name="Load MEMO Face Analysis",
             category=CATEGORY,
+            **adapter.known(io.Schema, search_aliases=["insightface", "face detector", "face recognition", "scrfd"]),
             description="Opens the face detector and the face recogniser of insightface.",
             inputs=[
                 model_input(

@@ -217,6 +217,7 @@ class MemoSampler(io.ComfyNode):
             node_id="MemoSampler",
             display_name="MEMO Sampler",
             category="MEMO",
+            **adapter.known(io.Schema, search_aliases=["talking head", "lip sync", "audio to video", "avatar", "ksampler"]),
             description="Makes the talking frames, clip by clip of 16, each remembering all frames before it. "
             "Wire IMAGE and fps to Create Video together with the audio as loaded. For minutes and more: MEMO Sample to File.",
             inputs=sampling_inputs(),

@@ -54,6 +54,7 @@ class MemoSampleToFile(io.ComfyNode):
             node_id="MemoSampleToFile",
             display_name="MEMO Sample to File",
             category="MEMO",
+            **adapter.known(io.Schema, search_aliases=["talking head", "lip sync", "audio to video", "long video", "save video"]),
             description="Makes a talking video of any length: each clip goes to the disk when it is done, so that memory does not grow. "
             "Stopped by whatever it may be, the same workflow queued again goes on behind the last clip.",
             inputs=[

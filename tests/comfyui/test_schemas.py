@@ -51,6 +51,15 @@ def test_every_node_and_every_socket_is_explained(nodes):
     assert silent == []
 
 
+def test_every_node_is_found_by_what_else_it_is_called(nodes):
+    if not any("search_aliases" in info for info in nodes.values()):
+        pytest.skip("this ComfyUI has no search aliases")
+    for name, info in nodes.items():
+        aliases = info["search_aliases"] or []
+        assert 2 <= len(set(aliases)) == len(aliases) <= 5, name
+        assert [alias for alias in aliases if alias != alias.lower() or alias in info["display_name"].lower()] == [], name
+
+
 def test_model_lists_show_the_folders(nodes):
     def options(node, name):
         return nodes[node]["input"]["required"][name][1]["options"]
