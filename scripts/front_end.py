@@ -30,6 +30,21 @@ _SET_WIDGETS = """(inputs => {
             widget.callback?.(value, app.canvas, node)
         }
 })"""
+_ADD = """((type, left, top, width) => {
+    const node = LiteGraph.createNode(type)
+    node.pos = [left, top]
+    node.setSize([Math.max(width, node.size[0]), node.size[1]])
+    app.graph.add(node)
+    app.canvas.ds.scale = 1
+    app.canvas.ds.offset = [0, 0]
+    app.canvas.setDirty(true, true)
+})"""
+# Two frames later it is drawn.
+_BOX_OF = """(type => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => {
+    const [x, y, width, height] = app.graph.nodes.find(node => node.type === type).boundingRect, { scale } = app.canvas.ds
+    const [left, top] = app.canvas.ds.convertOffsetToCanvas([x, y]), canvas = document.querySelector("#graph-canvas").getBoundingClientRect()
+    done([canvas.x + left, canvas.y + top, width * scale, height * scale])
+}))))"""
 _LISTEN = """
     window.outcome = null
     for (const event of ["execution_success", "execution_error", "execution_interrupted"])
@@ -72,6 +87,12 @@ class FrontEnd(Chromium):
         types = {node["type"] for node in json.loads(file.read_text(encoding="utf-8"))["nodes"]}
         self.drop(file, *self.wait_for(f"{_MIDDLE_OF}('#graph-canvas')"))
         self.wait_for(f"{json.dumps(sorted(types))}.every(type => app.graph.nodes.some(node => node.type === type))")
+
+    def add(self, type: str, left: float = 300, top: float = 160, width: float = 0) -> tuple[float, float, float, float]:
+        """Put a node of a class onto the canvas, at least so wide, and show it unscaled; returns where it is drawn on the page
+        (left, top, width, height)."""
+        self.evaluate(f"{_ADD}({json.dumps(type)}, {left}, {top}, {width})")
+        return tuple(self.evaluate(f"{_BOX_OF}({json.dumps(type)})"))
 
     def press(self, selector: str) -> None:
         """Click on the middle of an element, once nothing covers it."""

@@ -1,0 +1,83 @@
+"""Draws every node as ComfyUI's front end shows it, for the help pages: web/docs/<NodeId>.png.
+
+    python scripts/draw_help_pictures.py [NodeId ...]
+
+With a Python that runs ComfyUI, which is looked for in COMFYUI_PATH and ~/comfy/ComfyUI; it needs Chromium.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+import types
+from pathlib import Path
+
+from PIL import Image, PngImagePlugin
+
+ROOT = Path(__file__).resolve().parents[1]
+if "comfyui_memo" not in sys.modules:  # the pack's folder as a package, without its __init__.py, which needs a ComfyUI
+    sys.modules["comfyui_memo"] = types.ModuleType("comfyui_memo")
+    sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
+
+from comfyui_memo.memo_modules.audio.timeline import EXAMPLE
+from comfyui_memo.scripts.chromium import find_chromium
+from comfyui_memo.scripts.comfyui_server import ComfyUIServer
+from comfyui_memo.scripts.environment import find_comfyui
+from comfyui_memo.scripts.front_end import FrontEnd
+from comfyui_memo.scripts.make_tiny_checkpoint import write_tiny_checkpoint
+
+DOCS = ROOT / "web" / "docs"
+SHOWS = "Description"
+"""The PNG's text that holds what contents() said when it was drawn."""
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,  # or a dialog covers the canvas
+    "Comfy.NodeBadge.NodeSourceBadgeMode": "None",
+}
+WIDGETS = {"MemoEmotionTimeline": {"timeline": EXAMPLE}}
+MARGIN = 12
+COLORS = 256
+WIDTH = 350  # at least, or names are cut off
+_SETTLED = 0.5  # seconds until the elements that lie on a node have found their places
+
+
+def contents(info: dict) -> str:
+    """What a picture of a node shows: title, inputs and outputs. info: of the node in /object_info."""
+    order = info["input_order"]
+    return ", ".join([info["display_name"], *order.get("required", ()), *order.get("optional", ()), *info["output_name"]])
+
+
+def draw(page: FrontEnd, node: str, info: dict, file: Path) -> None:
+    """The node alone on the canvas, with a margin around it, as a PNG of few colours."""
+    page.clear()
+    left, top, width, height = page.add(node, width=WIDTH)
+    page.set_widgets(WIDGETS)
+    time.sleep(_SETTLED)
+    page.picture(file, (left - MARGIN, top - MARGIN, width + 2 * MARGIN, height + 2 * MARGIN))
+    with Image.open(file) as picture:
+        reduced = picture.convert("RGB").quantize(COLORS)
+    said = PngImagePlugin.PngInfo()
+    said.add_text(SHOWS, contents(info))
+    reduced.save(file, optimize=True, pnginfo=said)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "nodes", nargs="*", default=sorted(page.stem for page in DOCS.glob("*.md")), metavar="NodeId", help="which nodes (default: all)"
+    )
+    nodes, chromium, comfyui = parser.parse_args().nodes, find_chromium(), find_comfyui()
+    if not chromium or not comfyui:
+        parser.error("no Chromium found" if comfyui else "no ComfyUI found: set COMFYUI_PATH to its folder")
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        write_tiny_checkpoint(base / "models", "memo")  # so that the lists show the published names
+        with ComfyUIServer(comfyui, base) as server:
+            server.post("/settings", SETTINGS)
+            with FrontEnd(chromium, base / "profile", server.url) as page:
+                for node in nodes:
+                    draw(page, node, server.get(f"/object_info/{node}")[node], DOCS / f"{node}.png")
+                    print(DOCS / f"{node}.png", flush=True)
+
+
+if __name__ == "__main__":
+    main()

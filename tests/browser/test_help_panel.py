@@ -1,0 +1,52 @@
+"""The help panel of every node, and nodes in another language."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PANEL = "document.querySelector('.node-help-content')"
+LANGUAGE = "fr"
+
+pytestmark = pytest.mark.browser
+
+
+def test_help_of_every_node_shows_its_picture(page):
+    nodes = sorted(file.stem for file in (ROOT / "web" / "docs").glob("*.md"))
+    for node in nodes:
+        page.clear()
+        page.add(node)
+        page.choose(node)
+        if not page.evaluate(f"!!{PANEL}"):
+            page.press("[data-testid=info-button]")
+        title = json.dumps((ROOT / "web" / "docs" / f"{node}.md").read_text(encoding="utf-8").split("\n")[0][2:])
+        page.wait_for(f"{PANEL}?.querySelector('h1')?.textContent === {title}", timeout=20)
+        assert page.wait_for(f"{PANEL}.querySelector('img[src$=\"/{node}.png\"]')?.complete", timeout=20)
+        assert page.evaluate(f"{PANEL}.querySelector('img').naturalWidth") > 200, node
+        assert page.evaluate(f"{PANEL}.querySelectorAll('h2').length") >= 2, node
+    assert page.own_errors() == []
+
+
+@pytest.fixture
+def other_language(server):
+    server.post("/settings", {"Comfy.Locale": LANGUAGE})
+    yield json.loads((ROOT / "locales" / LANGUAGE / "nodeDefs.json").read_text(encoding="utf-8"))
+    server.post("/settings", {"Comfy.Locale": "en"})
+
+
+def test_nodes_speak_the_language_of_the_front_end(other_language, page):
+    expected = other_language["MemoSampler"]
+    left, top, _, _ = page.add("MemoSampler")
+    shown = page.evaluate(
+        "(node => [node.title, node.inputs[0].localized_name, node.widgets[0].label, node.outputs[0].localized_name])(app.graph.nodes[0])"
+    )
+    inputs = expected["inputs"]
+    assert shown == [expected["display_name"], inputs["model"]["name"], inputs["width"]["name"], expected["outputs"]["0"]["name"]]
+    x, y = page.evaluate("(([x, y]) => [x - app.graph.nodes[0].pos[0], y - app.graph.nodes[0].pos[1]])(app.graph.nodes[0].getInputPos(0))")
+    title_height = page.evaluate("LiteGraph.NODE_TITLE_HEIGHT")
+    for over in (0, 1):  # the second time it moves
+        page.call("Input.dispatchMouseEvent", type="mouseMoved", x=left + x + over, y=top + title_height + y)
+    page.wait_for("document.querySelector('.node-tooltip')?.innerText")
+    assert page.evaluate("document.querySelector('.node-tooltip').innerText") == inputs["model"]["tooltip"]
+    assert page.own_errors() == []
