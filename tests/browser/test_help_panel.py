@@ -1,4 +1,4 @@
-"""The help panel of every node, and nodes in another language."""
+"""The help panel of every node, the search for nodes, and nodes in another language."""
 
 import json
 from pathlib import Path
@@ -26,6 +26,13 @@ def test_help_of_every_node_shows_its_picture(page):
         assert page.evaluate(f"{PANEL}.querySelector('img').naturalWidth") > 200, node
         assert page.evaluate(f"{PANEL}.querySelectorAll('h2').length") >= 2, node
     assert page.own_errors() == []
+
+
+def test_search_finds_nodes_by_what_else_they_are_called(page):
+    page.command("Workspace.SearchBox.Toggle")
+    page.wait_for("document.activeElement.role === 'combobox'")
+    page.call("Input.insertText", text="uncrop")
+    page.wait_for("document.querySelector('#results-list')?.innerText.includes('MEMO Paste Back to File')", timeout=20)
 
 
 @pytest.fixture
