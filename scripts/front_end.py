@@ -22,8 +22,8 @@ _MIDDLE_OF = """(selector => {
     const middle = box && [box.x + box.width / 2, box.y + box.height / 2]
     return middle && element.contains(document.elementFromPoint(...middle)) ? middle : null
 })"""
-_SET_WIDGETS = """(inputs => {
-    for (const node of app.graph.nodes)
+_SET_WIDGETS = """((graph, inputs) => {
+    for (const node of graph.nodes)
         for (const [name, value] of Object.entries(inputs[node.type] ?? {})) {
             const widget = node.widgets.find(widget => widget.name === name)
             widget.value = value
@@ -45,6 +45,11 @@ _BOX_OF = """(type => new Promise(done => requestAnimationFrame(() => requestAni
     const [left, top] = app.canvas.ds.convertOffsetToCanvas([x, y]), canvas = document.querySelector("#graph-canvas").getBoundingClientRect()
     done([canvas.x + left, canvas.y + top, width * scale, height * scale])
 }))))"""
+_FOUND = """((name, category) => {
+    const rows = [...document.querySelectorAll("[role=option]")]
+    const box = rows.find(row => [name, category].every(text => row.innerText.includes(text)))?.getBoundingClientRect()
+    return box && [box.x + box.width / 2, box.y + box.height / 2]
+})"""
 _LISTEN = """
     window.outcome = null
     for (const event of ["execution_success", "execution_error", "execution_interrupted"])
@@ -102,9 +107,22 @@ class FrontEnd(Chromium):
         """Click on the title of a node."""
         self.click(*self.wait_for(f"{_TITLE_OF}({json.dumps(type)})"))
 
-    def set_widgets(self, inputs: dict[str, dict]) -> None:
-        """{class of a node: {widget: value}}, as if typed in."""
-        self.evaluate(f"{_SET_WIDGETS}({json.dumps(inputs)})")
+    def set_widgets(self, inputs: dict[str, dict], graph: str = "app.graph") -> None:
+        """{class of a node: {widget: value}}, as if typed in; ``graph``: which one, in JavaScript."""
+        self.evaluate(f"{_SET_WIDGETS}({graph}, {json.dumps(inputs)})")
+
+    def search(self, text: str) -> None:
+        """Open the search for nodes and type."""
+        self.command("Workspace.SearchBox.Toggle")
+        self.wait_for("document.activeElement.role === 'combobox'")
+        self.call("Input.insertText", text=text)
+
+    def search_node(self, name: str, category: str) -> None:
+        """Search a node, choose what has that name in that category, and click on the canvas to put it down."""
+        self.search(name)
+        time.sleep(1)  # in which what is found moves, as more is
+        self.click(*self.wait_for(f"{_FOUND}({json.dumps(name)}, {json.dumps(category)})"))
+        self.click(*(length / 2 for length in self.size))
 
     def prompt(self) -> dict:
         """The graph in API format."""

@@ -131,7 +131,9 @@ def fifty(tmp_path_factory) -> Path:
 
 def start(videos: Path, output: Path, *arguments: str) -> subprocess.Popen:
     command = [sys.executable, SCRIPT, videos, output, "--models", SMALL, "--checkpoint", "small", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # behind a shell's & or nohup the tests ignore Ctrl-C, which a child would inherit
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **heard)
 
 
 def finish(process: subprocess.Popen) -> str:

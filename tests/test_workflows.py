@@ -11,10 +11,18 @@ import pytest
 import ui_to_api
 from PIL import Image
 
-from comfyui_memo.tests.comfyui.graphs import PORTRAIT, SMALL, find, write_wav
+from comfyui_memo.scripts.comfyui_server import ComfyUIServer
+from comfyui_memo.tests.comfyui.graphs import SMALL, write_tiny_upscaler, write_wav
 
-FOLDER = Path(__file__).resolve().parents[1] / "workflows"
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "workflows"
 WORKFLOWS = sorted(FOLDER.glob("*.json"))
+BLUEPRINT = ROOT / "subgraphs" / "MEMO Talking Portrait.json"
+OF_OTHER_PACKS = {
+    "face_restoration_facerestore_cf": {"FaceRestoreModelLoader", "FaceRestoreCFWithModel"},
+    "save_with_video_helper_suite": {"VHS_VideoCombine"},
+}
+"""Workflows whose name says which pack they need, to that pack's nodes."""
 SAVED_BY = (0, 33)
 CURRENT_VERSION = 0.4
 ABSOLUTE_PATH = re.compile(r"(?<![\w./:])(/\w|~/|[A-Za-z]:[\\/]+\w)")
@@ -22,6 +30,7 @@ FILES = {"LoadImage": ["image"], "LoadAudio": ["audio"], **{kind: list(inputs) f
 """Widgets that name a file: which ones there are is the user's matter."""
 
 each_workflow = pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
+each_of_core_nodes = pytest.mark.parametrize("file", [file for file in WORKFLOWS if file.stem not in OF_OTHER_PACKS], ids=lambda file: file.stem)
 
 
 @pytest.fixture
@@ -30,6 +39,16 @@ def object_info(comfyui_server) -> dict:
     if tuple(map(int, version.split(".")[:2])) < SAVED_BY:
         pytest.skip(f"the files are saved by ComfyUI {SAVED_BY}, whose core nodes have other widgets than those of {version}")
     return comfyui_server.get("/object_info")
+
+
+@pytest.fixture(scope="module")
+def small_server(comfyui_path, tmp_path_factory):
+    """A ComfyUI with the small model."""
+    base = tmp_path_factory.mktemp("comfyui")
+    write_tiny_upscaler(base / "models")
+    with ComfyUIServer(comfyui_path, base, ROOT / "assets" / "models") as server:
+        server.add_input(ROOT / "assets" / "cartoon.png")
+        yield server
 
 
 def load(file: Path) -> dict:
@@ -54,11 +73,18 @@ def allowed(widget: ui_to_api.Widget) -> bool:
     return widget.value in widget.choices
 
 
-def test_there_is_a_workflow():
-    assert FOLDER / "talking_portrait.json" in WORKFLOWS
+def test_other_packs_are_needed_where_the_name_says_so(object_info):
+    unknown = {file.stem: {node["type"] for node in load(file)["nodes"]} - object_info.keys() - {*ui_to_api.NOTES} for file in WORKFLOWS}
+    assert {name: types for name, types in unknown.items() if types} == OF_OTHER_PACKS
 
 
 @each_workflow
+def test_says_inside_what_it_does(file):
+    [note] = [node for node in load(file)["nodes"] if node["type"] in ui_to_api.NOTES]
+    assert "## Models" in note["widgets_values"][0] and "## What to change first" in note["widgets_values"][0]
+
+
+@pytest.mark.parametrize("file", [*WORKFLOWS, BLUEPRINT], ids=lambda file: file.stem)
 def test_saved_in_the_current_format_without_private_paths(file):
     workflow = load(file)
     assert workflow["version"] == CURRENT_VERSION
@@ -79,7 +105,7 @@ def test_thumbnail_lies_beside(file):
         assert picture.width >= 1000
 
 
-@each_workflow
+@each_of_core_nodes
 def test_converts_to_what_the_front_end_exported(file, object_info):
     assert ui_to_api.to_api(load(file), object_info) == load(file.parent / "api" / file.name)
 
@@ -105,25 +131,44 @@ def test_converter_refuses_what_it_does_not_know(change, message, object_info):
         ui_to_api.to_api({"nodes": [node], "links": []}, object_info)
 
 
-@each_workflow
+@each_of_core_nodes
 def test_widget_values_are_allowed(file, object_info):
-    nodes = [node for node in load(file)["nodes"] if node["type"] not in ui_to_api.NOTES]
-    found = [(node["type"], widget) for node in nodes for widget in ui_to_api.widgets(node, object_info)]
-    assert [(kind, widget) for kind, widget in found if widget.name not in FILES.get(kind, ()) and not allowed(widget)] == []
+    assert refused_values(load(file)["nodes"], object_info) == []
 
 
-@each_workflow
-def test_runs_to_a_video_as_long_as_its_audio(file, object_info, comfyui_server, tmp_path):
+def refused_values(nodes: list[dict], object_info: dict) -> list:
+    """The widget values of saved nodes that ComfyUI would not take."""
+    found = [(node["type"], widget) for node in nodes if node["type"] not in ui_to_api.NOTES for widget in ui_to_api.widgets(node, object_info)]
+    return [(kind, widget) for kind, widget in found if widget.name not in FILES.get(kind, ()) and not allowed(widget)]
+
+
+def test_blueprint_is_one_box_with_all_of_the_talking_portrait_in_it(object_info, comfyui_server):
+    blueprint = load(BLUEPRINT)
+    [box], [graph] = blueprint["nodes"], blueprint["definitions"]["subgraphs"]
+    assert box["type"] == graph["id"]
+    assert [slot["name"] for slot in box["inputs"] if "widget" not in slot] == ["image", "audio"]
+    assert "model" in {slot["name"] for slot in box["inputs"] if "widget" in slot}
+    assert [(slot["name"], slot["type"]) for slot in box["outputs"]] == [("video", "VIDEO")]
+    outside = {"LoadImage", "LoadAudio", "SaveVideo", *ui_to_api.NOTES}
+    assert {node["type"] for node in graph["nodes"]} == {node["type"] for node in load(FOLDER / "talking_portrait.json")["nodes"]} - outside
+    assert refused_values(graph["nodes"], object_info) == []
+    assert BLUEPRINT.stem in {entry["name"] for entry in comfyui_server.get("/global_subgraphs").values()}
+
+
+@each_of_core_nodes
+def test_runs_to_videos_as_long_as_the_audio(file, object_info, small_server, tmp_path):
     samples, sample_rate, fps = 11729, 22050, 30
-    sound = comfyui_server.add_input(write_wav(tmp_path / "half_a_second.wav", samples, sample_rate))
-    inputs = SMALL | {"LoadImage": {"image": comfyui_server.add_input(PORTRAIT)}, "LoadAudio": {"audio": sound}}
+    sound = small_server.add_input(write_wav(tmp_path / "half_a_second.wav", samples, sample_rate))
+    inputs = SMALL | {"LoadImage": {"image": "cartoon.png"}, "LoadAudio": {"audio": sound}}
     prompt = ui_to_api.to_api(load(file), object_info)
     for node in prompt.values():
         node["inputs"] |= inputs.get(node["class_type"], {})
-    [entry] = comfyui_server.run(prompt)[find(prompt, "SaveVideo")]["images"]
-    with av.open(str(comfyui_server.output_file(entry))) as video:
-        [picture], [sound] = video.streams.video, video.streams.audio
-        seconds = [stream.duration * stream.time_base for stream in (picture, sound)]
-        frames = sum(1 for _ in video.decode(picture))
-    assert frames == ceil(Fraction(samples * fps, sample_rate))
-    assert abs(seconds[0] - seconds[1]) < Fraction(1, fps)
+    written = [entry for output in small_server.run(prompt).values() for entry in output.get("images", ()) if entry["filename"].endswith(".mp4")]
+    assert len(written) == sum(node["class_type"] == "LoadImage" for node in prompt.values())
+    for entry in written:
+        with av.open(str(small_server.output_file(entry))) as video:
+            [picture], [sound] = video.streams.video, video.streams.audio
+            seconds = [stream.duration * stream.time_base for stream in (picture, sound)]
+            frames = sum(1 for _ in video.decode(picture))
+        assert frames == ceil(Fraction(samples * fps, sample_rate))
+        assert abs(seconds[0] - seconds[1]) < Fraction(1, fps)

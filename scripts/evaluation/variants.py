@@ -76,6 +76,7 @@ VARIANTS = {
     "steps_5": Variant("5 steps", changes={"steps": 5}, long=True),
     "guidance_1": Variant("no guidance", changes={"guidance_scale": 1.0}),
     "guidance_2": Variant("guidance 2", changes={"guidance_scale": 2.0}),
+    "guidance_2_aligned": Variant("guidance 2, reference_order aligned", changes={"guidance_scale": 2.0, "reference_order": "aligned"}),
     "mood_heard": Variant("mood heard in the voice", mood="heard"),
 }
 """By their keys in the JSON. Nothing is sampled for TRUTH and VAE: what they reach, no sampler can pass. BASE runs on the base settings, the others on those with one thing changed."""

@@ -18,10 +18,16 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="module")
-def server(chromium, comfyui_path, tmp_path_factory):
-    """A ComfyUI with every file that the workflows name, the nets among them tiny."""
+def base(tmp_path_factory):
+    """A base directory of ComfyUI, the tiny nets in it under the published name; test files put more there."""
     base = tmp_path_factory.mktemp("comfyui")
     write_tiny_checkpoint(base / "models", "memo")
+    return base
+
+
+@pytest.fixture(scope="module")
+def server(chromium, comfyui_path, base):
+    """A ComfyUI with the portrait and the voice that the workflows name."""
     with ComfyUIServer(comfyui_path, base) as server:
         for file in ("portrait.jpg", "speech.wav"):
             server.add_input(ASSETS / file)

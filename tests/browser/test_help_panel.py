@@ -29,9 +29,7 @@ def test_help_of_every_node_shows_its_picture(page):
 
 
 def test_search_finds_nodes_by_what_else_they_are_called(page):
-    page.command("Workspace.SearchBox.Toggle")
-    page.wait_for("document.activeElement.role === 'combobox'")
-    page.call("Input.insertText", text="uncrop")
+    page.search("uncrop")
     page.wait_for("document.querySelector('#results-list')?.innerText.includes('MEMO Paste Back to File')", timeout=20)
 
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PORTRAIT = ROOT / "assets" / "portrait.jpg"
 WORKFLOW = ROOT / "workflows" / "api" / "talking_portrait.json"
 
-SMALL = {
+TINY = {
     "MemoLoadVAE": {"vae": "sd-vae-ft-mse"},
     "MemoLoadModel": {"model": "tiny"},
     "MemoLoadFaceAnalysis": {"face_analysis": "tiny"},
@@ -23,12 +23,37 @@ SMALL = {
 }
 """The tiny checkpoint, and pictures as small as they come."""
 
+_SMALL_PICTURES = {"steps": 2, "guidance_scale": 1.0}
+SMALL = {
+    "MemoLoadModel": {"model": "small"},
+    "MemoLoadVAE": {"vae": "small"},
+    "MemoLoadFaceAnalysis": {"face_analysis": "small"},
+    "MemoLoadVocalSeparator": {"vocal_separator": "small"},
+    "MemoLoadAudioEncoder": {"audio_encoder": "wav2vec2-small"},
+    "MemoLoadEmotionModel": {"emotion2vec": "emotion2vec_small", "classifier": "small"},
+    "MemoLoadAll": {
+        "model": "small",
+        "vae": "small",
+        "audio_encoder": "wav2vec2-small",
+        "emotion2vec": "emotion2vec_small",
+        "classifier": "small",
+        "vocal_separator": "small",
+        "face_analysis": "small",
+    },
+    "MemoCropPortrait": {"size": 128},
+    "MemoSampler": {"width": 128, "height": 128, **_SMALL_PICTURES},
+    "MemoSampleToFile": {"width": 128, "height": 128, **_SMALL_PICTURES},
+    "MemoTalkingPortrait": {"resolution": 128, **_SMALL_PICTURES},
+    "UpscaleModelLoader": {"model_name": "tiny.safetensors"},
+}
+"""The small model of assets/models, in few steps, and the upscaler of ``write_tiny_upscaler``."""
+
 
 def talking_portrait(**inputs: dict) -> dict:
     """The published workflow on the tiny checkpoint; ``inputs``: class of a node to inputs that it gets."""
     prompt = json.loads(WORKFLOW.read_text(encoding="utf-8"))
     for part in prompt.values():
-        part["inputs"] |= SMALL.get(part["class_type"], {}) | inputs.get(part["class_type"], {})
+        part["inputs"] |= TINY.get(part["class_type"], {}) | inputs.get(part["class_type"], {})
     return prompt
 
 
@@ -107,3 +132,20 @@ def write_wav(path: Path, samples: int, sample_rate: int, channels: int = 1) -> 
         file.setframerate(sample_rate)
         file.writeframes(np.repeat((tone * 32767).astype("<i2")[:, None], channels, axis=1).tobytes())
     return path
+
+
+def write_tiny_upscaler(models: Path) -> None:
+    """An upscaling model of random weights that doubles a picture's size, as ComfyUI's loader takes it (RealESRGAN Compact)."""
+    import torch
+    from safetensors.torch import save_file
+
+    features, generator = 4, torch.Generator().manual_seed(0)
+    channels = [(3, features), (features, features), (features, 3 * 2**2)]  # the last ones become 2 x 2 pixels
+    weights = {}
+    for layer, (inputs, outputs) in enumerate(channels):
+        weights[f"body.{2 * layer}.weight"] = 0.1 * torch.randn(outputs, inputs, 3, 3, generator=generator)
+        weights[f"body.{2 * layer}.bias"] = torch.zeros(outputs)
+        weights[f"body.{2 * layer + 1}.weight"] = torch.full((outputs,), 0.25)
+    del weights["body.5.weight"]  # nothing follows the last convolution
+    (models / "upscale_models").mkdir(parents=True)
+    save_file(weights, models / "upscale_models" / SMALL["UpscaleModelLoader"]["model_name"])

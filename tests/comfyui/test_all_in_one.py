@@ -3,10 +3,10 @@
 import av
 import numpy as np
 import pytest
-from graphs import PORTRAIT, SMALL, Record, node, talking_portrait, write_wav
+from graphs import PORTRAIT, TINY, Record, node, talking_portrait, write_wav
 from test_workflow import frames_of, saving_frames
 
-LOADED = {name: value for kind, inputs in SMALL.items() if "Load" in kind for name, value in inputs.items()}
+LOADED = {name: value for kind, inputs in TINY.items() if "Load" in kind for name, value in inputs.items()}
 
 
 @pytest.fixture(scope="module")
