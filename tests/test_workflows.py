@@ -79,6 +79,11 @@ def test_other_packs_are_needed_where_the_name_says_so(object_info):
 
 
 @each_workflow
+def test_stands_in_the_readme(file):
+    assert f"](workflows/{file.name}) |" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@each_workflow
 def test_says_inside_what_it_does(file):
     [note] = [node for node in load(file)["nodes"] if node["type"] in ui_to_api.NOTES]
     assert "## Models" in note["widgets_values"][0] and "## What to change first" in note["widgets_values"][0]
