@@ -20,19 +20,13 @@ if "comfyui_memo" not in sys.modules:  # the pack's folder as a package, without
     sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
 
 from comfyui_memo.memo_modules.audio.timeline import EXAMPLE
-from comfyui_memo.scripts.chromium import find_chromium
-from comfyui_memo.scripts.comfyui_server import ComfyUIServer
-from comfyui_memo.scripts.environment import find_comfyui
-from comfyui_memo.scripts.front_end import FrontEnd
+from comfyui_memo.scripts.front_end import FrontEnd, desk
 from comfyui_memo.scripts.make_tiny_checkpoint import write_tiny_checkpoint
 
 DOCS = ROOT / "web" / "docs"
 SHOWS = "Description"
 """The PNG's text that holds what contents() said when it was drawn."""
-SETTINGS = {
-    "Comfy.TutorialCompleted": True,  # or a dialog covers the canvas
-    "Comfy.NodeBadge.NodeSourceBadgeMode": "None",
-}
+SETTINGS = {"Comfy.NodeBadge.NodeSourceBadgeMode": "None"}
 WIDGETS = {"MemoEmotionTimeline": {"timeline": EXAMPLE}}
 MARGIN = 12
 COLORS = 256
@@ -65,18 +59,14 @@ def main() -> None:
     parser.add_argument(
         "nodes", nargs="*", default=sorted(page.stem for page in DOCS.glob("*.md")), metavar="NodeId", help="which nodes (default: all)"
     )
-    nodes, chromium, comfyui = parser.parse_args().nodes, find_chromium(), find_comfyui()
-    if not chromium or not comfyui:
-        parser.error("no Chromium found" if comfyui else "no ComfyUI found: set COMFYUI_PATH to its folder")
+    nodes = parser.parse_args().nodes
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         write_tiny_checkpoint(base / "models", "memo")  # so that the lists show the published names
-        with ComfyUIServer(comfyui, base) as server:
-            server.post("/settings", SETTINGS)
-            with FrontEnd(chromium, base / "profile", server.url) as page:
-                for node in nodes:
-                    draw(page, node, server.get(f"/object_info/{node}")[node], DOCS / f"{node}.png")
-                    print(DOCS / f"{node}.png", flush=True)
+        with desk(base, **SETTINGS) as (server, page):
+            for node in nodes:
+                draw(page, node, server.get(f"/object_info/{node}")[node], DOCS / f"{node}.png")
+                print(DOCS / f"{node}.png", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,13 @@
 import base64
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from .chromium import Chromium, PageError
+from .chromium import Chromium, PageError, find_chromium
+from .comfyui_server import ComfyUIServer
+from .environment import find_comfyui
 
 COMPLAINTS = "[data-testid=error-overlay], [data-testid=subgraph-breadcrumb-missing-nodes-icon]"
 _START_TIMEOUT = 240
@@ -55,6 +59,24 @@ _LISTEN = """
     for (const event of ["execution_success", "execution_error", "execution_interrupted"])
         app.api.addEventListener(event, ({detail}) => { window.outcome = {event, detail} })
 """
+
+
+SETTINGS = {"Comfy.TutorialCompleted": True}
+"""What a ComfyUI is to be told before its front end is opened, or a dialog covers the canvas."""
+
+
+@contextmanager
+def desk(base: Path, size: tuple[int, int] = (1600, 900), **settings) -> Iterator[tuple[ComfyUIServer, "FrontEnd"]]:
+    """For scripts: a ComfyUI on a base directory, with settings of its front end, and that. Exits where one of both is missing."""
+    comfyui, chromium = find_comfyui(), find_chromium()
+    if not comfyui:
+        raise SystemExit("no ComfyUI found: set COMFYUI_PATH to its folder, or put it at ~/comfy/ComfyUI")
+    if not chromium:
+        raise SystemExit("no Chromium found; on Debian and Ubuntu: apt install chromium")
+    with ComfyUIServer(comfyui, base) as server:
+        server.post("/settings", SETTINGS | settings)
+        with FrontEnd(chromium, base / "profile", server.url, size) as page:
+            yield server, page
 
 
 class FrontEnd(Chromium):

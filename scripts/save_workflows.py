@@ -1,10 +1,10 @@
 """Save the workflow files anew as ComfyUI's front end saves them, with their API format and their picture.
 
-    python scripts/save_workflows.py [NAME ...] [--packs DIR] [--comfyui DIR]
+    python scripts/save_workflows.py [NAME ...] [--packs DIR]
 
-For when a node got another input or the front end another format: each file of workflows/ is dropped onto the canvas of a real
-ComfyUI, and written back with workflows/api/NAME.json and NAME.jpg. Needs Chromium, and in --packs the packs of other people that
-a workflow names; one with a node that is missing is left as it is.
+For when a node got another input or the front end another format: each file of workflows/ is dropped onto the canvas, and written
+back with workflows/api/NAME.json and NAME.jpg. With a Python that runs ComfyUI, which is looked for in COMFYUI_PATH and
+~/comfy/ComfyUI; it needs Chromium, and in --packs the packs of other people that a workflow names: without one it is left as it is.
 """
 
 import argparse
@@ -23,10 +23,7 @@ if "comfyui_memo" not in sys.modules:  # the pack's folder as a package, without
 
 from PIL import Image
 
-from comfyui_memo.scripts.chromium import find_chromium
-from comfyui_memo.scripts.comfyui_server import ComfyUIServer
-from comfyui_memo.scripts.environment import find_comfyui
-from comfyui_memo.scripts.front_end import FrontEnd
+from comfyui_memo.scripts.front_end import FrontEnd, desk
 from comfyui_memo.scripts.make_tiny_checkpoint import write_tiny_checkpoint
 
 WORKFLOWS = ROOT / "workflows"
@@ -38,6 +35,13 @@ WINDOW = (2800, 1300)
 SCALE, MARGIN, WIDTH = 0.75, 20, 1280
 """Of a picture: how far the canvas is zoomed out, pixels around the nodes, and its width in the end."""
 OWN_EXTRAS = ("ds", "reroutes", "linkExtensions", "frontendVersion")
+TOOLBARS = (60, 90)
+"""Pixels that the front end's own elements take at each side, and above and below."""
+_EDGES = """(() => {
+    const items = [...app.graph.nodes, ...app.graph.groups, ...app.graph.reroutes.values()].map(item => [...item.boundingRect])
+    const least = side => Math.min(...items.map(item => item[side])), most = side => Math.max(...items.map(item => item[side] + item[side + 2]))
+    return [least(0), least(1), most(0) - least(0), most(1) - least(1)]
+})()"""
 NO_ID = "00000000-0000-0000-0000-000000000000"
 
 
@@ -45,13 +49,10 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="of a workflow (default: all)")
     parser.add_argument("--packs", type=Path, metavar="DIR", help="a folder with packs of other people, each in a folder of its own")
-    parser.add_argument("--comfyui", type=Path, default=find_comfyui(), metavar="DIR", help="ComfyUI's folder (default: where the tests find one)")
     arguments = parser.parse_args()
     known = sorted(file.stem for file in WORKFLOWS.glob("*.json"))
     if unknown := set(arguments.names) - set(known):
         parser.error(f"expected names among {', '.join(known)}, got {', '.join(sorted(unknown))}")
-    if not arguments.comfyui:
-        parser.error("no ComfyUI found: set COMFYUI_PATH to its folder, or give --comfyui")
     arguments.names = arguments.names or known
     return arguments
 
@@ -88,12 +89,9 @@ def save(page: FrontEnd, file: Path) -> bool:
 
 def look_at_all(page: FrontEnd, size: tuple[int, int], scale: float | None = None) -> tuple[float, float, float, float]:
     """Move the canvas so that a window of that size shows all nodes; returns where on the page they are."""
-    left, top, width, height = page.evaluate("[...app.graph.nodes, ...app.graph.groups, ...app.graph.reroutes.values()].map(item => [...item.boundingRect])"
-                                             ".reduce(([a, b, c, d], [x, y, w, h]) => [Math.min(a, x), Math.min(b, y), Math.max(c, x + w), Math.max(d, y + h)], [1e9, 1e9, -1e9, -1e9])"
-                                             ".map((value, index, all) => index < 2 ? value : value - all[index - 2])")  # fmt: skip
-    toolbars = (60, 90)
-    scale = scale or round(min((room - 2 * bar) / length for room, bar, length in zip(size, toolbars, (width, height), strict=True)), 2)
-    offset = [round(bar / scale - edge + MARGIN / scale) for bar, edge in zip(toolbars, (left, top), strict=True)]
+    left, top, width, height = page.evaluate(_EDGES)
+    scale = scale or round(min((room - 2 * bar) / length for room, bar, length in zip(size, TOOLBARS, (width, height), strict=True)), 2)
+    offset = [round(bar / scale - edge + MARGIN / scale) for bar, edge in zip(TOOLBARS, (left, top), strict=True)]
     page.evaluate(f"app.canvas.ds.scale = {scale}; app.canvas.ds.offset = {json.dumps(offset)}; app.canvas.setDirty(true, true)")
     page.evaluate("new Promise(done => setTimeout(done, 1500))")  # in which widgets of HTML follow
     x, y = page.evaluate(f"app.canvas.ds.convertOffsetToCanvas({json.dumps([left, top])})")
@@ -113,15 +111,12 @@ def picture(page: FrontEnd) -> Image.Image:
 
 def main() -> None:
     arguments = parse_arguments()
-    chromium = find_chromium() or sys.exit("no Chromium found; on Debian and Ubuntu: apt install chromium")
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         write_base(base, arguments.packs)
-        with ComfyUIServer(arguments.comfyui, base) as server:
-            server.post("/settings", {"Comfy.TutorialCompleted": True})  # or a dialog covers the canvas
-            with FrontEnd(chromium, base / "profile", server.url, WINDOW) as page:
-                for name in arguments.names:
-                    print(f"{name}: {'saved' if save(page, WORKFLOWS / f'{name}.json') else 'left as it is: needs another pack'}", flush=True)
+        with desk(base, WINDOW) as (_, page):
+            for name in arguments.names:
+                print(f"{name}: {'saved' if save(page, WORKFLOWS / f'{name}.json') else 'left as it is: needs another pack'}", flush=True)
 
 
 if __name__ == "__main__":

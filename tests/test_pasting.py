@@ -216,6 +216,7 @@ def test_300_frames_onto_24_megapixels_take_less_than_2_gb(tmp_path):
     """All that there is: Python, torch, the photo and the frames, which take 1.2 GB themselves."""
     child = Path(__file__).with_name("paste_child.py")
     run = subprocess.run([sys.executable, child, tmp_path / "v.mp4", "300"], check=True, capture_output=True, text=True)
-    assert int(run.stdout) < 2 * 2**30
+    print(f"{int(run.stdout)} bytes at the peak")
+    assert int(run.stdout) < 2e9
     with av.open(str(tmp_path / "v.mp4")) as container:
         assert container.streams.video[0].frames == 300 and container.streams.video[0].codec_context.width == 6000

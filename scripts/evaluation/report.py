@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ...memo_modules.types import SamplerSettings
-from . import pictures
 from ..small_world import MOODS
+from . import pictures
 from .figures import figures
 from .running import Results
 from .variants import BASE, TRUTH, VAE, VARIANTS

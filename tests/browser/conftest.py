@@ -6,7 +6,7 @@ import pytest
 
 from comfyui_memo.scripts.chromium import find_chromium
 from comfyui_memo.scripts.comfyui_server import ComfyUIServer
-from comfyui_memo.scripts.front_end import FrontEnd
+from comfyui_memo.scripts.front_end import SETTINGS, FrontEnd
 from comfyui_memo.scripts.make_tiny_checkpoint import write_tiny_checkpoint
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -31,7 +31,7 @@ def server(chromium, comfyui_path, base):
     with ComfyUIServer(comfyui_path, base) as server:
         for file in ("portrait.jpg", "speech.wav"):
             server.add_input(ASSETS / file)
-        server.post("/settings", {"Comfy.TutorialCompleted": True})  # or a dialog covers the canvas
+        server.post("/settings", SETTINGS)
         yield server
 
 
