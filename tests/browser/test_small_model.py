@@ -42,7 +42,7 @@ def test_workflow_shows_what_it_heard_and_made_in_every_theme(chromium, server, 
         page.evaluate("document.querySelector('video').currentTime = 1.3")
         for palette in ("dark", "light"):
             page.set("Comfy.ColorPalette", palette)
-            page.evaluate("app.canvas.ds.scale = 0.78; app.canvas.ds.offset = [530, 120]; app.canvas.setDirty(true, true)")
+            page.evaluate("app.canvas.ds.scale = 0.78; app.canvas.ds.offset = [530, 180]; app.canvas.setDirty(true, true)")
             page.evaluate("new Promise(done => setTimeout(done, 2000))")  # in which the theme changes
             picture = Image.open(io.BytesIO(page.screenshot(tmp_path / f"{palette}.png").read_bytes())).convert("RGB")
             # the canvas's own colour, between the nodes
