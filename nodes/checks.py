@@ -47,7 +47,7 @@ SOCKETS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "MEMO_VOCAL_SEPARATOR": (_manages(VocalSeparator), "Load MEMO Vocal Separator"),
     "MEMO_FACE_ANALYSIS": (_manages(FaceAnalyzer), "Load MEMO Face Analysis"),
     "MEMO_AUDIO": (_is(AudioFeatures), "MEMO Encode Audio"),
-    "MEMO_EMOTION": (_is(EmotionTrack), "MEMO Detect Emotion or MEMO Set Emotion"),
+    "MEMO_EMOTION": (_is(EmotionTrack), "MEMO Detect Emotion, MEMO Set Emotion or MEMO Emotion Timeline"),
     "MEMO_FACE": (_is(Face), "MEMO Embed Face"),
     "MEMO_CROP": (_is(Crop), "MEMO Crop Portrait"),
     "MEMO_STATE": (_is(VideoState), "MEMO Sampler"),

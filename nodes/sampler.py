@@ -46,7 +46,7 @@ def sampling_inputs() -> list[io.Input]:
         io.Image.Input("image", tooltip="The portrait, one RGB picture. Another aspect ratio than width by height is squashed."),
         FaceSocket.Input("face", tooltip="Who it is: from MEMO Embed Face."),
         AudioFeaturesSocket.Input("audio", tooltip="What is said: from MEMO Encode Audio. Sets length and frame rate."),
-        EmotionSocket.Input("emotion", tooltip="The mood: from MEMO Detect Emotion or MEMO Set Emotion."),
+        EmotionSocket.Input("emotion", tooltip="The mood: from MEMO Detect Emotion, MEMO Set Emotion or MEMO Emotion Timeline."),
         io.Int.Input(
             "width",
             default=512,

@@ -35,7 +35,7 @@ INPUTS = {
         "MemoSampler",
         "emotion",
         lambda torch: "happy",
-        "emotion: expected MEMO_EMOTION from MEMO Detect Emotion or MEMO Set Emotion, got 'happy'.",
+        "emotion: expected MEMO_EMOTION from MEMO Detect Emotion, MEMO Set Emotion or MEMO Emotion Timeline, got 'happy'.",
     ),
     "sampler in words": ("MemoSampler", "sampler", lambda torch: "euler", "sampler: expected SAMPLER from KSamplerSelect, got 'euler'."),
     "sigmas in a list": ("MemoSampler", "sigmas", lambda torch: [1.0, 0.0], "sigmas: expected SIGMAS from a scheduler node, got list."),
