@@ -32,7 +32,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, default=SMALL, metavar="DIR", help="MEMO checkpoint, models/memo/NAME of a ComfyUI; its models folder holds the rest (default: the small model)")
     parser.add_argument("--vae", default=PUBLISHED["vae"], metavar="NAME", help=f"as Load MEMO VAE lists it, with --checkpoint (default: {PUBLISHED['vae']})")
     parser.add_argument("--output", type=Path, default=Path("output", "talking_portrait.mp4"), help="the video (default: output/talking_portrait.mp4)")
-    parser.add_argument("--steps", type=int, help="denoising steps per clip (default: 20, with the small model 8)")
+    parser.add_argument("--steps", type=int, help="denoising steps per clip (default: 20, with the small model 5)")
     parser.add_argument("--size", type=int, help="width and height in pixels (default: 512, with the small model 128)")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--gpu", action="store_true", help="let ComfyUI choose the device; the environment made here has torch for the CPU on Linux")
@@ -41,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
     small = arguments.checkpoint == SMALL
     arguments.image = arguments.image or ROOT / "assets" / ("cartoon.png" if small else "portrait.jpg")
     arguments.audio = arguments.audio or ROOT / "assets" / ("babble.wav" if small else "speech.wav")
-    arguments.steps = arguments.steps or (8 if small else 20)
+    arguments.steps = arguments.steps or (5 if small else 20)
     arguments.size = arguments.size or (128 if small else 512)
     for file in (arguments.image, arguments.audio, arguments.checkpoint):
         if not file.exists():
@@ -89,8 +89,8 @@ def graph(arguments: argparse.Namespace, image: str, audio: str) -> dict:
 
 
 def sampling(arguments: argparse.Namespace) -> dict:
-    """Settings of the sampler, by name; the small model does best without guidance."""
-    own = {"guidance_scale": 1.0} if arguments.checkpoint == SMALL else {}
+    """Settings of the sampler, by name; for the small model those of "init_past_2" in benchmarks/evaluation.json, where it does best."""
+    own = {"guidance_scale": 1.0, "num_init_past_frames": 2} if arguments.checkpoint == SMALL else {}
     return {"steps": arguments.steps, "seed": arguments.seed, **own}
 
 

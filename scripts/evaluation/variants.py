@@ -79,7 +79,8 @@ VARIANTS = {
     "guidance_2_aligned": Variant("guidance 2, reference_order aligned", changes={"guidance_scale": 2.0, "reference_order": "aligned"}),
     "mood_heard": Variant("mood heard in the voice", mood="heard"),
 }
-"""By their keys in the JSON. Nothing is sampled for TRUTH and VAE: what they reach, no sampler can pass. BASE runs on the base settings, the others on those with one thing changed."""
+"""By their keys in the JSON. Nothing is sampled for TRUTH and VAE: what they reach, no sampler can pass. BASE runs on the base
+settings, the others on those with one thing changed."""
 
 
 def short_cases(identities: int, seconds: float, moods: tuple[str, ...] = MOODS) -> list[Case]:
