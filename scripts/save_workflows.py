@@ -8,7 +8,6 @@ back with workflows/api/NAME.json and NAME.jpg. With a Python that runs ComfyUI,
 """
 
 import argparse
-import io
 import json
 import shutil
 import sys
@@ -105,7 +104,7 @@ def picture(page: FrontEnd) -> Image.Image:
     page.evaluate("document.querySelectorAll('[data-testid=minimap-container], .minimap-main-container').forEach(part => part.remove())")
     with tempfile.TemporaryDirectory() as folder:
         part = page.picture(Path(folder, "picture.png"), (x - MARGIN, y - MARGIN, width + 2 * MARGIN, height + 2 * MARGIN))
-        shown = Image.open(io.BytesIO(part.read_bytes())).convert("RGB")
+        shown = Image.open(part).convert("RGB")
     return shown.resize((WIDTH, round(shown.height * WIDTH / shown.width)), Image.LANCZOS) if shown.width > WIDTH else shown
 
 

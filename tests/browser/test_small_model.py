@@ -1,6 +1,5 @@
 """The small model talks on the canvas, and what it made is seen in every theme. With MEMO_WRITE_SCREENSHOTS=1 pictures of it go to docs/."""
 
-import io
 import json
 import os
 import shutil
@@ -44,7 +43,7 @@ def test_workflow_shows_what_it_heard_and_made_in_every_theme(chromium, server, 
             page.set("Comfy.ColorPalette", palette)
             page.evaluate("app.canvas.ds.scale = 0.78; app.canvas.ds.offset = [530, 180]; app.canvas.setDirty(true, true)")
             page.evaluate("new Promise(done => setTimeout(done, 2000))")  # in which the theme changes
-            picture = Image.open(io.BytesIO(page.screenshot(tmp_path / f"{palette}.png").read_bytes())).convert("RGB")
+            picture = Image.open(page.screenshot(tmp_path / f"{palette}.png")).convert("RGB")
             # the canvas's own colour, between the nodes
             assert (sum(picture.getpixel((SIZE[0] // 2, SIZE[1] - 120))) > 3 * 128) == (palette == "light")
             if os.environ.get("MEMO_WRITE_SCREENSHOTS") == "1":
