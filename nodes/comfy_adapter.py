@@ -5,6 +5,7 @@ import inspect
 import logging
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -100,11 +101,21 @@ def layers(dtype: torch.dtype, computes_in: torch.dtype | None = None) -> Layers
     return Layers(operations, lambda q, k, v, heads: optimized_attention(q, k, v, heads=heads), fused=True, **stored)
 
 
-def unet_layers(weight_dtype: str) -> tuple[Layers, torch.dtype]:
+def unet_layers(weight_dtype: str, compiled: bool = False) -> tuple[Layers, torch.dtype]:
     """Layers for UNets whose weights are kept as ``weight_dtype`` (see WEIGHT_DTYPES) says, and what they compute in.
 
-    Raises InputError for a dtype that the device does not know.
+    compiled: with what only a compiler for the device gives. Raises InputError for a dtype that the device does not know.
     """
+    made, computes_in = _unet_layers(weight_dtype)
+    if compiled:
+        device = comfy.model_management.get_torch_device()
+        is_nvidia = comfy.model_management.is_device_cuda(device) and torch.version.cuda is not None
+        capability = torch.cuda.get_device_capability(device) if is_nvidia else None
+        made = replace(made, memory_attention=acceleration.fastest_memory_attention(capability))
+    return made, computes_in
+
+
+def _unet_layers(weight_dtype: str) -> tuple[Layers, torch.dtype]:
     device, best, dtype = comfy.model_management.get_torch_device(), compute_dtype(), WEIGHT_DTYPES[weight_dtype]
     if dtype is None:
         return layers(best), best

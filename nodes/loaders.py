@@ -110,7 +110,7 @@ class MemoLoadModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, compiled=False, weight_dtype="auto", download=False) -> io.NodeOutput:
-        unet, dtype = adapter.unet_layers(weight_dtype)
+        unet, dtype = adapter.unet_layers(weight_dtype, compiled)
         projection = adapter.layers(torch.float32)
         checkpoint = obtained("nets", model, download)
         nets = {}

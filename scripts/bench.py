@@ -19,6 +19,7 @@ import types
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,7 +38,7 @@ from comfyui_memo.memo_modules.sampling import MemoNets
 from comfyui_memo.memo_modules.types import SamplerSettings
 from comfyui_memo.memo_modules.vae import DiffusersVAE
 from comfyui_memo.scripts import bench_load, bench_nets, bench_report, bench_run, bench_stages, bench_table
-from comfyui_memo.scripts.bench_attention import attention_table
+from comfyui_memo.scripts.bench_attention import BACKENDS, attention_by, attention_table
 from comfyui_memo.scripts.bench_device import Device, resident_gib
 from comfyui_memo.scripts.bench_reference import Reference, check_checkout
 
@@ -68,7 +69,7 @@ def measure(arguments: argparse.Namespace, device: Device) -> dict:
         beside = bench_run.run(subject, reference=Reference(arguments.reference, arguments.size, nets, autoencoder))
 
     side = bench_nets.PICTURE[arguments.size]
-    stages = stage_table(subject, timer.stages(), rates["matmul_tflops"])
+    stages = stage_table(subject, timer.stages(), **rates)
     step = stages["diffusion_step"]
     return {
         "device": device.name,
@@ -86,6 +87,8 @@ def measure(arguments: argparse.Namespace, device: Device) -> dict:
         "resolution": f"{side}x{side}",
         "dtype": arguments.dtype,
         "compile": arguments.compile,
+        "kernels": arguments.kernels,
+        "backend": arguments.backend,
         "off": arguments.off,
         "vae_batch": arguments.vae_batch,
         "stages": stages,
@@ -102,9 +105,13 @@ def build(arguments: argparse.Namespace, device: Device, dtype: torch.dtype) -> 
     """The four nets and an AutoencoderKL. In low-memory mode a card gets the two UNets only while they run."""
     at_home = torch.device("cpu") if arguments.mode == "low_memory" else device.torch
     places = {net: at_home if net in ("reference_net", "diffusion_net") else device.torch for net in (*NETS, "vae")}
-    fused = "fused" not in arguments.off
+    layers = Layers(dtype=dtype, fused="fused" not in arguments.off)
+    if arguments.backend:
+        layers = replace(layers, attention=partial(attention_by, BACKENDS[arguments.backend]))
+    if arguments.kernels:
+        layers = replace(layers, memory_attention=acceleration.fastest_memory_attention(device.capability))
     built = {
-        component: bench_nets.random_net(component, arguments.size, Layers(dtype=dtype, device=place, fused=fused))
+        component: bench_nets.random_net(component, arguments.size, replace(layers, device=place))
         for component, place in places.items()
     }
     autoencoder = built.pop("vae")
@@ -123,8 +130,9 @@ def prepared(nets: MemoNets, arguments: argparse.Namespace) -> MemoNets:
     return nets
 
 
-def stage_table(subject: bench_run.Subject, stages: dict[str, dict], matmul_tflops: float) -> dict[str, dict]:
-    """``stages`` with TFLOP per unit, TFLOP/s and their share of a matrix product's, and one step by kind of module."""
+def stage_table(subject: bench_run.Subject, stages: dict[str, dict], matmul_tflops: float, copy_gb_s: float) -> dict[str, dict]:
+    """``stages`` with TFLOP per unit, TFLOP/s and their share of a matrix product's, and one step by kind of module, also
+    with what torch's operations move and the least time that they take for it at the rates of a product and a copy."""
     one_step = replace(
         subject,
         inputs=bench_nets.random_inputs(subject.size, 1),
@@ -143,6 +151,10 @@ def stage_table(subject: bench_run.Subject, stages: dict[str, dict], matmul_tflo
         stage: _per_unit(stage, calls[stage], [bench_stages.count_flops(module, method, *call) for call in calls[stage]])
         for stage, (module, method) in recorded.items()
     }
+    moved = [
+        bench_stages.count_moved(net, "forward", *call, matmul_tflops * 1e12, copy_gb_s * 1e9) for call in calls["diffusion_step"]
+    ]
+    gb, floors = (_per_unit("diffusion_step", calls["diffusion_step"], list(counts)) for counts in zip(*moved))
     flops |= bench_stages.vae_flops(subject.size)
     for stage, counts in flops.items():
         _rate(stages[stage], counts["whole"], matmul_tflops)
@@ -153,7 +165,8 @@ def stage_table(subject: bench_run.Subject, stages: dict[str, dict], matmul_tflo
     kinds = {kind: {"s": seconds} for kind, seconds in _per_unit("diffusion_step", calls["diffusion_step"], passes).items()}
     for kind, entry in kinds.items():
         _rate(entry, flops["diffusion_step"][kind], matmul_tflops)
-    stages["diffusion_step"]["kinds"] = kinds
+        entry |= {"gb": gb[kind] * 1e-9, "floor_s": floors[kind]}
+    stages["diffusion_step"] |= {"kinds": kinds, "gb": kinds["whole"]["gb"], "floor_s": kinds["whole"]["floor_s"]}
     return stages
 
 
@@ -200,6 +213,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--clips", type=int, help="of 16 frames (default: 3 on a card, 2 on the CPU, 50 with --length)")
     parser.add_argument("--steps", type=int, help="per clip (default: 20 on a card, 8 on the CPU)")
     parser.add_argument("--compile", action="store_true", help="have torch compile the repeated parts of the UNets")
+    parser.add_argument("--kernels", action="store_true", help="with the pack's own kernels, which need Triton")
+    parser.add_argument("--backend", choices=tuple(BACKENDS), help="one attention backend for all (default: torch's choice)")
     parser.add_argument(
         "--off",
         action="append",
@@ -226,8 +241,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     for name, least in (("clips", 7 if arguments.length else 1), ("steps", 1), ("vae_batch", 1)):
         if getattr(arguments, name) < least:
             raise ValueError(f"--{name.replace('_', '-')}: expected at least {least}, got {getattr(arguments, name)}.")
-    if arguments.attention and not on_card:
-        raise ValueError("--attention: its backends need --device cuda.")
+    for name in ("attention", "kernels", "backend"):
+        if getattr(arguments, name) and not on_card:
+            raise ValueError(f"--{name}: needs --device cuda.")
     if arguments.compile and arguments.mode == "low_memory":
         raise ValueError("--compile: compiled nets stay where they are; leave out --mode low_memory.")
     if arguments.reference:

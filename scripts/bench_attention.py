@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..memo_modules.models.layers import sdpa
 from .bench_device import Device
 
 HEADS = 8
@@ -14,11 +15,16 @@ LEVELS = ((4096, 40, (64,)), (1024, 80, (96, 128)), (256, 160, (192, 256)))
 """Tokens of a picture at 512x512, channels of a head, and the channels that a kernel may rather see."""
 
 BACKENDS = {
-    "default": [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH],
     "flash": SDPBackend.FLASH_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
 }
+
+
+def attention_by(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """AttentionFunction on one backend; on another where it has no kernel."""
+    with sdpa_kernel([backend, *BACKENDS.values()], set_priority=True):
+        return sdpa(q, k, v, heads)
 
 
 @torch.inference_mode()
@@ -44,7 +50,7 @@ def attention_table(device: Device, dtype: torch.dtype, repeats: int = 20) -> li
 
 
 def _milliseconds(
-    device: Device, backend: SDPBackend | list[SDPBackend], qkv: tuple[Tensor, ...], d: int, head_dim: int, repeats: int
+    device: Device, backend: SDPBackend, qkv: tuple[Tensor, ...], d: int, head_dim: int, repeats: int
 ) -> tuple[float | None, float | None]:
     def pad() -> list[Tensor]:
         heads = (x.unflatten(-1, (HEADS, -1)) for x in qkv)  # b t h d

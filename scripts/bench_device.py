@@ -46,6 +46,11 @@ class Device:
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         return names[0] if names else platform.processor() or platform.machine()
 
+    @property
+    def capability(self) -> tuple[int, int] | None:
+        """The card's compute capability."""
+        return torch.cuda.get_device_capability(self.torch) if self.is_cuda else None
+
     def synchronize(self) -> None:
         if self.is_cuda:
             torch.cuda.synchronize()

@@ -4,7 +4,8 @@
 def row(row: dict) -> str:
     """The row, its stages, one step by kind of module, and what was compared."""
     settings = [row["size"], row["resolution"], row["mode"], row["dtype"], f"{row['steps']} steps", f"{row['clips']} clips"]
-    settings += ["compiled"] * row["compile"] + [f"without {option}" for option in row["off"]]
+    settings += ["compiled"] * row["compile"] + ["kernels"] * row["kernels"] + [f"{row['backend']} attention"] * bool(row["backend"])
+    settings += [f"without {option}" for option in row["off"]]
     lines = [
         f"{row['device']}: {', '.join(settings)}",
         f"{row['s_per_frame']:.4g} s per frame, first clip {row['first_clip_s']:.4g} s, "
@@ -12,7 +13,7 @@ def row(row: dict) -> str:
         + (f"peak {row['peak_rss_gb']:.2f} GiB resident" if row["peak_rss_gb"] and not row["peak_vram_gb"] else ""),
         f"a step at {row['tflops']:.4g} TFLOP/s, {row['share']:.1%} of a matrix product's {row['matmul_tflops']:.4g}; copy {row['copy_gb_s']:.4g} GB/s",
         "",
-        f"{'stage':22}{'per':>9}{'ms':>12}{'s per clip':>12}{'TFLOP':>10}{'TFLOP/s':>10}{'share':>8}",
+        f"{'stage':22}{'per':>9}{'ms':>12}{'s per clip':>12}{'TFLOP':>10}{'TFLOP/s':>10}{'share':>8}{'GB':>8}{'floor ms':>10}",
     ]
     for stage, entry in row["stages"].items():
         lines.append(_line(stage, entry["unit"], entry, entry["s_per_clip"]))
@@ -27,7 +28,8 @@ def row(row: dict) -> str:
 def _line(name: str, unit: str, entry: dict, s_per_clip: float | None) -> str:
     clip = "" if s_per_clip is None else f"{s_per_clip:.4g}"
     rate = f"{entry['tflop']:>10.4g}{entry['tflops']:>10.4g}{entry['share']:>8.1%}" if "tflop" in entry else ""
-    return f"{name:22}{unit:>9}{entry['s'] * 1000:>12.4g}{clip:>12}{rate}".rstrip()
+    moved = f"{entry['gb']:>8.4g}{entry['floor_s'] * 1000:>10.4g}" if "gb" in entry else ""
+    return f"{name:22}{unit:>9}{entry['s'] * 1000:>12.4g}{clip:>12}{rate}{moved}".rstrip()
 
 
 def _reference(other: dict) -> str:

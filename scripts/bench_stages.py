@@ -1,6 +1,7 @@
 """Where the time of a run goes: stages within it, one step by kind of module, and the FLOPs of each."""
 
 import copy
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterator, MutableSequence
@@ -10,11 +11,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop_count
 
+from ..memo_modules.models.attention import CrossAttention, SelfAttention
 from ..memo_modules.models.audio_module import AudioModule
-from ..memo_modules.models.layers import Layers
-from ..memo_modules.models.motion import MotionModule
+from ..memo_modules.models.layers import AttentionFunction, Layers, sdpa
+from ..memo_modules.models.memory_attention import memory_attention
+from ..memo_modules.models.motion import MemoryLinearAttention, MotionModule
 from ..memo_modules.models.resnet import Downsample, ResnetBlock, Upsample
 from ..memo_modules.models.transformer import SpatialTransformer
 from ..memo_modules.sampling import MemoNets
@@ -209,7 +214,7 @@ def step_by_kind(net: nn.Module, args: tuple, kwargs: dict, device: Device, repe
 @torch.inference_mode()
 def count_flops(net: nn.Module, method: str, args: tuple, kwargs: dict) -> dict[str, int]:
     """FLOPs of one call by KINDS, "rest" and "whole", counted on the meta device: on the CPU attention counts as none."""
-    net = to_meta(net)
+    net = _in_torch(to_meta(net), sdpa)
     with FlopCounterMode(display=False) as counter:
         call = net if method == "forward" else getattr(net, method)  # called as a module, it names its parts in the counts
         call(*to_meta(args), **to_meta(kwargs))
@@ -222,6 +227,68 @@ def count_flops(net: nn.Module, method: str, args: tuple, kwargs: dict) -> dict[
                 flops[kind] += counts.get(f"{root}.{name}", 0)
     whole = counter.get_total_flops()
     return flops | {"rest": whole - sum(flops.values()), "whole": whole}
+
+
+def count_moved(
+    net: nn.Module, method: str, args: tuple, kwargs: dict, flops_per_s: float, bytes_per_s: float
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Bytes that torch's operations move in one call, each its inputs and outputs once, and the seconds that they take at
+    least, each the longer of its arithmetic and its moving; both by KINDS, "rest" and "whole"."""
+    counter = _MovedBytes(flops_per_s, bytes_per_s)
+    net = _in_torch(to_meta(net), counter.attention)
+    for kind, classes in KINDS.items():
+        for module in net.modules():
+            if isinstance(module, classes):
+                module.register_forward_pre_hook(lambda *_, kind=kind: counter.kinds.append(kind))
+                module.register_forward_hook(lambda *_: counter.kinds.pop() and None)
+    args, kwargs = to_meta(args), to_meta(kwargs)
+    with torch.no_grad(), counter:  # in inference mode, what one operation is made of would not be seen
+        getattr(net, method)(*args, **kwargs) if method != "forward" else net(*args, **kwargs)
+    return tuple(amounts | {"whole": sum(amounts.values())} for amounts in (counter.moved, counter.seconds))
+
+
+class _MovedBytes(TorchDispatchMode):
+    def __init__(self, flops_per_s: float, bytes_per_s: float):
+        super().__init__()
+        self.flops_per_s, self.bytes_per_s = flops_per_s, bytes_per_s
+        self.kinds = ["rest"]
+        self.moved, self.seconds = (dict.fromkeys((*KINDS, "rest"), 0.0) for _ in range(2))
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        out = function(*args, **kwargs)
+        count = flop_registry.get(function._overloadpacket)
+        if not function.is_view:
+            tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)]
+            self._add(tensors, count(*args, **kwargs, out_val=out) if count else 0)
+        return out
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+        """AttentionFunction that counts as one operation: on the meta device torch takes it apart."""
+        shapes = [(x.shape[0], heads, x.shape[1], x.shape[2] // heads) for x in (q, k, v)]
+        self._add([q, k, v, q], sdpa_flop_count(*shapes))
+        with torch.utils._python_dispatch._disable_current_modes():
+            return torch.empty_like(q)
+
+    def _add(self, tensors: list[Tensor], flops: int) -> None:
+        moved = sum(_distinct(tensor) * tensor.element_size() for tensor in tensors)
+        self.moved[self.kinds[-1]] += moved
+        self.seconds[self.kinds[-1]] += max(flops / self.flops_per_s, moved / self.bytes_per_s)
+
+
+def _distinct(tensor: Tensor) -> int:
+    """Numbers of a tensor that lie in places of their own: an expanded one is read from the cache."""
+    return math.prod(size for size, stride in zip(tensor.shape, tensor.stride()) if stride)
+
+
+def _in_torch(net: nn.Module, attention: AttentionFunction) -> nn.Module:
+    """``net`` without kernels of its own, which count as nothing."""
+    for module in net.modules():
+        if isinstance(module, (SelfAttention, CrossAttention)):
+            module.attention = attention
+        elif isinstance(module, MemoryLinearAttention):
+            module.attention = memory_attention
+    return net
 
 
 @torch.inference_mode()

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .memory_attention import MemoryAttentionFunction, memory_attention
+
 AttentionFunction = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 """softmax(q kᵀ / √d) v with q (b t heads·d), k and v (b s heads·d), heads -> (b t heads·d)."""
 
@@ -24,13 +26,15 @@ class Layers:
     """Makes the layers of a network.
 
     operations: namespace with Linear, Conv1d, Conv2d, GroupNorm, LayerNorm and Embedding; ComfyUI's cast operations
-    let its ModelPatcher offload, stream and cast every weight. attention: see AttentionFunction. fused: linears of the
-    same input become one product (see FusibleProjections); names in state dicts stay those of the checkpoint. storage:
-    dtype of matrices and kernels where they are stored in fewer bits than ``dtype``; the operations must cast them.
+    let its ModelPatcher offload, stream and cast every weight. attention: see AttentionFunction. memory_attention: that
+    of the motion modules. fused: linears of the same input become one product (see FusibleProjections); names in state
+    dicts stay those of the checkpoint. storage: dtype of matrices and kernels where they are stored in fewer bits than
+    ``dtype``; the operations must cast them.
     """
 
     operations: Any = nn
     attention: AttentionFunction = sdpa
+    memory_attention: MemoryAttentionFunction = memory_attention
     dtype: torch.dtype | None = None
     device: torch.device | str | None = None
     fused: bool = False

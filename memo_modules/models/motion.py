@@ -12,8 +12,8 @@ from ..types import AttentionMemory
 from .attention import FeedForward, FusibleProjections
 from .config import MotionConfig
 from .layers import Layers
+from .memory_attention import DECAY, by_head
 
-DECAY = 0.9
 _NORM_GROUPS = 32  # whatever norm_num_groups says elsewhere
 
 
@@ -31,6 +31,7 @@ class MemoryLinearAttention(FusibleProjections):
     def __init__(self, layers: Layers, d: int, config: MotionConfig):
         super().__init__()
         self.heads = config.num_attention_heads
+        self.attention = layers.memory_attention
         self.add_projections(layers, "to_qkv", ("to_q", "to_k", "to_v"), d, d)
         self.to_out = nn.ModuleList([layers.linear(d, d)])
         has_positions = config.temporal_position_encoding
@@ -40,30 +41,22 @@ class MemoryLinearAttention(FusibleProjections):
         """x (rows f d), rows = guidance halves times positions -> the same shape."""
         if self.pos_encoder is not None:
             x = x + self.pos_encoder.pe[:, : x.shape[1]].to(x)
-        q, k, v = self._qkv(x)
-        q, k = q.softmax(dim=-1), k.softmax(dim=-2)
-        # (q kᵀ) v instead of q (kᵀ v): with 16 frames and 40 to 160 channels a head, it is the cheaper order.
-        # Each row of q and each column of k sums to one, so the current frames add exactly 1 to the denominator.
-        kv, z = memory.kv.flatten(0, 1), memory.z.flatten(0, 1)[..., None]
-        numerator = torch.baddbmm(q @ kv, q @ k.mT, v, beta=DECAY)
-        denominator = 1 + DECAY * (q @ z)
-        return self.to_out[0](rearrange(numerator / denominator, "(r heads) f d -> r f (heads d)", heads=self.heads))
+        return self.to_out[0](self.attention(*self._qkv(x), memory, self.heads))
 
     def update_memory(self, past: Tensor, memory: AttentionMemory | None) -> AttentionMemory:
         """The memory after past frames (rows n d), oldest first; they carry no positions."""
         n = past.shape[1]
         age = torch.arange(n - 1, -1, -1, device=past.device)
         decay = (DECAY**age).to(past.dtype)[:, None]
-        _, k, v = self._qkv(past)
+        k, v = (by_head(y, self.heads) for y in self._qkv(past)[1:])
         k, v = k.softmax(dim=-2) * decay, v * decay  # both decay, so kv fades by the square and z does not
         kv, z = (y.unflatten(0, (-1, self.heads)) for y in (k.mT @ v, k.sum(dim=-2)))
         if memory is None:
             return AttentionMemory(kv, z)
         return AttentionMemory(torch.add(kv, memory.kv, alpha=DECAY**n), torch.add(z, memory.z, alpha=DECAY**n))
 
-    def _qkv(self, x: Tensor) -> list[Tensor]:
-        projected = self.project("to_qkv", ("to_q", "to_k", "to_v"), x)
-        return [rearrange(y, "r f (heads d) -> (r heads) f d", heads=self.heads) for y in projected]
+    def _qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.project("to_qkv", ("to_q", "to_k", "to_v"), x)
 
 
 class TemporalTransformerBlock(nn.Module):
