@@ -2,12 +2,14 @@
 
     python scripts/bench.py --device cuda --size full --json benchmarks/my_card.json
     python scripts/bench.py --device cpu --size width --reference DIR
+    python scripts/bench.py conditioning --device cuda
     python scripts/bench.py load
     python scripts/bench.py table
 
 The first line times videos at 512x512; the second full-width nets at 64x64, beside a checkout of the reference
-implementation on the same weights; the third loads nets of full size from the disk, watching time and memory; the last
-rewrites the README's table from benchmarks/*.json. Needs torch, einops, safetensors and diffusers.
+implementation on the same weights; the third hears a minute of audio; the fourth loads nets of full size from the disk,
+watching time and memory; the last rewrites the README's table from benchmarks/*.json. Needs torch, einops, safetensors and
+diffusers; for conditioning transformers.
 """
 
 import argparse
@@ -204,7 +206,7 @@ def append(path: Path, kind: str, entry: dict) -> None:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Raises ValueError for arguments that do not go together."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="bench.py load measures loading; bench.py table rewrites the README's table.")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="bench.py conditioning measures hearing, bench.py load loading; bench.py table rewrites the README's table.")
     parser.add_argument("command", nargs="?", choices=("run", "table"), default="run", help=argparse.SUPPRESS)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--size", choices=tuple(bench_nets.PICTURE), default="full", help="full: 512x512; width: full-width nets at 64x64")
@@ -254,6 +256,15 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str]) -> None:
+    if argv[:1] == ["conditioning"]:
+        from comfyui_memo.scripts import bench_conditioning  # needs more packages than the rest
+
+        arguments = bench_conditioning.parse(argv[1:])
+        entry = bench_conditioning.measure(arguments, Device(arguments.device)) | stamp()
+        print(bench_conditioning.report(entry))
+        if arguments.json:
+            append(arguments.json, "conditioning", entry)
+        return
     if argv[:1] == ["load"]:
         arguments = bench_load.parse(argv[1:])
         rows = bench_load.measure(arguments.size, arguments.dir)

@@ -78,6 +78,17 @@ def test_arguments_that_do_not_go_together(arguments, sentence, tmp_path):
         bench.parse(arguments.format(checkout=tmp_path).split())
 
 
+def test_hearing_a_voice_is_timed(tmp_path):
+    models, file = ROOT / "assets" / "models" / "memo" / "small" / "misc", tmp_path / "cpu.json"
+    onnx = ["--face", models / "face_analysis" / "models", "--portrait", ROOT / "assets" / "cartoon.png", "--separator", next(models.glob("vocal_separator/*.onnx"))]
+    run = run_bench("conditioning", "--device", "cpu", "--size", "tiny", "--seconds", "5", "--json", str(file), *map(str, onnx))
+    assert run.returncode == 0, run.stderr
+    [entry] = json.loads(file.read_text(encoding="utf-8"))["conditioning"]
+    for stage in ("features", "emotion", "face", "vocals"):
+        assert entry[f"{stage}_s"] > 0 and stage in run.stdout
+    assert (entry["seconds"], entry["face_provider"], entry["vocals_provider"]) == (5, "CPU", "CPU")
+
+
 def test_a_cap_is_for_cards():
     with pytest.raises(ValueError, match="--cap: only a CUDA device"):
         Device("cpu", cap_gib=7.0)
