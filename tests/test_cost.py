@@ -9,6 +9,7 @@ from test_manifests import manifest
 from torch.utils.flop_counter import FlopCounterMode
 
 from comfyui_memo.memo_modules import footprint, solvers
+from comfyui_memo.memo_modules.models.attention import FeedForward
 from comfyui_memo.memo_modules.models.config import DiffusionNetConfig, ReferenceNetConfig
 from comfyui_memo.memo_modules.models.diffusion_net import DiffusionNet
 from comfyui_memo.memo_modules.models.layers import Layers
@@ -150,3 +151,20 @@ def test_a_step_that_waits_for_the_device_raises(nets, slow):
             step(nets, passes)
     finally:
         hook.remove()
+
+
+@torch.inference_mode()
+def test_a_compiled_feed_forward_writes_nothing_in_place():
+    """A compiler turns writing into a part of a tensor into a copy of the whole: 16 pictures for the 12 of the plain product."""
+    graphs = []
+
+    def kept(graph: torch.fx.GraphModule, inputs: list) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    x = torch.randn(2, 3, 8)
+    layer = FeedForward(Layers(), 8)
+    compiled = torch.compile(layer, backend=kept, fullgraph=True)(x)
+    assert torch.allclose(compiled, layer(x), atol=1e-6)
+    called = [str(node.target) for node in graphs[0].graph.nodes if node.op.startswith("call")]
+    assert called and not any(name.endswith("_") for name in called)
