@@ -17,6 +17,7 @@ import comfy.sd
 import comfy.utils
 import folder_paths
 import torch
+from comfy.cli_args import args
 from comfy.ldm.modules.attention import optimized_attention
 from PIL import Image
 from server import PromptServer
@@ -26,6 +27,7 @@ from ..memo_modules import checkpoints, footprint
 from ..memo_modules.errors import InputError
 from ..memo_modules.fingerprints import weights_digest
 from ..memo_modules.models import acceleration
+from ..memo_modules.models.fastest import Fastest
 from ..memo_modules.models.layers import Layers
 from ..memo_modules.onnx_sessions import OnnxModel
 from ..memo_modules.sampling import MemoNets
@@ -98,43 +100,58 @@ def layers(dtype: torch.dtype, computes_in: torch.dtype | None = None) -> Layers
     computes_in = computes_in or dtype
     operations = comfy.ops.pick_operations(dtype, computes_in, load_device=comfy.model_management.get_torch_device())
     stored = {"dtype": computes_in, "storage": dtype} if dtype.itemsize == 1 else {"dtype": dtype}
-    return Layers(operations, lambda q, k, v, heads: optimized_attention(q, k, v, heads=heads), fused=True, **stored)
+    return Layers(operations, _attention, fused=True, **stored)
 
 
-def unet_layers(weight_dtype: str, compiled: bool = False) -> tuple[Layers, torch.dtype]:
-    """Layers for UNets whose weights are kept as ``weight_dtype`` (see WEIGHT_DTYPES) says, and what they compute in.
+def unet_layers(weight_dtype: str) -> tuple[Layers, torch.dtype]:
+    """Layers for UNets whose weights are kept as ``weight_dtype`` (see WEIGHT_DTYPES) says, and what they compute in;
+    their attention is yet to be chosen, see ``accelerate``.
 
-    compiled: with what only a compiler for the device gives. Raises InputError for a dtype that the device does not know.
+    Raises InputError for a dtype that the device does not know.
     """
-    made, computes_in = _unet_layers(weight_dtype)
-    if compiled:
-        device = comfy.model_management.get_torch_device()
-        is_nvidia = comfy.model_management.is_device_cuda(device) and torch.version.cuda is not None
-        capability = torch.cuda.get_device_capability(device) if is_nvidia else None
-        made = replace(made, memory_attention=acceleration.fastest_memory_attention(capability))
-    return made, computes_in
-
-
-def _unet_layers(weight_dtype: str) -> tuple[Layers, torch.dtype]:
     device, best, dtype = comfy.model_management.get_torch_device(), compute_dtype(), WEIGHT_DTYPES[weight_dtype]
     if dtype is None:
-        return layers(best), best
-    if not comfy.model_management.supports_cast(device, dtype):
-        raise InputError(f"weight_dtype: {weight_dtype} is not known to this device ({device}). Choose auto.")
-    usable = {
-        torch.float32: True,
-        torch.bfloat16: best != torch.float32 and comfy.model_management.should_use_bf16(device),
-        torch.float16: best != torch.float32 and comfy.model_management.should_use_fp16(device),
-    }
-    computes_in = dtype if usable.get(dtype) else best
-    return layers(dtype, computes_in), computes_in
+        dtype = computes_in = best
+    else:
+        if not comfy.model_management.supports_cast(device, dtype):
+            raise InputError(f"weight_dtype: {weight_dtype} is not known to this device ({device}). Choose auto.")
+        usable = {
+            torch.float32: True,
+            torch.bfloat16: best != torch.float32 and comfy.model_management.should_use_bf16(device),
+            torch.float16: best != torch.float32 and comfy.model_management.should_use_fp16(device),
+        }
+        computes_in = dtype if usable.get(dtype) else best
+    return replace(layers(dtype, computes_in), **_attentions(device)), computes_in
 
 
-def accelerate(net: nn.Module, compiled: bool) -> dict[nn.Module, Callable]:
-    """Lay out a UNet for this device; returns its compiled regions where they are asked for."""
-    if not comfy.model_management.is_device_cpu(comfy.model_management.get_torch_device()):
-        acceleration.channels_last(net)
-    return acceleration.compiled_regions(net) if compiled else {}
+def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    return optimized_attention(q, k, v, heads=heads)
+
+
+_FORCED_ATTENTION = ("split_cross", "quad_cross", "pytorch_cross", "sage", "flash", "ck")
+
+
+def _attentions(device: torch.device) -> dict[str, Fastest]:
+    """What a card of NVIDIA's can choose from: beside ComfyUI's attention others, unless its user forced that one."""
+    if not comfy.model_management.is_device_cuda(device) or torch.version.cuda is None:
+        return {}
+    capability = torch.cuda.get_device_capability(device)
+    chosen = {"memory_attention": Fastest("memory attention", acceleration.memory_attention_forms(capability))}
+    forced = args.force_upcast_attention or any(getattr(args, f"use_{name}_attention", False) for name in _FORCED_ATTENTION)
+    if not forced:
+        chosen["attention"] = Fastest("attention", {"ComfyUI": _attention, **acceleration.attention_forms(capability)})
+    return chosen
+
+
+def accelerate(nets: Mapping[str, nn.Module], layers: Layers, compiled: bool) -> dict[nn.Module, Callable]:
+    """Lay out the UNets, built with ``layers``, for this device and choose their attention; returns the compiled regions of
+    the diffusion net where they are asked for. The reference net runs once a clip, which does not pay the compiler."""
+    device = comfy.model_management.get_torch_device()
+    acceleration.choose_forms(layers, nets["diffusion_net"].config, device)
+    if not comfy.model_management.is_device_cpu(device):
+        for net in ("reference_net", "diffusion_net"):
+            acceleration.channels_last(nets[net])
+    return acceleration.compiled_regions(nets["diffusion_net"]) if compiled else {}
 
 
 def manage(module: nn.Module):

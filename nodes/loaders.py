@@ -110,7 +110,7 @@ class MemoLoadModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, compiled=False, weight_dtype="auto", download=False) -> io.NodeOutput:
-        unet, dtype = adapter.unet_layers(weight_dtype, compiled)
+        unet, dtype = adapter.unet_layers(weight_dtype)
         projection = adapter.layers(torch.float32)
         checkpoint = obtained("nets", model, download)
         nets = {}
@@ -118,8 +118,7 @@ class MemoLoadModel(io.ComfyNode):
             adapter.check_interrupt()
             nets[net] = checkpoints.load_net(checkpoint, net, projection if net.endswith("proj") else unet)
         checkpoints.check_fit(checkpoint, nets)
-        adapter.accelerate(nets["reference_net"], compiled=False)
-        regions = adapter.accelerate(nets["diffusion_net"], compiled)
+        regions = adapter.accelerate(nets, unet, compiled)
         patchers = {net: adapter.manage(module) for net, module in nets.items()}
         return io.NodeOutput(MemoModel(dtype, **patchers, compiled_regions=regions))
 

@@ -14,6 +14,7 @@ diffusers; for conditioning transformers.
 
 import argparse
 import json
+import logging
 import platform
 import re
 import sys
@@ -21,7 +22,6 @@ import types
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timezone
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -35,17 +35,19 @@ if "comfyui_memo" not in sys.modules:  # the pack's folder as a package, without
 
 from comfyui_memo.memo_modules.checkpoints import NETS
 from comfyui_memo.memo_modules.models import acceleration
-from comfyui_memo.memo_modules.models.layers import Layers
+from comfyui_memo.memo_modules.models.config import DiffusionNetConfig
+from comfyui_memo.memo_modules.models.fastest import Fastest
+from comfyui_memo.memo_modules.models.layers import Layers, sdpa
 from comfyui_memo.memo_modules.sampling import MemoNets
 from comfyui_memo.memo_modules.types import SamplerSettings
 from comfyui_memo.memo_modules.vae import DiffusersVAE
 from comfyui_memo.scripts import bench_load, bench_nets, bench_report, bench_run, bench_stages, bench_table
-from comfyui_memo.scripts.bench_attention import BACKENDS, attention_by, attention_table
+from comfyui_memo.scripts.bench_attention import attention_table
 from comfyui_memo.scripts.bench_device import Device, resident_gib
 from comfyui_memo.scripts.bench_reference import Reference, check_checkout
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-EXACT_OPTIONS = ("fused", "channels_last")
+EXACT_OPTIONS = ("fused", "channels_last", "choice")
 CLIPS_OF_LENGTH = 50
 
 
@@ -53,7 +55,7 @@ def measure(arguments: argparse.Namespace, device: Device) -> dict:
     """One row of results."""
     dtype = DTYPES[arguments.dtype]
     rates = {"matmul_tflops": device.matmul_tflops(dtype), "copy_gb_s": device.copy_gb_s()}
-    nets, autoencoder = build(arguments, device, dtype)
+    nets, autoencoder, choices = build(arguments, device, dtype)
     nets = prepared(nets, arguments)
     settings = SamplerSettings(steps=arguments.steps)
     inputs = bench_nets.random_inputs(arguments.size, arguments.clips)
@@ -89,8 +91,7 @@ def measure(arguments: argparse.Namespace, device: Device) -> dict:
         "resolution": f"{side}x{side}",
         "dtype": arguments.dtype,
         "compile": arguments.compile,
-        "kernels": arguments.kernels,
-        "backend": arguments.backend,
+        "chosen": choices,
         "off": arguments.off,
         "vae_batch": arguments.vae_batch,
         "stages": stages,
@@ -103,21 +104,29 @@ def measure(arguments: argparse.Namespace, device: Device) -> dict:
     }
 
 
-def build(arguments: argparse.Namespace, device: Device, dtype: torch.dtype) -> tuple[MemoNets, nn.Module]:
-    """The four nets and an AutoencoderKL. In low-memory mode a card gets the two UNets only while they run."""
+def build(arguments: argparse.Namespace, device: Device, dtype: torch.dtype) -> tuple[MemoNets, nn.Module, dict]:
+    """The four nets, an AutoencoderKL and what was chosen for them. In low-memory mode a card gets the two UNets only while they run."""
     at_home = torch.device("cpu") if arguments.mode == "low_memory" else device.torch
     places = {net: at_home if net in ("reference_net", "diffusion_net") else device.torch for net in (*NETS, "vae")}
     layers = Layers(dtype=dtype, fused="fused" not in arguments.off)
-    if arguments.backend:
-        layers = replace(layers, attention=partial(attention_by, BACKENDS[arguments.backend]))
-    if arguments.kernels:
-        layers = replace(layers, memory_attention=acceleration.fastest_memory_attention(device.capability))
+    if "choice" not in arguments.off:
+        attention = Fastest("attention", {"torch": sdpa, **acceleration.attention_forms(device.capability)})
+        memory_attention = Fastest("memory attention", acceleration.memory_attention_forms(device.capability))
+        layers = replace(layers, attention=attention, memory_attention=memory_attention)
+        config = DiffusionNetConfig.from_dict(bench_nets.options("diffusion_net", arguments.size), "diffusion_net")
+        acceleration.choose_forms(layers, config, device.torch)
     built = {
         component: bench_nets.random_net(component, arguments.size, replace(layers, device=place))
         for component, place in places.items()
     }
     autoencoder = built.pop("vae")
-    return MemoNets(**built, device=device.torch, dtype=dtype), autoencoder
+    return MemoNets(**built, device=device.torch, dtype=dtype), autoencoder, chosen(layers)
+
+
+def chosen(layers: Layers) -> dict[str, dict[int, str]]:
+    """Which form of each attention the heads of so many channels get."""
+    choices = (layers.attention, layers.memory_attention)
+    return {choice.name: choice.choices for choice in choices if isinstance(choice, Fastest)}
 
 
 def prepared(nets: MemoNets, arguments: argparse.Namespace) -> MemoNets:
@@ -215,14 +224,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--clips", type=int, help="of 16 frames (default: 3 on a card, 2 on the CPU, 50 with --length)")
     parser.add_argument("--steps", type=int, help="per clip (default: 20 on a card, 8 on the CPU)")
     parser.add_argument("--compile", action="store_true", help="have torch compile the repeated parts of the UNets")
-    parser.add_argument("--kernels", action="store_true", help="with the pack's own kernels, which need Triton")
-    parser.add_argument("--backend", choices=tuple(BACKENDS), help="one attention backend for all (default: torch's choice)")
     parser.add_argument(
         "--off",
         action="append",
         choices=EXACT_OPTIONS,
         default=[],
-        help="do without one of the exact accelerations (the CPU always does without channels_last)",
+        help="do without one of the exact accelerations; choice is that of the fastest attention (the CPU always does without channels_last)",
     )
     parser.add_argument("--vae-batch", type=int, help="frames at once (default: 4 on a card in exact mode, else 1)")
     parser.add_argument("--cap", type=float, metavar="GIB", help="what this process may allocate on the card")
@@ -243,9 +250,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     for name, least in (("clips", 7 if arguments.length else 1), ("steps", 1), ("vae_batch", 1)):
         if getattr(arguments, name) < least:
             raise ValueError(f"--{name.replace('_', '-')}: expected at least {least}, got {getattr(arguments, name)}.")
-    for name in ("attention", "kernels", "backend"):
-        if getattr(arguments, name) and not on_card:
-            raise ValueError(f"--{name}: needs --device cuda.")
+    if arguments.attention and not on_card:
+        raise ValueError("--attention: its backends need --device cuda.")
     if arguments.compile and arguments.mode == "low_memory":
         raise ValueError("--compile: compiled nets stay where they are; leave out --mode low_memory.")
     if arguments.reference:
@@ -276,6 +282,7 @@ def main(argv: list[str]) -> None:
     if arguments.command == "table":
         bench_table.rewrite_readme()
         return
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     device = Device(arguments.device, arguments.cap)
     if arguments.attention:
         entry = {"device": device.name, "dtype": arguments.dtype, "shapes": attention_table(device, DTYPES[arguments.dtype]), **stamp()}

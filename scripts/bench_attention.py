@@ -1,16 +1,18 @@
 """Which attention backend is best for the shapes of this model, padding of the heads included."""
 
 import warnings
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..memo_modules.models.layers import sdpa
+from ..memo_modules.models.acceleration import attention_forms
 from .bench_device import Device
 
 HEADS = 8
+FACE_TOKENS = 4
 LEVELS = ((4096, 40, (64,)), (1024, 80, (96, 128)), (256, 160, (192, 256)))
 """Tokens of a picture at 512x512, channels of a head, and the channels that a kernel may rather see."""
 
@@ -19,12 +21,6 @@ BACKENDS = {
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
 }
-
-
-def attention_by(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """AttentionFunction on one backend; on another where it has no kernel."""
-    with sdpa_kernel([backend, *BACKENDS.values()], set_priority=True):
-        return sdpa(q, k, v, heads)
 
 
 @torch.inference_mode()
@@ -36,7 +32,8 @@ def attention_table(device: Device, dtype: torch.dtype, repeats: int = 20) -> li
     """
     entries = []
     for tokens, d, paddings in LEVELS:
-        for rows, keys in ((32, tokens), (16, 2 * tokens)):  # both halves; the guided half, which sees the portrait too
+        # both halves; the guided half, which sees the portrait too; both to the face
+        for rows, keys in ((32, tokens), (16, 2 * tokens), (32, FACE_TOKENS)):
             q, k, v = (torch.randn(rows, t, HEADS * d, device=device.torch, dtype=dtype) for t in (tokens, keys, keys))
             flops = 4 * rows * tokens * keys * HEADS * d
             for name, backend in BACKENDS.items():
@@ -46,6 +43,12 @@ def attention_table(device: Device, dtype: torch.dtype, repeats: int = 20) -> li
                         "rows": rows, "queries": tokens, "keys": keys, "head_dim": d, "padded_to": head_dim, "backend": name,
                         "ms": ms, "ms_with_padding": ms_with_padding, "tflops": flops / ms * 1e-9 if ms else None,
                     })  # fmt: skip
+            if own := attention_forms(device.capability).get("Triton"):
+                ms = 1000 * device.median_seconds(partial(own, q, k, v, HEADS), repeats)
+                entries.append({
+                    "rows": rows, "queries": tokens, "keys": keys, "head_dim": d, "padded_to": d, "backend": "Triton",
+                    "ms": ms, "ms_with_padding": ms, "tflops": flops / ms * 1e-9,
+                })  # fmt: skip
     return entries
 
 

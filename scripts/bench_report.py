@@ -4,13 +4,13 @@
 def row(row: dict) -> str:
     """The row, its stages, one step by kind of module, and what was compared."""
     settings = [row["size"], row["resolution"], row["mode"], row["dtype"], f"{row['steps']} steps", f"{row['clips']} clips"]
-    settings += ["compiled"] * row["compile"] + ["kernels"] * row["kernels"] + [f"{row['backend']} attention"] * bool(row["backend"])
-    settings += [f"without {option}" for option in row["off"]]
+    settings += ["compiled"] * row["compile"] + [f"without {option}" for option in row["off"]]
     lines = [
         f"{row['device']}: {', '.join(settings)}",
         f"{row['s_per_frame']:.4g} s per frame, first clip {row['first_clip_s']:.4g} s, "
         + (f"peak {row['peak_vram_gb']:.2f} GiB allocated, {row['peak_reserved_gb']:.2f} reserved" if row["peak_vram_gb"] else "")
         + (f"peak {row['peak_rss_gb']:.2f} GiB resident" if row["peak_rss_gb"] and not row["peak_vram_gb"] else ""),
+        *(f"{name}: " + ", ".join(f"{form} for {d}" for d, form in forms.items()) for name, forms in row["chosen"].items() if forms),
         f"a step at {row['tflops']:.4g} TFLOP/s, {row['share']:.1%} of a matrix product's {row['matmul_tflops']:.4g}; copy {row['copy_gb_s']:.4g} GB/s",
         "",
         f"{'stage':22}{'per':>9}{'ms':>12}{'s per clip':>12}{'TFLOP':>10}{'TFLOP/s':>10}{'share':>8}{'GB':>8}{'floor ms':>10}",

@@ -28,10 +28,6 @@ def mode_label(row: dict) -> str:
         parts.append(row["dtype"])
     if row["compile"]:
         parts.append("compiled")
-    if row["kernels"]:
-        parts.append("kernels")
-    if row["backend"]:
-        parts.append(f"{row['backend']} attention")
     if row["cap_gb"] is not None:
         parts.append(f"capped at {row['cap_gb']:g} GiB")
     return ", ".join(parts)

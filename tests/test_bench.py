@@ -14,7 +14,7 @@ from comfyui_memo.scripts.bench_device import Device
 ROOT = Path(__file__).resolve().parents[1]
 ROW = {
     "device", "size", "mode", "s_per_frame", "s_per_step", "first_clip_s", "peak_vram_gb", "peak_reserved_gb", "peak_rss_gb", "cap_gb",
-    "steps", "clips", "resolution", "dtype", "compile", "kernels", "backend", "off", "vae_batch", "stages", "tflops", "share", "matmul_tflops", "copy_gb_s", "reference",
+    "steps", "clips", "resolution", "dtype", "compile", "chosen", "off", "vae_batch", "stages", "tflops", "share", "matmul_tflops", "copy_gb_s", "reference",
     "length", "versions", "date",
 }  # fmt: skip
 STAGES = {
@@ -65,8 +65,7 @@ def test_a_run_on_the_cpu_appends_a_row(tmp_path, mode):
     [
         ("--device cpu --steps 0", "--steps: expected at least 1, got 0."),
         ("--device cpu --length --clips 3", "--clips: expected at least 7, got 3."),
-        ("--device cpu --attention", "--attention: needs --device cuda."),
-        ("--device cpu --kernels", "--kernels: needs --device cuda."),
+        ("--device cpu --attention", "--attention: its backends need --device cuda."),
         ("--device cpu --reference nowhere", "--reference: nowhere is no checkout"),
         ("--reference {checkout} --cap 7", "does not fit under a cap"),
     ],
@@ -108,7 +107,7 @@ def test_readme_shows_what_was_measured():
 def test_table_holds_the_last_full_size_row_of_each_kind(tmp_path):
     versions = {"python": "3.12.3", "torch": "2.11.0", "diffusers": "0.42.1", "cuda": "13.0", "pack": "0.1.0"}
     old = {
-        "device": "A Card", "size": "full", "mode": "exact", "dtype": "bfloat16", "compile": False, "kernels": False, "backend": None, "off": [], "cap_gb": None, "resolution": "512x512", "steps": 20,
+        "device": "A Card", "size": "full", "mode": "exact", "dtype": "bfloat16", "compile": False, "chosen": {}, "off": [], "cap_gb": None, "resolution": "512x512", "steps": 20,
         "s_per_frame": 0.5, "peak_vram_gb": 15.96, "date": "2026-11-20", "versions": versions,
     }  # fmt: skip
     new = old | {"s_per_frame": 0.25, "date": "2026-11-21"}

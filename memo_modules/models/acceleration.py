@@ -3,13 +3,19 @@
 One more of the kind, one product for linears of the same input, is asked for when a network is built: ``Layers.fused``.
 """
 
+import inspect
 from collections.abc import Callable
 from importlib.util import find_spec
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..types import AttentionMemory
 from .audio_module import AudioModule
+from .config import DiffusionNetConfig
+from .fastest import Fastest
+from .layers import AttentionFunction, Layers, sdpa
 from .memory_attention import MemoryAttentionFunction, memory_attention
 from .motion import MotionModule
 from .resnet import ResnetBlock
@@ -26,14 +32,54 @@ def channels_last(net: nn.Module) -> None:
     net.to(memory_format=torch.channels_last)
 
 
-def fastest_memory_attention(capability: tuple[int, int] | None) -> MemoryAttentionFunction:
-    """For ``Layers.memory_attention`` of nets that are not trained: one kernel on cards of NVIDIA's from Ampere on where
-    Triton is there, which comes with torch for CUDA on Linux. capability: the card's compute capability, None elsewhere."""
-    if capability is None or capability < (8, 0) or find_spec("triton") is None:
-        return memory_attention
-    from . import memory_attention_triton
+def attention_forms(capability: tuple[int, int] | None) -> dict[str, AttentionFunction]:
+    """Attention beside what a host has. capability: compute capability of a card of NVIDIA's, None on other devices."""
+    forms = {}
+    if capability and "set_priority" in inspect.signature(sdpa_kernel).parameters:
+        forms["cuDNN"] = _cudnn_first
+    if _builds_kernels(capability):
+        from .attention_triton import attention_for
 
-    return memory_attention_triton.memory_attention
+        forms["Triton"] = attention_for(capability)
+    return forms
+
+
+def memory_attention_forms(capability: tuple[int, int] | None) -> dict[str, MemoryAttentionFunction]:
+    """As attention_forms, torch's own operations first."""
+    forms = {"torch": memory_attention}
+    if _builds_kernels(capability):
+        from . import memory_attention_triton
+
+        forms["Triton"] = memory_attention_triton.memory_attention
+    return forms
+
+
+def choose_forms(layers: Layers, config: DiffusionNetConfig, device: torch.device) -> None:
+    """Have the attentions of ``layers`` that are Fastest choose for the heads of a UNet, at the sizes of 512×512."""
+    motion = config.motion_module_kwargs
+    for level, c in enumerate(config.block_out_channels):
+        tokens = 64 * 64 // 4**level
+        heads = config.heads(level)
+        if isinstance(layers.attention, Fastest) and c // heads not in layers.attention.chosen:
+            q, k, v = torch.randn(3, 4 * 4**level, tokens, c, device=device).to(layers.dtype)
+            layers.attention.choose((q, k, v, heads))
+        heads, d = motion.num_attention_heads, c // motion.temporal_attention_dim_div
+        if isinstance(layers.memory_attention, Fastest) and d // heads not in layers.memory_attention.chosen:
+            q, k, v = torch.randn(tokens, 16, 3 * d, device=device).to(layers.dtype).chunk(3, dim=-1)
+            kv = torch.randn(tokens, heads, d // heads, d // heads, device=device).to(layers.dtype)
+            memory = AttentionMemory(kv, torch.rand(kv.shape[:3], device=device).to(layers.dtype))
+            layers.memory_attention.choose((q, k, v, memory, heads))
+
+
+def _builds_kernels(capability: tuple[int, int] | None) -> bool:
+    """From Ampere on, where Triton is there, which comes with torch for CUDA on Linux."""
+    return capability is not None and capability >= (8, 0) and find_spec("triton") is not None
+
+
+def _cudnn_first(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    with sdpa_kernel(order, set_priority=True):
+        return sdpa(q, k, v, heads)
 
 
 def compiled_regions(net: nn.Module, **options) -> dict[nn.Module, Callable]:

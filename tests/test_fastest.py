@@ -1,0 +1,94 @@
+"""Of several forms of one computation, the fastest that computes the same is used."""
+
+import logging
+import time
+
+import pytest
+import torch
+
+from comfyui_memo.memo_modules.models.acceleration import attention_forms, choose_forms, memory_attention_forms
+from comfyui_memo.memo_modules.models.attention import SelfAttention
+from comfyui_memo.memo_modules.models.config import DiffusionNetConfig
+from comfyui_memo.memo_modules.models.fastest import Fastest
+from comfyui_memo.memo_modules.models.layers import Layers, sdpa
+from comfyui_memo.memo_modules.models.memory_attention import memory_attention
+from comfyui_memo.scripts import bench_nets
+
+HEADS = 2
+
+
+def slow(*case):
+    time.sleep(0.01)
+    return sdpa(*case)
+
+
+def quick(*case):
+    return sdpa(*case)
+
+
+def wrong(q, k, v, heads):
+    return sdpa(q, k, v, heads) * 1.01
+
+
+def broken(q, k, v, heads):
+    return torch.full_like(q, torch.nan)
+
+
+def failing(*case):
+    raise RuntimeError("Failed to find C compiler.\nSet CC.")
+
+
+def sample(head_dim: int = 4) -> tuple:
+    generator = torch.Generator().manual_seed(0)
+    return *torch.randn(3, 1, 5, HEADS * head_dim, generator=generator), HEADS
+
+
+def test_the_fastest_is_used_for_heads_like_those_it_was_chosen_for():
+    attention = Fastest("attention", {"slow": slow, "quick": quick})
+    assert attention.chosen == {}
+    attention.choose(sample(4))
+    assert attention.choices == {4: "quick"} and attention.chosen == {4: quick}
+    start = time.perf_counter()
+    attention(*sample(8))
+    assert time.perf_counter() - start >= 0.01  # of other heads nothing is known
+    assert torch.equal(attention(*sample(4)), sdpa(*sample(4)))
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        (wrong, "attention: other differs by 1.0e-02"),
+        (broken, "attention: other differs by nan"),
+        (failing, "does not run here (Failed to find C compiler.)"),
+    ],
+)
+def test_a_form_that_fails_or_computes_something_else_is_left_out(form, said, caplog):
+    attention = Fastest("attention", {"slow": slow, "other": form})
+    with caplog.at_level(logging.INFO):
+        attention.choose(sample())
+    assert attention.chosen == {4: slow}
+    assert said in caplog.text
+
+
+def test_heads_of_a_net_are_chosen_for_at_every_width():
+    config = DiffusionNetConfig.from_dict(bench_nets.options("diffusion_net", "tiny") | {"block_out_channels": [32, 64, 64, 64]}, "net")
+    attention = Fastest("attention", {"slow": slow, "quick": quick})
+    memory = Fastest("memory attention", {"one": memory_attention, "other": lambda *case: memory_attention(*case)})
+    choose_forms(Layers(attention=attention, memory_attention=memory), config, torch.device("cpu"))
+    assert attention.choices.keys() == memory.choices.keys() == {4, 8}
+
+
+def test_without_a_card_there_is_nothing_to_choose_from():
+    assert attention_forms(None) == {} and memory_attention_forms(None) == {"torch": memory_attention}
+    assert "Triton" not in attention_forms((7, 5)) and "Triton" not in memory_attention_forms((7, 5))
+
+
+@pytest.mark.parametrize("form", [quick, attention_forms((7, 5))["cuDNN"]], ids=["torch", "cuDNN"])
+@torch.inference_mode()
+def test_what_is_chosen_is_part_of_a_compiled_region(form):
+    attention = Fastest("attention", {"slow": slow, "quick": form})
+    attention.choose(sample())
+    assert attention.chosen == {4: form}
+    layer, x = SelfAttention(Layers(attention=attention), 8, HEADS), torch.randn(1, 5, 8)
+    torch._dynamo.reset()
+    assert torch.allclose(torch.compile(layer, backend="aot_eager", fullgraph=True)(x), layer(x), atol=1e-6)

@@ -1,0 +1,126 @@
+"""The pack's kernels against torch's operations, run by Triton's interpreter on the CPU, and built for cards."""
+
+import re
+import subprocess
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from comfyui_memo.memo_modules.models.layers import sdpa
+from comfyui_memo.memo_modules.models.memory_attention import memory_attention
+from comfyui_memo.memo_modules.types import AttentionMemory
+
+pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed; it has no wheels for this system")
+HEADS, ROWS = 2, 2
+HEAD_DIMS = (4, 16, 40, 80, 160)  # 4: of the small nets; the last three: of the published model
+FRAMES = (5, 16, 24)
+TOKENS = ((64, 128), (150, 100), (32, 4))  # queries and keys: whole blocks, parts of them, and keys as few as a face's
+
+
+def tokens(head_dim: int, queries: int, keys: int, dtype: torch.dtype = torch.float32) -> tuple:
+    """q, k and v, the last two as parts of one tensor."""
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randn(ROWS, queries, HEADS * head_dim, generator=generator).mul(2).to(dtype)
+    return q, *torch.randn(ROWS, keys, 2 * HEADS * head_dim, generator=generator).to(dtype).chunk(2, dim=-1), HEADS
+
+
+def frames(head_dim: int, frames: int, dtype: torch.dtype = torch.float32) -> tuple:
+    """q, k and v as parts of one tensor, and a memory as large as that of a long video."""
+    generator = torch.Generator().manual_seed(0)
+    d = HEADS * head_dim
+    qkv = torch.randn(ROWS, frames, 3 * d, generator=generator).mul(3).to(dtype)
+    kv = torch.randn(ROWS, HEADS, head_dim, head_dim, generator=generator).to(dtype)
+    z = torch.rand(ROWS, HEADS, head_dim, generator=generator).mul(9).to(dtype)
+    return *qkv.chunk(3, dim=-1), kv, z, HEADS
+
+
+def laid_out_apart() -> tuple:
+    q, k, v, kv, z, heads = frames(8, 6)
+    return q, k, v.contiguous(), kv.mT.contiguous().mT, z.repeat_interleave(2, dim=-1)[..., ::2], heads
+
+
+def by_channel(q: Tensor, k: Tensor, v: Tensor, *rest) -> tuple:
+    return *(x.mT.contiguous().mT for x in (q, k, v)), *rest
+
+
+# the interpreter has no products of bfloat16
+CASES = {
+    **{f"{d} channels, {q} queries, {k} keys": tokens(d, q, k) for d in HEAD_DIMS for q, k in TOKENS},
+    **{f"half, {d} channels, tokens": tokens(d, 64, 100, torch.float16) for d in HEAD_DIMS},
+    "compiled, tokens": tokens(8, 6, 9),
+    "tokens laid out apart": tuple(x.contiguous() if place == 2 else x for place, x in enumerate(tokens(8, 6, 9)[:3])) + (HEADS,),
+    "tokens laid out by channel": by_channel(*tokens(8, 6, 9)),
+    **{f"{d} channels, {count} frames": frames(d, count) for d in HEAD_DIMS for count in FRAMES},
+    **{f"half, {d} channels, frames": frames(d, 16, torch.float16) for d in HEAD_DIMS},
+    "compiled, frames": frames(8, 6),
+    "frames laid out apart": laid_out_apart(),
+    "frames laid out by channel": by_channel(*frames(8, 6)),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory) -> dict[str, Tensor]:
+    """What the kernels make of every case."""
+    folder = tmp_path_factory.mktemp("kernels")
+    torch.save(CASES, folder / "cases.pt")
+    child = Path(__file__).with_name("triton_child.py")
+    subprocess.run([sys.executable, child, folder / "cases.pt", folder / "outputs.pt"], check=True)
+    return torch.load(folder / "outputs.pt", weights_only=True)
+
+
+def in_torch(q: Tensor, k: Tensor, v: Tensor, *memory_and_heads) -> Tensor:
+    *memory, heads = memory_and_heads
+    return memory_attention(q, k, v, AttentionMemory(*memory), heads) if memory else sdpa(q, k, v, heads)
+
+
+def error(out: Tensor, case: tuple) -> float:
+    """Relative to what torch computes in float64."""
+    *tensors, heads = case
+    exact = in_torch(*(tensor.double() for tensor in tensors), heads)
+    return ((out.double() - exact).norm() / exact.norm()).item()
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith(("half", "compiled"))])
+def test_computes_what_torch_computes(outputs, name):
+    assert error(outputs[name], CASES[name]) < 1e-6
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("half")])
+def test_rounds_little_more_than_torch_in_half_precision(outputs, name):
+    assert outputs[name].dtype == torch.float16
+    assert error(outputs[name], CASES[name]) <= 1.1 * error(in_torch(*CASES[name]), CASES[name])
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("compiled")])
+def test_is_one_operation_for_a_compiler(outputs, name):
+    assert error(outputs[name] / 2, CASES[name]) < 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 89, 90])
+@pytest.mark.parametrize("head_dim", [40, 80, 160])
+@pytest.mark.parametrize("kind", ["attention", "memory_attention"])
+def test_is_built_for_a_card_without_spilling_registers(kind, head_dim, capability, tmp_path):
+    from triton.backends.compiler import GPUTarget
+    from triton.backends.nvidia.compiler import get_ptxas
+    from triton.compiler import ASTSource, compile
+
+    module = import_module(f"comfyui_memo.memo_modules.models.{kind}_triton")
+    sizes = module.kernel_sizes(head_dim, capability == 90 if kind == "attention" else 16)
+    options = {name: sizes.pop(name) for name in ("num_warps", "num_stages") if name in sizes}
+    constants = {"heads": 8, "head_dim": head_dim} | ({"even": True} if kind == "attention" else {}) | sizes
+    names = module._kernel.arg_names
+    types = {name: "*bf16" if name.endswith("_ptr") else "fp32" if name in ("scale", "decay") else "i32" for name in names}
+    aligned = {(place,): [["tt.divisibility", 16]] for place, name in enumerate(names) if types[name] != "fp32" and name not in constants}
+    source = ASTSource(module._kernel, types | dict.fromkeys(constants, "constexpr"), constants, aligned)
+    ptx = compile(source, GPUTarget("cuda", capability, 32), options).asm["ptx"]
+    (tmp_path / "kernel.ptx").write_text(ptx)
+    architecture = re.search(r"^\.target (\w+)", ptx, re.MULTILINE)[1]
+    command = [get_ptxas(capability).path, "-v", f"-arch={architecture}", tmp_path / "kernel.ptx", "-o", tmp_path / "kernel.cubin"]
+    report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    assert "0 bytes spill stores, 0 bytes spill loads" in report
