@@ -147,7 +147,9 @@ def accelerate(nets: Mapping[str, nn.Module], layers: Layers, compiled: bool) ->
     """Lay out the UNets, built with ``layers``, for this device and choose their attention; returns the compiled regions of
     the diffusion net where they are asked for. The reference net runs once a clip, which does not pay the compiler."""
     device = comfy.model_management.get_torch_device()
-    acceleration.choose_forms(layers, nets["diffusion_net"].config, device)
+    if comfy.model_management.is_device_cuda(device):
+        comfy.model_management.free_memory(512 * 2**20, device)
+        acceleration.choose_forms(layers, nets["diffusion_net"].config, device)
     if not comfy.model_management.is_device_cpu(device):
         for net in ("reference_net", "diffusion_net"):
             acceleration.channels_last(nets[net])

@@ -5,6 +5,7 @@ One more of the kind, one product for linears of the same input, is asked for wh
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 
 import torch
@@ -55,19 +56,19 @@ def memory_attention_forms(capability: tuple[int, int] | None) -> dict[str, Memo
 
 
 def choose_forms(layers: Layers, config: DiffusionNetConfig, device: torch.device) -> None:
-    """Have the attentions of ``layers`` that are Fastest choose for the heads of a UNet, at the sizes of 512×512."""
-    motion = config.motion_module_kwargs
+    """Have the attentions of ``layers`` that are Fastest choose for the heads of a UNet, at the sizes of 512×512, which takes
+    300 MB."""
+    motion, random = config.motion_module_kwargs, partial(torch.randn, dtype=layers.dtype, device=device)
     for level, c in enumerate(config.block_out_channels):
         tokens = 64 * 64 // 4**level
         heads = config.heads(level)
         if isinstance(layers.attention, Fastest) and c // heads not in layers.attention.chosen:
-            q, k, v = torch.randn(3, 4 * 4**level, tokens, c, device=device).to(layers.dtype)
-            layers.attention.choose((q, k, v, heads))
+            layers.attention.choose((*random(3, 4 * 4**level, tokens, c), heads))
         heads, d = motion.num_attention_heads, c // motion.temporal_attention_dim_div
         if isinstance(layers.memory_attention, Fastest) and d // heads not in layers.memory_attention.chosen:
-            q, k, v = torch.randn(tokens, 16, 3 * d, device=device).to(layers.dtype).chunk(3, dim=-1)
-            kv = torch.randn(tokens, heads, d // heads, d // heads, device=device).to(layers.dtype)
-            memory = AttentionMemory(kv, torch.rand(kv.shape[:3], device=device).to(layers.dtype))
+            q, k, v = random(tokens, 16, 3 * d).chunk(3, dim=-1)
+            kv = random(tokens, heads, d // heads, d // heads)
+            memory = AttentionMemory(kv, random(kv.shape[:3]).abs())
             layers.memory_attention.choose((q, k, v, memory, heads))
 
 
