@@ -9,7 +9,7 @@
 The first line times videos at 512x512; the second full-width nets at 64x64, beside a checkout of the reference
 implementation on the same weights; the third hears a minute of audio; the fourth loads nets of full size from the disk,
 watching time and memory; the last rewrites the README's table from benchmarks/*.json. Needs torch, einops, safetensors and
-diffusers; for conditioning transformers.
+diffusers; for conditioning transformers and av.
 """
 
 import argparse

@@ -26,6 +26,10 @@ def quick(*case):
     return sdpa(*case)
 
 
+def as_slow(*case):
+    return slow(*case)
+
+
 def wrong(q, k, v, heads):
     return sdpa(q, k, v, heads) * 1.01
 
@@ -52,6 +56,12 @@ def test_the_fastest_is_used_for_heads_like_those_it_was_chosen_for():
     attention(*sample(8))
     assert time.perf_counter() - start >= 0.01  # of other heads nothing is known
     assert torch.equal(attention(*sample(4)), sdpa(*sample(4)))
+
+
+def test_of_two_that_take_as_long_the_first_is_used():
+    attention = Fastest("attention", {"slow": slow, "as slow": as_slow})
+    attention.choose(sample())
+    assert attention.choices == {4: "slow"}
 
 
 @pytest.mark.parametrize(

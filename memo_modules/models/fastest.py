@@ -14,6 +14,7 @@ logger = logging.getLogger(__name__)
 
 _ROUNDING = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
 _SECONDS = 0.02
+_WORTH = 0.9  # of the first form's time: two that take as long are not to take turns, since each rounds in its own way
 
 
 class Fastest:
@@ -33,7 +34,8 @@ class Fastest:
     def choose(self, sample: tuple) -> None:
         """Choose for heads like those of ``sample``, arguments of the function on the device in question.
 
-        A form that fails, or gives anything else than the first but for rounding, is left out: the first always runs.
+        The first, unless another is faster by more than a tenth. A form that fails, or gives anything else than the first
+        but for rounding, is left out.
         """
         q, *_, heads = sample
         if len(self.forms) == 1:
@@ -49,7 +51,8 @@ class Fastest:
             except Exception as error:  # a compiler's errors have no common base
                 reason = (str(error).strip() or type(error).__name__).split("\n")[0]
                 logger.info("%s: %s does not run here (%s).", self.name, name, reason)
-        best = min(seconds, key=seconds.get)
+        first, best = next(iter(seconds)), min(seconds, key=seconds.get)
+        best = best if seconds[best] < _WORTH * seconds[first] else first
         head_dim = q.shape[-1] // heads
         self.chosen[head_dim], self.choices[head_dim] = self.forms[best], best
         times = ", ".join(f"{name} {1000 * value:.3g} ms" for name, value in seconds.items())
