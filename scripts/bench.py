@@ -125,8 +125,8 @@ def build(arguments: argparse.Namespace, device: Device, dtype: torch.dtype) -> 
 
 def chosen(layers: Layers) -> dict[str, dict[int, str]]:
     """Which form of each attention the heads of so many channels get."""
-    choices = (layers.attention, layers.memory_attention)
-    return {choice.name: choice.choices for choice in choices if isinstance(choice, Fastest)}
+    attentions = (layers.attention, layers.memory_attention)
+    return {attention.name: attention.chosen for attention in attentions if isinstance(attention, Fastest)}
 
 
 def prepared(nets: MemoNets, arguments: argparse.Namespace) -> MemoNets:

@@ -39,7 +39,12 @@ def frames(head_dim: int, frames: int, dtype: torch.dtype = torch.float32) -> tu
     return *qkv.chunk(3, dim=-1), kv, z, HEADS
 
 
-def laid_out_apart() -> tuple:
+def tokens_laid_out_apart() -> tuple:
+    q, k, v, heads = tokens(8, 6, 9)
+    return q, k, v.contiguous(), heads
+
+
+def frames_laid_out_apart() -> tuple:
     q, k, v, kv, z, heads = frames(8, 6)
     return q, k, v.contiguous(), kv.mT.contiguous().mT, z.repeat_interleave(2, dim=-1)[..., ::2], heads
 
@@ -53,12 +58,12 @@ CASES = {
     **{f"{d} channels, {q} queries, {k} keys": tokens(d, q, k) for d in HEAD_DIMS for q, k in TOKENS},
     **{f"half, {d} channels, tokens": tokens(d, 64, 100, torch.float16) for d in HEAD_DIMS},
     "compiled, tokens": tokens(8, 6, 9),
-    "tokens laid out apart": tuple(x.contiguous() if place == 2 else x for place, x in enumerate(tokens(8, 6, 9)[:3])) + (HEADS,),
+    "tokens laid out apart": tokens_laid_out_apart(),
     "tokens laid out by channel": by_channel(*tokens(8, 6, 9)),
     **{f"{d} channels, {count} frames": frames(d, count) for d in HEAD_DIMS for count in FRAMES},
     **{f"half, {d} channels, frames": frames(d, 16, torch.float16) for d in HEAD_DIMS},
     "compiled, frames": frames(8, 6),
-    "frames laid out apart": laid_out_apart(),
+    "frames laid out apart": frames_laid_out_apart(),
     "frames laid out by channel": by_channel(*frames(8, 6)),
 }  # fmt: skip
 

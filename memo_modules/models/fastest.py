@@ -6,6 +6,7 @@ Which kernel is best depends on the card, on torch's version and on the channels
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,16 +20,15 @@ _WORTH = 0.9  # of the first form's time: two that take as long are not to take 
 
 class Fastest:
     """A function of heads, (q, .., heads) -> out, in several forms: q (.. heads·d). Each d gets the form that ``choose``
-    finds for it; where it has not, the first. choices: their names."""
+    finds for it; where it has not, the first. chosen: name of the form by d."""
 
     def __init__(self, name: str, forms: Mapping[str, Callable[..., Tensor]]):
         self.name, self.forms = name, dict(forms)
-        self.default = next(iter(self.forms.values()))
-        self.chosen: dict[int, Callable[..., Tensor]] = {}
-        self.choices: dict[int, str] = {}
+        self.first = next(iter(self.forms))
+        self.chosen: dict[int, str] = {}
 
     def __call__(self, q: Tensor, *rest) -> Tensor:
-        return self.chosen.get(q.shape[-1] // rest[-1], self.default)(q, *rest)
+        return self.forms[self.chosen.get(q.shape[-1] // rest[-1], self.first)](q, *rest)
 
     @torch.inference_mode()
     def choose(self, sample: tuple) -> None:
@@ -40,26 +40,24 @@ class Fastest:
         q, *_, heads = sample
         if len(self.forms) == 1:
             return
-        expected, seconds = self.default(*sample).float(), {}
+        expected, seconds = self.forms[self.first](*sample).float(), {}
         for name, form in self.forms.items():
             try:
                 difference = (form(*sample).float() - expected).norm() / expected.norm()
-                if form is self.default or difference <= _ROUNDING[q.dtype]:  # never where one of both is not finite
-                    seconds[name] = _time(lambda form=form: form(*sample), q)
+                if name == self.first or difference <= _ROUNDING[q.dtype]:  # never where one of both is not finite
+                    seconds[name] = _time(partial(form, *sample))
                 else:
                     logger.warning("%s: %s differs by %.1e and is not used.", self.name, name, difference)
             except Exception as error:  # a compiler's errors have no common base
                 reason = (str(error).strip() or type(error).__name__).split("\n")[0]
                 logger.info("%s: %s does not run here (%s).", self.name, name, reason)
-        first, best = next(iter(seconds)), min(seconds, key=seconds.get)
-        best = best if seconds[best] < _WORTH * seconds[first] else first
-        head_dim = q.shape[-1] // heads
-        self.chosen[head_dim], self.choices[head_dim] = self.forms[best], best
+        head_dim, best = q.shape[-1] // heads, min(seconds, key=seconds.get)
+        self.chosen[head_dim] = best if seconds[best] < _WORTH * seconds[self.first] else self.first
         times = ", ".join(f"{name} {1000 * value:.3g} ms" for name, value in seconds.items())
         logger.info("%s, %d channels a head: %s.", self.name, head_dim, times)
 
 
-def _time(run: Callable[[], Tensor], q: Tensor) -> float:
+def _time(run: Callable[[], Tensor]) -> float:
     """Seconds of one call, of as many as fill a while."""
     _wait(run())
     start, calls = time.perf_counter(), 0
