@@ -16,8 +16,9 @@ from .clips import ceil_div
 from .errors import InputError
 from .labels import TAGS, append_xmp
 from .pixel_formats import planes
+from .pyav import fraction, import_av, open_to_read
 from .types import Audio
-from .video_format import ENCODERS, MUXERS, VideoFormat, import_av
+from .video_format import ENCODERS, MUXERS, VideoFormat
 from .whole_files import whole_file
 
 # One thread each: h264's bits depend on their number. Every picture of ffv1 stands by itself, which costs 1 to 6 %.
@@ -135,10 +136,10 @@ def join_segments(
     """
     if not segments:
         raise InputError("segments: expected one or more files to join, got none.")
-    first, av = _read(segments[0]), import_av()
+    first = _read(segments[0])
     format.check(first.height, first.width, audio)
     with whole_file(path) as partial, _created(partial, fps, format, metadata or {}, labelled) as container:
-        with av.open(str(segments[0])) as template:
+        with open_to_read(segments[0]) as template:
             pictures = container.add_stream_from_template(template.streams.video[0], opaque=True)
             pictures.rate = fps
         sound = SoundTrack(container, audio, format.audio_codec) if audio else None
@@ -184,7 +185,7 @@ class _Segment:
 def _read(path: Path) -> _Segment:
     av = import_av()
     try:
-        with av.open(str(path)) as container:
+        with open_to_read(path) as container:
             stream = container.streams.video[0]
             packets = [packet for packet in container.demux(stream) if packet.size]
             times = [packet.pts * packet.time_base for packet in packets]
@@ -193,7 +194,7 @@ def _read(path: Path) -> _Segment:
             codec = context.codec.canonical_name
             if stream.frames not in (0, len(packets)):  # mkv does not count them
                 raise InputError(f"{path} is cut off: {len(packets)} of its {stream.frames} pictures are there. Remove it and make its clip again.")
-            return _Segment(codec, context.pix_fmt, *size, stream.average_rate or Fraction(0), context.extradata, packets, times)
+            return _Segment(codec, context.pix_fmt, *size, fraction(stream.average_rate), context.extradata, packets, times)
     except (av.FFmpegError, OSError, LookupError, TypeError) as error:  # no such file, no pictures in it, no times on them
         raise InputError(f"{path} is missing, damaged or no video ({error}). Remove it and make its clip again.") from error
 

@@ -6,6 +6,7 @@ from types import MappingProxyType
 import numpy as np
 
 from .errors import InputError, MissingPackageError
+from .pyav import import_av, major_version
 from .types import Audio
 
 ENCODERS = {"h264": "libx264", "ffv1": "ffv1", "aac": "aac", "flac": "flac", "pcm": "pcm_f32le"}
@@ -121,7 +122,7 @@ class VideoFormat:
                     f"The PyAV {av.__version__} installed here was built without {ENCODERS[codec]}, which writes {codec}: "
                     f"choose {other}, or install the PyAV that PyPI has."
                 ) from error
-            if encoder.name == "ffv1" and self.container == "mp4" and int(av.__version__.split(".")[0]) < 16:
+            if encoder.name == "ffv1" and self.container == "mp4" and major_version() < 16:
                 raise InputError(f"container: PyAV {av.__version__} cannot write ffv1 into mp4, PyAV 16 can. Choose mkv, or update PyAV.")
 
     def expected_bytes(self, frames: int, height: int, width: int, audio: Audio | None = None) -> int:
@@ -147,14 +148,6 @@ class VideoFormat:
 def aac_bit_rate(audio: Audio) -> int:
     """96 kbit/s for each channel, or the 6 bits a sample that AAC has at most."""
     return audio.waveform.shape[0] * min(96_000, 6 * audio.sample_rate)
-
-
-def import_av():
-    try:
-        import av
-    except ImportError as error:
-        raise MissingPackageError(f"Writing videos needs PyAV ({error}): pip install av") from error
-    return av
 
 
 def _one_of(name: str, value, choices) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import multiprocessing
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -210,6 +211,17 @@ def test_frames_are_those_asked_for(video, numbers):
 
 def test_frames_one_after_the_other_are_the_same(video):
     assert torch.equal(torch.stack(list(stream_frames(video))), read_frames(video, range(60)))
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="processes are not forked here")
+def test_a_process_forked_behind_a_reading_one_reads_too(video):
+    """As data workers are, behind sample videos and everything else that the trainer read itself."""
+    read_frames(video, [0])
+    child = multiprocessing.get_context("fork").Process(target=read_frames, args=(video, [59]))
+    child.start()
+    child.join(30)
+    child.kill()
+    assert child.exitcode == 0
 
 
 def test_a_video_that_cannot_be_read_is_named(video, tmp_path):

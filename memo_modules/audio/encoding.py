@@ -4,8 +4,9 @@ from fractions import Fraction
 
 import numpy as np
 
+from ..pyav import import_av
 from ..types import Audio
-from ..video_format import CHANNEL_LAYOUTS, ENCODERS, aac_bit_rate, import_av
+from ..video_format import CHANNEL_LAYOUTS, ENCODERS, aac_bit_rate
 
 _CHUNK = 1 << 14
 """Samples handed to the encoder at a time."""

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..clips import ceil_div
-from ..errors import InputError, MissingPackageError
+from ..errors import InputError
+from ..pyav import import_av, open_to_read
 from ..types import Audio
 
 _CHUNK = 1 << 16
@@ -39,7 +40,7 @@ def decode(source: Path | bytes) -> Audio:
     Integer samples are scaled to [-1, 1]. Other files and addresses that a playlist names are not opened. Raises
     InputError when there is no sound in it that can be decoded, or more than 4 GiB of it.
     """
-    av = _import_av()
+    av = import_av()
     name = "audio" if isinstance(source, bytes) else f"audio: {source}"
     try:
         chunks, sample_rate = _decoded_chunks(av, io.BytesIO(source) if isinstance(source, bytes) else source.open("rb"), name)
@@ -55,9 +56,9 @@ def decode(source: Path | bytes) -> Audio:
 
 def _decoded_chunks(av: ModuleType, file: BinaryIO, name: str) -> tuple[list[np.ndarray], int]:
     """Pieces (channels samples) of the first audio stream, and its sample rate."""
-    # without a protocol FFmpeg reads the file it is handed and no other; tags may be in any encoding
+    # without a protocol FFmpeg reads the file it is handed and no other
     options = {"protocol_whitelist": "none"}
-    with file, av.open(file, options=options, metadata_errors="replace") as container:
+    with file, open_to_read(file, options=options) as container:
         if not container.streams.audio:
             raise InputError(f"{name} has no audio stream. Choose a file with sound.")
         stream = container.streams.audio[0]
@@ -122,7 +123,7 @@ def resample(audio: Audio, sample_rate: int) -> Audio:
 
 
 def _resample_channel(samples: np.ndarray, old: int, new: int) -> np.ndarray:
-    av = _import_av()
+    av = import_av()
     resampler = av.AudioResampler(format="fltp", layout="mono", rate=new)
     resampled = []
     for start in range(0, len(samples), _CHUNK):
@@ -131,11 +132,3 @@ def _resample_channel(samples: np.ndarray, old: int, new: int) -> np.ndarray:
         resampled += resampler.resample(frame)
     resampled += resampler.resample(None)
     return np.concatenate([frame.to_ndarray()[0] for frame in resampled])
-
-
-def _import_av():
-    try:
-        import av
-    except ImportError as error:
-        raise MissingPackageError(f"Reading and resampling audio needs PyAV ({error}): pip install av") from error
-    return av

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import InputError, MissingPackageError
+from ..errors import InputError
+from ..pyav import import_av, open_to_read
 
 ReadFrames = Callable[[Path, Sequence[int]], Tensor]
 """Frame numbers, ascending and different, of a video file to pictures uint8 (frames 3 h w), RGB."""
@@ -39,12 +40,9 @@ def stream_frames(path: Path) -> Iterator[Tensor]:
 @contextmanager
 def _opened(path: Path):
     """A video file as PyAV's container and stream, the timestamps of its frames, ascending, and its keyframes, see _decode."""
+    av = import_av()
     try:
-        import av
-    except ImportError as error:
-        raise MissingPackageError(f"Reading videos needs PyAV ({error}): pip install av") from error
-    try:
-        with av.open(str(path)) as container:
+        with open_to_read(path) as container:
             if not container.streams.video:
                 raise InputError(f"{path} has no video stream.")
             stream = container.streams.video[0]
@@ -71,11 +69,14 @@ def _runs(numbers: Sequence[int]) -> list[list[int]]:
 
 def _decode(container, stream, keyframes: list[tuple[int, int]], times: list[int]) -> Iterator[Tensor]:
     """The pictures (3 h w) shown at ``times``, ascending timestamps of the stream; keyframes: when shown and when decoded."""
+    # PyAV 19 would keep one with threads of its own. A process forked from this one, as data workers are, has it without them
+    # and waits for them for ever.
+    to_rgb = import_av().video.reformatter.VideoReformatter()
     # Containers look for the time of decoding, and a keyframe may be decoded before frames that are shown ahead of it.
     container.seek(max((decoded for shown, decoded in keyframes if shown <= times[0]), default=0), stream=stream)
     wanted = set(times)
     for frame in container.decode(stream):
         if frame.pts in wanted:
-            yield torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
+            yield torch.from_numpy(to_rgb.reformat(frame, format="rgb24").to_ndarray()).permute(2, 0, 1)
         if frame.pts is not None and frame.pts >= times[-1]:
             break

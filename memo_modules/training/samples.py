@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..audio.io import decode
 from ..clips import ceil_div
+from ..pyav import fraction, open_to_read
 from ..sampling import MemoNets, sample_video
 from ..types import Audio, AudioFeatures, EmotionTrack, Face, SamplerSettings
 from ..vae import VideoVAE
@@ -53,8 +54,6 @@ def speak_again(nets: MemoNets, vae: VideoVAE, video: PreparedVideo, data: DataS
 
 
 def _rate_and_sound(path: Path) -> tuple[Fraction, Audio | None]:
-    import av
-
-    with av.open(str(path)) as container:
-        rate, sounds = container.streams.video[0].average_rate, bool(container.streams.audio)
+    with open_to_read(path) as container:
+        rate, sounds = fraction(container.streams.video[0].average_rate), bool(container.streams.audio)
     return rate, decode(path) if sounds else None

@@ -17,7 +17,8 @@ import torch
 from torch.nn import functional as F
 
 from ..clips import frame_rate
-from ..errors import InputError, MissingPackageError
+from ..errors import InputError
+from ..pyav import fraction, import_av, open_to_read
 from ..types import Audio
 from ..whole_files import whole_file
 
@@ -73,7 +74,7 @@ def read_video(path: Path, looks: Collection[int] = ()) -> Video:
     with _opened(path, times) as container:
         video, audio = (_first(streams, what) for streams, what in ((container.streams.video, "picture"), (container.streams.audio, "sound")))
         video.codec_context.thread_count = 1  # whoever has many videos reads them in many processes
-        to_planar_float = _av().AudioResampler(format="fltp")
+        to_planar_float = import_av().AudioResampler(format="fltp")
         for packet in container.demux(video, audio):
             expected += packet.stream is video and packet.pts is not None and not packet.is_discard
             for frame in packet.decode():
@@ -85,7 +86,7 @@ def read_video(path: Path, looks: Collection[int] = ()) -> Video:
                     pictures.append(frame.to_ndarray(format="rgb24"))
                 times.append(frame.pts * frame.time_base)
         announced = Fraction(container.duration or 0, 1_000_000)
-        rates, sample_rate = (video.average_rate, video.base_rate), audio.rate
+        rates, sample_rate = (fraction(video.average_rate), fraction(video.base_rate)), audio.rate
     if len(times) < max(2, expected):
         raise InputError(f"{len(times)} of {expected} frames can be decoded, expected all and at least 2: it is cut off or damaged.")
     if not sound:
@@ -104,7 +105,7 @@ def shown_for(times: Sequence[Fraction]) -> Fraction:
     return (times[-1] - times[0]) * len(times) / (len(times) - 1)
 
 
-def constant_rate(times: Sequence[Fraction], stated: Sequence[Fraction | None]) -> Fraction | None:
+def constant_rate(times: Sequence[Fraction], stated: Sequence[Fraction]) -> Fraction | None:
     """The rate at which frames are shown at ``times``, each at most half a frame off: one that the file states where that
     holds, else their mean; None when it is not constant."""
     for rate in (*stated, frame_rate(len(times) / shown_for(times))):
@@ -126,7 +127,7 @@ def rewrite(path: Path, target: Path, video: Video, fps: Fraction) -> None:
     """
     times, frames = video.times, rewritten_frames(video, fps)
     wanted = deque(_nearest(times, times[0] + i / fps) for i in range(frames))
-    with _opened(path, []) as source, whole_file(target) as partial, _av().open(str(partial), "w", format="mp4") as container:
+    with _opened(path, []) as source, whole_file(target) as partial, import_av().open(str(partial), "w", format="mp4") as container:
         stream = source.streams.video[0]
         stream.codec_context.thread_count = 1
         picture = container.add_stream("libx264", rate=fps, options={"crf": "12", "preset": "veryfast", "threads": "1"})
@@ -183,9 +184,9 @@ def _first(streams, what: str):
 @contextmanager
 def _opened(path: Path, read: list) -> Iterator:
     """An open container; what PyAV raises within becomes an InputError. read: what was read before."""
-    av = _av()
+    av = import_av()
     try:
-        with av.open(str(path)) as container:
+        with open_to_read(path) as container:
             yield container
     except av.InvalidDataError as error:
         if read:
@@ -211,11 +212,3 @@ def _lacks_index(path: Path) -> bool:
             place += size
             file.seek(place)
     return names[:1] == [b"ftyp"] and b"moov" not in names
-
-
-def _av():
-    try:
-        import av
-    except ImportError as error:
-        raise MissingPackageError(f"Reading videos needs PyAV ({error}): pip install av") from error
-    return av

@@ -1,0 +1,33 @@
+"""PyAV, in whichever version ComfyUI brought it."""
+
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+from typing import BinaryIO
+
+from .errors import MissingPackageError
+
+
+def import_av() -> ModuleType:
+    """Raises MissingPackageError where it is not installed."""
+    try:
+        import av
+    except ImportError as error:
+        raise MissingPackageError(f"Reading and writing sound and video needs PyAV ({error}): pip install av") from error
+    return av
+
+
+def major_version() -> int:
+    return int(import_av().__version__.partition(".")[0])
+
+
+def open_to_read(file: Path | BinaryIO, **options):
+    """A container to read from, whatever encoding its tags are in; it raises what PyAV raises."""
+    if major_version() < 19:  # from then on no tag is an error, and there is nothing to choose
+        options["metadata_errors"] = "replace"
+    return import_av().open(str(file) if isinstance(file, Path) else file, **options)
+
+
+def fraction(rate) -> Fraction:
+    """A frame rate of a stream, 0 where it has none. From PyAV 19 on it is a number of PyAV's own, which is no Fraction."""
+    return Fraction(rate.numerator, rate.denominator) if rate else Fraction(0)
