@@ -4,7 +4,8 @@
 
 It works on a copy of DIR (a virtual environment), or on a new environment with ComfyUI's requirements. Compared are the
 versions of all packages and the contents of all files that belong to one, as their RECORD files list them, before and
-after `pip install -r requirements.txt` and after `scripts/install_extras.py`. The exit status is 1 on any change.
+after `pip install -r requirements.txt` and after `scripts/install_extras.py`; and whether what could be imported still can:
+libraries look for others, and fall over one that is there without its own. The exit status is 1 on any change.
 """
 
 import argparse
@@ -18,6 +19,13 @@ import environment
 from snapshot import Snapshot, changes, snapshot
 
 PIP_INSTALL = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+IMPORTS = (
+    "from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel",
+    "import transformers.audio_utils, transformers.image_utils, transformers.pipelines",
+    "from transformers import AutoProcessor, Wav2Vec2FeatureExtractor, Wav2Vec2Model, WhisperModel, WhisperProcessor",
+    "from diffusers import AutoencoderKL, DiffusionPipeline, StableAudioPipeline",
+    "import torchaudio, torchvision, torchsde, kornia, scipy.signal",
+)
 RUNTIME_PROVIDERS = "import onnxruntime; print(onnxruntime.get_available_providers())"
 
 
@@ -35,14 +43,23 @@ def report(title: str, before: Snapshot, after: Snapshot) -> bool:
 def check(python: Path) -> bool:
     """Run the documented commands in the environment of ``python``; whether they left all that was there as it was."""
     packages = Path(_output(python, "import sysconfig; print(sysconfig.get_path('purelib'))"))
-    before, providers = snapshot(packages), _providers(python)
+    before, providers, works = snapshot(packages), _providers(python), importable(python)
     environment.run_step("pip install -r requirements.txt", python, *PIP_INSTALL, "-r", environment.ROOT / "requirements.txt")
     plain = snapshot(packages)
     kept = report("pip install -r requirements.txt", before, plain)
     environment.run_step("scripts/install_extras.py", python, environment.SCRIPTS / "install_extras.py")
     kept &= report("scripts/install_extras.py", plain, snapshot(packages))
     print(f"onnxruntime's providers: {providers or 'none'} before, {_providers(python)} after")
-    return kept and providers in ("", _providers(python))
+    broken = works - importable(python)
+    print(f"Imports: {len(works)} of {len(IMPORTS)} before, {len(broken)} of them broken")
+    for statement in sorted(broken):
+        print(f"  BROKEN {statement}")
+    return kept and not broken and providers in ("", _providers(python))
+
+
+def importable(python: Path) -> set[str]:
+    """Those of IMPORTS that an environment can do."""
+    return {statement for statement in IMPORTS if subprocess.run([python, "-c", statement], check=False, capture_output=True).returncode == 0}
 
 
 def prepare(folder: Path, original: Path | None, extra: list[str]) -> Path:

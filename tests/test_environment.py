@@ -1,5 +1,6 @@
 """The scripts that make the environment and keep the dependency promise."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -82,6 +83,13 @@ def test_without_comfyui_server_tests_are_counted_or_fail(tmp_path, required, st
 def test_only_what_no_package_brings_is_missing():
     packages = {"json": "never", "no_such_module": "wanted>=1"}
     assert install_extras.missing(packages) == ["wanted>=1"]
+
+
+def test_librosa_never_comes_without_what_transformers_imports_with_it():
+    """Many versions of it import soxr where librosa is, and fail as a whole without."""
+    assert "librosa" in install_extras.ALONE
+    assert "soxr" in (environment.ROOT / "requirements.txt").read_text(encoding="utf-8").split()
+    assert importlib.util.find_spec("soxr")
 
 
 def install_package(site, name, version, files):
