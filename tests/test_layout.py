@@ -130,8 +130,13 @@ def test_torch_cuda_stays_out_of_the_scripts():
 
 def test_pyproject_and_requirements_agree():
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    requirements = {line for line in lines if line and not line.startswith("#")}
+    requirements = [line for line in lines if line and not line.startswith("#")]
     assert _listed_in_pyproject("dependencies") == requirements
+
+
+def test_the_transformers_that_is_there_decides_which_diffusers_comes():
+    """Installers settle first what is named first: the other way round they raise transformers 4 to fit the newest diffusers."""
+    assert [requirement.split(">")[0] for requirement in _listed_in_pyproject("dependencies")[:2]] == ["transformers", "diffusers"]
 
 
 def test_requirements_leave_out_what_comes_with_comfyui_or_must_not_be_doubled():
@@ -145,4 +150,4 @@ def _listed_in_pyproject(key):
     """The strings of a list in pyproject.toml; Python 3.10 has no reader for the format."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     block = text.partition(f"\n{key} = [\n")[2].partition("\n]")[0]
-    return {line.strip().rstrip(",").strip('"').replace("'", '"') for line in block.splitlines()}
+    return [line.strip().rstrip(",").strip('"').replace("'", '"') for line in block.splitlines()]
