@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from . import solvers
@@ -19,6 +18,7 @@ from .fingerprints import weights_digest
 from .models.diffusion_net import DiffusionNet, Modulations, SpatialContexts
 from .models.projections import AudioProjection, ImageProjection
 from .models.reference_net import ReferenceNet
+from .noise import NOISES, clip_noise
 from .portrait import MULTIPLE
 from .streaming import StreamedMemory
 from .types import (
@@ -133,7 +133,7 @@ def sample_video(
     portrait: (1 3 H W) in [-1, 1]. ``check_interrupt`` is called before each step and may raise. ``state``: go on
     behind the video that it ends; ``done``: how many of its last clips were made of this very audio, the lead-in first.
     ``lead_in``: clips of the beginning of the audio that are made before it, for the face to be in motion when the voice
-    begins, and have no frames. ``noise``: number of clips before to noise (f c h w), instead of the seeded generator.
+    begins, and have no frames. ``noise``: number of clips before to noise (f c h w), instead of the seeded one.
     ``sigmas``: falling from 1 to 0, one more than steps, in the place of ``settings.steps``. ``low_memory``: the same
     frames up to rounding, with the guidance halves one after the other and the motion memory in host memory. Raises
     InputError for settings out of range and a state of another model or size.
@@ -178,6 +178,8 @@ def check_inputs(nets: MemoNets, face: Face, audio: AudioFeatures, settings: Sam
         raise InputError(f"guidance_scale: expected a number, got {settings.guidance_scale}.")
     if settings.reference_order not in REFERENCE_ORDERS:
         raise InputError(f"reference_order: expected one of {REFERENCE_ORDERS}, got {settings.reference_order!r}.")
+    if settings.noise not in NOISES:
+        raise InputError(f"noise: expected one of {NOISES}, got {settings.noise!r}.")
     d_face = nets.image_proj.proj.weight.shape[1]
     if face.embedding.shape != (1, d_face):
         raise InputError(f"face: expected an embedding of shape [1, {d_face}], got {list(face.embedding.shape)}. Use MEMO Embed Face.")
@@ -280,10 +282,7 @@ class _Video:
             yield SampledClip(frames if shown else frames[:0], state)
 
     def _draw_noise(self, clip: int) -> Tensor:
-        # float32 on the CPU, channels before frames: a seed means the same on every device and in the reference
-        c, h, w = self.portrait_latents.shape[1:]
-        noise = torch.randn((c, self.audio.clip_frames, h, w), generator=self.generator)
-        return rearrange(noise, "c f h w -> f c h w")
+        return clip_noise(self.settings.noise, self.generator, clip, self.audio.clip_frames, self.portrait_latents.shape[1:])
 
     def _past_latents(self, frames: Tensor | None) -> Tensor:
         if frames is None:

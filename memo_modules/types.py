@@ -145,7 +145,7 @@ class SamplerSettings:
     seed: of the noise. num_init_past_frames: copies of the portrait that stand in for the past at the start.
     num_past_frames: frames of the previous clip that the next one remembers, at most a clip.
     reference_order: "upstream" pairs face contexts and pictures as every published sample was made,
-    "aligned" as in training.
+    "aligned" as in training. noise: "independent" for each clip as published, or "smooth", see noise.clip_noise.
     """
 
     steps: int = 20
@@ -154,6 +154,7 @@ class SamplerSettings:
     num_init_past_frames: int = 16
     num_past_frames: int = 16
     reference_order: str = "upstream"
+    noise: str = "independent"
 
     @property
     def halves(self) -> int:

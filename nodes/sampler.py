@@ -11,6 +11,7 @@ from comfy_api.latest import io, ui
 
 from ..memo_modules.fingerprints import some_values, tensor_digest
 from ..memo_modules.journal import Inputs
+from ..memo_modules.noise import NOISES
 from ..memo_modules.portrait import prepare_portrait
 from ..memo_modules.progress import clips_done, contact_sheet
 from ..memo_modules.sampling import REFERENCE_ORDERS, SampledClip, sample_video
@@ -39,7 +40,7 @@ def denoising_inputs() -> list[io.Input]:
 
 
 def sampling_inputs() -> list[io.Input]:
-    """What a node takes that samples, see Sampling."""
+    """What a node takes that samples, see Sampling; noise_input goes with them."""
     return [
         MemoModelSocket.Input("model", tooltip="From Load MEMO Model."),
         io.Vae.Input("vae", tooltip="A Stable Diffusion 1 VAE, from Load MEMO VAE or any other loader; MEMO was made with sd-vae-ft-mse."),
@@ -96,6 +97,18 @@ def sampling_inputs() -> list[io.Input]:
     ]
 
 
+def noise_input() -> io.Input:
+    """Goes with sampling_inputs, last of all: widgets of saved workflows are told by their place."""
+    return io.Combo.Input(
+        "noise",
+        options=list(NOISES),
+        default=NOISES[0],
+        optional=True,
+        tooltip="independent: every clip is made from noise of its own, as MEMO was published. smooth: the noise goes on from clip to clip, "
+        "so that the face does not change in a step where two of them meet.",
+    )
+
+
 class Sampling:
     """What the inputs of a node that samples ask for. Raises InputError for those that cannot be used."""
 
@@ -119,9 +132,12 @@ class Sampling:
         sigmas=None,
         state: VideoState | None = None,
         lead_in=0.0,
+        noise=NOISES[0],
     ):
         self.model, self.vae, self.face, self.audio, self.emotion = model, adapter.CoreVAE(vae), face, audio, emotion
-        self.settings = SamplerSettings(steps, guidance_scale, seed, num_init_past_frames=num_init_past_frames, reference_order=reference_order)
+        self.settings = SamplerSettings(
+            steps, guidance_scale, seed, num_init_past_frames=num_init_past_frames, reference_order=reference_order, noise=noise
+        )
         self.portrait, self.memory_mode, self.sampler, self.sigmas = prepare_portrait(image, width, height), memory_mode, sampler, sigmas
         self.state, self.lead_in = state, math.ceil(lead_in * audio.fps / audio.clip_frames)
 
@@ -220,7 +236,7 @@ class MemoSampler(io.ComfyNode):
             **adapter.known(io.Schema, search_aliases=["talking head", "lip sync", "audio to video", "avatar", "ksampler"]),
             description="Makes the talking frames, clip by clip of 16, each remembering all frames before it. "
             "Wire IMAGE and fps to Create Video together with the audio as loaded. For minutes and more: MEMO Sample to File.",
-            inputs=sampling_inputs(),
+            inputs=[*sampling_inputs(), noise_input()],
             hidden=[io.Hidden.unique_id],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The frames, as many as the audio needs."),

@@ -12,7 +12,7 @@ from ..memo_modules.long_videos import LongVideo, sample_to_file
 from ..memo_modules.video_format import AUDIO_CODECS, PIXEL_FORMATS, VideoFormat
 from . import comfy_adapter as adapter
 from . import comfy_output
-from .sampler import Sampling, sampling_inputs
+from .sampler import Sampling, noise_input, sampling_inputs
 from .types import VideoStateSocket
 
 AUTO = "auto"
@@ -79,6 +79,7 @@ class MemoSampleToFile(io.ComfyNode):
                     f"They are removed with the finished video, else after {KEPT_DAYS} days or beyond {KEPT_BYTES // 10**9} GB.",
                 ),
                 label_input(),
+                noise_input(),
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="The file, for Save Video and others."),

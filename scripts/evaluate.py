@@ -101,7 +101,7 @@ def evaluate(arguments: argparse.Namespace) -> dict:
     )
     weights = weights_hash(arguments.models, checkpoint) if set(arguments.variants) != {TRUTH} else None
     results = run(setup, arguments.variants, short, long, arguments.all_long, arguments.workers, _say)
-    variants = report.entries(results, base)
+    variants = report.entries(results, base, {"name": Device(arguments.device).name, "workers": arguments.workers})
     document = {
         "model": {"name": checkpoint.name, "sha256": weights},
         "base": asdict(base),
@@ -112,8 +112,7 @@ def evaluate(arguments: argparse.Namespace) -> dict:
             "long_seconds": arguments.long_seconds,
             "size": arguments.size,
         },
-        "reader": figures,
-        "device": {"name": Device(arguments.device).name, "workers": arguments.workers},
+        "reader": {name: round(figure, 4) for name, figure in figures.items()},  # trained anew elsewhere it rounds otherwise
         **stamp(),
         "variants": variants,
     }

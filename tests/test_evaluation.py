@@ -195,14 +195,14 @@ def test_a_run_takes_equal_variants_over_and_writes_everything(tiny_models, read
     assert len(lines) == 2 + 1 + 2 + 2 + 1  # what equals another variant is rendered once
     assert results["reset_every_step"].long is results["reset_every_clip"].long
 
-    variants = report.entries(results, setup.base)
+    variants = report.entries(results, setup.base, {"name": "this", "workers": 1})
     assert variants["reset_every_step"]["equal_to"] == "reset_every_clip"
     assert variants[TRUTH]["lip_sync_correlation"] > 0.95
     assert variants[TRUTH]["settings"] is None and variants[BASE]["settings"]["memory"] == "carried"
     assert variants[VAE]["mouth_opening_error"] > 2 * variants[TRUTH]["mouth_opening_error"]  # random weights
     assert variants[BASE]["seconds_per_clip"] > 0
     conditions = {"base": {"steps": 1, "guidance_scale": 3.5}, "cases": {"identities": 1, "seconds": 0.6, "long_seconds": 0.0}}
-    document = dict.fromkeys(("model", "reader", "device"), 1) | conditions | {"variants": variants}
+    document = dict.fromkeys(("model", "reader"), 1) | conditions | {"variants": variants}
     for path in report.write_pictures(tmp_path, results, variants):
         assert path.stat().st_size > 1000
     table = report.table(document)

@@ -7,6 +7,7 @@ import torch
 from tiny_video import FACE, FAST, GUIDED, HAPPY, PORTRAIT, speech
 
 from comfyui_memo.memo_modules.errors import InputError
+from comfyui_memo.memo_modules.noise import NOISES
 from comfyui_memo.memo_modules.sampling import REPLAYED_CLIPS, SampledClip, sample_video
 from comfyui_memo.memo_modules.types import AudioFeatures
 
@@ -27,10 +28,13 @@ def three_clips(tiny_nets, tiny_vae) -> list[SampledClip]:
 
 
 @pytest.mark.parametrize("made", [1, 2])
-def test_going_on_from_a_state_equals_one_run(sample, three_clips, made):
-    rest = sample(speech(48), state=three_clips[made - 1].state, done=made)
+@pytest.mark.parametrize("noise", NOISES)
+def test_going_on_from_a_state_equals_one_run(sample, three_clips, made, noise):
+    settings = replace(GUIDED, noise=noise)
+    whole = three_clips if noise == GUIDED.noise else sample(speech(48), settings)
+    rest = sample(speech(48), settings, state=whole[made - 1].state, done=made)
     assert len(rest) == 3 - made
-    for clip, expected in zip(rest, three_clips[made:]):
+    for clip, expected in zip(rest, whole[made:]):
         assert torch.equal(clip.frames, expected.frames)
         assert torch.equal(clip.state.latents, expected.state.latents)
 

@@ -224,6 +224,7 @@ def test_memory_use_is_constant(tiny_nets, tiny_vae, clips):
         ({"num_past_frames": 0}, "num_past_frames: expected at least 1"),
         ({"guidance_scale": float("nan")}, "guidance_scale: expected a number, got nan"),
         ({"reference_order": "sideways"}, "reference_order: expected one of .*upstream.*aligned"),
+        ({"noise": "pink"}, "noise: expected one of .*independent.*smooth"),
     ],
 )
 def test_impossible_settings_are_named(video, settings, message):

@@ -22,13 +22,12 @@ COLUMNS = {
     "drift": ("identity_drift", "{:+.3f}"),
     "seam": ("seam_ratio", "{:.2f}"),
     "sharpness": ("sharpness", "{:.2f}"),
-    "s per clip": ("seconds_per_clip", "{:.2f}"),
 }
 """Headings of the table, with key and format of what stands below."""
 
 
-def entries(results: dict[str, Results], base: SamplerSettings) -> dict[str, dict]:
-    """The `variants` of the JSON; settings are None where nothing was sampled."""
+def entries(results: dict[str, Results], base: SamplerSettings, device: dict) -> dict[str, dict]:
+    """The `variants` of the JSON; settings are None where nothing was sampled. device: where they were made."""
     found = {}
     for key, result in results.items():
         variant = VARIANTS[key]
@@ -36,14 +35,14 @@ def entries(results: dict[str, Results], base: SamplerSettings) -> dict[str, dic
         entry = {"title": variant.title, "settings": None if key in (TRUTH, VAE) else settings}
         if result.same:
             entry["equal_to"] = variant.equal_to
-        found[key] = entry | figures(result.short, result.long)
+        found[key] = entry | {"device": device} | figures(result.short, result.long)
     return found
 
 
 def write_json(path: Path, document: dict) -> dict:
     """Write ``document``; where the file holds other variants of the same model under the same conditions, they stay. Returns
     what was written."""
-    conditions = ("model", "base", "cases", "reader", "device")
+    conditions = ("model", "base", "cases", "reader")
     if path.is_file():
         old = json.loads(path.read_text(encoding="utf-8"))
         if all(old.get(name) == document[name] for name in conditions):

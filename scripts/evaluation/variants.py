@@ -71,6 +71,7 @@ VARIANTS = {
     "reference_aligned": Variant("reference_order aligned", changes={"reference_order": "aligned"}),
     "init_past_2": Variant("2 initial past frames", changes={"num_init_past_frames": 2}),
     "past_2": Variant("2 past frames throughout", changes={"num_init_past_frames": 2, "num_past_frames": 2}),
+    "smooth_noise": Variant("smooth noise", changes={"noise": "smooth"}, long=True),
     "steps_20": Variant("20 steps", changes={"steps": 20}),
     "steps_10": Variant("10 steps", changes={"steps": 10}),
     "steps_5": Variant("5 steps", changes={"steps": 5}, long=True),
