@@ -100,7 +100,8 @@ class HubServer:
         self._stopping = threading.Event()
         # The CDN has a port of its own: clients follow a HEAD's redirect within one origin, to where no X-Repo-Commit is.
         self._hub, self._cdn = _Listener(self), _Listener(self)
-        self.url, self.cdn_url = (f"http://127.0.0.1:{listener.server_address[1]}" for listener in (self._hub, self._cdn))
+        # a host of another name, as the hub's is: clients ask the hub itself once more where they are sent on within it
+        self.url, self.cdn_url = f"http://127.0.0.1:{self._hub.server_address[1]}", f"http://localhost:{self._cdn.server_address[1]}"
 
     def __enter__(self):
         for listener in (self._hub, self._cdn):

@@ -201,7 +201,7 @@ SOUND_FILES: Rows = {
     "a picture": (partial(audio_io.decode, b"\x89PNG\r\n\x1a\n" + bytes(200)), "audio has no audio stream. Choose a file with sound."),
     "header alone": (partial(audio_io.decode, WAV[:44]), "audio holds no samples. Choose a file with sound."),
     "cut in the header": (partial(audio_io.decode, WAV[:30]), undecodable(INVALID)),
-    "cut in the samples": (partial(audio_io.decode, WAV[:-1001]), lambda audio: audio.waveform.shape == (1, 1099)),
+    "cut in the samples": (partial(audio_io.decode, WAV[:-1002]), lambda audio: audio.waveform.shape == (1, 1099)),
     "longer by its header": (partial(audio_io.decode, WAV[:40] + b"\xff\xff\xff\x7f" + WAV[44:]), lambda audio: audio.waveform.shape == (1, 1600)),
     "tag that is no UTF-8": (partial(audio_io.decode, WAV[:36] + LATIN_TAG + WAV[36:]), lambda audio: audio.waveform.shape == (1, 1600)),
     "playlist of other files": (partial(audio_io.decode, NEIGHBOURS), undecodable("Operation not permitted")),

