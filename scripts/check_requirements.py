@@ -26,6 +26,7 @@ IMPORTS = (
     "from diffusers import AutoencoderKL, DiffusionPipeline, StableAudioPipeline",
     "import torchaudio, torchvision, torchsde, kornia, scipy.signal",
 )
+"""What ComfyUI and its packs need of packages that look for others."""
 RUNTIME_PROVIDERS = "import onnxruntime; print(onnxruntime.get_available_providers())"
 
 

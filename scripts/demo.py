@@ -89,7 +89,7 @@ def graph(arguments: argparse.Namespace, image: str, audio: str) -> dict:
 
 
 def sampling(arguments: argparse.Namespace) -> dict:
-    """Settings of the sampler, by name; for the small model those of "init_past_2" in benchmarks/evaluation.json, where it does best."""
+    """Settings of the sampler, by name; for the small model those of "init_past_2" and "smooth_noise" in benchmarks/evaluation.json."""
     own = {"guidance_scale": 1.0, "num_init_past_frames": 2, "noise": "smooth"} if arguments.checkpoint == SMALL else {}
     return {"steps": arguments.steps, "seed": arguments.seed, **own}
 
