@@ -17,14 +17,24 @@ def weights_digest(*modules: nn.Module) -> str:
         for name, weight in weights.items():
             digest.update(f"{name} {list(weight.shape)} {weight.dtype}".encode())
         rows = [(weight[0] if weight.ndim > 1 else weight).reshape(-1)[:_VALUES].float() for weight in weights.values()]
-        digest.update(torch.cat(rows).cpu().numpy().tobytes())
+        digest.update(_on_cpu(rows).numpy().tobytes())
     return digest.hexdigest()
 
 
+def _on_cpu(rows: list[Tensor]) -> Tensor:
+    """One row after the other, fetched from each device at once: of a net that is streamed some weights are on the card."""
+    fetched = {}
+    for device in {row.device for row in rows}:
+        there = [number for number, row in enumerate(rows) if row.device == device]
+        joined = torch.cat([rows[number] for number in there]).cpu()
+        fetched |= zip(there, joined.split([len(rows[number]) for number in there]))
+    return torch.cat([fetched[number] for number in range(len(rows))])
+
+
 def tensor_digest(tensor: Tensor) -> str:
-    """SHA-256 of all values of a tensor on the CPU, its dtype and shape."""
+    """SHA-256 of all values of a tensor, its dtype and shape."""
     digest = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)}".encode())
-    digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
