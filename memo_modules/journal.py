@@ -6,6 +6,7 @@ is on the disk, and both wholly or not at all: whatever stops the work, nothing 
 
 import json
 import logging
+import math
 import shutil
 import time
 import zlib
@@ -103,10 +104,11 @@ class Journal:
 
 
 @contextmanager
-def opened(root: Path, name: str, inputs: Inputs) -> Iterator[Journal]:
+def opened(root: Path, name: str, inputs: Inputs, max_age: float = math.inf, max_bytes: float = math.inf) -> Iterator[Journal]:
     """The Journal in ``root`` of the video ``name`` made of ``inputs``: the one that was begun, or a new one.
 
-    What is damaged in it is dropped, and all behind it. Raises InputError when another process works on it.
+    What is damaged in it is dropped, and all behind it; of the other journals those that ``clean`` removes are. Raises
+    InputError when another process works on it.
     """
     from filelock import FileLock, Timeout
 
@@ -121,6 +123,7 @@ def opened(root: Path, name: str, inputs: Inputs) -> Iterator[Journal]:
         remove_partial(folder)
         if not (folder / INPUTS).exists():
             _write_inputs(folder / INPUTS, inputs)
+        clean(root, max_age, max_bytes)
         yield Journal(folder, changed)
     finally:
         lock.release()
@@ -128,8 +131,9 @@ def opened(root: Path, name: str, inputs: Inputs) -> Iterator[Journal]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def clean(root: Path, max_age: float, max_bytes: int) -> None:
-    """Remove journals untouched for ``max_age`` seconds, and the oldest ones while all take more than ``max_bytes``."""
+def clean(root: Path, max_age: float, max_bytes: float) -> None:
+    """Remove journals untouched for ``max_age`` seconds, and the oldest ones while all take more than ``max_bytes``; none
+    that is open."""
     from filelock import FileLock, Timeout
 
     found = []
@@ -196,7 +200,8 @@ def _read_entry(path: Path) -> tuple[VideoState, Path | None] | None:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
-            latents, past_latents, generator = tensors = [file.get_tensor(name) for name in ("latents", "past_latents", "generator")]
+            # copies: a file that is mapped could not be removed under Windows
+            latents, past_latents, generator = tensors = [file.get_tensor(name).clone() for name in ("latents", "past_latents", "generator")]
         facts = json.loads(metadata["facts"])
         segment = path.with_name(facts["segment"]) if "segment" in facts else None
         whole = _crc(metadata["facts"].encode(), *map(_bytes, tensors)) == int(metadata["crc"])

@@ -110,8 +110,8 @@ class MemoSampleToFile(io.ComfyNode):
         made_of = replace(made_of, exact={**made_of.exact, "sound": heard, "format": f"{video.format} {video.fps}"})
         target = comfy_output.output_file(filename_prefix, video.format.suffix, width, height)
         root = comfy_output.unfinished_folder(unfinished)
-        journal.clean(root, KEPT_DAYS * 86400, KEPT_BYTES)
-        with journal.opened(root, re.sub(r"\W+", "_", filename_prefix)[-60:], made_of) as opened:
+        name = re.sub(r"\W+", "_", filename_prefix)[-60:]
+        with journal.opened(root, name, made_of, KEPT_DAYS * 86400, KEPT_BYTES) as opened:
             path, state = sample_to_file(
                 video,
                 opened,

@@ -206,6 +206,38 @@ def test_a_folder_without_permission(tiny_models, root):
     assert listing.refused["secret"].startswith(f"{secret} must not be read (permission denied)")
 
 
+@pytest.mark.parametrize("inside", ["", "audio_proj"])
+def test_a_checkpoint_whose_files_must_not_be_looked_at_is_refused_alone(tiny_models, root, inside):
+    """As after `chmod -R 644`, which takes the right to look into a folder."""
+    shut, beside = published(tiny_models, root / "shut"), published(tiny_models, root / "beside")
+    (shut / inside).chmod(0o644)
+    try:
+        with without_root_rights():
+            listing = finding.find("nets", [root])
+            faces = finding.find("face_analysis", [root])
+    finally:
+        (shut / inside).chmod(0o755)
+    assert listing.found == {"beside": beside} and "permission denied" in listing.refused["shut"]
+    assert "beside" in faces.found
+    assert "shut" in found("nets", root)
+
+
+@pytest.mark.parametrize("place", ["", "memo", "memo/reference_net"])
+def test_a_link_that_nobody_can_follow_hides_nothing(tiny_models, root, tmp_path, place):
+    folder = published(tiny_models, root / "memo")
+    (root / place / "in a circle").symlink_to("in a circle")
+    closed = tmp_path / "closed"
+    (closed / "inside").mkdir(parents=True)
+    (root / place / "into a closed folder").symlink_to(closed / "inside")
+    closed.chmod(0)
+    try:
+        with without_root_rights():
+            listing = finding.find("nets", [root])
+    finally:
+        closed.chmod(0o755)
+    assert listing == finding.Listing({"memo": folder}, {})
+
+
 def test_a_finetuned_checkpoint(tiny_models, root):
     """Four nets and what the trainer needs to go on, no `misc`: the rest comes from the published folder."""
     published(tiny_models, root / "memo")

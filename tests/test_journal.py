@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -150,6 +151,17 @@ def test_nothing_is_left_of_a_finished_video(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="tells which files are mapped")
+def test_no_file_of_a_video_that_went_on_is_held(tmp_path):
+    """Windows would not let it be removed."""
+    with opened(tmp_path, "video", MADE_OF) as first:
+        fill(first, 2)
+    with opened(tmp_path, "video", MADE_OF) as again:
+        kept = again.state(None)
+        assert str(again.folder) not in Path("/proc/self/maps").read_text()
+    assert kept.clips == 2
+
+
 def age(folder, days: float) -> None:
     for path in folder.iterdir():
         os.utime(path, (path.stat().st_atime, path.stat().st_mtime - days * DAY))
@@ -169,6 +181,18 @@ def test_old_and_large_journals_go_first_the_oldest(tmp_path):
     assert sorted(tmp_path.iterdir()) == sorted([*folders[1:], other])
     journal.clean(tmp_path, 14 * DAY, size * 3 // 2)
     assert sorted(tmp_path.iterdir()) == sorted([folders[2], other])
+
+
+def test_the_journal_to_go_on_with_is_never_cleaned(tmp_path):
+    """However large and old it is."""
+    other = replace(MADE_OF, exact={"seed": "1"})
+    for inputs in (MADE_OF, other):
+        with opened(tmp_path, "video", inputs) as made:
+            fill(made, 2)
+        age(made.folder, 20)
+    with opened(tmp_path, "video", MADE_OF, 14 * DAY, 1) as again:
+        assert equal(again.state(None), state(2))
+        assert list(tmp_path.iterdir()) == [again.folder]
 
 
 def test_a_journal_at_work_is_never_cleaned(tmp_path):

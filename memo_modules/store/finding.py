@@ -1,6 +1,7 @@
 """Where models are: every folder that may hold them is searched, and nothing is listed that could not be loaded."""
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -80,16 +81,23 @@ def _walk(root: Path, listing: Listing) -> Iterator[tuple[Path, list[str], list[
                 seen.add((status.st_dev, status.st_ino))
                 with os.scandir(folder) as entries:
                     entries = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-                folders = [entry.name for entry in entries if entry.is_dir()]
+                folders = [entry.name for entry in entries if _is_folder(entry)]
             except PermissionError:
                 name = folder.relative_to(root).as_posix() if folder != root else root.name
-                listing.refused[name] = f"{folder} must not be opened (permission denied). Give the user that runs ComfyUI the right to."
+                listing.refused[name] = _closed(folder)
                 continue
             except OSError:  # not there, or gone meanwhile
                 continue
             yield folder, folders, [entry.name for entry in entries if entry.name not in folders]
             below += [folder / name for name in folders]
         level = below
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that nobody may follow, or in a circle
+        return False
 
 
 def _name(path: Path, root: Path, place: tuple[str, ...]) -> str:
@@ -106,9 +114,17 @@ def _name(path: Path, root: Path, place: tuple[str, ...]) -> str:
 
 def signature(path: Path) -> tuple:
     """Path, size and time of the files of a model: whether it is another one than before."""
-    files = [path] if path.is_file() else sorted(file for pattern in ("*", "*/*") for file in path.glob(pattern))
-    stats = ((str(file), file.stat()) for file in files if file.is_file())
-    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+    paths = [path, *sorted(file for pattern in ("*", "*/*") for file in path.glob(pattern))]
+    return tuple(filter(None, map(_file_signature, paths)))
+
+
+def _file_signature(path: Path) -> tuple[str, int, int] | None:
+    """None for what is no file, or must not be looked at."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (str(path), status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
 @lru_cache(maxsize=512)
@@ -117,7 +133,13 @@ def _fault(role: str, path: Path, signature: tuple) -> str | None:
         _ROLES[role].judge(path)
     except CheckpointError as error:
         return str(error)
+    except PermissionError as error:
+        return _closed(error.filename or path)
     return None
+
+
+def _closed(path: Path | str) -> str:
+    return f"{path} must not be opened (permission denied). Give the user that runs ComfyUI the right to."
 
 
 # What each role takes
