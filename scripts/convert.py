@@ -21,7 +21,7 @@ if "comfyui_memo" not in sys.modules:  # the pack's folder as a package, without
     sys.modules["comfyui_memo"] = types.ModuleType("comfyui_memo")
     sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
 
-from comfyui_memo.memo_modules.checkpoints import PICKLES
+from comfyui_memo.memo_modules.checkpoints import NETS, PICKLES
 from comfyui_memo.memo_modules.errors import MemoError
 from comfyui_memo.memo_modules.store.converting import pickle_to_safetensors, to_folder, to_single_files
 
@@ -30,10 +30,11 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 def convert(source: Path, target: Path | None, dtype: torch.dtype | None, one_per_net: bool) -> list[Path]:
     """What was written. Raises MemoError for a source that cannot be converted and a target that is there already."""
+    source = source.absolute()
     if source.suffix in PICKLES:
         return [pickle_to_safetensors(source, target or source.with_suffix(".safetensors"), dtype)]
-    is_single = source.suffix == ".safetensors" or (source.is_dir() and any(source.glob("*.safetensors")))
-    if is_single:
+    is_checkpoint = any((source / net).is_dir() for net in NETS)  # the trainer's have files of its own beside the nets
+    if not is_checkpoint and (source.suffix == ".safetensors" or any(source.glob("*.safetensors"))):
         return to_folder(source, target or source.with_name(f"{source.stem}_folder"), dtype)
     ending = "_single" if one_per_net else ".safetensors"
     return to_single_files(source, target or source.with_name(source.name + ending), dtype, one_per_net)

@@ -13,6 +13,8 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
+from packaging.version import InvalidVersion, Version
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Importable module: the package that brings it. The first are installed alone, since requirements.txt holds what
@@ -38,12 +40,23 @@ def pip_install(*arguments: str) -> None:
         sys.exit(returncode)
 
 
+def installed() -> list[str]:
+    """Every installed package as pip takes a constraint. One name may be there several times, as what pip left of an update
+    that was cut off, or below another folder of sys.path: what counts is the one that is imported."""
+    lines = []
+    for name in sorted({package.name for package in metadata.distributions() if package.name}):
+        try:
+            lines.append(f"{name}=={Version(metadata.version(name))}")
+        except (metadata.PackageNotFoundError, InvalidVersion):  # the system's own have versions that pip does not read
+            continue
+    return lines
+
+
 def main() -> None:
     # Every installed version is a constraint: where the new packages cannot fit, pip refuses instead of changing one.
-    installed = sorted({f"{package.name}=={package.version}" for package in metadata.distributions() if package.name})
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder, "installed.txt")
-        constraints.write_text("\n".join(installed), encoding="utf-8")
+        constraints.write_text("\n".join(installed()), encoding="utf-8")
         any_build = missing(ANY_BUILD)
         pip_install("--constraint", str(constraints), "--requirement", str(ROOT / "requirements.txt"), *any_build)
     alone = missing(ALONE)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import OrderedDict
@@ -139,5 +140,10 @@ def test_the_script(tiny, tmp_path):
     assert convert(tmp_path / "memo", "--dtype", "bf16").stdout == f"{single}\n"
     assert load_file(single)["image_proj.norm.weight"].dtype == torch.bfloat16
     assert convert(single, tmp_path / "back").returncode == 0 and (tmp_path / "back/audio_proj" / WEIGHTS).is_file()
+    trained = tmp_path / "checkpoint-7"  # by the trainer, which keeps more beside the nets
+    shutil.copytree(tiny, trained)
+    shutil.copy(single, trained / "trainer.safetensors")
+    inside = subprocess.run([sys.executable, ROOT / "scripts/convert.py", "."], cwd=trained, capture_output=True, text=True, check=False)
+    assert inside.stdout == f"{trained}.safetensors\n", inside.stderr
     again = convert(tmp_path / "memo")
     assert again.returncode == 1 and "convert.py:" in again.stderr and "is there already" in again.stderr

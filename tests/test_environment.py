@@ -92,6 +92,19 @@ def test_librosa_never_comes_without_what_transformers_imports_with_it():
     assert importlib.util.find_spec("soxr")
 
 
+def test_what_is_there_twice_is_what_is_imported(tmp_path, monkeypatch):
+    """As pip leaves it when an update is cut off, and as a virtual environment over the system's packages."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    install_package(first, "twice", "1.16.0", {}).rename(first / "~wice-1.16.0.dist-info")
+    install_package(first, "twice", "1.17.0", {})
+    for name, version in (("twice", "1.15.0"), ("of_the_system", "1.1build1"), ("alone", "2.0")):
+        install_package(second, name, version, {})
+    monkeypatch.setattr(sys, "path", [str(first), str(second)])
+    assert install_extras.installed() == ["alone==2.0", "twice==1.17.0"]
+
+
 def install_package(site, name, version, files):
     """Lay out a package as pip does, with a RECORD."""
     lines = []

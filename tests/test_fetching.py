@@ -11,10 +11,13 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 from hub_server import Corrupt, Cut, HubServer, IgnoreRange, Silence, Slow, Status
+
+from comfyui_memo.memo_modules.errors import DownloadError
+from comfyui_memo.memo_modules.store import fetching
 
 CHILD = Path(__file__).with_name("fetch_child.py")
 REPOSITORY = "owner/name"
@@ -280,6 +283,55 @@ def test_offline_one_sentence_lists_what_goes_where_within_two_seconds(models, e
     assert result["error"] == "DownloadError" and reason in result["message"] and result["seconds"] < 2
     assert result["message"].endswith(f"fetch by hand, from https://huggingface.co/{REPOSITORY}: {models / WEIGHTS}, {models / CONFIG}")
     assert not models.exists()
+
+
+@pytest.fixture
+def hub_of(monkeypatch):
+    """Names the hub, in this process."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    return lambda url: monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
+def test_a_proxy_is_asked_in_the_place_of_the_hub(hub, hub_of, monkeypatch, variable):
+    hub_of("http://hub.invalid")
+    assert fetching.unreachable().startswith("hub.invalid cannot be reached")
+    monkeypatch.setenv(variable, hub.url)
+    assert fetching.unreachable() is None
+    monkeypatch.setenv("NO_PROXY", "hub.invalid")
+    assert fetching.unreachable().startswith("hub.invalid cannot be reached")
+
+
+@pytest.mark.parametrize("living", [True, False])
+def test_an_address_that_does_not_answer_does_not_hide_the_next(hub, hub_of, monkeypatch, living):
+    """As that of IPv6 in many a network."""
+    connect, look_up = socket.create_connection, socket.getaddrinfo
+
+    def through_the_network(address, timeout):
+        if address[0] == "127.0.0.2":
+            time.sleep(timeout)
+            raise TimeoutError("timed out")
+        return connect(address, timeout)
+
+    def addresses(host, *rest, **options):
+        names = ("127.0.0.2", "127.0.0.1")[: 1 + living] if host == "hub.invalid" else (host,)
+        return [found for name in names for found in look_up(name, *rest, **options)]
+
+    hub_of(hub.url.replace("127.0.0.1", "hub.invalid"))
+    monkeypatch.setattr(socket, "getaddrinfo", addresses)
+    monkeypatch.setattr(socket, "create_connection", through_the_network)
+    start = time.monotonic()
+    assert (fetching.unreachable() is None) == living
+    assert time.monotonic() - start < 2
+
+
+def test_a_drive_that_is_not_there(monkeypatch):
+    """Of Windows, where the parent of a drive is the drive."""
+    monkeypatch.setattr(PureWindowsPath, "exists", lambda path: False, raising=False)
+    with pytest.raises(DownloadError, match=r"there is no Z:\\. Plug it in"):
+        fetching._check_room([], PureWindowsPath("Z:/models/memo"))
 
 
 def test_the_client_tells_nothing_about_the_machine(models):

@@ -8,13 +8,16 @@ import errno
 import hashlib
 import logging
 import os
+import queue
 import shutil
 import socket
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -112,23 +115,47 @@ def unreachable() -> str | None:
         return "HF_HUB_OFFLINE is set"
     hub = urlsplit(constants.ENDPOINT)
     server = hub
-    proxy = urllib.request.getproxies().get(hub.scheme)
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(hub.scheme) or proxies.get("all")
     if proxy and not urllib.request.proxy_bypass(hub.hostname or ""):
         server = urlsplit(proxy if "//" in proxy else f"//{proxy}")
     port = server.port or (443 if server.scheme == "https" else 80)
-    error: list[OSError | None] = [TimeoutError()]
+    error = _connect(server.hostname, port)
+    return error and f"{server.hostname} cannot be reached ({error})"
 
-    def connect() -> None:
+
+def _connect(host: str, port: int) -> str | None:
+    """What is wrong when none of the addresses of ``host`` takes a connection in time. All are tried at once: the first of
+    them often is one that this network does not get to."""
+    outcomes, end = queue.SimpleQueue(), time.monotonic() + _PROBE_TIMEOUT
+
+    def begin(action: Callable[[], object]) -> None:
+        def run() -> None:
+            try:
+                outcomes.put(action())
+            except OSError as failure:
+                outcomes.put(failure)
+
+        threading.Thread(target=run, daemon=True).start()  # looking up a name knows no time limit
+
+    begin(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    under_way, error = 1, "no answer"
+    while under_way:
         try:
-            socket.create_connection((server.hostname, port), timeout=_PROBE_TIMEOUT).close()
-            error[0] = None
-        except OSError as failure:
-            error[0] = failure
-
-    probe = threading.Thread(target=connect, daemon=True)  # looking up a name knows no time limit
-    probe.start()
-    probe.join(_PROBE_TIMEOUT)
-    return None if error[0] is None else f"{server.hostname} cannot be reached ({str(error[0]) or 'no answer'})"
+            outcome = outcomes.get(timeout=max(0.0, end - time.monotonic()))
+        except queue.Empty:
+            return error
+        under_way -= 1
+        if isinstance(outcome, socket.socket):
+            outcome.close()
+            return None
+        if isinstance(outcome, OSError):
+            error = str(outcome) or error
+            continue
+        for *_, address in outcome:
+            begin(partial(socket.create_connection, address[:2], _PROBE_TIMEOUT))
+        under_way += len(outcome)
+    return error
 
 
 def verify(path: Path, size: int | None, sha256: str | None, check_interrupt: Callable[[], None] = lambda: None, blob: str | None = None) -> str:
@@ -233,6 +260,8 @@ def _ask(file: ModelFile, target: Path) -> _Remote:
 def _check_room(remotes: list[_Remote], root: Path) -> None:
     disk = root
     while not disk.exists():
+        if disk == disk.parent:
+            raise DownloadError(f"{root} cannot be made: there is no {disk}. Plug it in, or take the folder out of extra_model_paths.yaml.")
         disk = disk.parent
     needed, free = sum(remote.missing for remote in remotes), shutil.disk_usage(disk).free
     if needed + _ROOM > free:
