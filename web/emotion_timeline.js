@@ -38,6 +38,7 @@ function addEditor(node) {
     // Typing, links, files that are chosen, undo: not all of them are told, so all of them are looked at.
     let timer, file
     const look = async () => {
+        if (!isInUse(node.graph)) return clearInterval(timer)
         const linked = node.inputs?.find(({ name }) => name === "timeline")?.link != null
         const locked = linked ? "The text comes by a link: change it there." : ""
         if (text.value !== editor.text || locked !== editor.locked) editor.show(text.value, locked)
@@ -53,6 +54,12 @@ function addEditor(node) {
     })
     chain(node, "onRemoved", () => clearInterval(timer))
     node.setSize([Math.max(node.size[0], 420), Math.max(node.size[1], node.computeSize()[1])])
+}
+
+// Nodes in subgraphs are not told when another workflow is opened.
+function isInUse(graph) {
+    const root = graph?.rootGraph ?? graph
+    return graph === root || root.subgraphs.get(graph.id) === graph
 }
 
 function chain(node, name, action) {

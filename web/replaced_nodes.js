@@ -18,6 +18,7 @@ function tidy(node) {
     if (!graph) return
     for (const link of [...graph.links.values()]) {
         if (link.origin_id !== node.id && link.target_id !== node.id) continue
+        if (![link.origin_id, link.target_id].every(id => graph.getNodeById(id))) continue // the border of a subgraph
         const from = graph.getNodeById(link.origin_id)?.outputs?.[link.origin_slot]
         const to = graph.getNodeById(link.target_id)?.inputs?.[link.target_slot]
         if (from?.links?.includes(link.id) && to?.link === link.id) continue
