@@ -28,6 +28,14 @@ def open_to_read(file: Path | BinaryIO, **options):
     return import_av().open(str(file) if isinstance(file, Path) else file, **options)
 
 
+def audio_resampler(**options):
+    """An AudioResampler without threads. A process forked from this one, as data workers are, would find it without them when
+    it collects garbage, and wait for them for ever. Before PyAV 19 they end with the conversion."""
+    if major_version() >= 19:
+        options["threads"] = 1
+    return import_av().AudioResampler(**options)
+
+
 def fraction(rate) -> Fraction:
     """A frame rate of a stream, 0 where it has none. From PyAV 19 on it is a number of PyAV's own, which is no Fraction."""
     return Fraction(rate.numerator, rate.denominator) if rate else Fraction(0)

@@ -1,7 +1,9 @@
 """Decoding, checking, mixing and resampling of waveforms."""
 
+import gc
 import io
 import math
+import multiprocessing
 import wave
 
 import av
@@ -151,3 +153,19 @@ def test_resample_keeps_the_last_samples():
     tail = resample(Audio(waveform, 44100), 16000).waveform[0, -160:]
     assert (tail[10:-10] - tone(300, 16000, 160)[10:-10]).abs().max() < 0.05
     assert tail[-20:].abs().max() > 0.1
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="processes are not forked here")
+def test_a_process_forked_behind_one_that_resampled_ends():
+    """What PyAV keeps of it waits, when it is collected, for threads that only the first process has."""
+    gc.disable()
+    try:
+        resample(Audio(tone(440, 48000, 4800)[None], 48000), 16000)
+        decode(wav_bytes(np.zeros((480, 2), np.int16), 48000))
+        child = multiprocessing.get_context("fork").Process(target=gc.collect)
+        child.start()
+    finally:
+        gc.enable()
+    child.join(30)
+    child.kill()
+    assert child.exitcode == 0

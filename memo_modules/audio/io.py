@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..clips import ceil_div
 from ..errors import InputError
-from ..pyav import import_av, open_to_read
+from ..pyav import audio_resampler, import_av, open_to_read
 from ..types import Audio
 
 _CHUNK = 1 << 16
@@ -63,7 +63,7 @@ def _decoded_chunks(av: ModuleType, file: BinaryIO, name: str) -> tuple[list[np.
             raise InputError(f"{name} has no audio stream. Choose a file with sound.")
         stream = container.streams.audio[0]
         # interleaved: PyAV falls over the planes of eight channels and more
-        to_float = av.AudioResampler(format="flt")
+        to_float = audio_resampler(format="flt")
         chunks, values = [], 0
         for frame in container.decode(stream):
             chunks += [out.to_ndarray().reshape(-1, out.layout.nb_channels).T for out in to_float.resample(frame)]
@@ -124,7 +124,7 @@ def resample(audio: Audio, sample_rate: int) -> Audio:
 
 def _resample_channel(samples: np.ndarray, old: int, new: int) -> np.ndarray:
     av = import_av()
-    resampler = av.AudioResampler(format="fltp", layout="mono", rate=new)
+    resampler = audio_resampler(format="fltp", layout="mono", rate=new)
     resampled = []
     for start in range(0, len(samples), _CHUNK):
         frame = av.AudioFrame.from_ndarray(samples[None, start : start + _CHUNK], format="fltp", layout="mono")

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from ..clips import frame_rate
 from ..errors import InputError
-from ..pyav import fraction, import_av, open_to_read
+from ..pyav import audio_resampler, fraction, import_av, open_to_read
 from ..types import Audio
 from ..whole_files import whole_file
 
@@ -74,7 +74,7 @@ def read_video(path: Path, looks: Collection[int] = ()) -> Video:
     with _opened(path, times) as container:
         video, audio = (_first(streams, what) for streams, what in ((container.streams.video, "picture"), (container.streams.audio, "sound")))
         video.codec_context.thread_count = 1  # whoever has many videos reads them in many processes
-        to_planar_float = import_av().AudioResampler(format="fltp")
+        to_planar_float = audio_resampler(format="fltp")
         for packet in container.demux(video, audio):
             expected += packet.stream is video and packet.pts is not None and not packet.is_discard
             for frame in packet.decode():

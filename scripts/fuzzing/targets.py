@@ -19,6 +19,7 @@ from comfyui_memo.memo_modules.audio.features import load_audio_encoder, prepare
 from comfyui_memo.memo_modules.audio.io import decode
 from comfyui_memo.memo_modules.clips import frame_rate
 from comfyui_memo.memo_modules.models.layers import Layers
+from comfyui_memo.memo_modules.pyav import audio_resampler
 from comfyui_memo.memo_modules.store.converting import pickle_to_safetensors, to_single_files
 from comfyui_memo.memo_modules.store.finding import find
 from comfyui_memo.memo_modules.vae import load_autoencoder
@@ -193,7 +194,7 @@ def encoded(container: str, codec: str, sample_format: str, layout: str, rate: i
         tone = (0.3 * np.sin(2 * math.pi * 220 * np.arange(int(seconds * rate)) / rate)).astype(np.float32)
         frame = av.AudioFrame.from_ndarray(np.repeat(tone[None], channels, axis=0), format="fltp", layout=layout)
         frame.sample_rate = rate
-        convert = av.AudioResampler(format=sample_format, layout=layout, rate=rate, frame_size=stream.codec_context.frame_size or 1024)
+        convert = audio_resampler(format=sample_format, layout=layout, rate=rate, frame_size=stream.codec_context.frame_size or 1024)
         for block in (*convert.resample(frame), *convert.resample(None)):
             file.mux(stream.encode(block))
         file.mux(stream.encode(None))
