@@ -46,6 +46,27 @@ def _no_room(path: Path, partial: Path, error: OSError) -> str:
     )
 
 
+def flush(folder: Path) -> None:
+    """Have all files in ``folder`` and below on the disk, under their names."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            flush_names(path)
+        else:
+            with path.open("r+b") as file:
+                os.fsync(file.fileno())
+    flush_names(folder)
+
+
+def flush_names(folder: Path) -> None:
+    """Have on the disk what is in ``folder`` under which name; systems that open no folder do so by themselves."""
+    if os.name == "posix":
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
 def write_whole(path: Path, content: str) -> None:
     """Write text to a file, in place of what it held."""
     with whole_file(path) as partial:

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import types
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,8 +30,11 @@ from comfyui_memo.memo_modules.training.loop import StepLog
 from comfyui_memo.memo_modules.training.run import load_vae, make_trainer
 from comfyui_memo.memo_modules.training.samples import write_sample
 from comfyui_memo.memo_modules.training.settings import TrainingSettings, read_settings
+from comfyui_memo.memo_modules.vae import DiffusersVAE
 
-AVERAGED = ("loss", "loss_all", "mask_rate", "grad_norm", "seconds")
+PATIENCE = timedelta(hours=3)
+"""For which processes wait for one that encodes a long video, makes samples or writes a checkpoint."""
+AVERAGED = ("loss_all", "mask_rate", "grad_norm", "seconds")
 
 
 class Log:
@@ -68,6 +72,9 @@ class Log:
 
     def _write(self, log: StepLog) -> None:
         means = {name: sum(getattr(each, name) for each in self.window) / len(self.window) for name in AVERAGED}
+        kept = sum(1 - each.mask_rate for each in self.window)
+        # of what the mask kept, also where that is more in one step than in another
+        means["loss"] = sum((1 - each.mask_rate) * each.loss for each in self.window) / kept if kept else float("nan")
         values = {**means, "learning_rate": log.learning_rate, "skipped": self.counters().skipped}
         self.window = []
         line = {"step": log.step, "samples": self.counters().samples} | {name: _finite(value) for name, value in values.items()}
@@ -101,7 +108,8 @@ class Samples:
     """The videos that are made again and again; each process makes some of them."""
 
     def __init__(self, settings: TrainingSettings, trainer, vae):
-        self.settings, self.trainer, self.vae = settings, trainer, vae
+        self.settings, self.trainer = settings, trainer
+        self.vae = DiffusersVAE(vae.autoencoder, batch=1)  # beside all that training holds there is no room for more
         self.videos = read_metadata(settings.samples.metadata)[: settings.samples.videos]
 
     def step(self, log: StepLog) -> None:
@@ -112,7 +120,10 @@ class Samples:
         with self.trainer.averaged():
             for number in range(accelerator.process_index, len(self.videos), accelerator.num_processes):
                 video = self.videos[number]
-                write_sample(folder / f"{number}-{video.video.stem}.mp4", self.trainer.nets, self.vae, video, settings.data, settings.samples)
+                try:
+                    write_sample(folder / f"{number}-{video.video.stem}.mp4", self.trainer.nets, self.vae, video, settings.data, settings.samples)
+                except Exception:  # of whatever kind: no training is to end for a picture of itself
+                    logging.exception("samples: %s of step %d could not be made.", video.video, log.step)
         accelerator.wait_for_everyone()
         accelerator.print(folder)
 
@@ -120,7 +131,7 @@ class Samples:
 def make_accelerator(settings: TrainingSettings):
     try:
         from accelerate import Accelerator
-        from accelerate.utils import DistributedDataParallelKwargs
+        from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
     except ImportError as error:
         raise MissingPackageError(f"Training needs accelerate ({error}): pip install -r requirements-training.txt") from error
     loggers = settings.loggers
@@ -129,10 +140,13 @@ def make_accelerator(settings: TrainingSettings):
     for name in loggers:
         if not find_spec(name):
             raise MissingPackageError(f"loggers: {name} is not installed: pip install {name}")
-    options = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+    options = [
+        DistributedDataParallelKwargs(gradient_as_bucket_view=True),
+        InitProcessGroupKwargs(timeout=PATIENCE),
+    ]
     # DeepSpeed casts what it trains to this; without it the nets have their dtype and nothing else is to change it
     mixed = "bf16" if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true" and settings.dtype == "bf16" else "no"
-    accelerator = Accelerator(mixed_precision=mixed, kwargs_handlers=[options], log_with=list(loggers) or None, project_dir=settings.output_dir)
+    accelerator = Accelerator(mixed_precision=mixed, kwargs_handlers=options, log_with=list(loggers) or None, project_dir=settings.output_dir)
     if int(os.environ.get("WORLD_SIZE", 1)) != accelerator.num_processes:  # each would train alone into the same folder
         raise InputError(f"accelerate: {os.environ['WORLD_SIZE']} processes do not find each other. On CPUs set ACCELERATE_USE_CPU=true.")
     logging.basicConfig(level=logging.INFO if accelerator.is_main_process else logging.ERROR, format="%(message)s")

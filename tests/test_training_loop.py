@@ -232,24 +232,47 @@ def test_features_of_another_encoder_are_refused(config, tmp_path):
             check_sample(nets, sample | {field: tensor})
 
 
+def test_clips_longer_than_the_nets_make_are_refused(config, tmp_path):
+    nets = make(config, tmp_path).nets
+    sample = {"face_emb": torch.zeros(8), "audio_emb": torch.zeros(3, 5, 2, 4)}
+    longest = nets.diffusion_net.config.motion_module_kwargs.temporal_position_encoding_max_len
+    check_sample(nets, sample, longest)
+    with pytest.raises(InputError, match=rf"data.frames: expected at most {longest}, .* got {longest + 1}"):
+        check_sample(nets, sample, longest + 1)
+
+
+def test_a_sample_that_cannot_be_made_ends_no_training(config, tmp_path):
+    metadata, damaged = tmp_path / "metadata.jsonl", tmp_path / "damaged.mp4"
+    prepared = Path(read_settings(config).data.metadata[0])
+    entry = json.loads(prepared.read_text(encoding="utf-8").splitlines()[0])
+    files = {name: str(prepared.parent / value) for name, value in entry.items()}
+    damaged.write_bytes(b"no video")
+    metadata.write_text(json.dumps(files | {"video": str(damaged)}) + "\n", encoding="utf-8")
+    process = child(config, tmp_path / "out", "steps=2", f"samples.metadata=[{metadata}]", "samples.every=1")
+    _, errors = process.communicate()
+    assert process.returncode == 0 and (tmp_path / "out" / "checkpoint-2").is_dir(), errors
+    assert "damaged.mp4 of step 1 could not be made" in errors
+
+
 def child(config: Path, output_dir: Path, *arguments: str) -> subprocess.Popen:
     command = [sys.executable, SCRIPT, config, f"output_dir={output_dir}", "steps=8", "save_every=2", "keep=1", *arguments]
-    return subprocess.Popen([*map(str, command)], env=CHILD, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([*map(str, command)], env=CHILD, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_training_that_was_ended_at_any_time_goes_on_to_the_same_weights(config, tmp_path, ending):
+    """Also when its launcher ends the whole group, data workers and all."""
     whole = tmp_path / "whole"
     assert child(config, whole).wait() == 0
     parts = tmp_path / "parts"
     for _ in range(2):
-        process = child(config, parts, "--resume", "latest")
+        process = child(config, parts, "--resume", "latest", "data.workers=1")
         for line in process.stdout:
             if line.startswith("step ") and not line.startswith("step 8"):
                 break
         time.sleep(random.uniform(0, 2))
-        process.send_signal(ending)
+        os.killpg(process.pid, ending)
         _, errors = process.communicate()
         assert process.returncode == (-ending if ending == signal.SIGKILL else 0) or "step 8" in errors, errors
     assert child(config, parts, "--resume", "latest").wait() == 0

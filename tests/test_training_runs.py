@@ -1,5 +1,7 @@
 """The folder of a training and the row of its samples."""
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,31 @@ def test_old_checkpoints_go_when_the_new_one_is_there_and_nothing_else_does(tmp_
     assert list(runs.checkpoints(tmp_path)) == [4, 6], "a part of a checkpoint is none"
     runs.write_checkpoint(tmp_path, 8, 1, write)
     assert names(tmp_path) == foreign | {"checkpoint-9", "checkpoint-8"}
+
+
+def test_what_a_killed_process_left_of_any_step_goes(tmp_path):
+    for name in ("checkpoint-3.partial", "checkpoint-4.former", "checkpoint-x.partial", "my-checkpoint-5.partial"):
+        (tmp_path / name).mkdir()
+    runs.write_checkpoint(tmp_path, 4, 2, write)
+    assert names(tmp_path) == {"checkpoint-4", "checkpoint-x.partial", "my-checkpoint-5.partial"}
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name_and_before_others_go(tmp_path, monkeypatch):
+    runs.write_checkpoint(tmp_path, 1, 1, write)
+    done = []
+    for module, name in ((os, "fsync"), (os, "replace"), (shutil, "rmtree")):
+        former = getattr(module, name)
+
+        def noted(*given, name=name, former=former, **options):
+            path = os.readlink(f"/proc/self/fd/{given[0]}") if name == "fsync" else given[0]
+            done.append((name, Path(path).name))
+            return former(*given, **options)
+
+        monkeypatch.setattr(module, name, noted)
+    runs.write_checkpoint(tmp_path, 2, 1, write)
+    renamed, gone = done.index(("replace", "checkpoint-2.partial")), done.index(("rmtree", "checkpoint-1"))
+    assert {("fsync", name) for name in (runs.STATE, runs.TENSORS, "checkpoint-2.partial")} <= set(done[:renamed])
+    assert ("fsync", tmp_path.name) in done[renamed:gone]
 
 
 def test_a_checkpoint_written_again_replaces_the_former_and_leaves_later_ones(tmp_path):

@@ -77,6 +77,8 @@ def test_values_have_the_types_of_their_settings(tmp_path):
         (["steps=many"], "steps: expected a whole number, got 'many'"),
         (["steps=true"], "steps: expected a whole number, got True"),
         (["steps=0"], "steps: expected at least 1, got 0"),
+        (["optimizer.max_grad_norm=0"], "optimizer.max_grad_norm: expected a number above 0, got 0"),
+        (["optimizer.max_grad_norm=.nan"], "optimizer.max_grad_norm: expected a number above 0, got nan"),
         (["data.metadata=[]"], "data.metadata: expected at least 1"),
         (["data.metadata=x"], "data.metadata: expected a list, got 'x'"),
         (["dtype=fp16"], "dtype: expected one of bf16, fp32, got 'fp16'"),

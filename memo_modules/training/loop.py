@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -232,7 +233,7 @@ class Trainer:
             batch_sampler=_Batches(self.share, self.counters.samples),
             num_workers=self.settings.data.workers,
             pin_memory=self.accelerator.device.type == "cuda",
-            worker_init_fn=_ignore_interrupt,
+            worker_init_fn=_stay,
         )
 
 
@@ -246,13 +247,21 @@ class _Batches:
         return self.share.batches(self.first)
 
 
-def _ignore_interrupt(worker: int) -> None:
-    # Ctrl-C reaches every process of the terminal: the one that trains still needs what it asked its workers for
+def _stay(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal, and a launcher's SIGTERM every one of its group: the one that trains still
+    needs what it asked its workers for, and ends them itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
 
 
-def check_sample(nets: MemoNets, sample: Mapping[str, Tensor]) -> None:
-    """Raises InputError when the features of a sample of the dataset are not those that the nets take."""
+def check_sample(nets: MemoNets, sample: Mapping[str, Tensor], frames: int = 1) -> None:
+    """Raises InputError when the features of a sample of the dataset are not those that the nets take, or its clips have too
+    many frames for them."""
+    motion = nets.diffusion_net.config.motion_module_kwargs
+    longest = motion.temporal_position_encoding_max_len
+    if motion.temporal_position_encoding and frames > longest:
+        raise InputError(f"data.frames: expected at most {longest}, the frames that these nets make at a time, got {frames}.")
     faces, d_face = sample["face_emb"].shape[-1], nets.image_proj.proj.weight.shape[1]
     if faces != d_face:
         raise InputError(f"metadata: face embeddings of {faces} numbers, these nets take {d_face}. Prepare the videos with another recogniser.")

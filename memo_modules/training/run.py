@@ -49,11 +49,13 @@ def make_trainer(
     accelerator: see Trainer. vae: see load_vae. on_cached: called with videos done and all videos of this process, as their posteriors are
     stored. Raises InputError and CheckpointError for settings and files that cannot be used.
     """
+    from accelerate.utils import gather_object
+
     checkpoint = resume_from(settings.output_dir, resume)
     data, device = settings.data, accelerator.device
     dataset = ClipDataset(read_metadata(data.metadata), data.height, data.width, data.layout)
     nets = load_nets(settings.checkpoint, device, DTYPES[settings.dtype])
-    check_sample(nets, dataset[0])
+    check_sample(nets, dataset[0], data.frames)
     config = vae.autoencoder.config
     factor = 2 ** (len(config.block_out_channels) - 1)
     if data.width % factor or data.height % factor:
@@ -65,6 +67,9 @@ def make_trainer(
     trainer = Trainer(settings, nets, dataset, make_batch, latent, accelerator)
     if checkpoint:
         trainer.load(checkpoint)
+    steps = gather_object([trainer.counters.step])
+    if len(set(steps)) > 1:
+        raise InputError(f"output_dir: the processes find checkpoints of different steps there ({steps}). Name a folder that all machines share.")
     return trainer
 
 

@@ -17,10 +17,12 @@ from torch import Tensor
 from ..checkpoints import NETS, net_source
 from ..errors import CheckpointError, InputError
 from ..sampling import MemoNets
+from ..whole_files import flush, flush_names
 
 STATE, TENSORS = "trainer.json", "trainer.safetensors"
 
 _NAME = re.compile(r"checkpoint-(\d+)")
+_PARTIAL = re.compile(r"checkpoint-\d+\.partial")
 
 
 def checkpoints(output_dir: Path) -> dict[int, Path]:
@@ -57,13 +59,16 @@ def write_checkpoint(output_dir: Path, step: int, keep: int, write: Callable[[Pa
     """
     target = output_dir / f"checkpoint-{step}"
     partial, former = (target.with_name(f"{target.name}.{ending}") for ending in ("partial", "former"))
-    for rest in (partial, former):
+    output_dir.mkdir(parents=True, exist_ok=True)
+    for rest in [former, *(folder for folder in output_dir.iterdir() if _PARTIAL.fullmatch(folder.name))]:
         shutil.rmtree(rest, ignore_errors=True)
-    partial.mkdir(parents=True)
+    partial.mkdir()
     write(partial)
+    flush(partial)  # or a power cut leaves the name with nothing in it, and what went for it is gone
     if target.exists():  # a training that was resumed before it
         os.replace(target, former)
     os.replace(partial, target)
+    flush_names(output_dir)
     shutil.rmtree(former, ignore_errors=True)
     written = [folder for number, folder in checkpoints(output_dir).items() if number <= step]
     for folder in written[:-keep]:

@@ -49,6 +49,7 @@ def speak_again(nets: MemoNets, vae: VideoVAE, video: PreparedVideo, data: DataS
         AudioFeatures(states, Fraction(1), count, data.frames),
         emotion,
         sampler,
+        low_memory=True,  # weights, gradients and moments are on the card already
     )
     return torch.cat([clip.frames for clip in clips])
 

@@ -94,6 +94,10 @@ class TrainingSettings:
         _check_least("", self, steps=1, batch_size=1, gradient_accumulation=1, save_every=1, keep=1, log_every=1)
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise InputError(f"ema_decay: expected a number in [0, 1) or null, got {self.ema_decay}.")
+        if not self.optimizer.max_grad_norm > 0:
+            raise InputError(
+                f"optimizer.max_grad_norm: expected a number above 0, got {self.optimizer.max_grad_norm}. For gradients as they are: .inf."
+            )
 
 
 def read_settings(path: Path, overrides: Sequence[str] = ()) -> TrainingSettings:

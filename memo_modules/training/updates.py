@@ -95,6 +95,7 @@ class ZeroUpdates:
         self.trained = trained
         self.module, _ = accelerator.prepare(objective, optimizer)
         self.zero = self.module.optimizer
+        self.zero.check_grad_overflow = True  # which versions before 0.19.8 do not do for bfloat16, and one NaN would reach all weights
 
     def pass_of(self, last: bool) -> AbstractContextManager:
         return nullcontext()
