@@ -1,6 +1,7 @@
 """A motion memory in host memory, whose modules visit the device one after the other, ahead of their use."""
 
 import math
+import weakref
 from collections.abc import MutableSequence
 
 import torch
@@ -13,26 +14,54 @@ PLACES = 4
 them is not: a few even that out."""
 
 
+_BLOCK = 2**26
+"""Bytes of host memory at a time: torch rounds what it pins up to a power of two."""
+
+
+class _HostMemory:
+    """Host memory, pinned for a device of CUDA's, in stretches of as many values as are asked for."""
+
+    def __init__(self, pinned: bool):
+        self.pinned, self.rest = pinned, torch.empty(0)
+
+    def take(self, size: int, dtype: torch.dtype) -> list[Tensor]:
+        """``size`` values in one or several pieces."""
+        pieces = []
+        while size:
+            if len(self.rest) == 0 or self.rest.dtype != dtype:
+                self.rest = _host_tensor(_BLOCK // dtype.itemsize, dtype, self.pinned)
+            piece, self.rest = self.rest[:size], self.rest[size:]
+            pieces.append(piece)
+            size -= len(piece)
+        return pieces
+
+
 class _Ring:
     """The modules of all passes in the order of their use, and the places on the device that they visit in turn."""
 
     def __init__(self, modules: int, device: torch.device):
         self.device = device
-        self.host: list[Tensor | None] = [None] * modules
+        self.host: list[list[Tensor]] = [[] for _ in range(modules)]
         self.shapes: list[list[tuple[torch.Size, torch.Size]]] = [[] for _ in range(modules)]
         self.places: list[Tensor | None] = [None] * PLACES
         self.arrived: dict[int, tuple[Tensor, torch.cuda.Event | None]] = {}
         self.fetched = 0
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.memory = _HostMemory(pinned=self.stream is not None)
+        if self.stream is not None:
+            weakref.finalize(self, _give_back, self.stream, self.memory, self.host).atexit = False
 
     def store(self, number: int, memories: tuple[AttentionMemory, ...]) -> None:
-        parts = [part for memory in memories for part in (memory.kv, memory.z)]
-        size, dtype = sum(part.numel() for part in parts), parts[0].dtype
-        if self.host[number] is None:
-            self.host[number] = _host_tensor(size, dtype, pinned=self.stream is not None)
+        parts = [part.flatten() for memory in memories for part in (memory.kv, memory.z)]
+        if not self.host[number]:
+            self.host[number] = [piece for part in parts for piece in self.memory.take(len(part), part.dtype)]
             self.shapes[number] = [(memory.kv.shape, memory.z.shape) for memory in memories]
-        for place, part in zip(self.host[number].split([part.numel() for part in parts]), parts):
-            place.copy_(part.flatten())  # waits for the device, once per clip
+        pieces = iter(self.host[number])
+        for part in parts:
+            while len(part):
+                piece = next(pieces)
+                piece.copy_(part[: len(piece)])  # waits for the device, once per clip
+                part = part[len(piece) :]
         self.arrived.pop(number, None)
 
     def load(self, number: int) -> tuple[AttentionMemory, ...]:
@@ -43,7 +72,7 @@ class _Ring:
             self.arrived.clear()  # out of turn: what lies in the places now is overwritten
         for following in range(number, number + len(self.places)):
             following %= len(self.host)
-            if following not in self.arrived and self.host[following] is not None:
+            if following not in self.arrived and self.host[following]:
                 self._fetch(following)
         flat, event = self.arrived.pop(number)
         if event is not None:
@@ -53,20 +82,17 @@ class _Ring:
         return tuple(AttentionMemory(next(parts).view(kv), next(parts).view(z)) for kv, z in self.shapes[number])
 
     def _fetch(self, number: int) -> None:
-        source, turn = self.host[number], self.fetched % len(self.places)
+        sizes, dtype, turn = [len(piece) for piece in self.host[number]], self.host[number][0].dtype, self.fetched % len(self.places)
         self.fetched += 1
-        if self.places[turn] is None or self.places[turn].numel() < source.numel():
-            self.places[turn] = torch.empty(source.numel(), dtype=source.dtype, device=self.device)
+        if self.places[turn] is None or self.places[turn].numel() < sum(sizes):
+            self.places[turn] = torch.empty(sum(sizes), dtype=dtype, device=self.device)
             if self.stream is not None:
                 self.places[turn].record_stream(self.stream)  # not given to anyone while a copy is under way
-        flat = self.places[turn][: source.numel()]
-        if self.stream is None:
-            flat.copy_(source)
-            self.arrived[number] = flat, None
-            return
-        with torch.cuda.stream(self.stream):
-            flat.copy_(source, non_blocking=True)
-            self.arrived[number] = flat, self.stream.record_event()
+        flat = self.places[turn][: sum(sizes)]
+        with torch.cuda.stream(self.stream):  # does nothing without one
+            for part, piece in zip(flat.split(sizes), self.host[number]):
+                part.copy_(piece, non_blocking=True)
+        self.arrived[number] = flat, self.stream.record_event() if self.stream is not None else None
 
 
 class StreamedMemory(MutableSequence):
@@ -87,7 +113,7 @@ class StreamedMemory(MutableSequence):
     def __getitem__(self, number: int) -> tuple[AttentionMemory, ...] | None:
         """The memory of one module on the device, valid until the next one is asked for."""
         place = self._first + number
-        return None if self._ring.host[place] is None else self._ring.load(place)
+        return self._ring.load(place) if self._ring.host[place] else None
 
     def __setitem__(self, number: int, memories: tuple[AttentionMemory, ...]) -> None:
         self._ring.store(self._first + number, memories)
@@ -97,6 +123,15 @@ class StreamedMemory(MutableSequence):
 
     def insert(self, number: int, memories: tuple[AttentionMemory, ...]) -> None:
         raise TypeError("A motion memory has one item per motion module.")
+
+
+def _give_back(stream: torch.cuda.Stream, memory: _HostMemory, host: list[list[Tensor]]) -> None:
+    """Pinned memory to the system, which torch would keep for more of the same size."""
+    stream.synchronize()
+    memory.rest = torch.empty(0)
+    host.clear()
+    if hasattr(torch._C, "_host_emptyCache"):
+        torch._C._host_emptyCache()
 
 
 def _host_tensor(size: int, dtype: torch.dtype, pinned: bool) -> Tensor:

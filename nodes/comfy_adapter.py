@@ -4,8 +4,10 @@ import gc
 import inspect
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,7 +30,8 @@ from ..memo_modules.errors import InputError
 from ..memo_modules.fingerprints import weights_digest
 from ..memo_modules.models import acceleration
 from ..memo_modules.models.fastest import Fastest
-from ..memo_modules.models.layers import Layers
+from ..memo_modules.models.layers import Layers, as_it_is, channels_last
+from ..memo_modules.models.motion import PositionTable
 from ..memo_modules.onnx_sessions import OnnxModel
 from ..memo_modules.sampling import MemoNets
 from ..memo_modules.solvers import Velocity
@@ -121,7 +124,8 @@ def unet_layers(weight_dtype: str) -> tuple[Layers, torch.dtype]:
             torch.float16: best != torch.float32 and comfy.model_management.should_use_fp16(device),
         }
         computes_in = dtype if usable.get(dtype) else best
-    return replace(layers(dtype, computes_in), **_attentions(device)), computes_in
+    lay_out = channels_last if _is_nvidia(device) else as_it_is
+    return replace(layers(dtype, computes_in), lay_out=lay_out, **_attentions(device)), computes_in
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
@@ -131,9 +135,13 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 _FORCED_ATTENTION = ("split_cross", "quad_cross", "pytorch_cross", "sage", "flash", "ck")
 
 
+def _is_nvidia(device: torch.device) -> bool:
+    return comfy.model_management.is_device_cuda(device) and torch.version.cuda is not None
+
+
 def _attentions(device: torch.device) -> dict[str, Fastest]:
     """What a card of NVIDIA's can choose from: beside ComfyUI's attention others, unless its user forced that one."""
-    if not comfy.model_management.is_device_cuda(device) or torch.version.cuda is None:
+    if not _is_nvidia(device):
         return {}
     capability = torch.cuda.get_device_capability(device)
     chosen = {"memory_attention": Fastest("memory attention", acceleration.memory_attention_forms(capability))}
@@ -144,22 +152,21 @@ def _attentions(device: torch.device) -> dict[str, Fastest]:
 
 
 def accelerate(nets: Mapping[str, nn.Module], layers: Layers, compiled: bool) -> dict[nn.Module, Callable]:
-    """Lay out the UNets, built with ``layers``, for this device and choose their attention; returns the compiled regions of
-    the diffusion net where they are asked for. The reference net runs once a clip, which does not pay the compiler."""
+    """Choose the attention of the UNets, built with ``layers``, on this device; returns the compiled regions of the diffusion
+    net where they are asked for. The reference net runs once a clip, which does not pay the compiler."""
     device = comfy.model_management.get_torch_device()
     if comfy.model_management.is_device_cuda(device):
         comfy.model_management.free_memory(512 * 2**20, device)
         acceleration.choose_forms(layers, nets["diffusion_net"].config, device)
-    if not comfy.model_management.is_device_cpu(device):
-        for net in ("reference_net", "diffusion_net"):
-            acceleration.channels_last(nets[net])
     return acceleration.compiled_regions(nets["diffusion_net"]) if compiled else {}
 
 
-def manage(module: nn.Module):
-    """Put a module with weights on the CPU under ComfyUI's memory management."""
-    # 0.33 replaces CoreModelPatcher when it streams weights by itself; 0.8 has only the plain one
-    patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+def manage(module: nn.Module, whole: bool = False):
+    """Put a module with weights on the CPU under ComfyUI's memory management; ``whole``: streamed only where the card has no
+    room for it."""
+    patcher = comfy.model_patcher.ModelPatcher
+    if not whole:  # 0.33 puts another into this place, which streams all weights by itself; 0.8 has only the plain one
+        patcher = getattr(comfy.model_patcher, "CoreModelPatcher", patcher)
     if hasattr(comfy.model_management, "archive_model_dtypes"):
         comfy.model_management.archive_model_dtypes(module)
     device, offload_device = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
@@ -204,19 +211,33 @@ def memo_nets(
                 f"of {_gib(room)} on this card. Choose a smaller width and height and upscale the frames."
             )
     working, remembered = (small, streamed) if low else (whole, memory)
+    said: list[str] = []
     phases = {"reference": (model.reference_net, model.image_proj), "diffusion": (model.diffusion_net, model.audio_proj)}
 
     def bring_in_nets(phase: str, remembers: bool) -> None:
+        if phase == "diffusion" and not low:
+            return  # all came for the phase before, and looking through them takes a while
         # a memory that is alive already is no longer free memory
         bring_in(*(phases[phase] if low else model.patchers), memory_required=working + (0 if remembers else remembered))
+        for table in net.modules():
+            if isinstance(table, PositionTable):  # ComfyUI leaves it behind where a net comes in part, and each use would wait
+                table.to(device)
         net.compiled = {} if _is_streamed(net) else model.compiled_regions
+        if model.compiled_regions and not net.compiled and not said:
+            said.append(phase)
+            _log.warning("compiled: not used, since weights of the diffusion net are cast or come to the card as they are used.")
 
     modules = (patcher.model for patcher in model.patchers)
     return MemoNets(*modules, device, model.dtype, bring_in_nets), low
 
 
-OUT_OF_MEMORY = torch.cuda.OutOfMemoryError
-"""Raised on every device that has memory of its own."""
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device that has memory of its own ran out of it."""
+    if "MPS backend out of memory" in str(error):
+        return True
+    if hasattr(comfy.model_management, "is_oom"):  # which knows more of CUDA's errors, and clears them
+        return comfy.model_management.is_oom(error)
+    return isinstance(error, comfy.model_management.OOM_EXCEPTION)
 
 
 def free_memory() -> None:
@@ -348,10 +369,24 @@ class CoreVAE:
 
 
 def sampler_name(sampler) -> str:
-    """Text that tells a SAMPLER of core's from others."""
-    function = getattr(sampler, "sampler_function", type(sampler))
-    options = {name: value for name, value in vars(sampler).items() if name != "sampler_function"}
-    return f"{function.__module__}.{function.__qualname__} {options}"
+    """Text that tells a SAMPLER of core's from others, in this process and in others."""
+    return _described(type(sampler)) + _described(vars(sampler))
+
+
+def _described(value, depth: int = 8) -> str:
+    """``value`` in words, functions by their names and what they hold: their own words tell where they lie in memory."""
+    if depth == 0:
+        return type(value).__name__
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name}: {_described(held, depth - 1)}' for name, held in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_described(held, depth - 1) for held in value)}]"
+    if isinstance(value, partial):
+        return _described([value.func, value.args, value.keywords], depth)
+    if hasattr(value, "__qualname__"):
+        held = [cell.cell_contents for cell in getattr(value, "__closure__", None) or ()]
+        return f"{value.__module__}.{value.__qualname__}{_described(held, depth - 1) if held else ''}"
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", str(value))
 
 
 class CoreSolver:

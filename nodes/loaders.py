@@ -119,7 +119,7 @@ class MemoLoadModel(io.ComfyNode):
             nets[net] = checkpoints.load_net(checkpoint, net, projection if net.endswith("proj") else unet)
         checkpoints.check_fit(checkpoint, nets)
         regions = adapter.accelerate(nets, unet, compiled)
-        patchers = {net: adapter.manage(module) for net, module in nets.items()}
+        patchers = {net: adapter.manage(module, whole=compiled and net == "diffusion_net") for net, module in nets.items()}
         return io.NodeOutput(MemoModel(dtype, **patchers, compiled_regions=regions))
 
 

@@ -174,8 +174,8 @@ class Sampling:
                     state, done = clip.state, done + 1
                     yield clip
                 return
-            except adapter.OUT_OF_MEMORY:
-                if low_memory:
+            except Exception as error:
+                if low_memory or not adapter.is_out_of_memory(error):
                     raise
                 low_memory = True
             # outside of the handler, whose traceback holds what the failed clip had allocated

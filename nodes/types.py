@@ -27,6 +27,10 @@ class MemoModel:
     def patchers(self) -> list:
         return [self.reference_net, self.diffusion_net, self.image_proj, self.audio_proj]
 
+    def get_models(self) -> list:
+        """By which ComfyUI knows what the prompt that runs has in use."""
+        return self.patchers
+
     def digest(self) -> str:
         return weights_digest(*(patcher.model for patcher in self.patchers))
 
@@ -38,12 +42,20 @@ class EmotionModel:
     encoder: Any
     classifier: Any
 
+    def get_models(self) -> list:
+        """See MemoModel.get_models."""
+        return [self.encoder, self.classifier]
+
 
 @dataclass(frozen=True)
 class AudioEncoderModel:
     """wav2vec2 in a ModelPatcher."""
 
     encoder: Any
+
+    def get_models(self) -> list:
+        """See MemoModel.get_models."""
+        return [self.encoder]
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,10 @@ class MemoModels:
     emotion_model: EmotionModel
     vocal_separator: Any
     face_analysis: Any
+
+    def get_models(self) -> list:
+        """See MemoModel.get_models."""
+        return [*self.model.get_models(), *self.audio_encoder.get_models(), *self.emotion_model.get_models(), self.vae.patcher]
 
 
 MemoModelSocket = io.Custom("MEMO_MODEL")

@@ -37,7 +37,7 @@ from comfyui_memo.memo_modules.checkpoints import NETS
 from comfyui_memo.memo_modules.models import acceleration
 from comfyui_memo.memo_modules.models.config import DiffusionNetConfig
 from comfyui_memo.memo_modules.models.fastest import Fastest
-from comfyui_memo.memo_modules.models.layers import Layers, sdpa
+from comfyui_memo.memo_modules.models.layers import Layers, as_it_is, channels_last, sdpa
 from comfyui_memo.memo_modules.sampling import MemoNets
 from comfyui_memo.memo_modules.types import SamplerSettings
 from comfyui_memo.memo_modules.vae import DiffusersVAE
@@ -108,7 +108,8 @@ def build(arguments: argparse.Namespace, device: Device, dtype: torch.dtype) -> 
     """The four nets, an AutoencoderKL and what was chosen for them. In low-memory mode a card gets the two UNets only while they run."""
     at_home = torch.device("cpu") if arguments.mode == "low_memory" else device.torch
     places = {net: at_home if net in ("reference_net", "diffusion_net") else device.torch for net in (*NETS, "vae")}
-    layers = Layers(dtype=dtype, fused="fused" not in arguments.off)
+    lay_out = as_it_is if "channels_last" in arguments.off else channels_last
+    layers = Layers(dtype=dtype, fused="fused" not in arguments.off, lay_out=lay_out)
     if "choice" not in arguments.off:
         attention = Fastest("attention", {"torch": sdpa, **acceleration.attention_forms(device.capability)})
         memory_attention = Fastest("memory attention", acceleration.memory_attention_forms(device.capability))
@@ -131,9 +132,6 @@ def chosen(layers: Layers) -> dict[str, dict[int, str]]:
 
 def prepared(nets: MemoNets, arguments: argparse.Namespace) -> MemoNets:
     """The one place where nets are made ready to run."""
-    if "channels_last" not in arguments.off:
-        for net in (nets.reference_net, nets.diffusion_net):
-            acceleration.channels_last(net)
     if arguments.compile:  # the reference net runs once a clip, in batches of two sizes, which does not pay the compiler
         nets.diffusion_net.compiled = acceleration.compiled_regions(nets.diffusion_net)
     if arguments.mode == "low_memory" and nets.device.type == "cuda":

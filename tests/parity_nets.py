@@ -11,7 +11,7 @@ from comfyui_memo.memo_modules import checkpoints
 from comfyui_memo.memo_modules.models import acceleration
 from comfyui_memo.memo_modules.models.config import DiffusionNetConfig, ReferenceNetConfig
 from comfyui_memo.memo_modules.models.diffusion_net import DiffusionNet
-from comfyui_memo.memo_modules.models.layers import Layers
+from comfyui_memo.memo_modules.models.layers import Layers, as_it_is, channels_last
 from comfyui_memo.memo_modules.models.projections import AudioProjection, ImageProjection
 from comfyui_memo.memo_modules.models.reference_net import ReferenceNet
 from comfyui_memo.memo_modules.sampling import MemoNets, portrait_halves, sample_video
@@ -37,10 +37,8 @@ def build(module: torch.nn.Module, case: Case, name: str = "model") -> torch.nn.
 
 
 def build_unet(kind: type, config: type, case: Case, name: str, exact: Exact) -> torch.nn.Module:
-    layers = replace(META, fused=exact.fused)
+    layers = replace(META, fused=exact.fused, lay_out=channels_last if exact.channels_last else as_it_is)
     net = build(kind(config.from_dict(case.options(name), case.name), layers), case, name)
-    if exact.channels_last:
-        acceleration.channels_last(net)
     if exact.compiled:
         net.compiled = acceleration.compiled_regions(net, backend="aot_eager", fullgraph=True)
     return net

@@ -1,11 +1,14 @@
 """Of several forms of one computation, the fastest that computes the same is used."""
 
 import logging
+import sys
 import time
+import types
 
 import pytest
 import torch
 
+from comfyui_memo.memo_modules.models import acceleration, fastest
 from comfyui_memo.memo_modules.models.acceleration import attention_forms, choose_forms, memory_attention_forms
 from comfyui_memo.memo_modules.models.attention import SelfAttention
 from comfyui_memo.memo_modules.models.config import DiffusionNetConfig
@@ -24,10 +27,6 @@ def slow(*case):
 
 def quick(*case):
     return sdpa(*case)
-
-
-def as_slow(*case):
-    return slow(*case)
 
 
 def wrong(q, k, v, heads):
@@ -58,10 +57,12 @@ def test_the_fastest_is_used_for_heads_like_those_it_was_chosen_for():
     assert torch.equal(attention(*sample(4)), sdpa(*sample(4)))
 
 
-def test_of_two_that_take_as_long_the_first_is_used():
-    attention = Fastest("attention", {"slow": slow, "as slow": as_slow})
+@pytest.mark.parametrize(("seconds", "chosen"), [(1.1, "slow"), (1.0, "slow"), (0.95, "slow"), (0.85, "quick")])
+def test_another_than_the_first_is_used_where_it_is_faster_by_a_tenth(monkeypatch, seconds, chosen):
+    monkeypatch.setattr(fastest, "_time", lambda run: {slow: 1.0, quick: seconds}[run.func])
+    attention = Fastest("attention", {"slow": slow, "quick": quick})
     attention.choose(sample())
-    assert attention.chosen == {4: "slow"}
+    assert attention.chosen == {4: chosen}
 
 
 @pytest.mark.parametrize(
@@ -102,3 +103,22 @@ def test_what_is_chosen_is_part_of_a_compiled_region(form):
     layer, x = SelfAttention(Layers(attention=attention), 8, HEADS), torch.randn(1, 5, 8)
     torch._dynamo.reset()
     assert torch.allclose(torch.compile(layer, backend="aot_eager", fullgraph=True)(x), layer(x), atol=1e-6)
+
+
+def test_a_triton_that_cannot_be_imported_is_done_without(monkeypatch, caplog):
+    """As one of Windows whose libraries are of another version."""
+
+    class Broken:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name == "triton.language":
+                raise ImportError("DLL load failed while importing libtriton")
+
+    monkeypatch.setattr(acceleration, "find_spec", lambda name: name)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "triton"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "triton", types.ModuleType("triton"))
+    sys.modules["triton"].__path__ = []
+    monkeypatch.setattr(sys, "meta_path", [Broken, *sys.meta_path])
+    assert "Triton" not in acceleration.attention_forms((8, 9)) and list(acceleration.memory_attention_forms((8, 9))) == ["torch"]
+    assert "DLL load failed" in caplog.text

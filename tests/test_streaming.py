@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from comfyui_memo.memo_modules import streaming
 from comfyui_memo.memo_modules.streaming import PLACES, StreamedMemory
 from comfyui_memo.memo_modules.types import AttentionMemory
 
@@ -21,8 +22,9 @@ def equal(found: tuple[AttentionMemory, ...], expected: tuple[AttentionMemory, .
     return all(torch.equal(a.kv, b.kv) and torch.equal(a.z, b.z) for a, b in zip(found, expected, strict=True))
 
 
-@pytest.fixture
-def memories() -> list[StreamedMemory]:
+@pytest.fixture(params=[streaming._BLOCK, 64], ids=["large blocks", "small blocks"])
+def memories(request, monkeypatch) -> list[StreamedMemory]:
+    monkeypatch.setattr(streaming, "_BLOCK", request.param)
     return StreamedMemory.split(MODULES, 2, torch.device("cpu"))
 
 
@@ -72,3 +74,15 @@ def test_has_one_item_per_module(memories):
         memories[0].append(module(0, 0))
     with pytest.raises(TypeError):
         del memories[0][0]
+
+
+def test_host_memory_comes_in_blocks_of_one_size(memories):
+    """Torch rounds what it pins up to a power of two, and of a block that is one nothing is lost."""
+    fill(memories, 0)
+    ring = memories[0]._ring
+    blocks = {piece.untyped_storage().data_ptr(): piece.untyped_storage().nbytes() for pieces in ring.host for piece in pieces}
+    held = sum(piece.nbytes for pieces in ring.host for piece in pieces)
+    assert set(blocks.values()) == {streaming._BLOCK}
+    assert held <= sum(blocks.values()) < held + streaming._BLOCK
+    fill(memories, 1)
+    assert held == sum(piece.nbytes for pieces in ring.host for piece in pieces), "the second clip takes the place of the first"

@@ -1,9 +1,11 @@
 """What makes a network faster without changing what it computes beyond rounding.
 
-One more of the kind, one product for linears of the same input, is asked for when a network is built: ``Layers.fused``.
+Two more of the kind are asked for when a network is built: one product for linears of the same input, and pictures with
+their channels last (``Layers.fused``, ``Layers.lay_out``).
 """
 
 import inspect
+import logging
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -25,12 +27,9 @@ from .transformer import SpatialTransformer
 REGIONS = (ResnetBlock, SpatialTransformer, AudioModule, MotionModule)
 """What is compiled, each for itself: a UNet repeats them at a few shapes, so that few compilations serve all layers."""
 
+logger = logging.getLogger(__name__)
+
 _SHAPES = 64  # more than the shapes at which one kind of region occurs; torch gives up at 8
-
-
-def channels_last(net: nn.Module) -> None:
-    """Keep pictures as (n h w c) in memory: convolutions want them so, and tokens (n (h w) c) are the same memory."""
-    net.to(memory_format=torch.channels_last)
 
 
 def attention_forms(capability: tuple[int, int] | None) -> dict[str, AttentionFunction]:
@@ -74,7 +73,14 @@ def choose_forms(layers: Layers, config: DiffusionNetConfig, device: torch.devic
 
 def _builds_kernels(capability: tuple[int, int] | None) -> bool:
     """From Ampere on, where Triton is there, which comes with torch for CUDA on Linux."""
-    return capability is not None and capability >= (8, 0) and find_spec("triton") is not None
+    if capability is None or capability < (8, 0) or find_spec("triton") is None:
+        return False
+    try:
+        import triton.language  # noqa: F401
+    except Exception as error:  # a library of its own that is not there, or of another version: nothing that is needed
+        logger.warning("Triton cannot be imported, and its kernels are not used: %s", error)
+        return False
+    return True
 
 
 def _cudnn_first(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:

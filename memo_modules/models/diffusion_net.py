@@ -120,5 +120,5 @@ class DiffusionNet(UNet):
                 x, audio = run(block.audio_modules[j], x, audio, emotion[number])
             return run(block.motion_modules[j], x, memory[number], frames)
 
-        x = self.traverse(self.conv_in(latents), lambda resnet, x: run(resnet, x, time_embedding, norm_frames), after)
-        return self.conv_out(F.silu(clip_group_norm(self.conv_norm_out, x, norm_frames)))
+        x = self.traverse(self.conv_in(self.lay_out(latents)), lambda resnet, x: run(resnet, x, time_embedding, norm_frames), after)
+        return self.conv_out(self.lay_out(F.silu(clip_group_norm(self.conv_norm_out, x, norm_frames))))

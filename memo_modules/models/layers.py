@@ -21,6 +21,16 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, t, -1)
 
 
+def as_it_is(x: Tensor) -> Tensor:
+    return x
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """A picture (n c h w) laid out as (n h w c), which a card's convolutions want. Weights stay as they are: they are mapped
+    from the disk, or streamed by copies that know one order only, and cuDNN turns them faster than they arrive."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 @dataclass(frozen=True)
 class Layers:
     """Makes the layers of a network.
@@ -28,7 +38,8 @@ class Layers:
     operations: namespace with Linear, Conv1d, Conv2d, GroupNorm, LayerNorm and Embedding; ComfyUI's cast operations
     let its ModelPatcher offload, stream and cast every weight. attention: see AttentionFunction. memory_attention: that
     of the motion modules. fused: linears of the same input become one product (see FusibleProjections); names in state
-    dicts stay those of the checkpoint. storage: dtype of matrices and kernels where they are stored in fewer bits than
+    dicts stay those of the checkpoint. lay_out: what is done to a picture before a convolution that looks around itself;
+    as_it_is or channels_last. storage: dtype of matrices and kernels where they are stored in fewer bits than
     ``dtype``; the operations must cast them.
     """
 
@@ -38,6 +49,7 @@ class Layers:
     dtype: torch.dtype | None = None
     device: torch.device | str | None = None
     fused: bool = False
+    lay_out: Callable[[Tensor], Tensor] = as_it_is
     storage: torch.dtype | None = None
 
     def _make(self, kind: str, *args, **kwargs) -> nn.Module:

@@ -58,5 +58,5 @@ class ReferenceNet(UNet):
             features.append(tokens)
             return x
 
-        self.traverse(self.conv_in(latents), lambda resnet, x: run(resnet, x, time_embedding), after)
+        self.traverse(self.conv_in(self.lay_out(latents)), lambda resnet, x: run(resnet, x, time_embedding), after)
         return ReferenceFeatures(tuple(features))

@@ -112,6 +112,7 @@ class UNet(nn.Module):
     def __init__(self, config: ReferenceNetConfig, layers: Layers, block: type[UNetBlock]):
         super().__init__()
         self.config = config
+        self.lay_out = layers.lay_out
         c = config.block_out_channels[0]
         self.conv_in = layers.conv2d(config.in_channels, c, 3, padding=1)
         self.time_embedding = TimestepEmbedding(layers, c)

@@ -7,6 +7,7 @@ Arguments: the pack's folder, a checkpoint folder. Prints in JSON what was found
 import importlib.util
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 pack, checkpoint = sys.argv[1:]
@@ -18,7 +19,9 @@ comfy.options.enable_args_parsing()
 
 import utils.extra_config  # noqa: F401, I001 - as main.py does before nodes.py puts a folder with a module utils in front of it
 import comfy.model_management
+import comfy.model_patcher
 import torch
+from comfy.samplers import KSAMPLER, sampler_object
 
 spec = importlib.util.spec_from_file_location("pack", Path(pack) / "__init__.py", submodule_search_locations=[pack])
 sys.modules["pack"] = importlib.util.module_from_spec(spec)
@@ -53,6 +56,11 @@ def loads_late(layers: Layers, expected: dict[str, torch.Tensor]) -> bool | None
     return saved.keys() == expected.keys() and all(torch.equal(saved[key].float(), expected[key].float()) for key in expected)
 
 
+def with_function(eta: float):
+    """A sampler like some of core's, whose option is a function that holds what the user chose."""
+    return KSAMPLER(sampler_object("euler").sampler_function, {"noise_scaler": lambda x: x * eta, "partial": partial(torch.full, (2,), eta)})
+
+
 plain = features(load_net(Path(checkpoint), "reference_net", Layers(dtype=torch.float32)))
 found = {}
 for weight_dtype in ("bf16", "fp16", "fp32", "fp8_e4m3fn"):
@@ -64,6 +72,18 @@ for weight_dtype in ("bf16", "fp16", "fp32", "fp8_e4m3fn"):
         "difference": ((features(net) - plain).norm() / plain.norm()).item(),
         "loads_late": loads_late(layers, net.state_dict()),
     }
+
+er_sde = sampler_object("er_sde")
+found["adapter"] = {
+    "sampler": [comfy_adapter.sampler_name(sampler) for sampler in (er_sde, with_function(0.3), with_function(0.4))],
+    "out of memory": [
+        comfy_adapter.is_out_of_memory(error)
+        for error in (torch.OutOfMemoryError(), RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), RuntimeError("another"))
+    ],
+}
+if hasattr(comfy.model_patcher, "ModelPatcherDynamic"):  # what 0.33 takes on cards of NVIDIA's
+    comfy.model_patcher.CoreModelPatcher = streams = type("Streams", (comfy.model_patcher.ModelPatcher,), {})
+    found["adapter"]["streams"] = [isinstance(comfy_adapter.manage(net, whole), streams) for whole in (False, True)]
 
 comfy.model_management.supports_cast = lambda device, dtype: dtype != torch.float8_e4m3fn
 try:

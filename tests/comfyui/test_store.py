@@ -178,3 +178,17 @@ def test_layers_that_get_their_parameters_late_load_too(loaded):
 
 def test_a_dtype_that_the_device_does_not_know_is_refused(loaded):
     assert loaded["refused"] == "weight_dtype: fp8_e4m3fn is not known to this device (cpu). Choose auto."
+
+
+def test_a_sampler_is_told_from_others_in_every_process(loaded):
+    er_sde, one, other = loaded["adapter"]["sampler"]
+    assert len({er_sde, one, other}) == 3 and "0.3" in one and "0.4" in other
+    assert not any("0x" in name for name in (er_sde, one, other))
+
+
+def test_memory_that_ran_out_is_told_from_other_errors(loaded):
+    assert loaded["adapter"]["out of memory"] == [True, True, False]
+
+
+def test_what_is_compiled_is_not_streamed_by_itself(loaded):
+    assert loaded["adapter"].get("streams", [True, False]) == [True, False]

@@ -1,0 +1,72 @@
+"""A device `card:0` that computes on the CPU and is as strict as a card: a tensor of its own and one of the CPU never meet in
+an operation, numpy reads none, and indices alone may come from outside. Importing this makes it known to torch.
+"""
+
+import torch
+from torch.utils._pytree import tree_map
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+_setup_privateuseone_for_python_backend("card")
+CARD = torch.device("card", 0)
+
+_MIXED = {"aten::copy_", "aten::_to_copy", "aten::index", "aten::index_put_", "aten::_index_put_impl_"}
+"""Operations that take tensors of several devices."""
+
+
+class _OnCard(torch.Tensor):
+    """``held``: the tensor that it stands for."""
+
+    @staticmethod
+    def __new__(cls, held: torch.Tensor):
+        options = {"strides": held.stride(), "storage_offset": held.storage_offset(), "dtype": held.dtype, "device": CARD}
+        tensor = torch.Tensor._make_wrapper_subclass(cls, held.size(), **options)
+        tensor.held = held
+        return tensor
+
+    @classmethod
+    def __torch_dispatch__(cls, operation, types, args=(), kwargs=None):
+        return _run(operation, *args, **(kwargs or {}))
+
+    def __getitem__(self, index):
+        return super().__getitem__(torch.as_tensor(index) if isinstance(index, list) else index)
+
+    def __repr__(self):
+        return f"{self.held} on {CARD}"
+
+    def tolist(self):
+        return self.held.tolist()
+
+    def numpy(self, *_, **__):
+        raise TypeError("can't convert card:0 device type tensor to numpy")
+
+
+def _run(operation, *args, **kwargs):
+    tensors = []
+    tree_map(lambda value: tensors.append(value) if isinstance(value, torch.Tensor) else None, (args, kwargs))
+    on_card = [tensor for tensor in tensors if isinstance(tensor, _OnCard)]
+    on_cpu = [tensor for tensor in tensors if not isinstance(tensor, _OnCard)]
+    if on_card and any(tensor.ndim for tensor in on_cpu) and operation._schema.name not in _MIXED:
+        raise RuntimeError(f"Expected all tensors to be on the same device, but {operation} got some on {CARD} and some on the CPU")
+    to_card = bool(on_card)
+    if kwargs.get("device") is not None:
+        to_card = torch.device(kwargs["device"]).type == CARD.type
+        kwargs["device"] = torch.device("cpu")
+    kwargs.pop("pin_memory", None)
+    args, kwargs = tree_map(lambda value: value.held if isinstance(value, _OnCard) else value, (args, kwargs))
+    given = {id(tensor.held): tensor for tensor in on_card} | {id(tensor): tensor for tensor in on_cpu}
+
+    def placed(value):
+        if not isinstance(value, torch.Tensor):
+            return value
+        return given[id(value)] if id(value) in given else _OnCard(value) if to_card else value
+
+    return tree_map(placed, operation(*args, **kwargs))
+
+
+_library = torch.library.Library("_", "IMPL")
+_library.fallback(_run, "PrivateUse1")
+
+# What torch does below the level at which another device can be put in: tensors in inference mode, and tensors made of numbers.
+torch.inference_mode = lambda mode=True: torch.no_grad() if mode else torch.enable_grad()
+_tensor = torch.tensor
+torch.tensor = lambda data, device=None, **options: _tensor(data, **options).to(device or "cpu")
