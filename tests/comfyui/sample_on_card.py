@@ -32,7 +32,7 @@ from pack.memo_modules.audio.emotion import constant_emotion
 from pack.memo_modules.types import AudioFeatures, Face
 from pack.nodes import comfy_adapter as adapter, loaders, sampler
 
-SIDE, CLIPS, FRAMES = 64, 2, 2
+SIDE, CLIPS, FRAMES = 64, 1, 2
 RUNS = {"normal": 0.5, "low": 0.05}
 """By mode of the sampler the share of the weights that the card has room for."""
 
