@@ -133,12 +133,12 @@ def opened(root: Path, name: str, inputs: Inputs, max_age: float = math.inf, max
 
 def clean(root: Path, max_age: float, max_bytes: float) -> None:
     """Remove journals untouched for ``max_age`` seconds, and the oldest ones while all take more than ``max_bytes``; none
-    that is open."""
+    that is open, for which none of the others has to make room."""
     from filelock import FileLock, Timeout
 
     found = []
     for folder in root.iterdir() if root.is_dir() else ():
-        if (folder / INPUTS).is_file():
+        if (folder / INPUTS).is_file() and not _is_open(folder):
             files = [path.stat() for path in folder.iterdir() if path.is_file()]
             found.append((max(file.st_mtime for file in files), sum(file.st_size for file in files), folder))
     total = sum(size for _, size, _ in found)
@@ -149,6 +149,16 @@ def clean(root: Path, max_age: float, max_bytes: float) -> None:
             _log.info("Removing the unfinished video %s (%.1f GB), last worked on %s.", folder, size / 1e9, time.ctime(touched))
             shutil.rmtree(folder, ignore_errors=True)
             total -= size
+
+
+def _is_open(folder: Path) -> bool:
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(folder / LOCK, blocking=False):
+            return False
+    except Timeout:
+        return True
 
 
 def _find(root: Path, name: str, inputs: Inputs) -> tuple[Path, list[str]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from types import CellType, SimpleNamespace
 
 import comfy.model_management
 import comfy.model_patcher
@@ -211,20 +211,23 @@ def memo_nets(
                 f"of {_gib(room)} on this card. Choose a smaller width and height and upscale the frames."
             )
     working, remembered = (small, streamed) if low else (whole, memory)
-    said: list[str] = []
+    warned = False
     phases = {"reference": (model.reference_net, model.image_proj), "diffusion": (model.diffusion_net, model.audio_proj)}
 
     def bring_in_nets(phase: str, remembers: bool) -> None:
+        nonlocal warned
         if phase == "diffusion" and not low:
             return  # all came for the phase before, and looking through them takes a while
         # a memory that is alive already is no longer free memory
         bring_in(*(phases[phase] if low else model.patchers), memory_required=working + (0 if remembers else remembered))
+        if low and phase == "reference":
+            return  # the diffusion net is yet to come
         for table in net.modules():
             if isinstance(table, PositionTable):  # ComfyUI leaves it behind where a net comes in part, and each use would wait
                 table.to(device)
         net.compiled = {} if _is_streamed(net) else model.compiled_regions
-        if model.compiled_regions and not net.compiled and not said:
-            said.append(phase)
+        if model.compiled_regions and not net.compiled and not warned:
+            warned = True
             _log.warning("compiled: not used, since weights of the diffusion net are cast or come to the card as they are used.")
 
     modules = (patcher.model for patcher in model.patchers)
@@ -384,8 +387,10 @@ def _described(value, depth: int = 8) -> str:
     if isinstance(value, partial):
         return _described([value.func, value.args, value.keywords], depth)
     if hasattr(value, "__qualname__"):
-        held = [cell.cell_contents for cell in getattr(value, "__closure__", None) or ()]
-        return f"{value.__module__}.{value.__qualname__}{_described(held, depth - 1) if held else ''}"
+        held = [getattr(value, name, None) for name in ("__defaults__", "__kwdefaults__")]
+        held += [getattr(value.__self__, "__dict__", None)] if inspect.ismethod(value) else []
+        held += [cell.cell_contents for cell in getattr(value, "__closure__", None) or () if cell != CellType()]  # but empty ones
+        return f"{value.__module__}.{value.__qualname__}{_described(held, depth - 1)}"
     return re.sub(r" at 0x[0-9a-fA-F]+", "", str(value))
 
 

@@ -15,7 +15,6 @@ import os
 import signal
 import sys
 import types
-from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -32,8 +31,6 @@ from comfyui_memo.memo_modules.training.samples import write_sample
 from comfyui_memo.memo_modules.training.settings import TrainingSettings, read_settings
 from comfyui_memo.memo_modules.vae import DiffusersVAE
 
-PATIENCE = timedelta(hours=3)
-"""For which processes wait for one that encodes a long video, makes samples or writes a checkpoint."""
 AVERAGED = ("loss_all", "mask_rate", "grad_norm", "seconds")
 
 
@@ -117,21 +114,20 @@ class Samples:
         if not self.videos or log.step % settings.samples.every or log.stop:
             return
         folder = settings.output_dir / "samples" / f"step-{log.step}"
-        with self.trainer.averaged():
+        with self.trainer.processes.together(), self.trainer.averaged():
             for number in range(accelerator.process_index, len(self.videos), accelerator.num_processes):
                 video = self.videos[number]
                 try:
                     write_sample(folder / f"{number}-{video.video.stem}.mp4", self.trainer.nets, self.vae, video, settings.data, settings.samples)
                 except Exception:  # of whatever kind: no training is to end for a picture of itself
                     logging.exception("samples: %s of step %d could not be made.", video.video, log.step)
-        accelerator.wait_for_everyone()
         accelerator.print(folder)
 
 
 def make_accelerator(settings: TrainingSettings):
     try:
         from accelerate import Accelerator
-        from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+        from accelerate.utils import DistributedDataParallelKwargs
     except ImportError as error:
         raise MissingPackageError(f"Training needs accelerate ({error}): pip install -r requirements-training.txt") from error
     loggers = settings.loggers
@@ -140,10 +136,7 @@ def make_accelerator(settings: TrainingSettings):
     for name in loggers:
         if not find_spec(name):
             raise MissingPackageError(f"loggers: {name} is not installed: pip install {name}")
-    options = [
-        DistributedDataParallelKwargs(gradient_as_bucket_view=True),
-        InitProcessGroupKwargs(timeout=PATIENCE),
-    ]
+    options = [DistributedDataParallelKwargs(gradient_as_bucket_view=True)]
     # DeepSpeed casts what it trains to this; without it the nets have their dtype and nothing else is to change it
     mixed = "bf16" if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true" and settings.dtype == "bf16" else "no"
     accelerator = Accelerator(mixed_precision=mixed, kwargs_handlers=options, log_with=list(loggers) or None, project_dir=settings.output_dir)

@@ -204,6 +204,8 @@ def test_a_folder_without_permission(tiny_models, root):
     assert listing.found == {"beside": beside}
     assert listing.refused["closed"] == f"{closed} must not be opened (permission denied). Give the user that runs ComfyUI the right to."
     assert listing.refused["secret"].startswith(f"{secret} must not be read (permission denied)")
+    secret.chmod(0o644)  # as the message asks
+    assert "secret" in found("nets", root)
 
 
 @pytest.mark.parametrize("inside", ["", "audio_proj"])

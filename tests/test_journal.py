@@ -184,15 +184,17 @@ def test_old_and_large_journals_go_first_the_oldest(tmp_path):
 
 
 def test_the_journal_to_go_on_with_is_never_cleaned(tmp_path):
-    """However large and old it is."""
-    other = replace(MADE_OF, exact={"seed": "1"})
-    for inputs in (MADE_OF, other):
-        with opened(tmp_path, "video", inputs) as made:
-            fill(made, 2)
-        age(made.folder, 20)
-    with opened(tmp_path, "video", MADE_OF, 14 * DAY, 1) as again:
-        assert equal(again.state(None), state(2))
-        assert list(tmp_path.iterdir()) == [again.folder]
+    """However large and old it is; nor does any other have to go since it is large."""
+    folders = {}
+    for seed, clips, days in (("42", 9, 20), ("1", 2, 20), ("2", 1, 1)):
+        with opened(tmp_path, "video", replace(MADE_OF, exact={"seed": seed})) as made:
+            fill(made, clips)
+        age(made.folder, days)
+        folders[seed] = made.folder
+    size = sum(path.stat().st_size for path in folders["1"].iterdir())
+    with opened(tmp_path, "video", replace(MADE_OF, exact={"seed": "42"}), 14 * DAY, size) as again:
+        assert equal(again.state(None), state(9))
+        assert set(tmp_path.iterdir()) == {again.folder, folders["2"]}
 
 
 def test_a_journal_at_work_is_never_cleaned(tmp_path):

@@ -46,10 +46,13 @@ def test_old_checkpoints_go_when_the_new_one_is_there_and_nothing_else_does(tmp_
 
 
 def test_what_a_killed_process_left_of_any_step_goes(tmp_path):
-    for name in ("checkpoint-3.partial", "checkpoint-4.former", "checkpoint-x.partial", "my-checkpoint-5.partial"):
+    runs.write_checkpoint(tmp_path, 2, 2, write)
+    rests = {"checkpoint-2.former", "checkpoint-3.partial", "checkpoint-4.former"}
+    kept = {"checkpoint-x.partial", "my-checkpoint-5.partial", "checkpoint-3.former"}  # the last is all that there is of its step
+    for name in rests | kept:
         (tmp_path / name).mkdir()
     runs.write_checkpoint(tmp_path, 4, 2, write)
-    assert names(tmp_path) == {"checkpoint-4", "checkpoint-x.partial", "my-checkpoint-5.partial"}
+    assert names(tmp_path) == {"checkpoint-2", "checkpoint-4"} | kept
 
 
 def test_a_checkpoint_is_on_the_disk_before_it_has_its_name_and_before_others_go(tmp_path, monkeypatch):

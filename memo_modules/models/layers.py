@@ -27,7 +27,8 @@ def as_it_is(x: Tensor) -> Tensor:
 
 def channels_last(x: Tensor) -> Tensor:
     """A picture (n c h w) laid out as (n h w c), which a card's convolutions want. Weights stay as they are: they are mapped
-    from the disk, or streamed by copies that know one order only, and cuDNN turns them faster than they arrive."""
+    from the disk, or streamed by copies that know one order only; torch lays a copy of them out at each use, which takes
+    little beside the product."""
     return x.contiguous(memory_format=torch.channels_last)
 
 

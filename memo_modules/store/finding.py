@@ -113,18 +113,18 @@ def _name(path: Path, root: Path, place: tuple[str, ...]) -> str:
 
 
 def signature(path: Path) -> tuple:
-    """Path, size and time of the files of a model: whether it is another one than before."""
+    """Path, size and times of the files of a model: whether it is another one than before."""
     paths = [path, *sorted(file for pattern in ("*", "*/*") for file in path.glob(pattern))]
     return tuple(filter(None, map(_file_signature, paths)))
 
 
-def _file_signature(path: Path) -> tuple[str, int, int] | None:
-    """None for what is no file, or must not be looked at."""
+def _file_signature(path: Path) -> tuple[str, int, int, int] | None:
+    """None for what is no file, or must not be looked at; with the time that changes when the right to read it does."""
     try:
         status = path.stat()
     except OSError:
         return None
-    return (str(path), status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
+    return (str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
 @lru_cache(maxsize=512)
@@ -200,15 +200,12 @@ def _components(path: Path) -> frozenset[str] | None:
     """Components that a file holds, by its metadata; None when it is damaged."""
     if path.suffix != ".safetensors":
         return frozenset()
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return _components_cached(path, status.st_size, status.st_mtime_ns)
+    signature = _file_signature(path)
+    return _components_cached(path, signature) if signature else None
 
 
 @lru_cache(maxsize=512)
-def _components_cached(path: Path, size: int, mtime_ns: int) -> frozenset[str] | None:
+def _components_cached(path: Path, signature: tuple) -> frozenset[str] | None:
     try:
         return frozenset(read_configs(path))
     except CheckpointError:

@@ -19,6 +19,7 @@ from ..sampling import MemoNets
 from .draws import PictureDraws, StepDraws
 from .objective import Pasts, TrainingBatch, TrainingLoss, consecutive_clips, training_loss
 from .parameters import learning_rate, set_trainable
+from .processes import Processes
 from .runs import read_state, write_checkpoint, write_nets, write_state
 from .schedule import FlowSchedule
 from .settings import TrainingSettings, changes, plain
@@ -87,9 +88,17 @@ class Trainer:
     """
 
     def __init__(
-        self, settings: TrainingSettings, nets: MemoNets, dataset: Dataset, make_batch: MakeBatch, latent: tuple[int, int, int], accelerator
+        self,
+        settings: TrainingSettings,
+        nets: MemoNets,
+        dataset: Dataset,
+        make_batch: MakeBatch,
+        latent: tuple[int, int, int],
+        accelerator,
+        processes: Processes,
     ):
-        self.settings, self.nets, self.make_batch, self.latent, self.accelerator = settings, nets, make_batch, latent, accelerator
+        self.settings, self.nets, self.make_batch, self.latent = settings, nets, make_batch, latent
+        self.accelerator, self.processes = accelerator, processes
         self.stream = SampleStream(dataset, settings.seed)
         self.share = Share(settings.batch_size, settings.gradient_accumulation, accelerator.process_index, accelerator.num_processes)
         self.schedule = FlowSchedule.make()
@@ -157,9 +166,9 @@ class Trainer:
         """Write `checkpoint-N` for the present step and delete what is beyond ``keep``; returns its folder."""
         settings, step = self.settings, self.counters.step
         state = self.updates.state(keep=self.accelerator.is_main_process)
-        if self.accelerator.is_main_process:
-            write_checkpoint(settings.output_dir, step, settings.keep, lambda folder: self._write(folder, state))
-        self.accelerator.wait_for_everyone()
+        with self.processes.together():
+            if self.accelerator.is_main_process:
+                write_checkpoint(settings.output_dir, step, settings.keep, lambda folder: self._write(folder, state))
         return settings.output_dir / f"checkpoint-{step}"
 
     def load(self, checkpoint: Path) -> None:

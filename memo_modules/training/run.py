@@ -17,6 +17,7 @@ from .dataset import ClipDataset, read_metadata
 from .loop import MakeBatch, Trainer, check_sample
 from .objective import encode_batch
 from .posteriors import PosteriorDataset, cache_posteriors, grey_posterior, sample_posteriors, vae_key
+from .processes import Processes
 from .runs import resume_from
 from .settings import TrainingSettings
 
@@ -49,25 +50,26 @@ def make_trainer(
     accelerator: see Trainer. vae: see load_vae. on_cached: called with videos done and all videos of this process, as their posteriors are
     stored. Raises InputError and CheckpointError for settings and files that cannot be used.
     """
-    from accelerate.utils import gather_object
-
-    checkpoint = resume_from(settings.output_dir, resume)
-    data, device = settings.data, accelerator.device
-    dataset = ClipDataset(read_metadata(data.metadata), data.height, data.width, data.layout)
-    nets = load_nets(settings.checkpoint, device, DTYPES[settings.dtype])
-    check_sample(nets, dataset[0], data.frames)
-    config = vae.autoencoder.config
-    factor = 2 ** (len(config.block_out_channels) - 1)
-    if data.width % factor or data.height % factor:
-        raise InputError(f"data.width and data.height: expected multiples of {factor}, got {data.width} and {data.height}.")
-    latent = (config.latent_channels, data.height // factor, data.width // factor)
-    make_batch = partial(encode_batch, vae)
+    processes, data = Processes(accelerator), settings.data
+    with processes.together():
+        checkpoint = resume_from(settings.output_dir, resume)
+        dataset = ClipDataset(read_metadata(data.metadata), data.height, data.width, data.layout)
+        nets = load_nets(settings.checkpoint, accelerator.device, DTYPES[settings.dtype])
+        check_sample(nets, dataset[0], data.frames)
+        config = vae.autoencoder.config
+        factor = 2 ** (len(config.block_out_channels) - 1)
+        if data.width % factor or data.height % factor:
+            raise InputError(f"data.width and data.height: expected multiples of {factor}, got {data.width} and {data.height}.")
+        latent = (config.latent_channels, data.height // factor, data.width // factor)
+        make_batch = partial(encode_batch, vae)
     if data.cache_dir:
-        dataset, make_batch = _cached(settings, dataset, vae, accelerator, on_cached)
-    trainer = Trainer(settings, nets, dataset, make_batch, latent, accelerator)
-    if checkpoint:
-        trainer.load(checkpoint)
-    steps = gather_object([trainer.counters.step])
+        with processes.together():
+            dataset, make_batch = _cached(settings, dataset, vae, accelerator, on_cached)
+    trainer = Trainer(settings, nets, dataset, make_batch, latent, accelerator, processes)
+    with processes.together():
+        if checkpoint:
+            trainer.load(checkpoint)
+    steps = processes.gather(trainer.counters.step)
     if len(set(steps)) > 1:
         raise InputError(f"output_dir: the processes find checkpoints of different steps there ({steps}). Name a folder that all machines share.")
     return trainer
@@ -78,6 +80,5 @@ def _cached(settings: TrainingSettings, clips: ClipDataset, vae: DiffusersVAE, a
     data, key = settings.data, vae_key(vae)
     mine = clips.videos[accelerator.process_index :: accelerator.num_processes]
     cache_posteriors(mine, vae, data.height, data.width, data.cache_dir, key, progress)
-    accelerator.wait_for_everyone()
     grey = tuple(part.to(accelerator.device) for part in grey_posterior(vae, data.height, data.width))
     return PosteriorDataset(clips.videos, data.cache_dir, data.height, data.width, key, data.layout), partial(sample_posteriors, grey=grey)

@@ -22,7 +22,7 @@ from ..whole_files import flush, flush_names
 STATE, TENSORS = "trainer.json", "trainer.safetensors"
 
 _NAME = re.compile(r"checkpoint-(\d+)")
-_PARTIAL = re.compile(r"checkpoint-\d+\.partial")
+_REST = re.compile(r"(checkpoint-\d+)\.(partial|former)")
 
 
 def checkpoints(output_dir: Path) -> dict[int, Path]:
@@ -60,8 +60,7 @@ def write_checkpoint(output_dir: Path, step: int, keep: int, write: Callable[[Pa
     target = output_dir / f"checkpoint-{step}"
     partial, former = (target.with_name(f"{target.name}.{ending}") for ending in ("partial", "former"))
     output_dir.mkdir(parents=True, exist_ok=True)
-    for rest in [former, *(folder for folder in output_dir.iterdir() if _PARTIAL.fullmatch(folder.name))]:
-        shutil.rmtree(rest, ignore_errors=True)
+    _remove_rests(output_dir)
     partial.mkdir()
     write(partial)
     flush(partial)  # or a power cut leaves the name with nothing in it, and what went for it is gone
@@ -69,11 +68,19 @@ def write_checkpoint(output_dir: Path, step: int, keep: int, write: Callable[[Pa
         os.replace(target, former)
     os.replace(partial, target)
     flush_names(output_dir)
-    shutil.rmtree(former, ignore_errors=True)
+    _remove_rests(output_dir)
     written = [folder for number, folder in checkpoints(output_dir).items() if number <= step]
     for folder in written[:-keep]:
         shutil.rmtree(folder, ignore_errors=True)
     return target
+
+
+def _remove_rests(output_dir: Path) -> None:
+    """Remove what is not whole, and what was written again; not what was to be written again and is the only one."""
+    for folder in output_dir.iterdir():
+        rest = _REST.fullmatch(folder.name)
+        if rest and (rest[2] == "partial" or folder.with_name(rest[1]).exists()):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_nets(folder: Path, source: Path, nets: MemoNets, weights: Mapping[str, Tensor]) -> None:

@@ -95,7 +95,9 @@ class ZeroUpdates:
         self.trained = trained
         self.module, _ = accelerator.prepare(objective, optimizer)
         self.zero = self.module.optimizer
-        self.zero.check_grad_overflow = True  # which versions before 0.19.8 do not do for bfloat16, and one NaN would reach all weights
+        if not hasattr(self.zero, "check_grad_overflow"):
+            raise InputError('DeepSpeed: expected 0.17.1 or newer, which can keep a NaN from all weights. pip install -U "deepspeed>=0.17.1"')
+        self.zero.check_grad_overflow = True  # not every version does so for bfloat16
 
     def pass_of(self, last: bool) -> AbstractContextManager:
         return nullcontext()

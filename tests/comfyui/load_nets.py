@@ -61,6 +61,32 @@ def with_function(eta: float):
     return KSAMPLER(sampler_object("euler").sampler_function, {"noise_scaler": lambda x: x * eta, "partial": partial(torch.full, (2,), eta)})
 
 
+def with_default(eta: float):
+    return KSAMPLER(sampler_object("euler").sampler_function, {"noise_scaler": lambda x, eta=eta: x * eta})
+
+
+def with_method(eta: float):
+    class Scaler:
+        def __init__(self):
+            self.eta = eta
+
+        def scale(self, x):
+            return x * self.eta
+
+    return KSAMPLER(sampler_object("euler").sampler_function, {"noise_scaler": Scaler().scale})
+
+
+def with_nothing():
+    """A function that holds a name without a value."""
+    held = None
+
+    def scale(x):
+        return x * held
+
+    del held
+    return KSAMPLER(sampler_object("euler").sampler_function, {"noise_scaler": scale})
+
+
 plain = features(load_net(Path(checkpoint), "reference_net", Layers(dtype=torch.float32)))
 found = {}
 for weight_dtype in ("bf16", "fp16", "fp32", "fp8_e4m3fn"):
@@ -73,9 +99,9 @@ for weight_dtype in ("bf16", "fp16", "fp32", "fp8_e4m3fn"):
         "loads_late": loads_late(layers, net.state_dict()),
     }
 
-er_sde = sampler_object("er_sde")
+samplers = [sampler_object("er_sde"), with_nothing(), *(make(eta) for make in (with_function, with_default, with_method) for eta in (0.3, 0.4))]
 found["adapter"] = {
-    "sampler": [comfy_adapter.sampler_name(sampler) for sampler in (er_sde, with_function(0.3), with_function(0.4))],
+    "sampler": [comfy_adapter.sampler_name(sampler) for sampler in samplers],
     "out of memory": [
         comfy_adapter.is_out_of_memory(error)
         for error in (torch.OutOfMemoryError(), RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), RuntimeError("another"))

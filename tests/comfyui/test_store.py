@@ -181,9 +181,9 @@ def test_a_dtype_that_the_device_does_not_know_is_refused(loaded):
 
 
 def test_a_sampler_is_told_from_others_in_every_process(loaded):
-    er_sde, one, other = loaded["adapter"]["sampler"]
-    assert len({er_sde, one, other}) == 3 and "0.3" in one and "0.4" in other
-    assert not any("0x" in name for name in (er_sde, one, other))
+    names = loaded["adapter"]["sampler"]
+    assert len(names) == 8 == len(set(names)), "functions, what they hold, their defaults, what they are methods of"
+    assert not any("0x" in name for name in names)
 
 
 def test_memory_that_ran_out_is_told_from_other_errors(loaded):
