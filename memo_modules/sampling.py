@@ -136,7 +136,7 @@ def sample_video(
     begins, and have no frames. ``noise``: number of clips before to noise (f c h w), instead of the seeded one.
     ``sigmas``: falling from 1 to 0, one more than steps, in the place of ``settings.steps``. ``low_memory``: the same
     frames up to rounding, with the guidance halves one after the other and the motion memory in host memory. Raises
-    InputError for settings out of range and a state of another model or size.
+    InputError for settings out of range, a state of another model or size, and nets that compute what is not a number.
     """
     sigmas = solvers.flow_sigmas(settings.steps) if sigmas is None else sigmas
     check_inputs(nets, face, audio, settings)
@@ -193,6 +193,13 @@ def check_inputs(nets: MemoNets, face: Face, audio: AudioFeatures, settings: Sam
             f"audio: the audio encoder gives {values} numbers per five-frame window, this model takes {nets.audio_proj.d_in}. "
             "Load the audio encoder that belongs to the model (wav2vec2-base-960h for the published one)."
         )
+
+
+def _not_finite(clip: int, dtype: torch.dtype) -> str:
+    remedy = "Its weights or those of the VAE are damaged: fetch them again. If sampler or sigmas are connected, try without."
+    if dtype == torch.float16:
+        remedy = "It leaves the range of float16: choose weight_dtype fp32 in Load MEMO Model, or bf16 where the card has it."
+    return f"model: clip {clip + 1} came out as NaN or infinite. {remedy}"
 
 
 def portrait_halves(halves: int, guided: int, frames: int, order: str) -> list[int]:
@@ -275,6 +282,8 @@ class _Video:
 
             noise = self.noise(state.clips if state else 0).to(nets.device, torch.float32)
             latents = solver(velocity, noise, sigmas.to(nets.device, torch.float32), after_step)
+            if not latents.isfinite().all():  # and so would be all clips that remember this one
+                raise InputError(_not_finite(number, nets.dtype))
             kept = min(audio.clip_frames, audio.frame_count - clip * audio.clip_frames)
             frames = self._decode(latents)[:kept]
             progress((number + 1) * steps, len(clips) * steps, frames[0])

@@ -110,7 +110,8 @@ class DiffusionNet(UNet):
         if time_embedding.shape[0] > 1:
             time_embedding = time_embedding.repeat_interleave(frames, dim=0)
         norm_frames = 1 if self.config.use_inflated_groupnorm else frames
-        numbered, audio = self.numbered_layers(), audio_tokens
+        numbered = self.numbered_layers()
+        audio = audio_tokens.float() if audio_tokens.dtype == torch.float16 else audio_tokens  # which it would leave, see AudioModule
 
         def after(number: int, x: Tensor) -> Tensor:
             nonlocal audio
