@@ -2,14 +2,15 @@
 
     python scripts/bench.py --device cuda --size full --json benchmarks/my_card.json
     python scripts/bench.py --device cpu --size width --reference DIR
+    python scripts/bench.py check --device cuda
     python scripts/bench.py conditioning --device cuda
     python scripts/bench.py load
     python scripts/bench.py table
 
 The first line times videos at 512x512; the second full-width nets at 64x64, beside a checkout of the reference
-implementation on the same weights; the third hears a minute of audio; the fourth loads nets of full size from the disk,
-watching time and memory; the last rewrites the README's table from benchmarks/*.json. Needs torch, einops, safetensors and
-diffusers; for conditioning transformers and av.
+implementation on the same weights; the third compares what the card computes with float64; the fourth hears a minute of
+audio; the fifth loads nets of full size from the disk, watching time and memory; the last rewrites the README's table from
+benchmarks/*.json. Needs torch, einops, safetensors and diffusers; for conditioning transformers and av.
 """
 
 import argparse
@@ -41,7 +42,7 @@ from comfyui_memo.memo_modules.models.layers import Layers, as_it_is, channels_l
 from comfyui_memo.memo_modules.sampling import MemoNets
 from comfyui_memo.memo_modules.types import SamplerSettings
 from comfyui_memo.memo_modules.vae import DiffusersVAE
-from comfyui_memo.scripts import bench_load, bench_nets, bench_report, bench_run, bench_stages, bench_table
+from comfyui_memo.scripts import bench_check, bench_load, bench_nets, bench_report, bench_run, bench_stages, bench_table
 from comfyui_memo.scripts.bench_attention import attention_table
 from comfyui_memo.scripts.bench_device import Device, resident_gib
 from comfyui_memo.scripts.bench_reference import Reference, check_checkout
@@ -55,6 +56,7 @@ def measure(arguments: argparse.Namespace, device: Device) -> dict:
     """One row of results."""
     dtype = DTYPES[arguments.dtype]
     rates = {"matmul_tflops": device.matmul_tflops(dtype), "copy_gb_s": device.copy_gb_s()}
+    upload_gb_s = device.upload_gb_s()
     nets, autoencoder, choices = build(arguments, device, dtype)
     nets = prepared(nets, arguments)
     settings = SamplerSettings(steps=arguments.steps)
@@ -73,7 +75,7 @@ def measure(arguments: argparse.Namespace, device: Device) -> dict:
         beside = bench_run.run(subject, reference=Reference(arguments.reference, arguments.size, nets, autoencoder))
 
     side = bench_nets.PICTURE[arguments.size]
-    stages = stage_table(subject, timer.stages(), **rates)
+    stages = stage_table(subject, timer.stages(), arguments.profile, **rates)
     step = stages["diffusion_step"]
     return {
         "device": device.name,
@@ -98,10 +100,24 @@ def measure(arguments: argparse.Namespace, device: Device) -> dict:
         "tflops": step["tflops"],
         "share": step["share"],
         **rates,
+        "upload_gb_s": upload_gb_s,
         "reference": bench_run.comparison(beside) if beside else None,
         "length": bench_run.against_length(alone.clips) if arguments.length else None,
         **stamp(),
     }
+
+
+def check(arguments: argparse.Namespace, device: Device) -> None:
+    """Raises ValueError when anything that was computed is wrong."""
+    dtype = DTYPES[arguments.dtype]
+    entries = bench_check.forms_table(device, dtype, shrink=1 if device.is_cuda else 16)
+    nets, autoencoder, _ = build(arguments, device, dtype)
+    entries += bench_check.clips_table(nets, DiffusersVAE(autoencoder, arguments.vae_batch), arguments.size, arguments.steps)
+    print(bench_check.report(entries))
+    if arguments.json:
+        append(arguments.json, "checks", {"device": device.name, "dtype": arguments.dtype, "entries": entries, **stamp()})
+    if wrong := sum(map(bench_check.is_wrong, entries)):
+        raise ValueError(f"{wrong} of {len(entries)} computations are wrong.")
 
 
 def build(arguments: argparse.Namespace, device: Device, dtype: torch.dtype) -> tuple[MemoNets, nn.Module, dict]:
@@ -139,9 +155,12 @@ def prepared(nets: MemoNets, arguments: argparse.Namespace) -> MemoNets:
     return nets
 
 
-def stage_table(subject: bench_run.Subject, stages: dict[str, dict], matmul_tflops: float, copy_gb_s: float) -> dict[str, dict]:
+def stage_table(
+    subject: bench_run.Subject, stages: dict[str, dict], profile: Path | None, matmul_tflops: float, copy_gb_s: float
+) -> dict[str, dict]:
     """``stages`` with TFLOP per unit, TFLOP/s and their share of a matrix product's, and one step by kind of module, also
-    with what torch's operations move and the least time that they take for it at the rates of a product and a copy."""
+    with what torch's operations move and the least time that they take for it at the rates of a product and a copy.
+    profile: where to write which operations of a step take how long."""
     one_step = replace(
         subject,
         inputs=bench_nets.random_inputs(subject.size, 1),
@@ -170,6 +189,10 @@ def stage_table(subject: bench_run.Subject, stages: dict[str, dict], matmul_tflo
 
     subject.nets.bring_in("diffusion", True)
     repeats = 10 if subject.device.is_cuda else 2
+    if profile:
+        profile.parent.mkdir(parents=True, exist_ok=True)
+        args, kwargs = calls["diffusion_step"][-1]
+        profile.write_text(bench_stages.profile(net, args, kwargs, subject.device), encoding="utf-8")
     passes = [bench_stages.step_by_kind(net, *call, subject.device, repeats) for call in calls["diffusion_step"]]
     kinds = {kind: {"s": seconds} for kind, seconds in _per_unit("diffusion_step", calls["diffusion_step"], passes).items()}
     for kind, entry in kinds.items():
@@ -214,7 +237,7 @@ def append(path: Path, kind: str, entry: dict) -> None:
 def parse(argv: list[str]) -> argparse.Namespace:
     """Raises ValueError for arguments that do not go together."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="bench.py conditioning measures hearing, bench.py load loading; bench.py table rewrites the README's table.")
-    parser.add_argument("command", nargs="?", choices=("run", "table"), default="run", help=argparse.SUPPRESS)
+    parser.add_argument("command", nargs="?", choices=("run", "check", "table"), default="run", help=argparse.SUPPRESS)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--size", choices=tuple(bench_nets.PICTURE), default="full", help="full: 512x512; width: full-width nets at 64x64")
     parser.add_argument("--mode", choices=("exact", "low_memory"), default="exact")
@@ -233,6 +256,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--cap", type=float, metavar="GIB", help="what this process may allocate on the card")
     parser.add_argument("--reference", type=Path, metavar="DIR", help="a checkout of memoavatar/memo to time beside it, on the same weights")
     parser.add_argument("--length", action="store_true", help="a long video: what its last clips cost against its first")
+    parser.add_argument("--profile", type=Path, metavar="FILE", help="write there which operations of a step take how long")
     parser.add_argument("--attention", action="store_true", help="only time the attention backends at the shapes of a step")
     parser.add_argument("--json", type=Path, metavar="FILE", help="append the results to FILE")
     arguments = parser.parse_args(argv)
@@ -282,6 +306,9 @@ def main(argv: list[str]) -> None:
         return
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     device = Device(arguments.device, arguments.cap)
+    if arguments.command == "check":
+        check(arguments, device)
+        return
     if arguments.attention:
         entry = {"device": device.name, "dtype": arguments.dtype, "shapes": attention_table(device, DTYPES[arguments.dtype]), **stamp()}
         print(bench_report.attention(entry))

@@ -25,7 +25,6 @@ from ..memo_modules.types import Audio
 from .bench_device import Device
 from .bench_nets import random_weights
 
-RATE = 44100
 FPS = Fraction(30)
 WARM_UP_S = 4.0
 STAGES = ("features", "emotion", "face", "vocals")
@@ -43,15 +42,15 @@ _EMOTION2VEC = {
 
 def measure(arguments: argparse.Namespace, device: Device) -> dict:
     """One entry; every time is a median, and whole: sound and picture come from the CPU, and what is made of them goes there."""
-    size, seconds, at = arguments.size, arguments.seconds, {"device": device.torch}
+    size, seconds, rate, at = arguments.size, arguments.seconds, arguments.rate, {"device": device.torch}
     with torch.device("meta"):
         encoder = AudioEncoder(_AUDIO_ENCODER[size])
     encoder = _filled(encoder, device)
     emotion2vec = _filled(Emotion2Vec(_EMOTION2VEC[size], Layers(device="meta")), device)
     classifier = _filled(EmotionClassifier(Layers(device="meta"), d_in=_EMOTION2VEC[size].d), device)
-    voice = Audio(torch.randn(2, round(seconds * RATE), generator=torch.Generator().manual_seed(0)).mul(0.1), RATE)
+    voice = Audio(torch.randn(2, round(seconds * rate), generator=torch.Generator().manual_seed(0)).mul(0.1), rate)
 
-    entry = {"device": device.name, "size": size, "seconds": seconds, "dtype": "float32"}
+    entry = {"device": device.name, "size": size, "seconds": seconds, "sample_rate": rate, "dtype": "float32"}
     stages = {
         "features": lambda audio: encode_audio(encoder, audio, FPS, **at),
         "emotion": lambda audio: detect_emotion(emotion2vec, classifier, audio, **at),
@@ -66,7 +65,7 @@ def measure(arguments: argparse.Namespace, device: Device) -> dict:
         stages["vocals"] = separator.separate
         entry["vocals_provider"] = provider(separator)
     for stage, hear in stages.items():
-        hear(replace(voice, waveform=voice.waveform[:, : round(WARM_UP_S * RATE)]))
+        hear(replace(voice, waveform=voice.waveform[:, : round(WARM_UP_S * rate)]))
         entry[f"{stage}_s"] = device.median_seconds(partial(hear, voice), arguments.repeats)
     return entry
 
@@ -99,6 +98,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--size", choices=("full", "tiny"), default="full")
     parser.add_argument("--seconds", type=float, default=60.0, help="of audio")
+    parser.add_argument("--rate", type=int, default=44100, help="samples per second of it; 16000 needs no PyAV, nothing is resampled then")
     parser.add_argument("--face", type=Path, metavar="DIR", help="a folder with the face analysis' ONNX files, to be timed too")
     parser.add_argument("--portrait", type=Path, metavar="FILE", help="the picture that it is to look at")
     parser.add_argument("--separator", type=Path, metavar="FILE", help="a vocal separator's ONNX file, to be timed too")

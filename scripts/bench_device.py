@@ -104,6 +104,14 @@ class Device:
         target = torch.ones_like(source)
         return 2e-9 * source.numel() / self.median_seconds(lambda: target.copy_(source), 20 if self.is_cuda else 7)
 
+    def upload_gb_s(self) -> float | None:
+        """Bytes per second that reach a card from pinned memory, in 10^9; None on the CPU."""
+        if not self.is_cuda:
+            return None
+        source = torch.zeros(GIB // 4, dtype=torch.uint8, pin_memory=True)
+        target = torch.empty_like(source, device=self.torch)
+        return 1e-9 * source.numel() / self.median_seconds(lambda: target.copy_(source, non_blocking=True), 10)
+
 
 def resident_gib() -> tuple[float | None, float | None]:
     """Memory of this process now, and the most that it ever was; None where the system does not tell."""

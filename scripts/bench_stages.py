@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop_count
@@ -212,6 +213,20 @@ def step_by_kind(net: nn.Module, args: tuple, kwargs: dict, device: Device, repe
 
 
 @torch.inference_mode()
+def profile(net: nn.Module, args: tuple, kwargs: dict, device: Device, operations: int = 40) -> str:
+    """The operations of one call of the diffusion net that take most time, and the kernels that they run."""
+    net(*args, **kwargs)
+    device.synchronize()
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * device.is_cuda
+    with torch.profiler.profile(activities=activities, record_shapes=True) as profiler:
+        net(*args, **kwargs)
+        device.synchronize()
+    order = f"self_{'cuda' if device.is_cuda else 'cpu'}_time_total"
+    averages = (profiler.key_averages(), profiler.key_averages(group_by_input_shape=True))
+    return "\n".join(each.table(sort_by=order, row_limit=operations, max_name_column_width=80) for each in averages)
+
+
+@torch.inference_mode()
 def count_flops(net: nn.Module, method: str, args: tuple, kwargs: dict) -> dict[str, int]:
     """FLOPs of one call by KINDS, "rest" and "whole", counted on the meta device: on the CPU attention counts as none."""
     net = _in_torch(to_meta(net), sdpa)
@@ -233,7 +248,11 @@ def count_moved(
     net: nn.Module, method: str, args: tuple, kwargs: dict, flops_per_s: float, bytes_per_s: float
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Bytes that torch's operations move in one call, each its inputs and outputs once, and the seconds that they take at
-    least, each the longer of its arithmetic and its moving; both by KINDS, "rest" and "whole"."""
+    least, each the longer of its arithmetic and its moving; both by KINDS, "rest" and "whole".
+
+    Passes within an operation are not in it: a card's convolution adds its bias in one, and its group norm first makes a copy
+    of what has channels last. ``profile`` shows them.
+    """
     counter = _MovedBytes(flops_per_s, bytes_per_s)
     net = _in_torch(to_meta(net), counter.attention)
     for kind, classes in KINDS.items():
@@ -258,7 +277,7 @@ class _MovedBytes(TorchDispatchMode):
         kwargs = kwargs or {}
         out = function(*args, **kwargs)
         count = flop_registry.get(function._overloadpacket)
-        if not function.is_view:
+        if not (function.is_view or function is torch.ops.aten._unsafe_view.default):  # a view by another name
             tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)]
             self._add(tensors, count(*args, **kwargs, out_val=out) if count else 0)
         return out
@@ -282,7 +301,9 @@ def _distinct(tensor: Tensor) -> int:
 
 
 def _in_torch(net: nn.Module, attention: AttentionFunction) -> nn.Module:
-    """``net`` without kernels of its own, which count as nothing."""
+    """``net`` without kernels of its own and compiled regions, which count as nothing."""
+    if hasattr(net, "compiled"):
+        net.compiled = {}
     for module in net.modules():
         if isinstance(module, (SelfAttention, CrossAttention)):
             module.attention = attention

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_memo.scripts import bench, bench_load, bench_table
+from comfyui_memo.scripts import bench, bench_check, bench_load, bench_table
 from comfyui_memo.scripts.bench_device import Device
 
 ROOT = Path(__file__).resolve().parents[1]
 ROW = {
     "device", "size", "mode", "s_per_frame", "s_per_step", "first_clip_s", "peak_vram_gb", "peak_reserved_gb", "peak_rss_gb", "cap_gb",
-    "steps", "clips", "resolution", "dtype", "compile", "chosen", "off", "vae_batch", "stages", "tflops", "share", "matmul_tflops", "copy_gb_s", "reference",
+    "steps", "clips", "resolution", "dtype", "compile", "chosen", "off", "vae_batch", "stages", "tflops", "share", "matmul_tflops", "copy_gb_s", "upload_gb_s", "reference",
     "length", "versions", "date",
 }  # fmt: skip
 STAGES = {
@@ -33,7 +33,8 @@ def test_a_run_on_the_cpu_appends_a_row(tmp_path, mode):
     file = tmp_path / "results" / "cpu.json"
     file.parent.mkdir()
     file.write_text(json.dumps({"rows": [{"device": "earlier"}]}), encoding="utf-8")
-    run = run_bench("--device", "cpu", "--size", "tiny", "--mode", mode, "--steps", "1", "--json", str(file))
+    profile = tmp_path / "profile.txt"
+    run = run_bench("--device", "cpu", "--size", "tiny", "--mode", mode, "--steps", "1", "--json", str(file), "--profile", str(profile))
     assert run.returncode == 0, run.stderr
     earlier, row = json.loads(file.read_text(encoding="utf-8"))["rows"]
     assert earlier == {"device": "earlier"}
@@ -44,6 +45,7 @@ def test_a_run_on_the_cpu_appends_a_row(tmp_path, mode):
     assert row["device"] in run.stdout and row["versions"]["torch"]
     for rate in ("s_per_frame", "first_clip_s", "peak_rss_gb", "matmul_tflops", "copy_gb_s"):
         assert row[rate] > 0
+    assert "aten::addmm" in profile.read_text(encoding="utf-8")
     assert row["stages"].keys() == STAGES
     assert 0 < row["share"] == pytest.approx(row["tflops"] / row["matmul_tflops"])
     in_stages = sum(stage["s_per_clip"] for stage in row["stages"].values())
@@ -75,6 +77,22 @@ def test_arguments_that_do_not_go_together(arguments, sentence, tmp_path):
     (tmp_path / "memo" / "pipelines" / "video_pipeline.py").touch()
     with pytest.raises(ValueError, match=sentence):
         bench.parse(arguments.format(checkout=tmp_path).split())
+
+
+def test_what_a_device_computes_is_checked(tmp_path, monkeypatch):
+    file = tmp_path / "cpu.json"
+    arguments = ["check", "--device", "cpu", "--size", "tiny", "--steps", "1", "--json", str(file)]
+    bench.main(arguments)
+    [entry] = json.loads(file.read_text(encoding="utf-8"))["checks"]
+    assert {each["what"] for each in entry["entries"]} == {"attention", "memory attention", "frames"}
+    assert all(each["error"] < each["limit"] for each in entry["entries"])
+
+    def forms(capability) -> dict:
+        return {"own": lambda *case: bench_check.sdpa(*case) * 1.001, "not here": lambda *case: 1 / 0}
+
+    monkeypatch.setattr(bench_check.acceleration, "attention_forms", forms)
+    with pytest.raises(ValueError, match="15 of 49 computations are wrong"):
+        bench.main(arguments)
 
 
 def test_hearing_a_voice_is_timed(tmp_path):
