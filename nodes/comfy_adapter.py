@@ -140,11 +140,14 @@ def _is_nvidia(device: torch.device) -> bool:
 
 
 def _attentions(device: torch.device) -> dict[str, Fastest]:
-    """What a card of NVIDIA's can choose from: beside ComfyUI's attention others, unless its user forced that one."""
+    """What a card of NVIDIA's can choose from: in addition to ComfyUI's attention others, unless its user forced that one."""
     if not _is_nvidia(device):
         return {}
     capability = torch.cuda.get_device_capability(device)
-    chosen = {"memory_attention": Fastest("memory attention", acceleration.memory_attention_forms(capability))}
+    chosen = {
+        "memory_attention": Fastest("memory attention", acceleration.memory_attention_forms(capability)),
+        "gating": Fastest("gating", acceleration.gating_forms(capability)),
+    }
     forced = args.force_upcast_attention or any(getattr(args, f"use_{name}_attention", False) for name in _FORCED_ATTENTION)
     if not forced:
         chosen["attention"] = Fastest("attention", {"ComfyUI": _attention, **acceleration.attention_forms(capability)})
@@ -156,7 +159,7 @@ def accelerate(nets: Mapping[str, nn.Module], layers: Layers, compiled: bool) ->
     net where they are asked for. The reference net runs once a clip, which does not pay the compiler."""
     device = comfy.model_management.get_torch_device()
     if comfy.model_management.is_device_cuda(device):
-        comfy.model_management.free_memory(512 * 2**20, device)
+        comfy.model_management.free_memory(640 * 2**20, device)
         acceleration.choose_forms(layers, nets["diffusion_net"].config, device)
     return acceleration.compiled_regions(nets["diffusion_net"]) if compiled else {}
 

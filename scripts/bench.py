@@ -110,7 +110,7 @@ def measure(arguments: argparse.Namespace, device: Device) -> dict:
 def check(arguments: argparse.Namespace, device: Device) -> None:
     """Raises ValueError when anything that was computed is wrong."""
     dtype = DTYPES[arguments.dtype]
-    entries = bench_check.forms_table(device, dtype, shrink=1 if device.is_cuda else 16)
+    entries = bench_check.forms_table(device, dtype, shrink=1 if device.is_cuda else 64)
     nets, autoencoder, _ = build(arguments, device, dtype)
     entries += bench_check.clips_table(nets, DiffusersVAE(autoencoder, arguments.vae_batch), arguments.size, arguments.steps)
     print(bench_check.report(entries))
@@ -129,7 +129,8 @@ def build(arguments: argparse.Namespace, device: Device, dtype: torch.dtype) -> 
     if "choice" not in arguments.off:
         attention = Fastest("attention", {"torch": sdpa, **acceleration.attention_forms(device.capability)})
         memory_attention = Fastest("memory attention", acceleration.memory_attention_forms(device.capability))
-        layers = replace(layers, attention=attention, memory_attention=memory_attention)
+        gating = Fastest("gating", acceleration.gating_forms(device.capability))
+        layers = replace(layers, attention=attention, memory_attention=memory_attention, gating=gating)
         config = DiffusionNetConfig.from_dict(bench_nets.options("diffusion_net", arguments.size), "diffusion_net")
         acceleration.choose_forms(layers, config, device.torch)
     built = {
@@ -141,9 +142,9 @@ def build(arguments: argparse.Namespace, device: Device, dtype: torch.dtype) -> 
 
 
 def chosen(layers: Layers) -> dict[str, dict[int, str]]:
-    """Which form of each attention the heads of so many channels get."""
-    attentions = (layers.attention, layers.memory_attention)
-    return {attention.name: attention.chosen for attention in attentions if isinstance(attention, Fastest)}
+    """Which form of each computation so many channels get."""
+    forms = (layers.attention, layers.memory_attention, layers.gating)
+    return {each.name: each.chosen for each in forms if isinstance(each, Fastest)}
 
 
 def prepared(nets: MemoNets, arguments: argparse.Namespace) -> MemoNets:

@@ -1,5 +1,5 @@
-"""Whether a card computes what torch computes in float64: the forms of attention at the strides and sizes of a step, and a
-clip in each mode beside that in the exact one."""
+"""Whether a card computes what torch computes in float64: all forms of what has several, at the strides and sizes of a
+step, and clips in low-memory mode beside those in the exact one."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,6 @@ from torch import Tensor
 
 from ..memo_modules.models import acceleration
 from ..memo_modules.models.layers import sdpa
-from ..memo_modules.models.memory_attention import memory_attention
 from ..memo_modules.sampling import MemoNets, sample_video
 from ..memo_modules.types import AttentionMemory, SamplerSettings
 from ..memo_modules.vae import VideoVAE
@@ -25,7 +24,7 @@ def forms_table(device: Device, dtype: torch.dtype, shrink: int = 1) -> list[dic
     """The relative error of each form of attention for each shape. shrink: divides numbers of tokens."""
     entries = []
     attentions = {"torch": sdpa, **acceleration.attention_forms(device.capability)}
-    memories = acceleration.memory_attention_forms(device.capability)
+    memories, gates = acceleration.memory_attention_forms(device.capability), acceleration.gating_forms(device.capability)
     for tokens, d, _ in LEVELS:
         tokens, c = tokens // shrink, HEADS * d
         for queries, keys in ((tokens, tokens), (tokens, 2 * tokens), (tokens + AUDIO_TOKENS,) * 2, (AUDIO_TOKENS,) * 2, (tokens, FACE_TOKENS)):
@@ -33,6 +32,8 @@ def forms_table(device: Device, dtype: torch.dtype, shrink: int = 1) -> list[dic
             k, v = _random(device, dtype, 2, keys, 2 * c).chunk(2, dim=-1)  # as parts of a fused product
             case = f"{queries} to {keys} tokens"
             entries += _errors("attention", case, d, attentions, lambda form, *x: form(*x, HEADS), (q, k, v))
+        x = _random(device, dtype, 4 * tokens, 8 * c)
+        entries += _errors("gating", f"{len(x)} tokens", d, gates, lambda form, x: form(x.clone()), (x,))
         qkv = _random(device, dtype, tokens, FRAMES, 3 * c).chunk(3, dim=-1)
         kv, z = _random(device, dtype, tokens, HEADS, d, d), _random(device, dtype, tokens, HEADS, d).abs()
 
@@ -43,8 +44,7 @@ def forms_table(device: Device, dtype: torch.dtype, shrink: int = 1) -> list[dic
 
 
 def _errors(kind: str, case: str, d: int, forms: dict[str, Callable], call: Callable, tensors: tuple[Tensor, ...]) -> list[dict]:
-    plain = memory_attention if kind == "memory attention" else sdpa
-    exact, limit = call(plain, *(tensor.double() for tensor in tensors)), ROUNDING[tensors[0].dtype]
+    exact, limit = call(forms["torch"], *(tensor.double() for tensor in tensors)), ROUNDING[tensors[0].dtype]
     entries = []
     for name, form in forms.items():
         entry = {"what": kind, "case": case, "head_dim": d, "form": name, "error": None, "limit": limit, "reason": None}

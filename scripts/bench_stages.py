@@ -16,8 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop_count
 
-from ..memo_modules.models.attention import CrossAttention, SelfAttention
+from ..memo_modules.models.attention import CrossAttention, GatedProjection, SelfAttention
 from ..memo_modules.models.audio_module import AudioModule
+from ..memo_modules.models.gating import gating
 from ..memo_modules.models.layers import AttentionFunction, Layers, sdpa
 from ..memo_modules.models.memory_attention import memory_attention
 from ..memo_modules.models.motion import MemoryLinearAttention, MotionModule
@@ -309,6 +310,8 @@ def _in_torch(net: nn.Module, attention: AttentionFunction) -> nn.Module:
             module.attention = attention
         elif isinstance(module, MemoryLinearAttention):
             module.attention = memory_attention
+        elif isinstance(module, GatedProjection):
+            module.gating = gating
     return net
 
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from comfyui_memo.memo_modules.models import acceleration, fastest
-from comfyui_memo.memo_modules.models.acceleration import attention_forms, choose_forms, memory_attention_forms
+from comfyui_memo.memo_modules.models.acceleration import attention_forms, choose_forms, gating_forms, memory_attention_forms
 from comfyui_memo.memo_modules.models.attention import SelfAttention
 from comfyui_memo.memo_modules.models.config import DiffusionNetConfig
 from comfyui_memo.memo_modules.models.fastest import Fastest
+from comfyui_memo.memo_modules.models.gating import gating
 from comfyui_memo.memo_modules.models.layers import Layers, sdpa
 from comfyui_memo.memo_modules.models.memory_attention import memory_attention
 from comfyui_memo.scripts import bench_nets
@@ -20,8 +21,12 @@ from comfyui_memo.scripts import bench_nets
 HEADS = 2
 
 
-def slow(*case):
+def slow_down() -> None:
     time.sleep(0.01)
+
+
+def slow(*case):
+    slow_down()
     return sdpa(*case)
 
 
@@ -81,16 +86,25 @@ def test_a_form_that_fails_or_computes_something_else_is_left_out(form, said, ca
     assert said in caplog.text
 
 
-def test_heads_of_a_net_are_chosen_for_at_every_width():
+def test_every_width_of_a_net_is_chosen_for():
     config = DiffusionNetConfig.from_dict(bench_nets.options("diffusion_net", "tiny") | {"block_out_channels": [32, 64, 64, 64]}, "net")
     attention = Fastest("attention", {"slow": slow, "quick": quick})
     memory = Fastest("memory attention", {"one": memory_attention, "other": lambda *case: memory_attention(*case)})
-    choose_forms(Layers(attention=attention, memory_attention=memory), config, torch.device("cpu"))
+    gate = Fastest("gating", {"one": gating, "other": lambda *case: gating(*case)})
+    choose_forms(Layers(attention=attention, memory_attention=memory, gating=gate), config, torch.device("cpu"), side=16)
     assert attention.chosen.keys() == memory.chosen.keys() == {4, 8}
+    assert gate.chosen.keys() == {256, 512}
+
+
+def test_a_form_may_overwrite_what_it_is_given():
+    gate = Fastest("gating", {"slow": lambda x: slow_down() or gating(x), "quick": gating})
+    gate.choose((torch.randn(3, 8),))
+    assert gate.chosen == {8: "quick"}
 
 
 def test_without_a_card_there_is_nothing_to_choose_from():
     assert attention_forms(None) == {} and memory_attention_forms(None) == {"torch": memory_attention}
+    assert gating_forms(None) == {"torch": gating} == gating_forms((7, 5))
     assert "Triton" not in attention_forms((7, 5)) and "Triton" not in memory_attention_forms((7, 5))
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from comfyui_memo.memo_modules.models.gating import gating
 from comfyui_memo.memo_modules.models.layers import sdpa
 from comfyui_memo.memo_modules.models.memory_attention import memory_attention
 from comfyui_memo.memo_modules.types import AttentionMemory
@@ -49,6 +50,11 @@ def frames_laid_out_apart() -> tuple:
     return q, k, v.contiguous(), kv.mT.contiguous().mT, z.repeat_interleave(2, dim=-1)[..., ::2], heads
 
 
+def halves(n: int, d: int, dtype: torch.dtype = torch.float32) -> tuple:
+    """What a feed-forward's gate takes; rows and columns are whole blocks of the kernel or not."""
+    return (torch.randn(n, 2 * d, generator=torch.Generator().manual_seed(0)).mul(3).to(dtype),)
+
+
 def by_channel(q: Tensor, k: Tensor, v: Tensor, *rest) -> tuple:
     return *(x.mT.contiguous().mT for x in (q, k, v)), *rest
 
@@ -65,6 +71,9 @@ CASES = {
     "compiled, frames": frames(8, 6),
     "frames laid out apart": frames_laid_out_apart(),
     "frames laid out by channel": by_channel(*frames(8, 6)),
+    **{f"gate, {n} rows of {d}": halves(n, d) for n, d in ((8, 1280), (6, 300), (1, 16))},
+    "gate, rows laid out by channel": (halves(8, 16)[0].mT.contiguous().mT,),
+    "half, gate": halves(8, 1280, torch.float16),
 }  # fmt: skip
 
 
@@ -78,15 +87,18 @@ def outputs(tmp_path_factory) -> dict[str, Tensor]:
     return torch.load(folder / "outputs.pt", weights_only=True)
 
 
-def in_torch(q: Tensor, k: Tensor, v: Tensor, *memory_and_heads) -> Tensor:
+def in_torch(*case) -> Tensor:
+    return gating(case[0].clone()) if len(case) == 1 else attend(*case)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, *memory_and_heads) -> Tensor:
     *memory, heads = memory_and_heads
     return memory_attention(q, k, v, AttentionMemory(*memory), heads) if memory else sdpa(q, k, v, heads)
 
 
 def error(out: Tensor, case: tuple) -> float:
     """Relative to what torch computes in float64."""
-    *tensors, heads = case
-    exact = in_torch(*(tensor.double() for tensor in tensors), heads)
+    exact = in_torch(*(each.double() if isinstance(each, Tensor) else each for each in case))
     return ((out.double() - exact).norm() / exact.norm()).item()
 
 
@@ -111,21 +123,35 @@ def test_is_one_operation_for_a_compiler(outputs, name):
 @pytest.mark.parametrize("head_dim", [40, 80, 160])
 @pytest.mark.parametrize("kind", ["attention", "memory_attention"])
 def test_is_built_for_a_card_without_spilling_registers(kind, head_dim, capability, tmp_path):
-    from triton.backends.compiler import GPUTarget
-    from triton.backends.nvidia.compiler import get_ptxas
-    from triton.compiler import ASTSource, compile
-
     module = import_module(f"comfyui_memo.memo_modules.models.{kind}_triton")
     sizes = module.kernel_sizes(head_dim, capability == 90 if kind == "attention" else 16)
     options = {name: sizes.pop(name) for name in ("num_warps", "num_stages") if name in sizes}
     constants = {"heads": 8, "head_dim": head_dim} | ({"even": True} if kind == "attention" else {}) | sizes
-    names = module._kernel.arg_names
+    build(module._kernel, constants, capability, options, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 89, 90])
+def test_the_gate_is_built_for_a_card_and_moves_sixteen_bytes_at_a_time(capability, tmp_path):
+    module = import_module("comfyui_memo.memo_modules.models.gating_triton")
+    ptx = build(module._kernel, {"rows": module.ROWS, "columns": module.COLUMNS}, capability, {}, tmp_path)
+    assert "ld.global.v4.b32" in ptx and "st.global.v4.b32" in ptx
+
+
+def build(kernel, constants: dict, capability: int, options: dict, folder: Path) -> str:
+    """The kernel's PTX, of which the assembler says that it keeps all in registers."""
+    from triton.backends.compiler import GPUTarget
+    from triton.backends.nvidia.compiler import get_ptxas
+    from triton.compiler import ASTSource, compile
+
+    names = kernel.arg_names
     types = {name: "*bf16" if name.endswith("_ptr") else "fp32" if name in ("scale", "decay") else "i32" for name in names}
     aligned = {(place,): [["tt.divisibility", 16]] for place, name in enumerate(names) if types[name] != "fp32" and name not in constants}
-    source = ASTSource(module._kernel, types | dict.fromkeys(constants, "constexpr"), constants, aligned)
+    source = ASTSource(kernel, types | dict.fromkeys(constants, "constexpr"), constants, aligned)
     ptx = compile(source, GPUTarget("cuda", capability, 32), options).asm["ptx"]
-    (tmp_path / "kernel.ptx").write_text(ptx)
+    (folder / "kernel.ptx").write_text(ptx)
     architecture = re.search(r"^\.target (\w+)", ptx, re.MULTILINE)[1]
-    command = [get_ptxas(capability).path, "-v", f"-arch={architecture}", tmp_path / "kernel.ptx", "-o", tmp_path / "kernel.cubin"]
+    command = [get_ptxas(capability).path, "-v", f"-arch={architecture}", folder / "kernel.ptx", "-o", folder / "kernel.cubin"]
     report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     assert "0 bytes spill stores, 0 bytes spill loads" in report
+    return ptx

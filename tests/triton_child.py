@@ -12,11 +12,16 @@ import conftest  # noqa: F401, the pack as a package
 import torch
 
 from comfyui_memo.memo_modules.models.attention_triton import attention_for
+from comfyui_memo.memo_modules.models.gating_triton import gating
 from comfyui_memo.memo_modules.models.memory_attention_triton import memory_attention
 from comfyui_memo.memo_modules.types import AttentionMemory
 
 
-def run(q, k, v, *memory_and_heads):
+def run(*case):
+    return gating(case[0].clone()) if len(case) == 1 else attend(*case)
+
+
+def attend(q, k, v, *memory_and_heads):
     *memory, heads = memory_and_heads
     if memory:
         return memory_attention(q, k, v, AttentionMemory(*memory), heads)

@@ -18,6 +18,7 @@ from ..types import AttentionMemory
 from .audio_module import AudioModule
 from .config import DiffusionNetConfig
 from .fastest import Fastest
+from .gating import GatingFunction, gating
 from .layers import AttentionFunction, Layers, sdpa
 from .memory_attention import MemoryAttentionFunction, memory_attention
 from .motion import MotionModule
@@ -54,21 +55,36 @@ def memory_attention_forms(capability: tuple[int, int] | None) -> dict[str, Memo
     return forms
 
 
-def choose_forms(layers: Layers, config: DiffusionNetConfig, device: torch.device) -> None:
-    """Have the attentions of ``layers`` that are Fastest choose for the heads of a UNet, at the sizes of 512×512, which takes
-    300 MB."""
+def gating_forms(capability: tuple[int, int] | None) -> dict[str, GatingFunction]:
+    """As memory_attention_forms."""
+    forms = {"torch": gating}
+    if _builds_kernels(capability):
+        from . import gating_triton
+
+        forms["Triton"] = gating_triton.gating
+    return forms
+
+
+def choose_forms(layers: Layers, config: DiffusionNetConfig, device: torch.device, side: int = 64) -> None:
+    """Have what is Fastest of ``layers`` choose for the widths of a UNet. side: of the latents; those of 512×512 take
+    500 MB."""
     motion, random = config.motion_module_kwargs, partial(torch.randn, dtype=layers.dtype, device=device)
     for level, c in enumerate(config.block_out_channels):
-        tokens = 64 * 64 // 4**level
-        heads = config.heads(level)
-        if isinstance(layers.attention, Fastest) and c // heads not in layers.attention.chosen:
+        tokens, heads = side**2 // 4**level, config.heads(level)
+        if _is_open(layers.attention, c // heads):
             layers.attention.choose((*random(3, 4 * 4**level, tokens, c), heads))
+        if _is_open(layers.gating, 8 * c):
+            layers.gating.choose((random(4 * side**2 // 2**level, 8 * c),))
         heads, d = motion.num_attention_heads, c // motion.temporal_attention_dim_div
-        if isinstance(layers.memory_attention, Fastest) and d // heads not in layers.memory_attention.chosen:
+        if _is_open(layers.memory_attention, d // heads):
             q, k, v = random(tokens, 16, 3 * d).chunk(3, dim=-1)
             kv = random(tokens, heads, d // heads, d // heads)
             memory = AttentionMemory(kv, random(kv.shape[:3]).abs())
             layers.memory_attention.choose((q, k, v, memory, heads))
+
+
+def _is_open(form: Callable, channels: int) -> bool:
+    return isinstance(form, Fastest) and channels not in form.chosen
 
 
 def _builds_kernels(capability: tuple[int, int] | None) -> bool:

@@ -95,12 +95,15 @@ class GatedProjection(nn.Module):
     def __init__(self, layers: Layers, d: int, d_inner: int):
         super().__init__()
         self.proj = layers.linear(d, 2 * d_inner)
+        self.gating = layers.gating
 
     def forward(self, x: Tensor) -> Tensor:
-        value, gate = self.proj(x).chunk(2, dim=-1)
+        """x (n d) -> (n d_inner)."""
+        x = self.proj(x)
         if torch.is_grad_enabled() or torch.compiler.is_compiling():  # a compiler would copy both halves to write one
+            value, gate = x.chunk(2, dim=-1)
             return value * F.gelu(gate)
-        return value.mul_(torch.ops.aten.gelu_(gate))  # the widest tensor of all is not held twice
+        return self.gating(x)
 
 
 class FeedForward(nn.Module):

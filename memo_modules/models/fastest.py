@@ -3,6 +3,7 @@
 Which kernel is best depends on the card, on torch's version and on the channels of a head, and not on what a table knew.
 """
 
+import copy
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -19,42 +20,47 @@ _WORTH = 0.9  # of the first form's time: two that take as long are not to take 
 
 
 class Fastest:
-    """A function of heads, (q, .., heads) -> out, in several forms: q (.. heads·d). Each d gets the form that ``choose``
-    finds for it; where it has not, the first. chosen: name of the form by d."""
+    """A function, (x, ..) -> out, in several forms. Each number of channels gets the form that ``choose`` finds for it; where
+    it has not, the first. chosen: name of the form by channels, see ``channels``."""
 
     def __init__(self, name: str, forms: Mapping[str, Callable[..., Tensor]]):
         self.name, self.forms = name, dict(forms)
         self.first = next(iter(self.forms))
         self.chosen: dict[int, str] = {}
 
-    def __call__(self, q: Tensor, *rest) -> Tensor:
-        return self.forms[self.chosen.get(q.shape[-1] // rest[-1], self.first)](q, *rest)
+    def __call__(self, *inputs) -> Tensor:
+        return self.forms[self.chosen.get(channels(*inputs), self.first)](*inputs)
 
     @torch.inference_mode()
     def choose(self, sample: tuple) -> None:
-        """Choose for heads like those of ``sample``, arguments of the function on the device in question.
+        """Choose for as many channels as ``sample`` has, arguments of the function on the device in question.
 
         The first, unless another is faster by more than a tenth. A form that fails, or gives anything else than the first
         but for rounding, is left out.
         """
-        q, *_, heads = sample
         if len(self.forms) == 1:
             return
-        expected, seconds = self.forms[self.first](*sample).float(), {}
+        # copies, since a form may overwrite what it is given
+        expected, seconds = self.forms[self.first](*copy.deepcopy(sample)).float(), {}
         for name, form in self.forms.items():
             try:
-                difference = (form(*sample).float() - expected).norm() / expected.norm()
-                if name == self.first or difference <= _ROUNDING[q.dtype]:  # never where one of both is not finite
-                    seconds[name] = _time(partial(form, *sample))
+                difference = (form(*copy.deepcopy(sample)).float() - expected).norm() / expected.norm()
+                if name == self.first or difference <= _ROUNDING[sample[0].dtype]:  # never where one of both is not finite
+                    seconds[name] = _time(partial(form, *copy.deepcopy(sample)))
                 else:
                     logger.warning("%s: %s differs by %.1e and is not used.", self.name, name, difference)
             except Exception as error:  # a compiler's errors have no common base
                 reason = (str(error).strip() or type(error).__name__).split("\n")[0]
                 logger.info("%s: %s does not run here (%s).", self.name, name, reason)
-        head_dim, best = q.shape[-1] // heads, min(seconds, key=seconds.get)
-        self.chosen[head_dim] = best if seconds[best] < _WORTH * seconds[self.first] else self.first
+        best = min(seconds, key=seconds.get)
+        self.chosen[channels(*sample)] = best if seconds[best] < _WORTH * seconds[self.first] else self.first
         times = ", ".join(f"{name} {1000 * value:.3g} ms" for name, value in seconds.items())
-        logger.info("%s, %d channels a head: %s.", self.name, head_dim, times)
+        logger.info("%s, %d channels: %s.", self.name, channels(*sample), times)
+
+
+def channels(x: Tensor, *rest) -> int:
+    """Those of x, or of one head of it where the last argument says how many heads it has."""
+    return x.shape[-1] // (rest[-1] if rest else 1)
 
 
 def _time(run: Callable[[], Tensor]) -> float:
@@ -70,4 +76,4 @@ def _time(run: Callable[[], Tensor]) -> float:
 
 
 def _wait(out: Tensor) -> None:
-    out.view(-1)[:1].cpu()
+    out[(0,) * out.ndim].cpu()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .gating import GatingFunction, gating
 from .memory_attention import MemoryAttentionFunction, memory_attention
 
 AttentionFunction = Callable[[Tensor, Tensor, Tensor, int], Tensor]
@@ -38,7 +39,7 @@ class Layers:
 
     operations: namespace with Linear, Conv1d, Conv2d, GroupNorm, LayerNorm and Embedding; ComfyUI's cast operations
     let its ModelPatcher offload, stream and cast every weight. attention: see AttentionFunction. memory_attention: that
-    of the motion modules. fused: linears of the same input become one product (see FusibleProjections); names in state
+    of the motion modules. gating: that of the feed-forwards. fused: linears of the same input become one product (see FusibleProjections); names in state
     dicts stay those of the checkpoint. lay_out: what is done to a picture before a convolution that looks around itself;
     as_it_is or channels_last. storage: dtype of matrices and kernels where they are stored in fewer bits than
     ``dtype``; the operations must cast them.
@@ -47,6 +48,7 @@ class Layers:
     operations: Any = nn
     attention: AttentionFunction = sdpa
     memory_attention: MemoryAttentionFunction = memory_attention
+    gating: GatingFunction = gating
     dtype: torch.dtype | None = None
     device: torch.device | str | None = None
     fused: bool = False
