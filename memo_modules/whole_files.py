@@ -13,7 +13,7 @@ from .errors import StorageError
 PARTIAL = ".part"
 """How the names of files end that are being written."""
 
-_NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}  # Windows lacks quotas
+NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}  # Windows lacks quotas
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def whole_file(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in NO_ROOM:
             raise
         raise StorageError(_no_room(path, partial, error)) from error
     finally:

@@ -24,9 +24,9 @@ if "comfyui_memo" not in sys.modules:  # the pack's folder as a package, without
     sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
 
 from comfyui_memo.memo_modules.errors import InputError, MemoError, MissingPackageError
+from comfyui_memo.memo_modules.training.assembly import load_vae, make_trainer
 from comfyui_memo.memo_modules.training.dataset import read_metadata
 from comfyui_memo.memo_modules.training.loop import StepLog
-from comfyui_memo.memo_modules.training.run import load_vae, make_trainer
 from comfyui_memo.memo_modules.training.samples import write_sample
 from comfyui_memo.memo_modules.training.settings import TrainingSettings, read_settings
 from comfyui_memo.memo_modules.vae import DiffusersVAE

@@ -64,6 +64,12 @@ def make_clip(nets: MemoNets, passes: list[tuple[int, ...]]) -> Clip:
     return clip
 
 
+@pytest.fixture(scope="module")
+def clips(nets) -> dict[str, Clip]:
+    with torch.inference_mode():
+        return {mode: make_clip(nets, passes) for mode, passes in PASSES.items()}
+
+
 def step(nets: MemoNets, passes: list[ClipConditioning]) -> None:
     noise = meta(FRAMES, 4, *LATENT, dtype=torch.float32)
     sigmas = torch.tensor([1.0, 0.0])  # only the solver's numbers are on the host
@@ -99,8 +105,8 @@ def linear_attention_flops() -> int:
 
 @pytest.mark.parametrize("mode", PASSES)
 @torch.inference_mode()
-def test_one_guided_step(nets, mode):
-    passes = make_clip(nets, PASSES[mode]).passes
+def test_one_guided_step(nets, clips, mode):
+    passes = clips[mode].passes
     with FlopCounterMode(display=False) as counter, Allocations(nets.diffusion_net, passes) as held:
         step(nets, passes)
     # 59.5 TFLOP in the reference implementation, 50.9 without what it computes twice or every step
@@ -115,8 +121,8 @@ def test_one_guided_step(nets, mode):
 
 @pytest.mark.parametrize("mode", PASSES)
 @torch.inference_mode()
-def test_what_a_clip_holds_is_what_the_footprint_says(nets, mode):
-    clip, config, halves = make_clip(nets, PASSES[mode]), nets.diffusion_net.config, len(PASSES[mode][0])
+def test_what_a_clip_holds_is_what_the_footprint_says(nets, clips, mode):
+    clip, config, halves = clips[mode], nets.diffusion_net.config, len(PASSES[mode][0])
     memory = [part.memory for part in clip.passes]
     assert nbytes(memory) == footprint.motion_memory_bytes(config, LATENT, halves=2, itemsize=2)
     features = footprint.reference_bytes(config, LATENT, halves * FRAMES, itemsize=2)
@@ -143,14 +149,13 @@ def test_modes_fit_the_cards_they_are_for(nets):
 
 @pytest.mark.parametrize("slow", ["item", "mask", "copy"])
 @torch.inference_mode()
-def test_a_step_that_waits_for_the_device_raises(nets, slow):
+def test_a_step_that_waits_for_the_device_raises(nets, clips, slow):
     """What keeps the tests above honest: each of these would stop a card, and raises on meta."""
-    passes = make_clip(nets, PASSES["normal"]).passes
     waiting = {"item": lambda x: x.sum().item(), "mask": lambda x: x[x > 0], "copy": lambda x: x.numpy()}[slow]
     hook = nets.diffusion_net.mid_block.motion_modules[0].register_forward_hook(lambda module, inputs, output: waiting(output) and None)
     try:
         with pytest.raises((RuntimeError, NotImplementedError, TypeError)):
-            step(nets, passes)
+            step(nets, clips["normal"].passes)
     finally:
         hook.remove()
 

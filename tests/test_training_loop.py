@@ -22,11 +22,11 @@ from training_world import write_training
 from comfyui_memo.memo_modules.checkpoints import NETS, load_net
 from comfyui_memo.memo_modules.errors import CheckpointError, InputError
 from comfyui_memo.memo_modules.models.layers import Layers
+from comfyui_memo.memo_modules.training.assembly import load_vae, make_trainer
+from comfyui_memo.memo_modules.training.checkpoint_folders import checkpoints, read_state
 from comfyui_memo.memo_modules.training.draws import Rates
 from comfyui_memo.memo_modules.training.loop import StepLog, Trainer, check_sample
 from comfyui_memo.memo_modules.training.parameters import OptimizerSettings
-from comfyui_memo.memo_modules.training.run import load_vae, make_trainer
-from comfyui_memo.memo_modules.training.runs import checkpoints, read_state
 from comfyui_memo.memo_modules.training.schedule import TimestepSampling
 from comfyui_memo.memo_modules.training.settings import DataSettings, SampleSettings, TrainingSettings, read_settings
 from comfyui_memo.scripts import train

@@ -1,7 +1,6 @@
 """Published folders to single files and back, bit by bit, and pickles to safetensors without running anything in them."""
 
 import json
-import os
 import pickle
 import types
 from collections import OrderedDict
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from ..checkpoints import CLASSIFIER, CONFIGS, NETS, Source, component_source, file_fault, is_zip, net_source, raise_fault, read_configs, unwrapped
 from ..errors import CheckpointError, InputError
+from ..whole_files import whole_file
 
 
 def to_single_files(checkpoint: Path, target: Path, dtype: torch.dtype | None = None, one_per_net: bool = False) -> list[Path]:
@@ -76,15 +76,10 @@ def _write(tensors: dict[str, Tensor], file: Path, dtype: torch.dtype | None, me
     """Under its name only when it is whole."""
     if file.exists():
         raise InputError(f"{file} is there already. Remove it, or name another target.")
-    file.parent.mkdir(parents=True, exist_ok=True)
     if dtype is not None:
         tensors = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
-    partial = file.with_name(f"{file.name}.partial")
-    try:
+    with whole_file(file) as partial:
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, partial, metadata={"format": "pt", **(metadata or {})})
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 # Reading a pickle without what it asks for

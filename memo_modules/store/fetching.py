@@ -4,7 +4,6 @@ What has come so far lies in `.downloads` beside the file, under the name of the
 the next attempt goes on from there, after an error, a cancel or the end of the process.
 """
 
-import errno
 import hashlib
 import logging
 import os
@@ -22,6 +21,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..errors import DownloadError, MissingPackageError
+from ..whole_files import NO_ROOM
 from .catalogue import ModelFile
 
 logger = logging.getLogger(__name__)
@@ -368,10 +368,7 @@ def _fill(remote: _Remote, progress: Callable[[int], None], check_interrupt: Cal
 
 def _is_passing(error: Exception) -> bool:
     """Whether trying again may help: a connection that broke, not a full disk and not an answer that says no."""
-    return _status(error) is None and not (isinstance(error, OSError) and error.errno in _NO_ROOM)
-
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return _status(error) is None and not (isinstance(error, OSError) and error.errno in NO_ROOM)
 
 
 def _status(error: Exception) -> int | None:
@@ -379,7 +376,7 @@ def _status(error: Exception) -> int | None:
 
 
 def _reason(error: Exception, url: str) -> str:
-    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
         return "the disk is full. Make room, then run again"
     status = _status(error)
     if status == 404:

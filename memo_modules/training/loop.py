@@ -16,11 +16,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import CheckpointError, InputError
 from ..sampling import MemoNets
+from .checkpoint_folders import read_state, write_checkpoint, write_nets, write_state
 from .draws import PictureDraws, StepDraws
 from .objective import Pasts, TrainingBatch, TrainingLoss, consecutive_clips, training_loss
 from .parameters import learning_rate, set_trainable
 from .processes import Processes
-from .runs import read_state, write_checkpoint, write_nets, write_state
 from .schedule import FlowSchedule
 from .settings import TrainingSettings, changes, plain
 from .stream import SampleStream, Share, draws_at

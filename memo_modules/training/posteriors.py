@@ -4,7 +4,6 @@ What is stored is mean and standard deviation, of which each step draws its own 
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -74,9 +73,7 @@ def cache_posteriors(
     for done, video in enumerate(videos, start=1):
         file = posterior_file(folder, video, height, width, key)
         if not file.exists():
-            partial = file.with_name(f"{file.name}.partial")
-            write_tensor(partial, FIELD, torch.cat(list(_posteriors(video, vae, height, width, check_interrupt))))
-            os.replace(partial, file)
+            write_tensor(file, FIELD, torch.cat(list(_posteriors(video, vae, height, width, check_interrupt))))
         progress(done, len(videos))
 
 

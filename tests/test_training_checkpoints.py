@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from comfyui_memo.memo_modules.errors import CheckpointError, InputError
-from comfyui_memo.memo_modules.training import runs
+from comfyui_memo.memo_modules.training import checkpoint_folders
 from comfyui_memo.memo_modules.training.dataset import ClipLayout
 from comfyui_memo.memo_modules.training.draws import Rates
 from comfyui_memo.memo_modules.training.schedule import FlowSchedule, TimestepSampling
@@ -16,7 +16,7 @@ from comfyui_memo.memo_modules.training.stream import SampleStream, Share, draws
 
 
 def write(folder: Path) -> None:
-    runs.write_state(folder, {"step": 1}, {"a": torch.ones(1)})
+    checkpoint_folders.write_state(folder, {"step": 1}, {"a": torch.ones(1)})
 
 
 def names(folder: Path) -> set[str]:
@@ -29,9 +29,9 @@ def test_old_checkpoints_go_when_the_new_one_is_there_and_nothing_else_does(tmp_
         (tmp_path / name).mkdir()
     (tmp_path / "checkpoint-9").write_text("a file", encoding="utf-8")
     for step in (2, 4, 6):
-        runs.write_checkpoint(tmp_path, step, 2, write)
+        checkpoint_folders.write_checkpoint(tmp_path, step, 2, write)
     assert names(tmp_path) == foreign | {"checkpoint-9", "checkpoint-4", "checkpoint-6"}
-    assert runs.checkpoints(tmp_path) == {4: tmp_path / "checkpoint-4", 6: tmp_path / "checkpoint-6"}
+    assert checkpoint_folders.checkpoints(tmp_path) == {4: tmp_path / "checkpoint-4", 6: tmp_path / "checkpoint-6"}
 
     def fail(folder: Path) -> None:
         write(folder)
@@ -39,24 +39,24 @@ def test_old_checkpoints_go_when_the_new_one_is_there_and_nothing_else_does(tmp_
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        runs.write_checkpoint(tmp_path, 8, 1, fail)
-    assert list(runs.checkpoints(tmp_path)) == [4, 6], "a part of a checkpoint is none"
-    runs.write_checkpoint(tmp_path, 8, 1, write)
+        checkpoint_folders.write_checkpoint(tmp_path, 8, 1, fail)
+    assert list(checkpoint_folders.checkpoints(tmp_path)) == [4, 6], "a part of a checkpoint is none"
+    checkpoint_folders.write_checkpoint(tmp_path, 8, 1, write)
     assert names(tmp_path) == foreign | {"checkpoint-9", "checkpoint-8"}
 
 
 def test_what_a_killed_process_left_of_any_step_goes(tmp_path):
-    runs.write_checkpoint(tmp_path, 2, 2, write)
+    checkpoint_folders.write_checkpoint(tmp_path, 2, 2, write)
     rests = {"checkpoint-2.former", "checkpoint-3.partial", "checkpoint-4.former"}
     kept = {"checkpoint-x.partial", "my-checkpoint-5.partial", "checkpoint-3.former"}  # the last is all that there is of its step
     for name in rests | kept:
         (tmp_path / name).mkdir()
-    runs.write_checkpoint(tmp_path, 4, 2, write)
+    checkpoint_folders.write_checkpoint(tmp_path, 4, 2, write)
     assert names(tmp_path) == {"checkpoint-2", "checkpoint-4"} | kept
 
 
 def test_a_checkpoint_is_on_the_disk_before_it_has_its_name_and_before_others_go(tmp_path, monkeypatch):
-    runs.write_checkpoint(tmp_path, 1, 1, write)
+    checkpoint_folders.write_checkpoint(tmp_path, 1, 1, write)
     done = []
     for module, name in ((os, "fsync"), (os, "replace"), (shutil, "rmtree")):
         former = getattr(module, name)
@@ -67,33 +67,33 @@ def test_a_checkpoint_is_on_the_disk_before_it_has_its_name_and_before_others_go
             return former(*given, **options)
 
         monkeypatch.setattr(module, name, noted)
-    runs.write_checkpoint(tmp_path, 2, 1, write)
+    checkpoint_folders.write_checkpoint(tmp_path, 2, 1, write)
     renamed, gone = done.index(("replace", "checkpoint-2.partial")), done.index(("rmtree", "checkpoint-1"))
-    assert {("fsync", name) for name in (runs.STATE, runs.TENSORS, "checkpoint-2.partial")} <= set(done[:renamed])
+    assert {("fsync", name) for name in (checkpoint_folders.STATE, checkpoint_folders.TENSORS, "checkpoint-2.partial")} <= set(done[:renamed])
     assert ("fsync", tmp_path.name) in done[renamed:gone]
 
 
 def test_a_checkpoint_written_again_replaces_the_former_and_leaves_later_ones(tmp_path):
     for step in (2, 4):
-        runs.write_checkpoint(tmp_path, step, 2, write)
-    runs.write_checkpoint(tmp_path, 2, 2, lambda folder: runs.write_state(folder, {"step": "again"}, {}))
+        checkpoint_folders.write_checkpoint(tmp_path, step, 2, write)
+    checkpoint_folders.write_checkpoint(tmp_path, 2, 2, lambda folder: checkpoint_folders.write_state(folder, {"step": "again"}, {}))
     assert names(tmp_path) == {"checkpoint-2", "checkpoint-4"}
-    assert runs.read_state(tmp_path / "checkpoint-2")[0] == {"step": "again"}
+    assert checkpoint_folders.read_state(tmp_path / "checkpoint-2")[0] == {"step": "again"}
 
 
 def test_where_a_training_starts_from(tmp_path):
-    assert runs.resume_from(tmp_path / "new", None) is None and runs.resume_from(tmp_path / "new", "latest") is None
+    assert checkpoint_folders.resume_from(tmp_path / "new", None) is None and checkpoint_folders.resume_from(tmp_path / "new", "latest") is None
     for step in (9, 10):
-        runs.write_checkpoint(tmp_path, step, 5, write)
-    assert runs.resume_from(tmp_path, "latest") == tmp_path / "checkpoint-10"
-    assert runs.resume_from(tmp_path, f"{tmp_path}/checkpoint-9/") == tmp_path / "checkpoint-9"
+        checkpoint_folders.write_checkpoint(tmp_path, step, 5, write)
+    assert checkpoint_folders.resume_from(tmp_path, "latest") == tmp_path / "checkpoint-10"
+    assert checkpoint_folders.resume_from(tmp_path, f"{tmp_path}/checkpoint-9/") == tmp_path / "checkpoint-9"
     with pytest.raises(InputError, match="checkpoint-10 of an earlier training"):
-        runs.resume_from(tmp_path, None)
+        checkpoint_folders.resume_from(tmp_path, None)
     with pytest.raises(InputError, match="latest"):
-        runs.resume_from(tmp_path, "checkpoint-9")
-    (tmp_path / "checkpoint-10" / runs.TENSORS).write_bytes(b"x")
+        checkpoint_folders.resume_from(tmp_path, "checkpoint-9")
+    (tmp_path / "checkpoint-10" / checkpoint_folders.TENSORS).write_bytes(b"x")
     with pytest.raises(CheckpointError, match="another checkpoint"):
-        runs.read_state(tmp_path / "checkpoint-10")
+        checkpoint_folders.read_state(tmp_path / "checkpoint-10")
 
 
 class Numbers(torch.utils.data.Dataset):

@@ -13,12 +13,12 @@ from ..errors import InputError
 from ..models.layers import Layers
 from ..sampling import MemoNets
 from ..vae import DiffusersVAE, load_autoencoder
+from .checkpoint_folders import resume_from
 from .dataset import ClipDataset, read_metadata
 from .loop import MakeBatch, Trainer, check_sample
 from .objective import encode_batch
 from .posteriors import PosteriorDataset, cache_posteriors, grey_posterior, sample_posteriors, vae_key
 from .processes import Processes
-from .runs import resume_from
 from .settings import TrainingSettings
 
 Progress = Callable[[int, int], None]
