@@ -169,8 +169,6 @@ def check_state(state: VideoState, model: str, portrait: Tensor, audio: AudioFea
 
 def check_inputs(nets: MemoNets, face: Face, audio: AudioFeatures, settings: SamplerSettings) -> None:
     """Raises InputError naming the input that cannot be used with these nets."""
-    if settings.steps < 1:
-        raise InputError(f"steps: expected at least 1, got {settings.steps}.")
     for name in ("num_init_past_frames", "num_past_frames"):
         if getattr(settings, name) < 1:
             raise InputError(f"{name}: expected at least 1, got {getattr(settings, name)}.")

@@ -83,7 +83,7 @@ def random_weights(like: dict[str, Tensor], seed: int, device: torch.device, dty
     weights, first = {}, 0
     for key, tensor in like.items():
         if key.endswith("pos_encoder.pe"):
-            weights[key] = _sinusoids(*tensor.shape[1:]).to(device, dtype)
+            weights[key] = sinusoids(*tensor.shape[1:]).to(device, dtype)
             continue
         std = 0.05 if tensor.ndim == 1 else 1.0 if key.endswith("embedding_table.weight") else 1 / math.sqrt(tensor[0].numel())
         values = torch.empty(tensor.numel(), device=device, dtype=dtype)
@@ -96,7 +96,7 @@ def random_weights(like: dict[str, Tensor], seed: int, device: torch.device, dty
     return weights
 
 
-def _sinusoids(length: int, d: int) -> Tensor:
+def sinusoids(length: int, d: int) -> Tensor:
     """(1 length d): sines in even channels, cosines in odd ones."""
     angles = torch.arange(length)[:, None] * 10000 ** (-torch.arange(0, d, 2) / d)
     return torch.stack((angles.sin(), angles.cos()), dim=-1).reshape(1, length, d)

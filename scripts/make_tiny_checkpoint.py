@@ -30,6 +30,7 @@ from comfyui_memo.memo_modules.models.diffusion_net import DiffusionNet
 from comfyui_memo.memo_modules.models.layers import Layers
 from comfyui_memo.memo_modules.models.reference_net import ReferenceNet
 from comfyui_memo.scripts import tiny_onnx
+from comfyui_memo.scripts.bench_nets import sinusoids
 from comfyui_memo.scripts.diffusers_layout import unet_config, write_diffusers, write_json
 
 Shapes = dict[str, tuple[int, ...]]
@@ -200,7 +201,7 @@ def _random(shapes: Shapes, generator: Generator, dtype: torch.dtype = torch.flo
     for key, shape in shapes.items():
         noise = torch.randn(shape, generator=generator)
         if key.endswith("pos_encoder.pe"):
-            tensor = _sinusoids(*shape[1:])
+            tensor = sinusoids(*shape[1:])
         elif key.endswith("embedding_table.weight"):
             tensor = noise
         elif len(shape) > 1:
@@ -209,12 +210,6 @@ def _random(shapes: Shapes, generator: Generator, dtype: torch.dtype = torch.flo
             tensor = key.endswith(".weight") + 0.05 * noise
         weights[key] = tensor.to(dtype)
     return weights
-
-
-def _sinusoids(length: int, d: int) -> Tensor:
-    """(1 length d): sines in even channels, cosines in odd ones."""
-    angles = torch.arange(length)[:, None] * 10000 ** (-torch.arange(0, d, 2) / d)
-    return torch.stack((angles.sin(), angles.cos()), dim=-1).reshape(1, length, d)
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ _OVERLAP, _PEAK = 0.25, 0.9
 class VocalSeparator(OnnxModel):
     """Separates vocals with an MDX network in an ONNX file."""
 
-    def __init__(self, path: Path, cuda: bool = True):
+    def __init__(self, path: Path, cuda: bool = False):
         super().__init__([path], cuda)
 
     def separate(
