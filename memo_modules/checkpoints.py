@@ -30,7 +30,7 @@ CONFIGS = "memo"
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
-REPAIR = "Fetch this file again and put it in its place (README, model table)."
+REPAIR = "Fetch this file again and put it where the README's model table says."
 """What to do, at the end of errors about a model file."""
 
 SIZE_ERRORS = (LookupError, ValueError, ArithmeticError, TypeError, RuntimeError)
@@ -110,16 +110,21 @@ def file_fault(path: Path) -> str | None:
     except IsADirectoryError:
         return f"{path} is a folder, expected a file. {REPAIR}"
     except PermissionError:
-        return f"{path} must not be read (permission denied). Give the user that runs ComfyUI the right to."
+        return permission_fault(path)
     except OSError as error:
         return f"{path} cannot be read ({error.strerror}). {REPAIR}"
     if not start:
         return f"{path} is empty. {REPAIR}"
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return f"{path} is a web page, not a model: its download was answered with an error or a login. {REPAIR}"
+        return f"{path} is a web page, not a model: the server answered the download with an error or login page. {REPAIR}"
     if start.startswith(b"version https://git-lfs"):
         return f"{path} is a Git LFS pointer to the file: run `git lfs pull` in its folder."
     return None
+
+
+def permission_fault(path: Path | str) -> str:
+    """What is said of a file or a folder that is there, but closed to this user."""
+    return f"{path} cannot be read: permission denied. Give the user running ComfyUI read access."
 
 
 def pickle_fault(path: Path) -> str | None:
@@ -197,7 +202,7 @@ def read_weights(path: Path, header_only: bool = False) -> dict[str, Tensor]:
         reason = str(error).split("\n")[0]
         raise CheckpointError(
             f"{path} cannot be read as weights alone ({reason}). If it is whole, convert it with "
-            f"`python3 scripts/convert.py {path}`, which runs nothing in it either, and use the file that it writes."
+            f"`python3 scripts/convert.py {path}`, which runs no code in it, and use the file that it writes."
         ) from error
     except CheckpointError:
         raise
@@ -219,7 +224,7 @@ def is_zip(path: Path) -> bool:
             return False
     with zipfile.ZipFile(path) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise CheckpointError(f"{path} is a compressed archive, not a model as torch writes it. {REPAIR}")
+            raise CheckpointError(f"{path} is a compressed archive, not a model in torch's format. {REPAIR}")
     return True
 
 
@@ -234,7 +239,7 @@ def unwrapped(weights: object, path: Path) -> dict[str, Tensor]:
     size = path.stat().st_size
     for key, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu" or tensor.numel() * tensor.itemsize > size:
-            raise CheckpointError(f"{path}: {key!r} is no plain tensor that the file holds as a whole. {REPAIR}")
+            raise CheckpointError(f"{path}: {key!r} is not a plain tensor that the file holds whole. {REPAIR}")
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors by name, so it is not a model of this kind. {REPAIR}")
     if all(key.startswith("module.") for key in tensors):
@@ -280,7 +285,7 @@ def load_module(build: Callable[[Layers], nn.Module], layers: Layers, weights: d
         # ComfyUI's layers may have no parameters before they are loaded: torch's tell then which ones there are to be
         plain = module if layers.operations is nn else build(replace(meta, operations=nn))
     except SIZE_ERRORS as error:
-        raise CheckpointError(f"{source} has sizes in which its model cannot be built ({error}). {REPAIR}") from error
+        raise CheckpointError(f"{source} has sizes from which its model cannot be built ({error}). {REPAIR}") from error
     assign_weights(module, weights, source, plain)
     return module
 

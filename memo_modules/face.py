@@ -124,7 +124,7 @@ def _open_model(model_zoo: ModuleType, path: Path, task: str, providers: list[st
         reason = str(error).split("\n")[0]
         raise CheckpointError(f"{path} cannot be opened as an ONNX model ({reason}). {REPAIR}") from error
     if model is None or model.taskname != task:
-        kind = "none that insightface knows" if model is None else model.taskname
+        kind = "one that insightface does not know" if model is None else model.taskname
         raise CheckpointError(f"{path}: expected a model for face {task}, got {kind}. {REPAIR}")
     return model
 
@@ -135,6 +135,6 @@ def _import_model_zoo() -> ModuleType:
     except ImportError as error:
         raise MissingPackageError(
             f"Face analysis needs insightface and an ONNX runtime ({error}): run `pip install --no-deps insightface`, "
-            "and `pip install onnxruntime` (onnxruntime-gpu on CUDA) unless one of the two is there (README, Install)."
+            "and `pip install onnxruntime` (onnxruntime-gpu on CUDA) unless one of them is installed (README, Install)."
         ) from error
     return model_zoo

@@ -217,10 +217,10 @@ def _read_entry(path: Path) -> tuple[VideoState, Path | None] | None:
         whole = _crc(metadata["facts"].encode(), *map(_bytes, tensors)) == int(metadata["crc"])
         if whole and (segment is None or _crc(segment.read_bytes()) == facts["segment_crc"]):
             return VideoState((past_latents,), latents, facts["last_frames"], facts["clips"], generator, facts["model"]), segment
-        reason = "its checksum or that of its video is another"
+        reason = "its checksum or that of its video does not match"
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         reason = str(error)
-    _log.warning("%s is damaged (%s): this clip and those behind it are made again.", path, reason)
+    _log.warning("%s is damaged (%s): this clip and those after it will be made again.", path, reason)
     return None
 
 

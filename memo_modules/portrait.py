@@ -43,7 +43,7 @@ def _rgb(image: Tensor, name: str, expected: str) -> Tensor:
     if not isinstance(image, Tensor):
         raise InputError(f"{name}: expected a picture as a tensor, got {type(image).__name__}.")
     if image.ndim != 4 or image.shape[-1] not in (1, 3):
-        hint = " A picture with transparency loses its fourth channel in Split Image with Alpha." if image.shape[-1:] == (4,) else ""
+        hint = " Remove the alpha channel with Split Image with Alpha." if image.shape[-1:] == (4,) else ""
         raise InputError(f"{name}: expected {expected}, got shape {list(image.shape)}.{hint}")
     if min(image.shape[1:3]) < SMALLEST:
         raise InputError(f"{name}: expected at least {SMALLEST} x {SMALLEST} pixels, got {image.shape[2]} x {image.shape[1]}.")

@@ -144,7 +144,7 @@ def sample_video(
     model = weights_digest(nets.reference_net, nets.diffusion_net)
     if state is not None:
         if lead_in and not done:
-            raise InputError(f"lead_in: expected 0 where a state goes on with a video, got {lead_in}.")
+            raise InputError(f"lead_in: expected 0 when state continues a video, got {lead_in}.")
         check_state(state, model, portrait, audio)
     video = _Video(nets, vae, portrait, face, audio, emotion, settings, noise, low_memory, model)
     yield from video.sample(clip_order(audio.clips, lead_in), done, state, solver, sigmas, progress, check_interrupt)
@@ -160,11 +160,11 @@ def check_state(state: VideoState, model: str, portrait: Tensor, audio: AudioFea
     frames, _, h, w = state.latents.shape
     height, width = h * MULTIPLE, w * MULTIPLE
     if portrait.shape[2:] != (height, width):
-        raise InputError(f"state: its video is {width} x {height}, this one {portrait.shape[3]} x {portrait.shape[2]}. Set width and height to it.")
+        raise InputError(f"state: its video is {width} x {height}, but this one is {portrait.shape[3]} x {portrait.shape[2]}. Set width and height to match.")
     if frames != audio.clip_frames:
-        raise InputError(f"state: its clips have {frames} frames, those of the audio {audio.clip_frames}.")
+        raise InputError(f"state: its clips have {frames} frames, but those of the audio have {audio.clip_frames}.")
     if state.model != model:
-        raise InputError("state: its video was made with another model, or with the same in another weight_dtype. Go on with that one.")
+        raise InputError("state: its video was made with another model, or with the same one in another weight_dtype. Continue with that one.")
 
 
 def check_inputs(nets: MemoNets, face: Face, audio: AudioFeatures, settings: SamplerSettings) -> None:
@@ -184,11 +184,11 @@ def check_inputs(nets: MemoNets, face: Face, audio: AudioFeatures, settings: Sam
     motion = nets.diffusion_net.config.motion_module_kwargs
     longest = motion.temporal_position_encoding_max_len
     if motion.temporal_position_encoding and audio.clip_frames > longest:
-        raise InputError(f"audio: clips of {audio.clip_frames} frames, this model makes at most {longest} at a time.")
+        raise InputError(f"audio: its clips have {audio.clip_frames} frames, but this model makes at most {longest} at a time.")
     values = audio.windows(0, 1).numel()
     if values != nets.audio_proj.d_in:
         raise InputError(
-            f"audio: the audio encoder gives {values} numbers per five-frame window, this model takes {nets.audio_proj.d_in}. "
+            f"audio: the audio encoder gives {values} numbers per five-frame window, but this model takes {nets.audio_proj.d_in}. "
             "Load the audio encoder that belongs to the model (wav2vec2-base-960h for the published one)."
         )
 

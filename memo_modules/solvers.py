@@ -33,7 +33,7 @@ def check_sigmas(sigmas: Tensor) -> None:
     if not falls or not 0 <= float(sigmas[-1]) < float(sigmas[0]) <= 1:
         shown = ", ".join(f"{value:g}" for value in sigmas.flatten()[:4].tolist())
         raise InputError(
-            f"sigmas: expected at least two numbers that fall within 1 to 0, got {sigmas.numel()}: {shown} ... "
+            f"sigmas: expected at least two falling numbers between 1 and 0, got {sigmas.numel()}: {shown} ... "
             "MEMO is a flow model: set sigma_max to 1 in the scheduler node."
         )
 

@@ -75,11 +75,11 @@ def check_autoencoder(place: Path) -> None:
     config = _checked_config(place / "config.json") if folder else {}
     key, latents = "decoder.conv_in.weight", shapes.get("decoder.conv_in.weight")
     if latents is None:
-        raise CheckpointError(f"{place} is no VAE: {key!r} is missing. MEMO takes sd-vae-ft-mse.")
+        raise CheckpointError(f"{place} is not a VAE: {key!r} is missing. Use sd-vae-ft-mse.")
     if latents.ndim != 4 or latents.shape[1] != 4 or config.get("scaling_factor", SCALING_FACTOR) != SCALING_FACTOR:
         raise CheckpointError(
             f"{place} is the VAE of another model: {latents.shape[1]} latent channels, scaling factor {config.get('scaling_factor', 'unknown')}; "
-            f"expected 4 and {SCALING_FACTOR}, those of Stable Diffusion 1. MEMO takes sd-vae-ft-mse."
+            f"expected 4 and {SCALING_FACTOR}, those of Stable Diffusion 1. Use sd-vae-ft-mse."
         )
 
 
@@ -105,7 +105,7 @@ def load_autoencoder(place: Path, dtype: torch.dtype = torch.float32):
         with torch.device("meta"):
             vae = AutoencoderKL.from_config(config)
     except Exception as error:  # diffusers' errors have no common base
-        raise CheckpointError(f"{place}: its config.json describes no VAE that can be built ({error}). {REPAIR}") from error
+        raise CheckpointError(f"{place}: its config.json does not describe a VAE that can be built ({error}). {REPAIR}") from error
     assign_weights(vae, read_weights(weights), weights)
     return nn.Module.to(vae, dtype)  # its own `to` warns of nothing
 

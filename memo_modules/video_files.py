@@ -196,7 +196,7 @@ def _read(path: Path) -> _Segment:
                 raise InputError(f"{path} is cut off: {len(packets)} of its {stream.frames} pictures are there. Remove it and make its clip again.")
             return _Segment(codec, context.pix_fmt, *size, fraction(stream.average_rate), context.extradata, packets, times)
     except (av.FFmpegError, OSError, LookupError, TypeError) as error:  # no such file, no pictures in it, no times on them
-        raise InputError(f"{path} is missing, damaged or no video ({error}). Remove it and make its clip again.") from error
+        raise InputError(f"{path} is missing, damaged or not a video ({error}). Remove it and make its clip again.") from error
 
 
 def _check_like(segment: _Segment, first: _Segment, name: Path, fps: Fraction, format: VideoFormat) -> None:

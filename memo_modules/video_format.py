@@ -72,7 +72,7 @@ class VideoFormat:
         _one_of(f"container of {self.codec}", self.container, CONTAINERS[self.codec])
         _one_of(f"audio_codec of {self.container}", self.audio_codec, AUDIO_CODECS[self.container])
         if lossless and self.crf is not None:
-            raise InputError(f"crf: ffv1 loses nothing and has no quality to choose, got {self.crf}. Leave it out, or choose h264.")
+            raise InputError(f"crf: ffv1 is lossless and has no quality setting, got {self.crf}. Leave it out, or choose h264.")
         if not lossless and self.crf not in range(52):
             raise InputError(f"crf: expected a whole number from 0 (largest) to 51 (worst), got {self.crf}.")
 
@@ -109,7 +109,7 @@ class VideoFormat:
             )
         # FLAC writes down rates up to 65535 Hz to the unit, those above to the ten.
         if self.audio_codec == "flac" and sample_rate > 65535 and (sample_rate % 10 or sample_rate >= 655350):
-            raise InputError(f"audio: flac cannot write down {sample_rate} samples per second. Choose the audio_codec pcm.")
+            raise InputError(f"audio: flac cannot store {sample_rate} samples per second. Choose the audio_codec pcm.")
 
     def _check_encoders(self, with_sound: bool) -> None:
         av = import_av()
@@ -120,10 +120,10 @@ class VideoFormat:
                 other = {"h264": "the codec ffv1", "ffv1": "the codec h264"}.get(codec, "another audio_codec")
                 raise MissingPackageError(
                     f"The PyAV {av.__version__} installed here was built without {ENCODERS[codec]}, which writes {codec}: "
-                    f"choose {other}, or install the PyAV that PyPI has."
+                    f"choose {other}, or install PyAV from PyPI."
                 ) from error
             if encoder.name == "ffv1" and self.container == "mp4" and major_version() < 16:
-                raise InputError(f"container: PyAV {av.__version__} cannot write ffv1 into mp4, PyAV 16 can. Choose mkv, or update PyAV.")
+                raise InputError(f"codec: PyAV {av.__version__} cannot write ffv1 into mp4. Choose codec h264, or update PyAV to 16 or newer.")
 
     def expected_bytes(self, frames: int, height: int, width: int, audio: Audio | None = None) -> int:
         """Roughly how large a file of talking pictures gets.

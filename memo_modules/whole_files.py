@@ -41,8 +41,8 @@ def _no_room(path: Path, partial: Path, error: OSError) -> str:
     written = partial.stat().st_size if partial.exists() else 0
     free = shutil.disk_usage(path.parent).free
     return (
-        f"{path} could not be written ({os.strerror(error.errno)}): {written / 1e6:.1f} MB of it went to the disk, which has "
-        f"{free / 1e6:.1f} MB left. What was written of this file is removed; free some space or choose another folder, and run again."
+        f"{path} could not be written ({os.strerror(error.errno)}): {written / 1e6:.1f} MB were written, and the disk has "
+        f"{free / 1e6:.1f} MB left. The incomplete file is removed; free some space or choose another folder, and run again."
     )
 
 

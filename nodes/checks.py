@@ -89,7 +89,7 @@ def check_value(node: type[io.ComfyNode], given: io.Input, value: Any) -> None:
         raise InputError(f"{given.id}: expected true or false, got {described(value)}.")
     elif kind in ("COMBO", "STRING"):
         if not isinstance(value, str):
-            raise InputError(f"{given.id}: expected a text, got {described(value)}.")
+            raise InputError(f"{given.id}: expected text, got {described(value)}.")
         # a list of files may have grown since
         if kind == "COMBO" and value not in given.options and not checks_itself(node, given):
             raise InputError(f"{given.id}: expected one of {', '.join(given.options)}, got {value!r}.")

@@ -117,7 +117,7 @@ def unet_layers(weight_dtype: str) -> tuple[Layers, torch.dtype]:
         dtype = computes_in = best
     else:
         if not comfy.model_management.supports_cast(device, dtype):
-            raise InputError(f"weight_dtype: {weight_dtype} is not known to this device ({device}). Choose auto.")
+            raise InputError(f"weight_dtype: this device ({device}) does not support {weight_dtype}. Choose auto.")
         usable = {
             torch.float32: True,
             torch.bfloat16: best != torch.float32 and comfy.model_management.should_use_bf16(device),
@@ -210,8 +210,8 @@ def memo_nets(
             low = weights + memory + whole > room
         if small + streamed > room:
             raise InputError(
-                f"width, height: frames of this size take {_gib(small + streamed)} beside the weights even in low-memory mode, "
-                f"of {_gib(room)} on this card. Choose a smaller width and height and upscale the frames."
+                f"width, height: frames of this size need {_gib(small + streamed)} in addition to the weights, even in low-memory mode; "
+                f"this card has {_gib(room)}. Choose a smaller width and height and upscale the frames."
             )
     working, remembered = (small, streamed) if low else (whole, memory)
     warned = False
@@ -231,7 +231,7 @@ def memo_nets(
         net.compiled = {} if _is_streamed(net) else model.compiled_regions
         if model.compiled_regions and not net.compiled and not warned:
             warned = True
-            _log.warning("compiled: not used, since weights of the diffusion net are cast or come to the card as they are used.")
+            _log.warning("compiled is ignored: the diffusion net's weights are cast or streamed on use.")
 
     modules = (patcher.model for patcher in model.patchers)
     return MemoNets(*modules, device, model.dtype, bring_in_nets), low
@@ -258,7 +258,7 @@ def check_room(size: int, what: str, remedy: str) -> None:
     kill ComfyUI when it is used."""
     room = comfy.model_management.get_free_memory(torch.device("cpu"))
     if size > room:
-        raise InputError(f"{what} take {_gib(size)} of memory, and {_gib(room)} are free. {remedy}")
+        raise InputError(f"{what} need {_gib(size)} of memory, but only {_gib(room)} is free. {remedy}")
 
 
 def _is_streamed(net: nn.Module) -> bool:
@@ -313,7 +313,7 @@ def to_audio(audio: Mapping, name: str = "audio") -> Audio:
     nothing."""
     waveform, sample_rate = audio["waveform"], audio["sample_rate"]
     if waveform.ndim != 3 or waveform.shape[0] != 1:
-        raise InputError(f"{name}: expected one waveform (1, channels, samples), got shape {list(waveform.shape)}. Split the batch.")
+        raise InputError(f"{name}: expected one waveform (1, channels, samples), got shape {list(waveform.shape)}. Pass one clip at a time.")
     return Audio(waveform[0].cpu(), int(sample_rate) if sample_rate == sample_rate // 1 else sample_rate)
 
 
@@ -432,7 +432,7 @@ class _FlowModel:
 
     def __call__(self, latents: Tensor, sigma: Tensor, model_options: dict, seed: int | None = None) -> Tensor:
         if model_options:
-            raise InputError("sampler: this one steers guidance itself (CFG++ and the like), which MEMO does not take. Choose another.")
+            raise InputError("sampler: this one controls guidance itself (CFG++ and similar), which MEMO does not support. Choose another.")
         return latents - sigma.reshape(-1, 1, 1, 1) * self.velocity(latents, sigma.reshape(-1)[:1].float())
 
 

@@ -179,7 +179,7 @@ class Sampling:
                     raise
                 low_memory = True
             # outside of the handler, whose traceback holds what the failed clip had allocated
-            say(f"Out of memory in clip {done + 1}: going on in low-memory mode, which takes longer.")
+            say(f"Out of memory in clip {done + 1}. Continuing in low-memory mode, which is slower.")
             nets = None
             adapter.free_memory()
 
@@ -211,7 +211,7 @@ def all_frames(sampling: Sampling, say: adapter.Say) -> tuple[torch.Tensor, Vide
     Raises InputError when there is no room for them.
     """
     frames, (_, _, height, width) = sampling.audio.frame_count, sampling.portrait.shape
-    adapter.check_room(frames * height * width * 3 * 4, f"images: {frames} frames of {width} x {height}", "Use MEMO Sample to File, or a shorter audio.")
+    adapter.check_room(frames * height * width * 3 * 4, f"images: {frames} frames of {width} x {height}", "Use MEMO Sample to File, or shorter audio.")
     images, done, state = torch.empty(frames, height, width, 3), 0, sampling.state
     clips, began = sampling.lead_in + sampling.audio.clips, time.monotonic()
     for number, clip in enumerate(sampling.clips(state, 0, say), start=1):

@@ -58,7 +58,7 @@ def parse_arguments() -> argparse.Namespace:
     if arguments.workers < 1:
         parser.error(f"--workers: expected at least 1, got {arguments.workers}")
     if arguments.models and not arguments.models.is_dir():
-        parser.error(f"--models: {arguments.models} is no folder")
+        parser.error(f"--models: {arguments.models} is not a folder")
     if arguments.checkpoint and not (arguments.models / "memo" / arguments.checkpoint).is_dir():
         parser.error(f"--checkpoint: there is no {arguments.models / 'memo' / arguments.checkpoint}")
     return arguments

@@ -187,4 +187,4 @@ if __name__ == "__main__":
     except MemoError as error:
         sys.exit(f"train.py: {error}")
     except KeyboardInterrupt:
-        sys.exit("train.py: stopped. --resume latest goes on behind the last checkpoint.")
+        sys.exit("train.py: stopped. --resume latest continues from the last checkpoint.")

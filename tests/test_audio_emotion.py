@@ -166,7 +166,7 @@ def test_bad_classifier_files_are_named(tmp_path):
     with pytest.raises(CheckpointError, match=f"{path.name} is not an emotion classifier"):
         emotion.load_emotion_classifier(tmp_path)
     save_file(EmotionClassifier(Layers(), depth=2, width=4, d_in=4, classes=7).state_dict(), path)
-    with pytest.raises(CheckpointError, match="tells 7 emotions apart"):
+    with pytest.raises(CheckpointError, match="distinguishes 7 emotions"):
         emotion.load_emotion_classifier(tmp_path)
     weights = EmotionClassifier(Layers(), depth=3, width=4, d_in=4).state_dict()
     del weights["layers.fc2.bias"]

@@ -104,7 +104,7 @@ def test_bad_files_are_named(tmp_path):
     with pytest.raises(CheckpointError, match="cut.onnx cannot be read"):
         VocalSeparator.load(tmp_path / "cut.onnx")
     for shape in ((1, 3, 640, 640), (1, 4, 3072, 200), (1, 4, 9999, 256), (1, 4, 3072, 4)):
-        with pytest.raises(CheckpointError, match="foreign.onnx is no MDX vocal separator"):
+        with pytest.raises(CheckpointError, match="foreign.onnx is not an MDX vocal separator"):
             VocalSeparator.load(write_identity(tmp_path / "foreign.onnx", shape))
 
 

@@ -73,9 +73,9 @@ CONFIGS = {
         f"block_out_channels: expected a whole number from 1 to 8192, got None{UNSUPPORTED}",
     ),
     "no heads": (config(attention_head_dim=0), f"attention_head_dim: expected a whole number from 1 to 256, got 0{UNSUPPORTED}"),
-    "heads that leave a rest": (config(attention_head_dim=7), "block_out_channels (64, 64, 64, 64) cannot be parted by attention_head_dim 7."),
+    "heads that leave a rest": (config(attention_head_dim=7), "block_out_channels (64, 64, 64, 64) is not divisible by attention_head_dim 7."),
     "no groups": (config(norm_num_groups=0), f"norm_num_groups: expected a whole number from 1 to 8192, got 0{UNSUPPORTED}"),
-    "groups that leave a rest": (config(norm_num_groups=48), "block_out_channels (64, 64, 64, 64) cannot be parted by norm_num_groups 48."),
+    "groups that leave a rest": (config(norm_num_groups=48), "block_out_channels (64, 64, 64, 64) is not divisible by norm_num_groups 48."),
     "epsilon in words": (config(norm_eps="1e-5"), "norm_eps: expected a number between 0 and 1, got '1e-5'."),
     "a truth in words": (config(use_inflated_groupnorm="yes"), "use_inflated_groupnorm: expected true or false, got 'yes'."),
     "blocks by number": (
@@ -165,7 +165,7 @@ def test_weights_without_values(tmp_path):
     with pytest.raises(CheckpointError, match=f"{WEIGHTS} does not hold a ImageProjection"):
         checkpoints.load_net(tmp_path, "image_proj", FLOAT32)
     empty(proj / WEIGHTS, "layers.fc1.weight", "layers.fc2.bias")
-    with pytest.raises(CheckpointError, match="tells 0 emotions apart"):
+    with pytest.raises(CheckpointError, match="distinguishes 0 emotions"):
         load_emotion_classifier(proj)
     key = "modality_encoders.AUDIO.project_features.2.weight"
     with pytest.raises(CheckpointError, match="is not an emotion2vec model"):
@@ -184,16 +184,16 @@ def test_weight_norm_that_does_not_fit(tiny_models, tmp_path, copy):
     weights = load_file(place / "model.safetensors")
     [key] = [key for key in weights if key.endswith(("pos_conv_embed.conv.weight_g", "pos_conv_embed.conv.parametrizations.weight.original0"))]
     save_file(weights | {key: torch.ones(1, 1, 3)}, place / "model.safetensors")
-    with pytest.raises(CheckpointError, match="model.safetensors: its position convolution is of another shape"):
+    with pytest.raises(CheckpointError, match="model.safetensors: its position convolution has the wrong shape"):
         load_audio_encoder(place)
 
 
 ENCODER = {
     "endless layers": (config(num_hidden_layers=HUGE), f"num_hidden_layers: expected a whole number from 1 to 96, got {HUGE}{UNSUPPORTED}"),
     "a stride of nothing": (config(conv_stride=[5, 2, 2, 0, 2, 2, 2]), f"conv_stride: expected a whole number from 1 to 1024, got 0{UNSUPPORTED}"),
-    "other lengths": (config(conv_dim=[32]), "The audio encoder's config.json describes none that can be built"),
-    "unknown activation": (config(hidden_act="code()"), "The audio encoder's config.json describes none that can be built"),
-    "heads that leave a rest": (config(num_attention_heads=7), "The audio encoder's config.json describes none that can be built"),
+    "other lengths": (config(conv_dim=[32]), "The audio encoder's config.json does not describe a model that can be built"),
+    "unknown activation": (config(hidden_act="code()"), "The audio encoder's config.json does not describe a model that can be built"),
+    "heads that leave a rest": (config(num_attention_heads=7), "The audio encoder's config.json does not describe a model that can be built"),
 }
 
 
@@ -209,8 +209,8 @@ def test_audio_encoder_that_cannot_be(tiny_models, copy, name):
 VAE = {
     "endless layers": (config(layers_per_block=HUGE), f"layers_per_block: expected a whole number from 1 to 16, got {HUGE}{UNSUPPORTED}"),
     "no widths": (config(block_out_channels=None), f"block_out_channels: expected a whole number from 1 to 8192, got None{UNSUPPORTED}"),
-    "groups that leave a rest": (config(norm_num_groups=31), "its config.json describes no VAE that can be built"),
-    "unknown blocks": (config(down_block_types=["code()"] * 4), "its config.json describes no VAE that can be built"),
+    "groups that leave a rest": (config(norm_num_groups=31), "its config.json does not describe a VAE that can be built"),
+    "unknown blocks": (config(down_block_types=["code()"] * 4), "its config.json does not describe a VAE that can be built"),
 }
 
 
@@ -234,7 +234,7 @@ def recompressed(content: bytes) -> bytes:
     return target.getvalue()
 
 
-PLAIN = "is no plain tensor that the file holds as a whole."
+PLAIN = "is not a plain tensor that the file holds whole."
 PICKLES = {
     "numbers for names": (lambda: {1: torch.ones(9), 2: torch.ones(9)}, "holds no tensors by name"),
     "tensors in a list": (lambda: [torch.ones(9)], "holds no tensors by name"),
@@ -267,5 +267,5 @@ def test_compressed_archive(tmp_path, tiny_models):
     assert checkpoints.read_weights(path)
     path.write_bytes(recompressed(path.read_bytes()))
     for read in (checkpoints.read_weights, lambda file: pickle_to_safetensors(file, tmp_path / "model.safetensors")):
-        with pytest.raises(CheckpointError, match="model.bin is a compressed archive, not a model as torch writes it"):
+        with pytest.raises(CheckpointError, match="model.bin is a compressed archive, not a model in torch's format"):
             read(path)

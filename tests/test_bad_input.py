@@ -1,6 +1,6 @@
 """What users feed it: each row an input, bad or unusual, and the whole sentence that it gets, or what comes out right.
 
-The rows of sockets and widgets are in comfyui/test_node_inputs.py, those of damaged model files in test_bad_files.py.
+The rows of sockets and widgets are in comfyui/test_inputs.py, those of damaged model files in test_bad_files.py.
 """
 
 import io
@@ -35,7 +35,7 @@ FPS = Fraction(30)
 Rows = dict[str, tuple[Callable, str | Callable]]
 """Name to the call, and the sentence of its InputError or a check of its result."""
 
-ALPHA = " A picture with transparency loses its fourth channel in Split Image with Alpha."
+ALPHA = " Remove the alpha channel with Split Image with Alpha."
 INVALID = "Invalid data found when processing input"
 
 
@@ -57,7 +57,7 @@ def no_rate(got: str) -> str:
 
 def unusable_sigmas(got: str) -> str:
     return (
-        f"sigmas: expected at least two numbers that fall within 1 to 0, got {got} ... "
+        f"sigmas: expected at least two falling numbers between 1 and 0, got {got} ... "
         "MEMO is a flow model: set sigma_max to 1 in the scheduler node."
     )
 
@@ -109,11 +109,11 @@ AUDIO: Rows = {
     "no channels": (partial(encoder_input, torch.zeros(0, 100)), "audio is empty: 0 channels of 100 samples. Load a file with sound."),
     "one sample": (
         partial(encoder_input, torch.zeros(1, 1)),
-        "audio is shorter than one frame: 1 samples at 16000 Hz, at 30 fps a frame takes 533.333. Use longer audio.",
+        "audio is shorter than one frame: 1 samples at 16000 Hz; at 30 fps a frame takes 533.333. Use longer audio.",
     ),
     "a sample less than a frame": (
         partial(encoder_input, tone(533)),
-        "audio is shorter than one frame: 533 samples at 16000 Hz, at 30 fps a frame takes 533.333. Use longer audio.",
+        "audio is shorter than one frame: 533 samples at 16000 Hz; at 30 fps a frame takes 533.333. Use longer audio.",
     ),
     "a frame": (partial(encoder_input, tone(534)), frames(16)),
     "NaN": (partial(encoder_input, with_value(NAN)), "audio: 1 of 16000 samples are NaN or infinite. Look at the step that made this audio."),
@@ -158,7 +158,7 @@ AUDIO: Rows = {
     "8 channels": (partial(encoder_input, tone(channels=8)), one_second()),
     "samples before channels": (
         partial(encoder_input, tone().T),
-        "audio: expected at most 64 channels, got 16000 of 1 samples. Are channels and samples in each other's place?",
+        "audio: expected at most 64 channels, got 16000 of 1 samples. Are channels and samples swapped?",
     ),
     "opposite channels": (partial(encoder_input, torch.cat([tone(), -tone()])), silent),
     "8 kHz": (partial(encoder_input, tone(8000, 8000), 8000), one_second()),
@@ -435,12 +435,12 @@ SAMPLER: dict[str, tuple[dict, str | Callable]] = {
     "no face": ({"face": Face(torch.zeros(1, 512), None, 0.0)}, video()),
     "audio of another encoder": (
         {"audio": AudioFeatures(torch.randn(16, 12, 64), FPS, 5, 16)},
-        "audio: the audio encoder gives 3840 numbers per five-frame window, this model takes 640. "
+        "audio: the audio encoder gives 3840 numbers per five-frame window, but this model takes 640. "
         "Load the audio encoder that belongs to the model (wav2vec2-base-960h for the published one).",
     ),
     "clips too long": (
         {"audio": AudioFeatures(STATES.repeat(3, 1, 1), FPS, 48, 48)},
-        "audio: clips of 48 frames, this model makes at most 32 at a time.",
+        "audio: its clips have 48 frames, but this model makes at most 32 at a time.",
     ),
     "clips of one frame": ({"audio": AudioFeatures(STATES[:5], FPS, 5, 1)}, video()),
     "emotion of other audio": ({"emotion": track(32000)}, video()),

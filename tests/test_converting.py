@@ -62,7 +62,7 @@ def test_dtype(tiny, tmp_path):
 def test_nothing_is_overwritten_and_nothing_half_made_stays(tiny, tmp_path):
     target = tmp_path / "single.safetensors"
     target.write_text("mine")
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="already exists"):
         to_single_files(tiny, target)
     assert target.read_text() == "mine" and list(tmp_path.iterdir()) == [target]
 
@@ -80,7 +80,7 @@ def test_a_damaged_component_is_named(tiny, tmp_path):
 
 def test_a_component_that_would_leave_the_folder(tmp_path):
     save_file({"../../evil.key": torch.zeros(3)}, tmp_path / "x.safetensors", {"memo": json.dumps({"../../evil": {}})})
-    with pytest.raises(CheckpointError, match="is no component of MEMO"):
+    with pytest.raises(CheckpointError, match="is not a component of MEMO"):
         to_folder(tmp_path / "x.safetensors", tmp_path / "a" / "b" / "c")
     with pytest.raises(CheckpointError, match="holds no component of MEMO"):
         to_folder(tmp_path / "a", tmp_path / "b")
@@ -146,4 +146,4 @@ def test_the_script(tiny, tmp_path):
     inside = subprocess.run([sys.executable, ROOT / "scripts/convert.py", "."], cwd=trained, capture_output=True, text=True, check=False)
     assert inside.stdout == f"{trained}.safetensors\n", inside.stderr
     again = convert(tmp_path / "memo")
-    assert again.returncode == 1 and "convert.py:" in again.stderr and "is there already" in again.stderr
+    assert again.returncode == 1 and "convert.py:" in again.stderr and "already exists" in again.stderr

@@ -170,7 +170,7 @@ def test_a_small_file_is_verified_too(hub, models):
 def test_a_file_that_comes_damaged_twice_is_not_kept(hub, models):
     hub.faults[WEIGHTS] = [Corrupt(0.5), Corrupt(0.2)]
     result = fetch(hub.url, models)
-    assert result["error"] == "DownloadError" and "came damaged twice" in result["message"]
+    assert result["error"] == "DownloadError" and "arrived corrupted twice" in result["message"]
     assert not (models / WEIGHTS).exists() and not list(models.rglob("*.partial"))
 
 
@@ -184,7 +184,7 @@ def test_a_full_disk(hub, models):
 
 def test_room_is_asked_for_before_anything_is_fetched(hub, models):
     result = fetch(hub.url, models, room=500_000)
-    assert result["error"] == "DownloadError" and "has room for 0 MB, the download needs 68 MB" in result["message"]
+    assert result["error"] == "DownloadError" and "has room for 0 MB, but the download needs 68 MB" in result["message"]
     assert not ranges(hub)
 
 
@@ -241,7 +241,7 @@ def test_one_process_goes_on_when_the_other_dies(hub, models):
 
 def test_a_repository_with_another_file_than_the_known_one(hub, models):
     result = fetch(hub.url, models, [entry(WEIGHTS, sha256="0" * 64)])
-    assert result["error"] == "DownloadError" and "is another file" in result["message"] and not ranges(hub)
+    assert result["error"] == "DownloadError" and "is a different file" in result["message"] and not ranges(hub)
 
 
 def test_a_file_in_the_hubs_cache_is_taken_from_there(models):

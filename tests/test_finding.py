@@ -105,7 +105,7 @@ def test_half_missing(tiny_models, root):
         shutil.rmtree(folder / net)
     assert not found("nets", root)
     assert refused("nets", root) == {
-        "memo": f"{folder}/diffusion_net/config.json is missing. Fetch this file again and put it in its place (README, model table)."
+        "memo": f"{folder}/diffusion_net/config.json is missing. Fetch this file again and put it where the README's model table says."
     }
     (folder / "misc/face_analysis/models/glintr100.onnx").unlink()
     assert "glintr100.onnx is missing" in refused("face_analysis", root)["memo"]
@@ -202,8 +202,8 @@ def test_a_folder_without_permission(tiny_models, root):
     finally:
         closed.chmod(0o755)
     assert listing.found == {"beside": beside}
-    assert listing.refused["closed"] == f"{closed} must not be opened (permission denied). Give the user that runs ComfyUI the right to."
-    assert listing.refused["secret"].startswith(f"{secret} must not be read (permission denied)")
+    assert listing.refused["closed"] == f"{closed} cannot be read: permission denied. Give the user running ComfyUI read access."
+    assert listing.refused["secret"].startswith(f"{secret} cannot be read: permission denied.")
     secret.chmod(0o644)  # as the message asks
     assert "secret" in found("nets", root)
 

@@ -138,8 +138,8 @@ def test_the_users_own_tensors_stay():
 @pytest.mark.parametrize(
     ("photo", "frames", "sentence"),
     [
-        (photo_of(120, 160), frames_of(), "photo: expected the picture that was cropped, 160 x 120 pixels, got 120 x 160. Give both the same."),
-        (photo_of(), torch.zeros(2, 64, 72, 3), "images: expected square frames, as the crop is, got 72 x 64. Sample with width and height alike."),
+        (photo_of(120, 160), frames_of(), "photo: expected the picture that was cropped, 160 x 120 pixels, got 120 x 160. Connect the same photo to both nodes."),
+        (photo_of(), torch.zeros(2, 64, 72, 3), "images: expected square frames, like the crop, got 72 x 64. Use equal width and height."),
         (photo_of().repeat(2, 1, 1, 1), frames_of(), "photo: expected one picture, got a batch of 2."),
         (photo_of(), torch.zeros(2, 64, 64, 4), "images: expected RGB pictures (frames, height, width, 3), got shape [2, 64, 64, 4]."),
         (photo_of(), torch.zeros(0, 64, 64, 3), "images: expected one frame or more, got none."),

@@ -29,7 +29,7 @@ REASONS = {
     "two_faces.mp4": "2 faces: ",
     "no_audio.mp4": "no sound: the file has no audio stream",
     "truncated.mp4": "it is cut off: the index at its end is missing",
-    "unreadable.mp4": "it is no video that can be read",
+    "unreadable.mp4": "it is not a video that can be read",
 }
 
 
@@ -46,7 +46,7 @@ def test_durations_of_a_folder(tmp_path, monkeypatch, capsys):
         record(tmp_path / name)
     (tmp_path / "c.mp4").write_text("not a video")
     status, said = call(monkeypatch, capsys, tmp_path, "--durations")
-    assert status == 0 and "2 videos, 24 frames, 0.800 s (0 h 0 min 0.800 s)" in said and "c.mp4: it is no video that can be read" in said
+    assert status == 0 and "2 videos, 24 frames, 0.800 s (0 h 0 min 0.800 s)" in said and "c.mp4: it is not a video that can be read" in said
 
 
 def test_what_was_done_is_said(tiny_models, tmp_path, monkeypatch, capsys, one_thread):
@@ -56,7 +56,7 @@ def test_what_was_done_is_said(tiny_models, tmp_path, monkeypatch, capsys, one_t
     arguments = (tmp_path / "videos", tmp_path / "out", "--models", tiny_models, "--checkpoint", "tiny", "--without-separation")
     status, said = call(monkeypatch, capsys, *arguments)
     assert status == 0 and "vocal_separator: none" in said and "metadata.jsonl: 1 videos, 1 of them new." in said
-    assert f"1 cannot be used, see {tmp_path / 'out' / 'failed.jsonl'}:\n  {tmp_path / 'videos' / 'bad.mp4'}: it is no video" in said
+    assert f"1 cannot be used, see {tmp_path / 'out' / 'failed.jsonl'}:\n  {tmp_path / 'videos' / 'bad.mp4'}: it is not a video" in said
     status, said = call(monkeypatch, capsys, *arguments[:-1])
     assert status == 1 and "was prepared with other vocal_separator" in said
     status, said = call(monkeypatch, capsys, *arguments, "--emotion2vec", "none such")
@@ -67,7 +67,7 @@ def test_what_was_done_is_said(tiny_models, tmp_path, monkeypatch, capsys, one_t
     ("arguments", "message"),
     [
         (["videos"], "expected OUTPUT and --models"),
-        (["videos", "out", "--models", "nowhere"], "--models: nowhere is no folder"),
+        (["videos", "out", "--models", "nowhere"], "--models: nowhere is not a folder"),
         (["videos", "out", "--models", ".", "--checkpoint", "none"], "--checkpoint: there is no memo/none"),
         (["videos", "out", "--models", ".", "--workers", "0"], "--workers: expected at least 1, got 0"),
     ],
@@ -203,4 +203,4 @@ def test_a_worker_that_is_killed_takes_one_video_with_it_and_is_replaced(fifty, 
     os.kill(workers[0], signal.SIGKILL)
     assert "44 videos, 44 of them new." in finish(process)
     reasons = [json.loads(line)["reason"] for line in (tmp_path / "failed.jsonl").read_text().splitlines()]
-    assert sum("a worker ended over it (exit code -9)" in reason for reason in reasons) == 1
+    assert sum("a worker died on it (exit code -9)" in reason for reason in reasons) == 1

@@ -235,7 +235,7 @@ def test_impossible_settings_are_named(video, settings, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"clip_frames": 33, "hidden_states": torch.zeros(33, 2, 64)}, "audio: clips of 33 frames, this model makes at most 32"),
+        ({"clip_frames": 33, "hidden_states": torch.zeros(33, 2, 64)}, "audio: its clips have 33 frames, but this model makes at most 32"),
         ({"hidden_states": torch.zeros(16, 3, 64)}, "audio: the audio encoder gives 960 numbers .* takes 640"),
     ],
 )

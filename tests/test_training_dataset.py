@@ -165,7 +165,7 @@ def test_features_and_labels_of_different_length_are_refused(tmp_path):
 
 def test_a_pickle_of_more_than_a_tensor_is_not_opened(tmp_path):
     (tmp_path / "face.pt").write_bytes(pickle.dumps(Path("anything"), protocol=2))
-    with pytest.raises(InputError, match="pickle of more than a tensor"):
+    with pytest.raises(InputError, match="pickle with more in it than a tensor"):
         read_rows(tmp_path / "face.pt", "face_emb")
 
 
@@ -225,7 +225,7 @@ def test_a_process_forked_behind_a_reading_one_reads_too(video):
 
 
 def test_a_video_that_cannot_be_read_is_named(video, tmp_path):
-    with pytest.raises(InputError, match="grey.* has 60 frames, frame 60 was asked for"):
+    with pytest.raises(InputError, match="grey.* has 60 frames, but frame 60 was asked for"):
         read_frames(video, [59, 60])
     (tmp_path / "text.mp4").write_text("no video")
     for read in (lambda path: read_frames(path, [0]), lambda path: next(stream_frames(path))):

@@ -73,13 +73,13 @@ LONG = [Fraction(k, 30) for k in range(90)]
         (lambda folder: record(folder / "a.mp4"), "^no sound: the file has no audio stream"),
         (lambda folder: record(folder / "a.mp4", [], SECOND), "^no picture: the file has no video stream"),
         (lambda folder: record(folder / "a.mp4", sound=0 * SECOND), "^no sound: its audio stream is silent"),
-        (lambda folder: record(folder / "a.mkv", sound=SECOND, sound_at=Fraction(2)), "^no sound: it does not sound while its pictures"),
+        (lambda folder: record(folder / "a.mkv", sound=SECOND, sound_at=Fraction(2)), "^no sound: there is none while its pictures"),
         (lambda folder: record(folder / "a.mkv", LONG[:1], SECOND), "^1 of 1 frames can be decoded, expected all and at least 2"),
         (lambda folder: cut(record(folder / "a.mp4", sound=SECOND), 0.5), "^it is cut off: the index at its end is missing"),
         (lambda folder: cut(record(folder / "a.mp4", LONG, ramp(3 * RATE), movflags="faststart"), 0.6), r"^it is cut off or damaged: .* frame \d+ "),
-        (lambda folder: cut(record(folder / "a.mkv", LONG, ramp(3 * RATE)), 0.6), "^it is cut off: it ends after 1.* s and says that it lasts 3"),
-        (lambda folder: (folder / "a.mp4").write_text("not a video") and folder / "a.mp4", "^it is no video that can be read"),
-        (lambda folder: cut(record(folder / "a.mp4"), 0), "^it is no video that can be read"),
+        (lambda folder: cut(record(folder / "a.mkv", LONG, ramp(3 * RATE)), 0.6), "^it is cut off: it ends after 1.* s but says that it lasts 3"),
+        (lambda folder: (folder / "a.mp4").write_text("not a video") and folder / "a.mp4", "^it is not a video that can be read"),
+        (lambda folder: cut(record(folder / "a.mp4"), 0), "^it is not a video that can be read"),
         (lambda folder: folder / "missing.mp4", r"^it cannot be read \(No such file"),
     ],
 )
@@ -101,7 +101,7 @@ def test_durations_are_those_of_the_frames(tmp_path):
     assert duration(record(tmp_path / "a.mp4", LONG, SECOND)) == (90, Fraction(3))
     assert duration(record(tmp_path / "b.mp4", [Fraction(1, 3) + k / Fraction(25) for k in range(10)])) == (10, Fraction(2, 5))
     (tmp_path / "c.mp4").write_text("not a video")
-    with pytest.raises(InputError, match="no video that can be read"):
+    with pytest.raises(InputError, match="not a video that can be read"):
         duration(tmp_path / "c.mp4")
 
 
@@ -113,5 +113,5 @@ def test_videos_are_found_in_order_and_hidden_ones_are_not(tmp_path):
     assert found == ["A/y.mkv", "A/z.MOV", "b.mp4", "folder.mp4/e.webm"]
     with pytest.raises(InputError, match=r"hold none of \*.mp4"):
         find_videos(tmp_path / "A", leave_out=tmp_path / "A")
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         find_videos(tmp_path / "b.mp4")

@@ -278,8 +278,8 @@ def written(folder, fps=Fraction(25), format=H264, frames=None):
         (lambda folder: written(folder, format=FFV1), "got ffv1 in bgr0"),
         (cut_off, "is cut off|missing, damaged"),
         (without_its_first_picture, "without a gap"),
-        (lambda folder: folder / "nowhere.mp4", "nowhere.mp4 is missing, damaged or no video"),
-        (lambda folder: Path(__file__), "is missing, damaged or no video"),
+        (lambda folder: folder / "nowhere.mp4", "nowhere.mp4 is missing, damaged or not a video"),
+        (lambda folder: Path(__file__), "is missing, damaged or not a video"),
     ],
 )
 def test_a_foreign_or_damaged_segment_is_refused_and_nothing_is_written(tmp_path, foreign, message):
@@ -327,7 +327,7 @@ def small_disk(tmp_path):
 @FORMATS
 def test_a_full_disk_is_one_clear_error_and_leaves_no_file(tmp_path, small_disk, format):
     frames = torch.rand(40, 3, 48, 64)
-    with pytest.raises(StorageError, match=r"joined could not be written \(No space left on device\): 0\.\d MB of it .* free some space"):
+    with pytest.raises(StorageError, match=r"joined could not be written \(No space left on device\): 0\.\d MB were written.* free some space"):
         join_segments(small_disk / "joined", segments(tmp_path, Fraction(25), format, frames), Fraction(25), format, Audio(noise(2, 90_000), 48000))
     with pytest.raises(StorageError, match="segment could not be written"):
         write_segment(small_disk / "segment", torch.rand(16, 3, 128, 128), Fraction(25), format)
@@ -342,7 +342,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_no_file(tmp_path, small_disk,
         ({"crf": 52}, "crf: expected a whole number from 0"),
         ({"crf": -1}, "crf"),
         ({"crf": 18.5}, "crf"),
-        ({"codec": "ffv1", "crf": 18}, "crf: ffv1 loses nothing"),
+        ({"codec": "ffv1", "crf": 18}, "crf: ffv1 is lossless"),
         ({"pixel_format": "bgr0"}, "pixel_format of h264: expected yuv420p, yuv444p, got bgr0"),
         ({"audio_codec": "mp3"}, "audio_codec of mp4: expected aac, flac, pcm, got mp3"),
         ({"codec": "ffv1", "container": "mkv", "audio_codec": "aac"}, "audio_codec of mkv: expected flac, pcm, got aac"),
@@ -363,7 +363,7 @@ def test_formats_that_do_not_exist(options, message):
         (FFV1, 0, 512, None, "height: expected 1 to 16384 pixels, got 0"),
         (H264, 512, 512, Audio(torch.zeros(8, 1), 48000), "1 to 7 channels, got 8. Mix"),
         (H264, 512, 512, Audio(torch.zeros(1, 1), 192000), "got 192000. Choose the audio_codec flac or pcm"),
-        (VideoFormat(audio_codec="flac"), 512, 512, Audio(torch.zeros(1, 1), 96001), "flac cannot write down 96001"),
+        (VideoFormat(audio_codec="flac"), 512, 512, Audio(torch.zeros(1, 1), 96001), "flac cannot store 96001"),
     ],
 )
 def test_pictures_and_sound_that_a_format_does_not_take(tmp_path, format, height, width, audio, message):

@@ -21,7 +21,7 @@ COLOURS = {
     "surprised": "#7fd8c8",
     "unknown": "#9aa5b1",
 }
-"""Light enough for dark letters on each; those of web/emotion_timeline.js."""
+"""Light enough for dark letters on each; those of web/timeline_editor.js."""
 
 _BACKGROUND, _BAND, _INK, _DARK_INK = "#1c1e22", "#26292f", "#d0d4da", "#111111"
 _WIDTH, _NAMES, _MARGIN = 720, 88, 20

@@ -45,7 +45,7 @@ def detect_emotion(
     shortest = encoder.config.receptive_field
     if len(waveform) < shortest:
         raise InputError(
-            f"{name}: {len(waveform) / SAMPLE_RATE:.4f} s are too short to hear an emotion, at least {shortest / SAMPLE_RATE:.4f} s are needed. "
+            f"{name}: {len(waveform) / SAMPLE_RATE:.4f} s is too short to detect an emotion; at least {shortest / SAMPLE_RATE:.4f} s is needed. "
             "Use longer audio or set the emotion by hand."
         )
 
@@ -130,8 +130,8 @@ def load_emotion_classifier(place: Path, operations: Any = nn, header_only: bool
         sizes = EmotionClassifier.sizes(weights)
     except SIZE_ERRORS as error:
         raise CheckpointError(
-            f"{path} is not an emotion classifier: {error} is missing or of another shape. Put the file of misc/audio_emotion_classifier here."
+            f"{path} is not an emotion classifier: {error} is missing or has the wrong shape. Use the file from misc/audio_emotion_classifier."
         ) from None
     if sizes["classes"] != len(EMOTIONS):
-        raise CheckpointError(f"{path} tells {sizes['classes']} emotions apart, MEMO expects {len(EMOTIONS)}: {', '.join(EMOTIONS)}.")
+        raise CheckpointError(f"{path} distinguishes {sizes['classes']} emotions, but MEMO expects {len(EMOTIONS)}: {', '.join(EMOTIONS)}.")
     return load_module(lambda meta: EmotionClassifier(meta, **sizes), Layers(operations, dtype=torch.float32), weights, path)

@@ -297,7 +297,7 @@ def load_emotion2vec(path: Path, operations: Any = nn, header_only: bool = False
         keys = Emotion2Vec(config, Layers(device="meta")).state_dict()
     except SIZE_ERRORS as error:
         raise CheckpointError(
-            f"{path} is not an emotion2vec model ({error} is missing or of another shape). MEMO takes emotion2vec_plus_large."
+            f"{path} is not an emotion2vec model ({error} is missing or has the wrong shape). Use emotion2vec_plus_large."
         ) from error
     weights = {key: weights[key] for key in keys if key in weights}
     return load_module(lambda meta: Emotion2Vec(config, meta), Layers(operations, dtype=torch.float32), weights, path)

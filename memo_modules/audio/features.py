@@ -63,9 +63,9 @@ class AudioEncoder(nn.Module):
             model = Wav2Vec2Model._from_config(config, attn_implementation="sdpa")
         except Exception as error:  # transformers' errors have no common base
             reason = str(error).strip().split("\n")[0]
-            raise CheckpointError(f"The audio encoder's config.json describes none that can be built ({reason}). {REPAIR}") from error
+            raise CheckpointError(f"The audio encoder's config.json does not describe a model that can be built ({reason}). {REPAIR}") from error
         if config.do_stable_layer_norm:
-            raise CheckpointError("The audio encoder has do_stable_layer_norm (a wav2vec2-large); MEMO takes wav2vec2-base-960h.")
+            raise CheckpointError("The audio encoder has do_stable_layer_norm (a wav2vec2-large); Use wav2vec2-base-960h.")
         self.feature_extractor = model.feature_extractor
         self.feature_projection = model.feature_projection
         self.encoder = model.encoder
@@ -163,7 +163,7 @@ def encoder_config(source: Source) -> dict:
     config = source.read_config()
     if config.get("model_type") != "wav2vec2":
         raise CheckpointError(
-            f"{source.name_of_config}: model_type is {config.get('model_type')!r}, expected 'wav2vec2'. MEMO takes wav2vec2-base-960h."
+            f"{source.name_of_config}: model_type is {config.get('model_type')!r}, expected 'wav2vec2'. Use wav2vec2-base-960h."
         )
     for name, highest in _CONFIG_LIMITS.items():
         values = config.get(name, [])
@@ -182,7 +182,7 @@ def check_audio_encoder(place: Path) -> None:
         return
     key = "feature_projection.projection.weight"
     if not source.read_weights(header_only=True).keys() & {key, f"wav2vec2.{key}"}:
-        raise CheckpointError(f"{source.path} is no wav2vec2: {key!r} is missing. MEMO takes wav2vec2-base-960h.")
+        raise CheckpointError(f"{source.path} is not a wav2vec2 model: {key!r} is missing. Use wav2vec2-base-960h.")
 
 
 def load_audio_encoder(place: Path) -> AudioEncoder:
@@ -197,7 +197,7 @@ def load_audio_encoder(place: Path) -> AudioEncoder:
     try:
         weights = encoder_weights(source.read_weights())
     except SIZE_ERRORS as error:
-        raise CheckpointError(f"{source.path}: its position convolution is of another shape ({error}). {REPAIR}") from error
+        raise CheckpointError(f"{source.path}: its position convolution has the wrong shape ({error}). {REPAIR}") from error
     assign_weights(encoder, weights, source.path)
     return encoder
 
@@ -245,7 +245,7 @@ def check_length(audio: Audio, fps: Fraction) -> None:
     samples, rate = audio.waveform.shape[1], audio.sample_rate
     if samples * fps < rate:
         raise InputError(
-            f"audio is shorter than one frame: {samples} samples at {rate} Hz, at {float(fps):g} fps a frame takes {float(rate / fps):g}. "
+            f"audio is shorter than one frame: {samples} samples at {rate} Hz; at {float(fps):g} fps a frame takes {float(rate / fps):g}. "
             "Use longer audio."
         )
 

@@ -90,7 +90,7 @@ def validate(audio: Audio, name: str = "audio") -> None:
     if waveform.shape[0] > MOST_CHANNELS:
         raise InputError(
             f"{name}: expected at most {MOST_CHANNELS} channels, got {waveform.shape[0]} of {waveform.shape[1]} samples. "
-            "Are channels and samples in each other's place?"
+            "Are channels and samples swapped?"
         )
     if not isinstance(audio.sample_rate, Integral) or not SAMPLE_RATES[0] <= audio.sample_rate <= SAMPLE_RATES[1]:
         raise InputError(f"{name}: expected a sample rate of {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz, got {audio.sample_rate!r}.")

@@ -110,7 +110,7 @@ def _picture_size(path: Path) -> tuple[int, int]:
     fits = len(shape) == 4 and shape[1] == 4 and 0 < shape[2] <= _N_FFT // 2 + 1
     if not fits or shape[3].bit_count() != 1 or _HOP * (shape[3] - 1) <= _N_FFT:
         raise CheckpointError(
-            f"{path} is no MDX vocal separator: its input has shape {shape}, expected [batch, 4, frequencies, 2^n]. Use Kim_Vocal_2.onnx."
+            f"{path} is not an MDX vocal separator: its input has shape {shape}, expected [batch, 4, frequencies, 2^n]. Use Kim_Vocal_2.onnx."
         )
     return shape[2], shape[3]
 

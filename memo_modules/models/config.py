@@ -111,7 +111,7 @@ class ReferenceNetConfig:
         for c in channels:
             for name, count in (("norm_num_groups", self.norm_num_groups), *(("attention_head_dim", self.heads(level)) for level in range(4))):
                 if c % count:
-                    raise CheckpointError(f"{source}: block_out_channels {channels} cannot be parted by {name} {count}.")
+                    raise CheckpointError(f"{source}: block_out_channels {channels} is not divisible by {name} {count}.")
 
     @classmethod
     def _nested(cls, config: dict, source: str) -> dict:
@@ -153,7 +153,7 @@ class DiffusionNetConfig(ReferenceNetConfig):
         _check_numbers(motion, source)
         for c in self.block_out_channels:
             if c % (motion.temporal_attention_dim_div * motion.num_attention_heads):
-                raise CheckpointError(f"{source}: block_out_channels {self.block_out_channels} cannot be parted by the heads of {motion}.")
+                raise CheckpointError(f"{source}: block_out_channels {self.block_out_channels} is not divisible by the heads of {motion}.")
 
 
 def _check_options(config: dict, source: str) -> None:

@@ -24,7 +24,7 @@ def to_single_files(checkpoint: Path, target: Path, dtype: torch.dtype | None = 
     """
     sources = {component: source for component, source in _sources(checkpoint).items() if source.path.exists()}
     if not sources:
-        raise CheckpointError(f"{checkpoint} holds none of {', '.join((*NETS, CLASSIFIER))}. Name the folder that they lie in.")
+        raise CheckpointError(f"{checkpoint} holds none of {', '.join((*NETS, CLASSIFIER))}. Name the folder that holds them.")
     groups = {target / f"{component}.safetensors": [component] for component in sources} if one_per_net else {target: list(sources)}
     for file, components in groups.items():
         tensors, configs = {}, {}
@@ -43,7 +43,7 @@ def to_folder(single: Path, target: Path, dtype: torch.dtype | None = None) -> l
     for file in files:
         for component, config in read_configs(file).items():
             if component not in (*NETS, CLASSIFIER):
-                raise CheckpointError(f"{file} holds {component!r}, which is no component of MEMO.")
+                raise CheckpointError(f"{file} holds {component!r}, which is not a component of MEMO.")
             folder = target / "misc" / component if component == CLASSIFIER else target / component
             _write(Source(file, component=component).read_weights(), folder / "diffusion_pytorch_model.safetensors", dtype)
             (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -62,7 +62,7 @@ def pickle_to_safetensors(path: Path, target: Path, dtype: torch.dtype | None = 
     try:
         held = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_inert_pickle, mmap=is_zip(path))
     except Exception as error:  # a damaged pickle fails anywhere
-        raise CheckpointError(f"{path} cannot be read as a pickle of torch ({str(error).splitlines()[0] if str(error) else error!r}).") from error
+        raise CheckpointError(f"{path} cannot be read as a torch pickle ({str(error).splitlines()[0] if str(error) else error!r}).") from error
     tensors = {key: tensor.detach().clone() for key, tensor in unwrapped(held, path).items()}  # they may share memory
     _write(tensors, target, dtype)
     return target
@@ -75,7 +75,7 @@ def _sources(checkpoint: Path) -> dict[str, Source]:
 def _write(tensors: dict[str, Tensor], file: Path, dtype: torch.dtype | None, metadata: dict[str, str] | None = None) -> None:
     """Under its name only when it is whole."""
     if file.exists():
-        raise InputError(f"{file} is there already. Remove it, or name another target.")
+        raise InputError(f"{file} already exists. Remove it, or name another target.")
     if dtype is not None:
         tensors = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
     with whole_file(file) as partial:

@@ -248,12 +248,12 @@ def _ask(file: ModelFile, target: Path) -> _Remote:
     sha256, blob = _hashes(metadata.etag or "")
     if file.sha256 and sha256 and file.sha256 != sha256 or file.size and metadata.size and file.size != metadata.size:
         raise DownloadError(
-            f"{url} is another file ({metadata.size} bytes, SHA-256 {sha256}) than the one that MEMO takes ({file.size} bytes, "
+            f"{url} is a different file ({metadata.size} bytes, SHA-256 {sha256}) from the one that MEMO expects ({file.size} bytes, "
             f"SHA-256 {file.sha256}): it was not downloaded. If HF_ENDPOINT names a mirror, try without it."
         )
     size = file.size or metadata.size
     if size is None:
-        raise DownloadError(f"{url}: the server does not say how large the file is, so it cannot be verified. Is HF_ENDPOINT a hub?")
+        raise DownloadError(f"{url}: the server does not say how large the file is, so it cannot be verified. Does HF_ENDPOINT name a Hugging Face hub?")
     return _Remote(file, target, url, size, file.sha256 or sha256, blob, before)
 
 
@@ -261,11 +261,11 @@ def _check_room(remotes: list[_Remote], root: Path) -> None:
     disk = root
     while not disk.exists():
         if disk == disk.parent:
-            raise DownloadError(f"{root} cannot be made: there is no {disk}. Plug it in, or take the folder out of extra_model_paths.yaml.")
+            raise DownloadError(f"{root} cannot be created: there is no {disk}. Plug it in, or take the folder out of extra_model_paths.yaml.")
         disk = disk.parent
     needed, free = sum(remote.missing for remote in remotes), shutil.disk_usage(disk).free
     if needed + _ROOM > free:
-        raise DownloadError(f"{root} has room for {megabytes(free)}, the download needs {megabytes(needed + _ROOM)}. Make room, then run again.")
+        raise DownloadError(f"{root} has room for {megabytes(free)}, but the download needs {megabytes(needed + _ROOM)}. Free some space, then run again.")
 
 
 @contextmanager
@@ -301,8 +301,8 @@ def _fetch_one(remote: _Remote, progress: Callable[[int], None], check_interrupt
         except DownloadError as error:
             remote.partial.unlink()
             if last:
-                raise DownloadError(f"{remote.target} came damaged twice and was not kept: {error} Something on the way changes it.") from error
-            logger.warning("%s It is fetched again.", error)
+                raise DownloadError(f"{remote.target} arrived corrupted twice and was discarded: {error} A proxy or mirror may be altering it.") from error
+            logger.warning("%s Fetching it again.", error)
     if not remote.file.sha256 and (remote.sha256 or remote.blob):
         _record(remote.target).write_text(f"{sha256}  {remote.target.name}\n", encoding="utf-8")
     os.replace(remote.partial, remote.target)
@@ -360,9 +360,9 @@ def _fill(remote: _Remote, progress: Callable[[int], None], check_interrupt: Cal
             return
         failures = 0 if remote.missing < before else failures + 1
         if failures == _ATTEMPTS or not _is_passing(error):
-            kept = f" {megabytes(remote.size - remote.missing)} of it are kept; run again to go on." if remote.missing < remote.size else ""
+            kept = f" {megabytes(remote.size - remote.missing)} of it is kept; run again to continue." if remote.missing < remote.size else ""
             raise DownloadError(f"{remote.target} could not be downloaded: {_reason(error, remote.url)}.{kept}") from error
-        logger.warning("%s: %s. Going on.", remote.url, _reason(error, remote.url))
+        logger.warning("%s: %s. Continuing.", remote.url, _reason(error, remote.url))
         check_interrupt()
 
 
@@ -377,12 +377,12 @@ def _status(error: Exception) -> int | None:
 
 def _reason(error: Exception, url: str) -> str:
     if isinstance(error, OSError) and error.errno in NO_ROOM:
-        return "the disk is full. Make room, then run again"
+        return "the disk is full. Free some space, then run again"
     status = _status(error)
     if status == 404:
         return f"{url} does not exist (404)"
     if status in (401, 403):
-        return f"{url} must not be read ({status}). If its repository asks for an agreement, accept it and set HF_TOKEN"
+        return f"access to {url} was denied ({status}). If the repository is gated, accept its terms and set HF_TOKEN"
     if status is not None:
         return f"{url} answered {status}"
     return f"{urlsplit(url).hostname}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"

@@ -17,6 +17,7 @@ from ..checkpoints import (
     check_checkpoint,
     component_source,
     file_fault,
+    permission_fault,
     pickle_fault,
     raise_fault,
     read_configs,
@@ -84,7 +85,7 @@ def _walk(root: Path, listing: Listing) -> Iterator[tuple[Path, list[str], list[
                 folders = [entry.name for entry in entries if _is_folder(entry)]
             except PermissionError:
                 name = folder.relative_to(root).as_posix() if folder != root else root.name
-                listing.refused[name] = _closed(folder)
+                listing.refused[name] = permission_fault(folder)
                 continue
             except OSError:  # not there, or gone meanwhile
                 continue
@@ -134,12 +135,8 @@ def _fault(role: str, path: Path, signature: tuple) -> str | None:
     except CheckpointError as error:
         return str(error)
     except PermissionError as error:
-        return _closed(error.filename or path)
+        return permission_fault(error.filename or path)
     return None
-
-
-def _closed(path: Path | str) -> str:
-    return f"{path} must not be opened (permission denied). Give the user that runs ComfyUI the right to."
 
 
 # What each role takes

@@ -60,7 +60,7 @@ def obtain(
         there = listing(role, roots)
         if name in there.found:
             return there.found[name]
-    raise CheckpointError(there.refused.get(name) or f"{name!r} lies where it belongs, but was not found below {root}.")
+    raise CheckpointError(there.refused.get(name) or f"{name!r} is where it belongs, but was not found inside {root}.")
 
 
 def find_model(role: str, models: Path, name: str | None = None) -> Path:

@@ -160,7 +160,7 @@ def _prepared_video(line: str, folder: Path, where: str) -> PreparedVideo:
             raise InputError(f"{where}: expected a path in {field!r}, got {entry.get(field)!r}. The fields are {', '.join(FIELDS)}.")
         files[field] = folder / entry[field]
         if not files[field].is_file():
-            raise InputError(f"{where}: {field} {files[field]} is missing. A relative path counts from {folder}. Prepare this video again.")
+            raise InputError(f"{where}: {field} {files[field]} is missing. Relative paths start at {folder}. Prepare this video again.")
     features, labels = (tensor_shape(files[field], field) for field in ("audio_emb", "audio_emotion"))
     if len(features) != 3 or labels != features[:1]:
         raise InputError(f"{where}: expected audio_emb (frames layers channels) and audio_emotion (frames), got {features} and {labels}.")
@@ -178,7 +178,7 @@ class PreparedClips(Dataset):
         self.videos = [video for video in videos if video.frames >= layout.shortest_video]
         short = len(videos) - len(self.videos)
         if not self.videos:
-            raise InputError(f"metadata: none of {len(videos)} videos has the {layout.shortest_video} frames that a clip and its past take.")
+            raise InputError(f"metadata: none of {len(videos)} videos has the {layout.shortest_video} frames that a clip and its past need.")
         if short:
             _log.warning("%d of %d videos have fewer than %d frames and are left out.", short, len(videos), layout.shortest_video)
 

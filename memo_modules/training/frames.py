@@ -21,7 +21,7 @@ def read_frames(path: Path, numbers: Sequence[int]) -> Tensor:
     """
     with _opened(path) as (container, stream, times, keyframes):
         if len(times) <= numbers[-1]:
-            raise InputError(f"{path} has {len(times)} frames, frame {numbers[-1]} was asked for. Prepare this video again.")
+            raise InputError(f"{path} has {len(times)} frames, but frame {numbers[-1]} was asked for. Prepare this video again.")
         pictures = [picture for run in _runs(numbers) for picture in _decode(container, stream, keyframes, [times[i] for i in run])]
     if len(pictures) != len(numbers):
         raise InputError(f"{path}: {len(pictures)} of {len(numbers)} frames can be decoded. The file is damaged.")

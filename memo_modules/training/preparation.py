@@ -123,7 +123,7 @@ class Preparer:
         """
         fps = self.fps or video.fps
         if fps is None:
-            raise InputError("its frame rate varies: have it rewritten at a constant one (--fps 30).")
+            raise InputError("its frame rate varies: rewrite it at a constant one with --fps 30.")
         frames = len(video.times) if fps == video.fps else rewritten_frames(video, fps)
         face = self._only_face(video.pictures)
         voice = self.vocal_separator.separate(video.audio) if self.vocal_separator else video.audio

@@ -98,8 +98,8 @@ def _whole_entries(output: Path) -> Iterator[dict[str, str]]:
                 continue
             reason = "a file that it names is missing"
         except (ValueError, TypeError, KeyError):
-            reason = f"it is no object with the fields {', '.join(FIELDS)}"
-        _log.warning("%s, line %d is taken out: %s.", path, number, reason)
+            reason = f"it is not an object with the fields {', '.join(FIELDS)}"
+        _log.warning("%s, line %d is removed: %s.", path, number, reason)
 
 
 def _write_lines(path: Path, entries) -> None:

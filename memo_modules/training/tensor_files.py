@@ -55,7 +55,7 @@ def _mapped(path: Path) -> Tensor:
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n")[0]
         raise InputError(
-            f"{path} is a pickle of more than a tensor, which is not opened ({reason}). Save the tensor alone, as safetensors."
+            f"{path} is a pickle with more in it than a tensor, and was not opened ({reason}). Save the tensor alone, as safetensors."
         ) from error
     except (RuntimeError, OSError, ValueError, EOFError) as error:
         reason = str(error).split("\n")[0]

@@ -88,7 +88,7 @@ class ZeroUpdates:
         projections = sorted({name.split(".")[0] for name in trained} & {"image_proj", "audio_proj"})
         if projections and accelerator.mixed_precision != "no":
             raise InputError(
-                f"trainable: DeepSpeed would make {projections[0]}, which is float32, bf16. Train it without DeepSpeed or with dtype fp32."
+                f"trainable: DeepSpeed would turn {projections[0]}, which is float32, into bf16. Train it without DeepSpeed or with dtype fp32."
             )
         plugin.deepspeed_config |= {"train_micro_batch_size_per_gpu": batch_size, "gradient_clipping": settings.max_grad_norm}
         optimizer = make_optimizer(list(trained.values()), settings, float32_masters=False)

@@ -53,7 +53,7 @@ def find_videos(folder: Path, leave_out: Path | None = None) -> list[Path]:
     Raises InputError when there are none.
     """
     if not folder.is_dir():
-        raise InputError(f"videos: {folder} is no folder.")
+        raise InputError(f"videos: {folder} is not a folder.")
     videos = []
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
@@ -94,7 +94,7 @@ def read_video(path: Path, looks: Collection[int] = ()) -> Video:
     waveform = torch.from_numpy(np.concatenate(sound, axis=1))
     end = max(times[-1], begins + Fraction(waveform.shape[1], sample_rate))
     if end + _LACKING < announced:
-        raise InputError(f"it is cut off: it ends after {float(end):.2f} s and says that it lasts {float(announced):.2f} s.")
+        raise InputError(f"it is cut off: it ends after {float(end):.2f} s but says that it lasts {float(announced):.2f} s.")
     fps = constant_rate(times, rates)
     audio = _beside_frames(Audio(waveform, sample_rate), begins - times[0], len(times) / fps if fps else shown_for(times))
     return Video(tuple(times), fps, tuple(pictures), audio)
@@ -168,7 +168,7 @@ def _beside_frames(audio: Audio, late: Fraction, seconds: Fraction) -> Audio:
     frames shown for ``seconds``."""
     before, length = round(late * audio.sample_rate), round(seconds * audio.sample_rate)
     if before >= length or before + audio.waveform.shape[1] <= 0:
-        raise InputError("no sound: it does not sound while its pictures are shown.")
+        raise InputError("no sound: there is none while its pictures are shown.")
     waveform = F.pad(audio.waveform, (before, length - before - audio.waveform.shape[1]))
     if waveform.abs().max() < _SILENCE:
         raise InputError("no sound: its audio stream is silent.")
@@ -193,7 +193,7 @@ def _opened(path: Path, read: list) -> Iterator:
             raise InputError(f"it is cut off or damaged: it can be read up to frame {len(read)} ({error.strerror}).") from error
         if _lacks_index(path):
             raise InputError("it is cut off: the index at its end is missing.") from error
-        raise InputError(f"it is no video that can be read ({error.strerror}).") from error
+        raise InputError(f"it is not a video that can be read ({error.strerror}).") from error
     except (av.FFmpegError, OSError) as error:
         raise InputError(f"it cannot be read ({error.strerror}).") from error
 

@@ -84,10 +84,10 @@ def run_crew(crew: Crew, workers: int, jobs: Sequence[Job]) -> Iterator[Outcome]
                     raise answer
                 if isinstance(answer, Gone):
                     if job is None:
-                        raise MemoError(f"A worker ended while it loaded the models ({answer.reason}). Is the memory enough for {workers}?")
+                        raise MemoError(f"A worker ended while it loaded the models ({answer.reason}). Is there enough memory for {workers}?")
                     if waiting:
                         crew.hire()
-                    answer = Outcome(job, reason=f"a worker ended over it ({answer.reason}): out of memory, or the file crashes a decoder.")
+                    answer = Outcome(job, reason=f"a worker died on it ({answer.reason}): out of memory, or the file crashes a decoder.")
                 elif waiting:
                     at_work[worker] = waiting.popleft()
                     crew.ask(worker, at_work[worker])

@@ -59,7 +59,7 @@ INPUTS = {
         lambda torch: "random",
         "reference_order: expected one of upstream, aligned, got 'random'.",
     ),
-    "memory mode of a link": ("MemoSampler", "memory_mode", lambda torch: 3, "memory_mode: expected a text, got 3."),
+    "memory mode of a link": ("MemoSampler", "memory_mode", lambda torch: 3, "memory_mode: expected text, got 3."),
     "fps 7": ("MemoEncodeAudio", "fps", lambda torch: 7, "fps: expected a number from 8.0 to 60.0, got 7."),
     "fps NaN": ("MemoEncodeAudio", "fps", lambda torch: NAN, "fps: expected a number from 8.0 to 60.0, got nan."),
     "encoder of core": (
@@ -84,7 +84,7 @@ INPUTS = {
         "MemoEncodeAudio",
         "audio",
         lambda torch: {"waveform": torch.zeros(2, 1, 16000), "sample_rate": 16000},
-        "audio: expected one waveform (1, channels, samples), got shape [2, 1, 16000]. Split the batch.",
+        "audio: expected one waveform (1, channels, samples), got shape [2, 1, 16000]. Pass one clip at a time.",
     ),
     "nothing as voice": ("MemoDetectEmotion", "audio", lambda torch: None, "audio: expected AUDIO from Load Audio, got nothing."),
     "another source": ("MemoDetectEmotion", "emotion_source", lambda torch: "both", "emotion_source: expected one of audio, vocals, got 'both'."),
@@ -126,7 +126,7 @@ INPUTS = {
         "MemoPasteBack",
         "photo",
         lambda torch: torch.zeros(1, 64, 96, 3),
-        "photo: expected the picture that was cropped, 64 x 64 pixels, got 96 x 64. Give both the same.",
+        "photo: expected the picture that was cropped, 64 x 64 pixels, got 96 x 64. Connect the same photo to both nodes.",
     ),
     "weights in words": (
         "MemoLoadModel",
@@ -134,7 +134,7 @@ INPUTS = {
         lambda torch: "int4",
         "weight_dtype: expected one of auto, bf16, fp16, fp32, fp8_e4m3fn, got 'int4'.",
     ),
-    "a number for a name": ("MemoLoadModel", "model", lambda torch: 7, "model: expected a text, got 7."),
+    "a number for a name": ("MemoLoadModel", "model", lambda torch: 7, "model: expected text, got 7."),
 }
 """Name to node, input, what makes the value of torch, and the sentence."""
 
@@ -157,7 +157,7 @@ NAMES = {
 """Widgets that take a name, and one that is there."""
 
 
-LEAVES = "filename_prefix: expected the beginning of a file name below ComfyUI's output folder, such as video/MEMO, got {!r}."
+LEAVES = "filename_prefix: expected the beginning of a file name inside ComfyUI's output folder, such as video/MEMO, got {!r}."
 ELSEWHERE = (
     "../out",
     "/tmp/out",
@@ -173,9 +173,9 @@ ELSEWHERE = (
 )
 PREFIXES = {
     **{prefix: LEAVES.format(prefix) for prefix in ELSEWHERE},
-    "a" * 300: f"filename_prefix: no file can be made of '{'a' * 60} ...' in ComfyUI's output folder (File name too long).",
-    f"{'b' * 300}/MEMO": f"filename_prefix: no file can be made of '{'b' * 60} ...' in ComfyUI's output folder (File name too long).",
-    "file/MEMO": "filename_prefix: no file can be made of 'file/MEMO' in ComfyUI's output folder (Not a directory).",
+    "a" * 300: f"filename_prefix: cannot create a file named '{'a' * 60} ...' in ComfyUI's output folder (File name too long).",
+    f"{'b' * 300}/MEMO": f"filename_prefix: cannot create a file named '{'b' * 60} ...' in ComfyUI's output folder (File name too long).",
+    "file/MEMO": "filename_prefix: cannot create a file named 'file/MEMO' in ComfyUI's output folder (Not a directory).",
     "MEMO": "nothing",
     "new/%year%/MEMO ü 声": "nothing",
 }

@@ -89,6 +89,6 @@ def test_more_than_the_memory_holds_is_refused_before_it_is_made(comfyui_server,
     prompt["crop"]["inputs"]["image"] = prompt["paste"]["inputs"]["photo"] = ["large", 0]
     prompt["paste"]["inputs"]["images"] = ["frames", 0]
     with pytest.raises(
-        ServerError, match=r"images: 30000 frames of 6000 x 4000 take 8046\.\d GiB .* Use MEMO Paste Back to File, or scale the photo down"
+        ServerError, match=r"images: 30000 frames of 6000 x 4000 need 8046\.\d GiB .* Use MEMO Paste Back to File, or scale the photo down"
     ):
         comfyui_server.run(prompt)

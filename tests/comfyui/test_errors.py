@@ -116,7 +116,7 @@ def truncate(file: Path) -> None:
         ("MemoLoadModel", "model", TINY, f"reference_net/{NET}", f"diffusion_net/{NET}", " does not fit ReferenceNet: .* not of this model"),
         ("MemoLoadModel", "model", TINY, f"image_proj/{NET}", f"audio_proj/{NET}", " does not hold a ImageProjection"),
         ("MemoLoadVocalSeparator", "vocal_separator", TINY, VOCALS, truncate, " cannot be read as ONNX"),
-        ("MemoLoadVocalSeparator", "vocal_separator", TINY, VOCALS, RECOGNISER, " is no MDX vocal separator"),
+        ("MemoLoadVocalSeparator", "vocal_separator", TINY, VOCALS, RECOGNISER, " is not an MDX vocal separator"),
         ("MemoLoadFaceAnalysis", "face_analysis", TINY, RECOGNISER, remove, " is missing"),
         ("MemoLoadFaceAnalysis", "face_analysis", TINY, DETECTOR, truncate, " cannot be opened as an ONNX model"),
         ("MemoLoadFaceAnalysis", "face_analysis", TINY, DETECTOR, RECOGNISER, ": expected a model for face detection"),

@@ -152,7 +152,7 @@ def test_out_of_memory_goes_on_in_low_memory_mode(comfyui_server, graph, frames,
     sampler["inputs"]["model"] = ["failing", 0]
     record = Record()
     outputs = comfyui_server.run(prompt, record)
-    assert [text for text in record.texts if "Out of memory" in text] == ["Out of memory in clip 2: going on in low-memory mode, which takes longer."]
+    assert [text for text in record.texts if "Out of memory" in text] == ["Out of memory in clip 2. Continuing in low-memory mode, which is slower."]
     if kind == "MemoSampleToFile":
         made, _ = read(the_file(comfyui_server, outputs, find(prompt, kind)))
     else:
@@ -162,7 +162,7 @@ def test_out_of_memory_goes_on_in_low_memory_mode(comfyui_server, graph, frames,
 
 @pytest.mark.parametrize("prefix", ["../out", "/tmp/out", "video/../../out", "video/", "", "a\\..\\..\\b", "C:\\out\\.."])
 def test_no_prefix_leaves_the_output_folder(comfyui_server, graph, prefix):
-    with pytest.raises(ServerError, match="filename_prefix: expected the beginning of a file name below"):
+    with pytest.raises(ServerError, match="filename_prefix: expected the beginning of a file name inside"):
         comfyui_server.run(to_file(graph, filename_prefix=prefix))
 
 

@@ -57,8 +57,8 @@ def test_other_samplers_and_schedules_run(sample, plain):
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"sampler": ["cfg_pp", 0]}, "sampler: this one steers guidance itself"),
-        ({"sigmas": ["schedule", 0]}, "sigmas: expected at least two numbers that fall within 1 to 0"),
+        ({"sampler": ["cfg_pp", 0]}, "sampler: this one controls guidance itself"),
+        ({"sigmas": ["schedule", 0]}, "sigmas: expected at least two falling numbers between 1 and 0"),
     ],
 )
 def test_what_the_flow_cannot_follow_is_refused(sample, inputs, message):

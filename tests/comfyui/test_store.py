@@ -177,7 +177,7 @@ def test_layers_that_get_their_parameters_late_load_too(loaded):
 
 
 def test_a_dtype_that_the_device_does_not_know_is_refused(loaded):
-    assert loaded["refused"] == "weight_dtype: fp8_e4m3fn is not known to this device (cpu). Choose auto."
+    assert loaded["refused"] == "weight_dtype: this device (cpu) does not support fp8_e4m3fn. Choose auto."
 
 
 def test_a_sampler_is_told_from_others_in_every_process(loaded):
