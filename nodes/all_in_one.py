@@ -43,16 +43,16 @@ class MemoLoadAll(io.ComfyNode):
             "vae": "sd-vae-ft-mse or another VAE of Stable Diffusion 1, in models/vae.",
             "audio_encoder": "wav2vec2-base-960h, in models/audio_encoders.",
             "emotion2vec": "emotion2vec_plus_large, in models/memo.",
-            "classifier": "MEMO checkpoint in models/memo that holds the emotion classifier.",
-            "vocal_separator": "MEMO checkpoint in models/memo that holds Kim_Vocal_2.",
-            "face_analysis": "MEMO checkpoint in models/memo, or folder in models/insightface, that holds the face models.",
+            "classifier": "A MEMO checkpoint in models/memo that holds the emotion classifier.",
+            "vocal_separator": "A MEMO checkpoint in models/memo that holds Kim_Vocal_2.",
+            "face_analysis": "A MEMO checkpoint in models/memo, or a folder in models/insightface, that holds the face models.",
         }
         return io.Schema(
             node_id="MemoLoadAll",
             display_name="Load All MEMO Models",
             category=CATEGORY,
             **adapter.known(io.Schema, search_aliases=["all-in-one loader", "talking head", "download", "checkpoint loader"]),
-            description="Loads everything that MEMO Talking Portrait needs: what the single loaders load, with one download for all.",
+            description="Loads everything that MEMO Talking Portrait needs, as the single loaders do, with one download for all.",
             inputs=[*(model_input(given, role, tooltips[given]) for given, role in ROLES.items()), download_input()],
             outputs=[MemoModelsSocket.Output(display_name="models", tooltip="For MEMO Talking Portrait.")],
         )
@@ -91,11 +91,11 @@ class MemoTalkingPortrait(io.ComfyNode):
             category="MEMO",
             **adapter.known(io.Schema, search_aliases=["talking head", "lip sync", "audio to video", "avatar", "speech"]),
             description="From a portrait and a voice to the talking video in one node: separates the vocals, hears the mood, finds the face and "
-            "samples, with the settings that MEMO was published with. The single nodes have more of them.",
+            "samples, with the settings that MEMO was published with. The single nodes offer more of them.",
             inputs=[
                 MemoModelsSocket.Input("models", tooltip="From Load All MEMO Models."),
                 io.Image.Input("image", tooltip="The portrait, one RGB picture with one face. One that is not square is squashed: crop it first."),
-                io.Audio.Input("audio", tooltip="The voice, with or without music. Sets the length of the video, and is heard in it."),
+                io.Audio.Input("audio", tooltip="The voice, with or without music. Sets the length of the video, and becomes its soundtrack."),
                 io.Int.Input(
                     "resolution",
                     default=512,

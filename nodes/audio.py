@@ -70,7 +70,7 @@ class MemoEncodeAudio(io.ComfyNode):
                 io.Audio.Input(
                     "previous_audio",
                     optional=True,
-                    tooltip="Where a video goes on with new audio: the voice so far. Its last seconds are heard with the new one.",
+                    tooltip="The voice so far, when this audio continues a video. Its last seconds are used as context.",
                 ),
             ],
             outputs=[AudioFeaturesSocket.Output(display_name="audio", tooltip="For the MEMO Sampler.")],
@@ -101,18 +101,18 @@ class MemoSplitAudio(io.ComfyNode):
             display_name="MEMO Split Audio",
             category=CATEGORY,
             **adapter.known(io.Schema, search_aliases=["cut audio", "trim audio", "long video"]),
-            description="Cuts a voice between two clips, to make its video in two sittings: the state of the first sampler goes into the second, "
-            "and their frames are those of one run.",
+            description="Cuts a voice between two clips, to sample one video in two runs: the state of the first sampler goes into the second, "
+            "and together they make the frames of a single run.",
             inputs=[
-                AudioFeaturesSocket.Input("audio", tooltip="From MEMO Encode Audio, the whole."),
+                AudioFeaturesSocket.Input("audio", tooltip="The whole voice, from MEMO Encode Audio."),
                 io.Int.Input("clips", default=20, min=1, max=100000, tooltip="Clips in the first part, of 16 frames each: 0.53 s at 30 frames per second."),
-                io.Audio.Input("sound", optional=True, tooltip="What is to be heard, as loaded: cut at the same moment."),
+                io.Audio.Input("sound", optional=True, tooltip="The soundtrack, as loaded; it is cut at the same moment."),
             ],
             outputs=[
                 AudioFeaturesSocket.Output(display_name="first", tooltip="For the sampler that begins the video."),
-                AudioFeaturesSocket.Output(display_name="rest", tooltip="For the sampler that goes on with its state."),
-                io.Audio.Output(display_name="first_sound", tooltip="What is heard in the first part."),
-                io.Audio.Output(display_name="rest_of_sound", tooltip="What is heard in the rest."),
+                AudioFeaturesSocket.Output(display_name="rest", tooltip="For the sampler that continues from its state."),
+                io.Audio.Output(display_name="first_sound", tooltip="The soundtrack of the first part."),
+                io.Audio.Output(display_name="rest_of_sound", tooltip="The soundtrack of the rest."),
             ],
         )
 

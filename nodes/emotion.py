@@ -23,11 +23,11 @@ class MemoDetectEmotion(io.ComfyNode):
             display_name="MEMO Detect Emotion",
             category=CATEGORY,
             **adapter.known(io.Schema, search_aliases=["mood", "speech emotion recognition", "sentiment", "emotion2vec"]),
-            description="Hears the mood of each second of a voice, and shows over time how sure it is of each class.",
+            description="Detects the mood of each second of a voice, and shows how sure it is of each class over time.",
             inputs=[
                 EmotionModelSocket.Input("emotion_model", tooltip="From Load MEMO Emotion Model."),
                 io.Audio.Input("audio", tooltip="The audio as loaded."),
-                io.Audio.Input("vocals", optional=True, tooltip="The separated voice; only heard when emotion_source is vocals."),
+                io.Audio.Input("vocals", optional=True, tooltip="The separated voice; only used when emotion_source is vocals."),
                 io.Combo.Input(
                     "emotion_source",
                     options=["audio", "vocals"],
@@ -58,7 +58,7 @@ class MemoSetEmotion(io.ComfyNode):
             display_name="MEMO Set Emotion",
             category=CATEGORY,
             **adapter.known(io.Schema, search_aliases=["mood", "facial expression", "happy", "sad"]),
-            description="Sets one mood for the whole video by hand, instead of hearing it in the voice.",
+            description="Sets one mood for the whole video by hand, instead of detecting it in the voice.",
             inputs=[io.Combo.Input("emotion", options=list(EMOTIONS), default="neutral", tooltip="The mood of the face.")],
             outputs=[EmotionSocket.Output(display_name="emotion", tooltip="For the MEMO Sampler.")],
         )
@@ -76,7 +76,7 @@ class MemoEmotionTimeline(io.ComfyNode):
             display_name="MEMO Emotion Timeline",
             category=CATEGORY,
             **adapter.known(io.Schema, search_aliases=["mood", "facial expression", "keyframes", "schedule"]),
-            description="Sets the mood over time by hand, typed or drawn. Where nothing is set, the detected mood stays, else neutral.",
+            description="Sets the mood over time by hand, typed or drawn. Where nothing is set, the detected mood stays, or neutral if there is none.",
             inputs=[
                 io.String.Input(
                     "timeline",
@@ -86,8 +86,8 @@ class MemoEmotionTimeline(io.ComfyNode):
                     tooltip="Moods over time, in seconds or minutes and seconds (0:07), separated by commas; a segment without an end lasts "
                     "until the next one. The drawing below writes this text.",
                 ),
-                EmotionSocket.Input("emotion", optional=True, tooltip="From MEMO Detect Emotion: holds wherever the timeline sets nothing."),
-                io.Audio.Input("audio", optional=True, tooltip="The audio as loaded: tells the length, and is drawn above the timeline."),
+                EmotionSocket.Input("emotion", optional=True, tooltip="From MEMO Detect Emotion: used wherever the timeline sets nothing."),
+                io.Audio.Input("audio", optional=True, tooltip="The audio as loaded: gives the length, and is drawn above the timeline."),
             ],
             outputs=[EmotionSocket.Output(display_name="emotion", tooltip="For the MEMO Sampler.")],
         )

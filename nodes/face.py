@@ -24,7 +24,7 @@ class MemoEmbedFace(io.ComfyNode):
                 io.Boolean.Input(
                     "allow_no_face",
                     default=False,
-                    tooltip="Go on without a face (paintings, animals): the identity then rests on the picture alone. Off: an error says so.",
+                    tooltip="Continue without a face (paintings, animals): the identity then comes from the picture alone. Off: an error says so.",
                 ),
             ],
             outputs=[FaceSocket.Output(display_name="face", tooltip="For the MEMO Sampler.")],

@@ -30,7 +30,7 @@ class MemoCropPortrait(io.ComfyNode):
                 FaceAnalysisSocket.Input("face_analysis", tooltip="From Load MEMO Face Analysis."),
                 io.Image.Input("image", tooltip="The photo at full resolution, one RGB picture."),
                 io.Int.Input(
-                    "index", default=0, min=0, max=99, tooltip="Which face, by size: 0 is the largest. The same number as in MEMO Embed Face."
+                    "index", default=0, min=0, max=99, tooltip="Which face, by size: 0 is the largest. Use the same number in MEMO Embed Face."
                 ),
                 io.Float.Input(
                     "margin",
@@ -38,7 +38,7 @@ class MemoCropPortrait(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="Room on each side of the face, in parts of the face's own size. More shows more of hair and shoulders and a smaller face; "
+                    tooltip="Room on each side of the face, as a fraction of the face's size. More shows more hair and shoulders and a smaller face; "
                     f"at {MARGIN} the face is as large as in MEMO's own samples.",
                 ),
                 io.Int.Input(
@@ -47,7 +47,7 @@ class MemoCropPortrait(io.ComfyNode):
                     min=MULTIPLE,
                     max=2048,
                     step=MULTIPLE,
-                    tooltip="Width and height of the portrait, in pixels: those of the sampler. MEMO was trained at 512; more takes longer.",
+                    tooltip="Width and height of the portrait in pixels; set the sampler to the same. MEMO was trained at 512; more takes longer.",
                 ),
             ],
             outputs=[
@@ -67,8 +67,8 @@ class MemoCropPortrait(io.ComfyNode):
 
 def pasting_inputs() -> list[io.Input]:
     return [
-        io.Image.Input("photo", tooltip="The very photo that went into MEMO Crop Portrait."),
-        io.Image.Input("images", tooltip="The frames: from MEMO Sampler, or upscaled or restored behind it. Square, of any size."),
+        io.Image.Input("photo", tooltip="The same photo that went into MEMO Crop Portrait."),
+        io.Image.Input("images", tooltip="The frames: from MEMO Sampler, or upscaled or restored after it. Square, of any size."),
         CropSocket.Input("crop", tooltip="Where they belong: from MEMO Crop Portrait."),
         io.Float.Input(
             "feather",
@@ -76,7 +76,7 @@ def pasting_inputs() -> list[io.Input]:
             min=0.0,
             max=0.5,
             step=0.01,
-            tooltip="Width of the soft border, in parts of the square's side. More hides a seam better and lets less of the square's rim move; 0 is a hard cut.",
+            tooltip="Width of the soft border as a fraction of the square's side. Higher hides seams better but freezes more of the edge; 0 is a hard cut.",
         ),
         io.Combo.Input(
             "color_match",
@@ -96,7 +96,7 @@ class MemoPasteBack(io.ComfyNode):
             category=CATEGORY,
             **adapter.known(io.Schema, search_aliases=["paste face", "uncrop", "composite", "stitch"]),
             description="Puts frames back into the photo that their portrait was cut from, at its full resolution, with a soft border. "
-            "Each frame becomes as large as the photo: large photos go through MEMO Paste Back to File.",
+            "Each frame becomes as large as the photo: for large photos use MEMO Paste Back to File.",
             inputs=pasting_inputs(),
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The photo, once for each frame, with the frame in it."),
@@ -123,8 +123,8 @@ class MemoPasteBackToFile(io.ComfyNode):
             display_name="MEMO Paste Back to File",
             category=CATEGORY,
             **adapter.known(io.Schema, search_aliases=["paste face", "uncrop", "composite video", "save video"]),
-            description="Puts frames back into the photo that their portrait was cut from, and each at once into a video file: "
-            "the memory that it takes does not grow with the number of frames, so that photos of 24 megapixels work.",
+            description="Puts frames back into the photo that their portrait was cut from, and writes each straight into a video file: "
+            "memory use does not grow with the number of frames, so photos of 24 megapixels work.",
             inputs=[
                 *pasting_inputs(),
                 io.Float.Input("fps", default=30.0, min=1.0, max=240.0, step=0.001, round=0.000001, tooltip="Frames per second: from MEMO Sampler."),

@@ -39,7 +39,7 @@ def download_input() -> io.Boolean.Input:
         default=False,
         optional=True,
         tooltip="Fetch what is missing of the published model from the Hugging Face hub, verify it and put it into its folder. "
-        "Off, or with nothing missing: no connection is made.",
+        "When off, or with nothing missing, no connection is made.",
     )
 
 
@@ -85,15 +85,15 @@ class MemoLoadModel(io.ComfyNode):
                     default=False,
                     optional=True,
                     tooltip="Compile the diffusion net with torch.compile. The first clip of each size then takes minutes longer, all "
-                    "others less. Needs Triton and a C compiler, and a card that holds all of the weights.",
+                    "others are faster. Needs Triton and a C compiler, and a card that holds all of the weights.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
                     options=list(adapter.WEIGHT_DTYPES),
                     default="auto",
                     optional=True,
-                    tooltip="How the weights are kept. auto: as they compute best here. fp8_e4m3fn: half the memory of bf16, slower and "
-                    "less exact. fp32: twice the memory, exact.",
+                    tooltip="Precision in which the weights are stored. auto: what this device computes in. fp8_e4m3fn: half the memory "
+                    "of bf16, slower and less exact. fp32: twice the memory, exact.",
                 ),
                 download_input(),
             ],
@@ -131,13 +131,13 @@ class MemoLoadVAE(io.ComfyNode):
             display_name="Load MEMO VAE",
             category=CATEGORY,
             **adapter.known(io.Schema, search_aliases=["vae loader", "sd-vae-ft-mse", "stable diffusion"]),
-            description="Loads the VAE, which turns pictures into latents and back. The VAE of Stable Diffusion 1, from any other loader, is one too.",
+            description="Loads the VAE, which turns pictures into latents and back. A Stable Diffusion 1 VAE from any other loader works too.",
             inputs=[
                 model_input(
                     "vae",
                     "vae",
-                    "sd-vae-ft-mse or another of Stable Diffusion 1 in models/vae: a file, or a folder as diffusers writes it; also a "
-                    "vae folder of a MEMO checkpoint in models/memo that brings its own.",
+                    "sd-vae-ft-mse or another Stable Diffusion 1 VAE in models/vae: a file, or a folder as diffusers writes it. Also "
+                    "the vae folder of a MEMO checkpoint in models/memo that has one.",
                 ),
                 download_input(),
             ],
@@ -170,7 +170,7 @@ class MemoLoadAudioEncoder(io.ComfyNode):
                 model_input(
                     "audio_encoder",
                     "audio_encoder",
-                    "Folder in models/audio_encoders with config.json and weights; MEMO was made with wav2vec2-base-960h.",
+                    "A folder in models/audio_encoders with config.json and weights; MEMO was made with wav2vec2-base-960h.",
                 ),
                 download_input(),
             ],
@@ -202,7 +202,7 @@ class MemoLoadEmotionModel(io.ComfyNode):
             description="Loads emotion2vec and MEMO's classifier, which hear the mood of a voice.",
             inputs=[
                 model_input("emotion2vec", "emotion2vec", "In models/memo: a folder with model.pt or model.safetensors of emotion2vec_plus_large."),
-                model_input("classifier", "emotion_classifier", "MEMO checkpoint in models/memo that holds misc/audio_emotion_classifier."),
+                model_input("classifier", "emotion_classifier", "A MEMO checkpoint in models/memo that holds misc/audio_emotion_classifier."),
                 download_input(),
             ],
             outputs=[EmotionModelSocket.Output(display_name="emotion_model", tooltip="For MEMO Detect Emotion.")],
@@ -237,7 +237,7 @@ class MemoLoadVocalSeparator(io.ComfyNode):
                 model_input(
                     "vocal_separator",
                     "vocal_separator",
-                    "MEMO checkpoint in models/memo that holds misc/vocal_separator/Kim_Vocal_2.onnx.",
+                    "A MEMO checkpoint in models/memo that holds misc/vocal_separator/Kim_Vocal_2.onnx.",
                 ),
                 download_input(),
             ],
@@ -271,7 +271,7 @@ class MemoLoadFaceAnalysis(io.ComfyNode):
                 model_input(
                     "face_analysis",
                     "face_analysis",
-                    "MEMO checkpoint in models/memo that holds misc/face_analysis/models, or a folder in models/insightface with "
+                    "A MEMO checkpoint in models/memo that holds misc/face_analysis/models, or a folder in models/insightface with "
                     "scrfd_10g_bnkps.onnx and glintr100.onnx.",
                 ),
                 download_input(),

@@ -32,10 +32,10 @@ def denoising_inputs() -> list[io.Input]:
             min=0.0,
             max=100.0,
             step=0.1,
-            tooltip="How strictly face, voice and mood are followed. Higher moves more, too high looks harsh. "
-            "1 or less runs without guidance, in half the time.",
+            tooltip="How strictly face, voice and mood are followed. Higher values give more motion; too high looks harsh. "
+            "At 1 or below guidance is off and sampling takes half the time.",
         ),
-        io.Int.Input("seed", default=42, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Of the noise: the same seed gives the same frames."),
+        io.Int.Input("seed", default=42, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Seed of the noise. The same seed gives the same frames."),
     ]
 
 
@@ -44,7 +44,7 @@ def sampling_inputs() -> list[io.Input]:
     return [
         MemoModelSocket.Input("model", tooltip="From Load MEMO Model."),
         io.Vae.Input("vae", tooltip="A Stable Diffusion 1 VAE, from Load MEMO VAE or any other loader; MEMO was made with sd-vae-ft-mse."),
-        io.Image.Input("image", tooltip="The portrait, one RGB picture. Another aspect ratio than width by height is squashed."),
+        io.Image.Input("image", tooltip="The portrait, one RGB picture. It is squashed if its aspect ratio is not that of width by height."),
         FaceSocket.Input("face", tooltip="Who it is: from MEMO Embed Face."),
         AudioFeaturesSocket.Input("audio", tooltip="What is said: from MEMO Encode Audio. Sets length and frame rate."),
         EmotionSocket.Input("emotion", tooltip="The mood: from MEMO Detect Emotion, MEMO Set Emotion or MEMO Emotion Timeline."),
@@ -54,9 +54,9 @@ def sampling_inputs() -> list[io.Input]:
             min=64,
             max=2048,
             step=8,
-            tooltip="Of the video, in pixels. MEMO was trained at 512; time and memory grow faster than the area.",
+            tooltip="Width of the video in pixels. MEMO was trained at 512; time and memory grow faster than the area.",
         ),
-        io.Int.Input("height", default=512, min=64, max=2048, step=8, tooltip="Of the video, in pixels. MEMO was trained at 512."),
+        io.Int.Input("height", default=512, min=64, max=2048, step=8, tooltip="Height of the video in pixels. MEMO was trained at 512."),
         *denoising_inputs(),
         io.Int.Input(
             "num_init_past_frames",
@@ -69,20 +69,20 @@ def sampling_inputs() -> list[io.Input]:
             "reference_order",
             options=list(REFERENCE_ORDERS),
             default=REFERENCE_ORDERS[0],
-            tooltip="How face contexts meet reference pictures. upstream: as in every published sample. aligned: as in training.",
+            tooltip="How face contexts are paired with reference pictures. upstream: as in every published sample. aligned: as in training.",
         ),
         io.Combo.Input(
             "memory_mode",
             options=list(adapter.MEMORY_MODES),
             default=adapter.MEMORY_MODES[0],
             optional=True,
-            tooltip="normal: everything on the card, 14 GB at 512 x 512. low: half of the work at a time and the memory of past "
-            "frames in RAM, for cards of 8 GB. auto: low where normal does not fit.",
+            tooltip="normal: everything on the card, 14 GB at 512 x 512. low: runs the two guidance halves one after the "
+            "other and keeps the memory of past frames in RAM, for 8 GB cards. auto: low where normal does not fit.",
         ),
         io.Sampler.Input("sampler", optional=True, tooltip="From KSamplerSelect or another sampler node. Without one: Euler, as MEMO was published."),
-        io.Sigmas.Input("sigmas", optional=True, tooltip="Falling from 1 to 0, in the place of steps. Without them: MEMO's own, evenly spaced."),
+        io.Sigmas.Input("sigmas", optional=True, tooltip="Noise levels falling from 1 to 0; replaces steps. Default: MEMO's own, evenly spaced."),
         VideoStateSocket.Input(
-            "state", optional=True, tooltip="From another sampler node: go on behind its video, with the same memory and no seam, in the same size."
+            "state", optional=True, tooltip="Continues the video of another sampler node without a seam; width and height must match."
         ),
         io.Float.Input(
             "lead_in",
@@ -91,8 +91,8 @@ def sampling_inputs() -> list[io.Input]:
             max=10.0,
             step=0.1,
             optional=True,
-            tooltip="Seconds of the beginning of the audio that are made before the video begins, and left out of it, so that the face is "
-            "in motion from the first word. 0.5 to 1 where the first second looks frozen.",
+            tooltip="Seconds from the start of the audio to sample first and discard, so that the face is already moving at the first word. "
+            "Try 0.5 to 1 if the first second looks frozen.",
         ),
     ]
 
@@ -104,8 +104,8 @@ def noise_input() -> io.Input:
         options=list(NOISES),
         default=NOISES[0],
         optional=True,
-        tooltip="independent: every clip is made from noise of its own, as MEMO was published. smooth: the noise goes on from clip to clip, "
-        "so that the face does not change in a step where two of them meet.",
+        tooltip="independent: each clip starts from noise of its own, as MEMO was published. smooth: neighbouring clips share noise, "
+        "so the face does not jump where they meet.",
     )
 
 
@@ -234,14 +234,14 @@ class MemoSampler(io.ComfyNode):
             display_name="MEMO Sampler",
             category="MEMO",
             **adapter.known(io.Schema, search_aliases=["talking head", "lip sync", "audio to video", "avatar", "ksampler"]),
-            description="Makes the talking frames, clip by clip of 16, each remembering all frames before it. "
-            "Wire IMAGE and fps to Create Video together with the audio as loaded. For minutes and more: MEMO Sample to File.",
+            description="Makes the talking frames in clips of 16, each remembering all frames before it. "
+            "Connect images and fps to Create Video, together with the audio as loaded. For long videos use MEMO Sample to File.",
             inputs=[*sampling_inputs(), noise_input()],
             hidden=[io.Hidden.unique_id],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The frames, as many as the audio needs."),
                 io.Float.Output(display_name="fps", tooltip="Frames per second, for Create Video."),
-                VideoStateSocket.Output(display_name="state", tooltip="What it takes to go on with this video: wire it to the state of another sampler node."),
+                VideoStateSocket.Output(display_name="state", tooltip="What is needed to continue this video: connect it to the state of another sampler node."),
             ],
         )
 

@@ -23,12 +23,12 @@ KEPT_DAYS, KEPT_BYTES = 14, 50 * 10**9
 def file_inputs() -> list[io.Input]:
     """What a node takes that writes a video file, see chosen_format."""
     return [
-        io.Audio.Input("sound", optional=True, tooltip="What is to be heard: the audio as loaded. It goes into the file as it is. Without it the video is silent."),
-        io.String.Input("filename_prefix", default="video/MEMO", tooltip="Of the file, below ComfyUI's output folder. May hold %year%, %month% and the like."),
-        io.Combo.Input("codec", options=list(PIXEL_FORMATS), default="h264", tooltip="h264: plays everywhere. ffv1: lossless, some 20 times as large."),
-        io.Int.Input("crf", default=18, min=0, max=51, tooltip="Of h264: lower looks better and is larger. 18 is hard to tell from the frames, 23 is smaller."),
-        io.Combo.Input("pixel_format", options=[AUTO, *dict.fromkeys(name for names in PIXEL_FORMATS.values() for name in names)], default=AUTO, **adapter.known(io.Combo.Input, advanced=True), tooltip="auto: yuv420p, which plays everywhere, and exact RGB for ffv1."),
-        io.Combo.Input("audio_codec", options=[AUTO, *AUDIO_CODECS], default=AUTO, **adapter.known(io.Combo.Input, advanced=True), tooltip="auto: aac beside h264, pcm beside ffv1. flac keeps sound of 16 and 24 bits exactly, pcm every sound."),
+        io.Audio.Input("sound", optional=True, tooltip="Soundtrack of the file: the audio as loaded, not the vocals. Leave unconnected for a silent video."),
+        io.String.Input("filename_prefix", default="video/MEMO", tooltip="File name prefix, relative to ComfyUI's output folder. May contain %year%, %month% and so on."),
+        io.Combo.Input("codec", options=list(PIXEL_FORMATS), default="h264", tooltip="h264: plays everywhere. ffv1: lossless, about 20 times as large."),
+        io.Int.Input("crf", default=18, min=0, max=51, tooltip="Quality of h264: lower looks better and makes a larger file. 18 is hard to tell from the frames, 23 is smaller."),
+        io.Combo.Input("pixel_format", options=[AUTO, *dict.fromkeys(name for names in PIXEL_FORMATS.values() for name in names)], default=AUTO, **adapter.known(io.Combo.Input, advanced=True), tooltip="auto: yuv420p, which plays everywhere, or exact RGB for ffv1."),
+        io.Combo.Input("audio_codec", options=[AUTO, *AUDIO_CODECS], default=AUTO, **adapter.known(io.Combo.Input, advanced=True), tooltip="auto: aac with h264, pcm with ffv1. flac keeps sound of 16 or 24 bits exactly, pcm any sound."),
     ]
 
 
@@ -43,7 +43,7 @@ def label_input() -> io.Input:
         optional=True,
         **adapter.known(io.Boolean.Input, advanced=True),
         tooltip="The file's metadata says that it was made by AI, and by what. Many sites and some laws ask for it; switch it "
-        "off only where another label takes its place.",
+        "off only if another label replaces it.",
     )
 
 
@@ -55,8 +55,8 @@ class MemoSampleToFile(io.ComfyNode):
             display_name="MEMO Sample to File",
             category="MEMO",
             **adapter.known(io.Schema, search_aliases=["talking head", "lip sync", "audio to video", "long video", "save video"]),
-            description="Makes a talking video of any length: each clip goes to the disk when it is done, so that memory does not grow. "
-            "Stopped by whatever it may be, the same workflow queued again goes on behind the last clip.",
+            description="Makes a talking video of any length: each clip is written to disk when it is done, so memory use does not grow. "
+            "If it is interrupted, queue the same workflow again and it continues after the last finished clip.",
             inputs=[
                 *sampling_inputs(),
                 *file_inputs(),
@@ -67,7 +67,7 @@ class MemoSampleToFile(io.ComfyNode):
                     max=120.0,
                     step=0.001,
                     round=0.000001,
-                    tooltip="Frames per second of the file. 0: those of the audio's features, each frame once. Another rate shows frames twice or leaves some out: "
+                    tooltip="Frame rate of the file. 0: same as sampled. Other rates repeat or drop frames; "
                     "sample at 30, as MEMO was trained, and write 25 or 60.",
                 ),
                 io.Combo.Input(
@@ -76,14 +76,14 @@ class MemoSampleToFile(io.ComfyNode):
                     default="output",
                     **adapter.known(io.Combo.Input, advanced=True),
                     tooltip="Where clips are kept until all are done: memo_unfinished in this folder. ComfyUI empties temp whenever it starts. "
-                    f"They are removed with the finished video, else after {KEPT_DAYS} days or beyond {KEPT_BYTES // 10**9} GB.",
+                    f"They are removed once the video is finished, otherwise after {KEPT_DAYS} days or beyond {KEPT_BYTES // 10**9} GB.",
                 ),
                 label_input(),
                 noise_input(),
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="The file, for Save Video and others."),
-                VideoStateSocket.Output(display_name="state", tooltip="What it takes to go on with this video: wire it to the state of another sampler node."),
+                VideoStateSocket.Output(display_name="state", tooltip="What is needed to continue this video: connect it to the state of another sampler node."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
             is_output_node=True,

@@ -253,7 +253,7 @@ def _ask(file: ModelFile, target: Path) -> _Remote:
         )
     size = file.size or metadata.size
     if size is None:
-        raise DownloadError(f"{url}: the server does not say how large the file is, so it cannot be verified. Does HF_ENDPOINT name a Hugging Face hub?")
+        raise DownloadError(f"{url}: the server does not say how large the file is, so it cannot be verified. Is HF_ENDPOINT a Hugging Face hub?")
     return _Remote(file, target, url, size, file.sha256 or sha256, blob, before)
 
 
@@ -265,7 +265,10 @@ def _check_room(remotes: list[_Remote], root: Path) -> None:
         disk = disk.parent
     needed, free = sum(remote.missing for remote in remotes), shutil.disk_usage(disk).free
     if needed + _ROOM > free:
-        raise DownloadError(f"{root} has room for {megabytes(free)}, but the download needs {megabytes(needed + _ROOM)}. Free some space, then run again.")
+        raise DownloadError(
+            f"{root} has room for {megabytes(free)}, "
+            f"but the download needs {megabytes(needed + _ROOM)}. Free some space, then run again."
+        )
 
 
 @contextmanager
@@ -301,7 +304,9 @@ def _fetch_one(remote: _Remote, progress: Callable[[int], None], check_interrupt
         except DownloadError as error:
             remote.partial.unlink()
             if last:
-                raise DownloadError(f"{remote.target} arrived corrupted twice and was discarded: {error} A proxy or mirror may be altering it.") from error
+                raise DownloadError(
+                    f"{remote.target} arrived corrupted twice and was discarded: {error} A proxy or mirror may be altering it."
+                ) from error
             logger.warning("%s Fetching it again.", error)
     if not remote.file.sha256 and (remote.sha256 or remote.blob):
         _record(remote.target).write_text(f"{sha256}  {remote.target.name}\n", encoding="utf-8")
