@@ -14,7 +14,7 @@ from .clips import frame_count, resampled_frames
 from .errors import StorageError
 from .host_memory import return_freed_memory
 from .journal import Journal
-from .progress import clips_done
+from .progress import clips_done, clock, counted
 from .sampling import SampledClip
 from .types import Audio, AudioFeatures, VideoState
 from .video_files import join_segments, write_segment
@@ -56,6 +56,10 @@ class LongVideo:
         if sound and frame_count(sound.waveform.shape[1], sound.sample_rate, audio.fps) == audio.frame_count:
             return frame_count(sound.waveform.shape[1], sound.sample_rate, self.fps)
         return frame_count(audio.frame_count * audio.fps.denominator, audio.fps.numerator, self.fps)
+
+    def done(self, name: str) -> str:
+        """What is said last: how long the video is, and the name of its file."""
+        return f"Done: {counted(self.frames, 'frame')}, {clock(self.frames / self.fps)}, {name}"
 
     def shown(self, clip: SampledClip, number: int) -> Tensor:
         """The frames of the file that show the clip made as number ``number``, the lead-in first."""
@@ -100,7 +104,7 @@ def sample_to_file(
             done = len(journal.segments)
             size = f", about {_size(written * video.clips // done)}" if done - here > 1 else ""
             say(clips_done(video.clips, done, here, time.monotonic() - began) + size)
-    say(f"Joining {video.frames} frames")
+    say(f"Joining {counted(video.frames, 'frame')}")
     whole = journal.folder / f"video{video.format.suffix}"
     segments = [segment for segment in journal.segments if segment]
     metadata, labelled = video.metadata, video.labelled
@@ -122,16 +126,18 @@ def _announcement(video: LongVideo, journal: Journal) -> str:
     free = shutil.disk_usage(journal.folder).free
     if entries > free:
         raise StorageError(
-            f"{journal.folder}: {left} clips take {_size(entries)} beside the video, and {_size(free)} are free. Make room, or a shorter video."
+            f"{journal.folder}: making {counted(left, 'clip')} needs {_size(entries)} in addition to the video, but only {_size(free)} is free. "
+            "Free some space, or make a shorter video."
         )
-    changed = f"Starts afresh, changed: {', '.join(journal.changed)}. " if journal.changed and not journal.segments else ""
-    goes_on = f"Goes on behind clip {len(journal.segments)}. " if journal.segments else ""
-    space = f" Only {_size(free)} are free." if free < entries + 2 * size else ""
-    return f"{changed}{goes_on}{video.clips} clips, {frames} frames, about {_size(size)}.{space}"
+    changed = f"Starting over, because these changed: {', '.join(journal.changed)}. " if journal.changed and not journal.segments else ""
+    goes_on = f"Continuing after clip {len(journal.segments)}. " if journal.segments else ""
+    space = f" Only {_size(free)} is free." if free < entries + 2 * size else ""
+    return f"{changed}{goes_on}{counted(video.clips, 'clip')}, {counted(frames, 'frame')}, about {_size(size)}.{space}"
 
 
-def _size(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+def _size(size: float) -> str:
+    factor, unit = (1e9, "GB") if size >= 1e9 else (1e6, "MB") if size >= 1e6 else (1e3, "kB")
+    return f"{size / factor:.1f} {unit}"
 
 
 def _move(source: Path, target: Path) -> Path:

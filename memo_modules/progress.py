@@ -46,11 +46,17 @@ def contact_sheet(images: Tensor, clip_frames: int, fps: Fraction) -> Image.Imag
         left, top = tile % columns * size[0], tile // columns * size[1]
         sheet.paste(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS), (left, top))
         if size[0] >= 48:
-            _write(draw, (left + 3, top + 2), _clock(frame / fps))
+            _write(draw, (left + 3, top + 2), clock(frame / fps))
     return sheet
 
 
-def _clock(seconds: Fraction) -> str:
+def counted(number: int, noun: str) -> str:
+    """1 clip, 2 clips."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def clock(seconds: Fraction) -> str:
+    """Minutes, seconds and tenths."""
     tenths = int(seconds * 10)
     return f"{tenths // 600}:{tenths // 10 % 60:02}.{tenths % 10}"
 

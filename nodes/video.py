@@ -121,7 +121,9 @@ class MemoSampleToFile(io.ComfyNode):
                 say=say,
                 check_interrupt=adapter.check_interrupt,
             )
-        return io.NodeOutput(InputImpl.VideoFromFile(str(path)), state, ui=ui.PreviewVideo([comfy_output.saved_result(path)]))
+        saved = comfy_output.saved_result(path)
+        say(video.done("/".join(filter(None, (saved.subfolder, saved.filename)))))
+        return io.NodeOutput(InputImpl.VideoFromFile(str(path)), state, ui=ui.PreviewVideo([saved]))
 
 
 NODES = [MemoSampleToFile]

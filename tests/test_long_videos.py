@@ -77,10 +77,25 @@ def test_the_file_holds_the_frames_the_sound_and_the_workflow(make, frames):
 
 def test_it_says_what_comes_and_how_long_it_takes(make):
     *_, said = make()
-    assert said[0].startswith("3 clips, 40 frames, about ") and said[0].endswith(("MB.", "GB."))
+    assert said[0].startswith("3 clips, 40 frames, about ") and said[0].endswith((" kB.", " MB."))
     assert said[1] == "Clip 1 of 3"
     assert said[2].startswith("Clip 2 of 3, 0:00:0") and " left, about " in said[2]
     assert said[-1] == "Joining 40 frames"
+
+
+def test_one_is_said_as_one(make):
+    path, _, said = make(replace(PLAIN, audio=speech(1), sound=None))
+    assert said[0].startswith("1 clip, 1 frame, about ") and said[-1] == "Joining 1 frame"
+
+
+def test_how_long_the_video_is_and_its_file_are_said_last():
+    assert PLAIN.done("video/a.mp4") == "Done: 40 frames, 0:01.3, video/a.mp4"
+    assert replace(PLAIN, fps=Fraction(60)).done("a.mp4") == "Done: 80 frames, 0:01.3, a.mp4"
+
+
+@pytest.mark.parametrize(("size", "said"), [(0, "0.0 kB"), (999, "1.0 kB"), (20_480, "20.5 kB"), (1e6, "1.0 MB"), (2.5e9, "2.5 GB")])
+def test_sizes_are_said_in_the_unit_that_fits(size, said):
+    assert long_videos._size(size) == said
 
 
 class Stopped(Exception):
@@ -107,7 +122,7 @@ def test_stopped_anywhere_the_file_is_that_of_one_run(make, tmp_path, monkeypatc
     assert [path.name for path in tmp_path.glob("video_*")] == ["video_0.mp4"]
     path, state, said = make()
     assert path.read_bytes() == expected and state.clips == 3
-    assert said[0].startswith(f"Goes on behind clip {steps}. 3 clips" if steps else "3 clips")
+    assert said[0].startswith(f"Continuing after clip {steps}. 3 clips" if steps else "3 clips")
     assert not any((tmp_path / "journals").iterdir())
 
 
@@ -124,12 +139,12 @@ def test_a_full_disk_is_named_and_nothing_is_lost(make, tmp_path, monkeypatch):
         patch.setattr(long_videos, "write_segment", fail)
         make()
     path, _, said = make()
-    assert said[0].startswith("Goes on behind clip 2.") and path.read_bytes() == expected.read_bytes()
+    assert said[0].startswith("Continuing after clip 2.") and path.read_bytes() == expected.read_bytes()
 
 
 def test_a_disk_without_room_is_named_before_the_work(make, monkeypatch):
     monkeypatch.setattr(long_videos.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
-    with pytest.raises(StorageError, match=r"3 clips take .* MB beside the video, and 0.0 MB are free"):
+    with pytest.raises(StorageError, match=r"making 3 clips needs \d+\.\d kB in addition to the video, but only 1\.0 kB is free\. Free some space"):
         make()
 
 
@@ -137,7 +152,7 @@ def test_what_has_changed_is_said(make):
     with pytest.raises(Stopped):
         make(progress=lambda done, *_: (_ for _ in ()).throw(Stopped) if done == 2 else None)
     *_, said = make(replace(PLAIN, format=VideoFormat()))
-    assert said[0].startswith("Starts afresh, changed: format. 3 clips")
+    assert said[0].startswith("Starting over, because these changed: format. 3 clips")
 
 
 def test_a_lead_in_leaves_the_length_as_it_is(make, frames):

@@ -71,6 +71,7 @@ def test_the_file_holds_the_frames_and_the_workflow(comfyui_server, graph, frame
     assert kept["DigitalSourceType"] == metadata["DigitalSourceType"], "what Save Video copies keeps the label"
     assert outputs["rate"]["text"] == ["30.0"]
     assert any(text.startswith("3 clips, 45 frames, about ") for text in record.texts) and any(text.startswith("Clip 2 of 3, 0:00:") for text in record.texts)
+    assert record.texts[-1] == f"Done: 45 frames, 0:01.5, video/{path.name}"
     assert unfinished(comfyui_server) == []
 
 
@@ -87,7 +88,7 @@ def test_cancelled_and_queued_again_it_goes_on(comfyui_server, graph, frames):
     assert done in (1, 2)
     record = Record()
     outputs = comfyui_server.run(prompt, record)
-    assert any(text.startswith(f"Goes on behind clip {done}. 3 clips") for text in record.texts)
+    assert any(text.startswith(f"Continuing after clip {done}. 3 clips") for text in record.texts)
     pictures, _ = read(the_file(comfyui_server, outputs, find(prompt, "MemoSampleToFile")))
     assert np.abs(pictures.astype(int) - frames).max() <= 1
     assert unfinished(comfyui_server) == []
@@ -110,7 +111,7 @@ def test_a_killed_comfyui_goes_on_when_it_is_back(comfyui_path, tiny_models, com
     with ComfyUIServer(comfyui_path, tmp_path, tiny_models) as server:
         outputs = server.run(prompt, record)
         pictures, _ = read(the_file(server, outputs, find(prompt, "MemoSampleToFile")))
-    assert any(text.startswith("Goes on behind clip 2. 3 clips") for text in record.texts)
+    assert any(text.startswith("Continuing after clip 2. 3 clips") for text in record.texts)
     assert np.abs(pictures.astype(int) - frames).max() <= 1, "PNG rounds down"
     assert list((tmp_path / "output" / "memo_unfinished").iterdir()) == []
 
