@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from ..memo_modules import checkpoints
-from ..memo_modules.audio.emotion import load_emotion_classifier
+from ..memo_modules.audio.emotion import check_fit, load_emotion_classifier
 from ..memo_modules.audio.emotion2vec import load_emotion2vec
 from ..memo_modules.audio.features import load_audio_encoder
 from ..memo_modules.audio.vocals import VocalSeparator
@@ -219,8 +219,9 @@ class MemoLoadEmotionModel(io.ComfyNode):
     @classmethod
     def execute(cls, emotion2vec, classifier, download=False) -> io.NodeOutput:
         operations = adapter.layers(torch.float32).operations
-        encoder = load_emotion2vec(obtained("emotion2vec", emotion2vec, download), operations)
-        mlp = load_emotion_classifier(obtained("emotion_classifier", classifier, download), operations)
+        encoder_place, mlp_place = obtained("emotion2vec", emotion2vec, download), obtained("emotion_classifier", classifier, download)
+        encoder, mlp = load_emotion2vec(encoder_place, operations), load_emotion_classifier(mlp_place, operations)
+        check_fit(encoder, encoder_place, mlp, mlp_place)
         return io.NodeOutput(EmotionModel(adapter.manage(encoder), adapter.manage(mlp)))
 
 

@@ -3,6 +3,7 @@
 import json
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -173,3 +174,11 @@ def test_bad_classifier_files_are_named(tmp_path):
     save_file(weights, path)
     with pytest.raises(CheckpointError, match="layers.fc2.bias"):
         emotion.load_emotion_classifier(tmp_path)
+
+
+def test_an_encoder_of_another_width_than_the_classifier_is_named():
+    encoder = SimpleNamespace(config=Emotion2VecConfig(d=768))
+    emotion.check_fit(encoder, Path("plus_base"), EmotionClassifier(Layers(device="meta"), d_in=768), Path("classifier"))
+    for depth in (1, 5):
+        with pytest.raises(CheckpointError, match="^plus_base: expected 1024 numbers per state, as classifier takes, got 768"):
+            emotion.check_fit(encoder, Path("plus_base"), EmotionClassifier(Layers(device="meta"), depth=depth), Path("classifier"))

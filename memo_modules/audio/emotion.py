@@ -135,3 +135,13 @@ def load_emotion_classifier(place: Path, operations: Any = nn, header_only: bool
     if sizes["classes"] != len(EMOTIONS):
         raise CheckpointError(f"{path} distinguishes {sizes['classes']} emotions, but MEMO expects {len(EMOTIONS)}: {', '.join(EMOTIONS)}.")
     return load_module(lambda meta: EmotionClassifier(meta, **sizes), Layers(operations, dtype=torch.float32), weights, path)
+
+
+def check_fit(encoder: Emotion2Vec, encoder_place: Path, classifier: EmotionClassifier, classifier_place: Path) -> None:
+    """Raises CheckpointError when ``classifier`` does not take as many numbers as a state of ``encoder`` has."""
+    gives, takes = encoder.config.d, next(classifier.parameters()).shape[1]
+    if gives != takes:
+        raise CheckpointError(
+            f"{encoder_place}: expected {takes} numbers per state, as {classifier_place} takes, got {gives}. "
+            "Use emotion2vec_plus_large with MEMO's emotion classifier."
+        )

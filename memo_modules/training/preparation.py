@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..audio.emotion import detect_emotion, frame_labels, load_emotion_classifier
+from ..audio.emotion import check_fit, detect_emotion, frame_labels, load_emotion_classifier
 from ..audio.emotion2vec import load_emotion2vec
 from ..audio.features import encode_frames, load_audio_encoder
 from ..audio.vocals import VocalSeparator
@@ -92,6 +92,7 @@ class Preparer:
         self.audio_encoder = load_audio_encoder(places.audio_encoder).to(device)
         self.emotion2vec = load_emotion2vec(places.emotion2vec).to(device)
         self.emotion_classifier = load_emotion_classifier(places.emotion_classifier).to(device)
+        check_fit(self.emotion2vec, places.emotion2vec, self.emotion_classifier, places.emotion_classifier)
 
     def prepare(self, job: Job) -> Outcome:
         """Write the files of a video. Whatever is wrong with it becomes the outcome's reason; raises MemoError when the

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 from graphs import find, node, talking_portrait
+from safetensors.torch import save_file
 
+from comfyui_memo.memo_modules.models.emotion_classifier import EmotionClassifier
+from comfyui_memo.memo_modules.models.layers import Layers
 from comfyui_memo.scripts.comfyui_server import ServerError
 
 
@@ -138,5 +141,17 @@ def test_bad_file_is_refused_by_name(comfyui_server, tiny_models, kind, name, fo
         else:
             shutil.copy(copy / damage, copy / file)
         expect_error(comfyui_server, kind, {name: "damaged"}, re.escape(str(copy / file)) + message)
+    finally:
+        shutil.rmtree(copy)
+
+
+def test_an_emotion2vec_of_another_width_than_the_classifier_is_refused(comfyui_server, tiny_models):
+    """As plus_base and plus_seed are; the tiny one has 128."""
+    copy = comfyui_server.base / "models" / Path(TINY).with_name("damaged")
+    shutil.copytree(tiny_models / TINY, copy)
+    save_file(EmotionClassifier(Layers(), depth=2, width=8, d_in=64).state_dict(), copy / CLASSIFIER)
+    try:
+        message = r"model\.pt: expected 64 numbers per state, as .*damaged.* takes, got 128\. Use emotion2vec_plus_large"
+        expect_error(comfyui_server, "MemoLoadEmotionModel", {"classifier": "damaged"}, message)
     finally:
         shutil.rmtree(copy)
