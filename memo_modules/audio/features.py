@@ -65,7 +65,7 @@ class AudioEncoder(nn.Module):
             reason = str(error).strip().split("\n")[0]
             raise CheckpointError(f"The audio encoder's config.json does not describe a model that can be built ({reason}). {REPAIR}") from error
         if config.do_stable_layer_norm:
-            raise CheckpointError("The audio encoder has do_stable_layer_norm (a wav2vec2-large); Use wav2vec2-base-960h.")
+            raise CheckpointError("The audio encoder has do_stable_layer_norm (a wav2vec2-large). Use wav2vec2-base-960h.")
         self.feature_extractor = model.feature_extractor
         self.feature_projection = model.feature_projection
         self.encoder = model.encoder
