@@ -46,8 +46,8 @@ def test_cores_euler_on_the_published_sigmas_makes_the_same_frames(sample, plain
 
 def test_other_samplers_and_schedules_run(sample, plain):
     inputs = {"sampler": ["chosen", 0], "sigmas": ["schedule", 0]}
-    schedule = node("KarrasScheduler", steps=2, sigma_max=1.0, sigma_min=0.001, rho=3.0)
-    made = [sample(inputs, chosen=node("KSamplerSelect", sampler_name=name), schedule=schedule) for name in ("dpmpp_2m", "euler_ancestral", "heun")]
+    schedule = node("KarrasScheduler", steps=3, sigma_max=1.0, sigma_min=0.001, rho=3.0)
+    made = [sample(inputs, chosen=node("KSamplerSelect", sampler_name=name), schedule=schedule) for name in ("heun", "euler_ancestral")]
     for frames in (plain, *made):
         assert frames.shape == plain.shape and frames.std() > 5
     assert all(np.abs(frames - plain).max() > 10 for frames in made)
