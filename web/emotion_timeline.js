@@ -5,10 +5,14 @@ import { app } from "../../scripts/app.js"
 import { TimelineEditor } from "./timeline_editor.js"
 
 const LOOK_EVERY = 250
+const WIDTH = 420
 const HEIGHT = 196
+const MARGIN = 10 // that ComfyUI leaves around it
 const COLUMNS = 600
 const DECODED_AT = 8000 // enough to look at, and an hour of it fits into memory
 const LARGEST_FILE = 200e6
+const NOT_LOADED = "Length unknown until Load Audio is wired directly."
+const NOT_DECODED = "Length unknown: the browser cannot play this file."
 
 app.registerExtension({
     name: "Memo.EmotionTimeline",
@@ -27,33 +31,43 @@ function addEditor(node) {
         text.value = value
         text.callback?.(value)
     })
+    const height = () => Math.max(HEIGHT, editor.height + 2 * MARGIN)
     const widget = node.addDOMWidget("timeline_editor", "memo_timeline", editor.element, {
         serialize: false,
         hideOnZoom: false,
-        getMinHeight: () => HEIGHT,
-        getMaxHeight: () => HEIGHT,
+        hideInPanel: true, // which has no room for it, and would give the node's editor its own width for good
+        getMinHeight: height,
+        getMaxHeight: height,
     })
     widget.serialize = false // the text holds it all
+    leaveToCanvas(editor)
+
+    const fit = width => {
+        node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], node.computeSize()[1])])
+        node.setDirtyCanvas(true, true)
+    }
 
     // Typing, links, files that are chosen, undo: not all of them are told, so all of them are looked at.
-    let timer, file
+    let timer, file, drawn
     const look = async () => {
         if (!isInUse(node.graph)) return clearInterval(timer)
         const linked = node.inputs?.find(({ name }) => name === "timeline")?.link != null
         const locked = linked ? "The text comes by a link: change it there." : ""
         if (text.value !== editor.text || locked !== editor.locked) editor.show(text.value, locked)
+        if (height() !== drawn) fit(0)
+        drawn = height()
         const found = audioFile(node)
         if (found === file) return
         file = found
         const sound = await decoded(found)
-        if (found === file) editor.showSound(sound)
+        if (found === file) editor.showSound(sound, sound || found === undefined ? "" : found === null ? NOT_LOADED : NOT_DECODED)
     }
     chain(node, "onAdded", () => {
         clearInterval(timer)
         timer = setInterval(look, LOOK_EVERY)
     })
     chain(node, "onRemoved", () => clearInterval(timer))
-    node.setSize([Math.max(node.size[0], 420), Math.max(node.size[1], node.computeSize()[1])])
+    fit(WIDTH)
 }
 
 // Nodes in subgraphs are not told when another workflow is opened.
@@ -70,10 +84,30 @@ function chain(node, name, action) {
     }
 }
 
-// What Load Audio names a file by, "folder/name.wav [output]"; null for sound from elsewhere.
+// Wheel and middle button move the canvas, as over ComfyUI's own text boxes; Nodes 2.0 sees to it itself.
+function leaveToCanvas({ element, said }) {
+    const on = (kind, isForCanvas, take) => element.addEventListener(kind, event => !LiteGraph.vueNodesMode && isForCanvas(event) && take(event))
+    on("pointerdown", ({ button }) => button === 1, event => app.canvas.processMouseDown(event))
+    on("pointermove", ({ buttons }) => buttons & 4, event => app.canvas.processMouseMove(event))
+    on("pointerup", ({ button }) => button === 1, event => app.canvas.processMouseUp(event))
+    const scrolls = ({ target, ctrlKey }) => target === said && said.scrollHeight > said.clientHeight && !ctrlKey
+    on("wheel", event => !scrolls(event), event => (event.preventDefault(), app.canvas.processMouseWheel(event)))
+}
+
+// What Load Audio names a file by, "folder/name.wav [output]"; null for sound from elsewhere, undefined for none.
 function audioFile(node) {
-    const loader = node.getInputNode?.(node.findInputSlot("audio"))
+    const loader = origin(node.graph, node.inputs?.find(({ name }) => name === "audio")?.link)
+    if (loader === undefined) return undefined
     return loader?.comfyClass === "LoadAudio" ? (loader.widgets.find(({ name }) => name === "audio")?.value ?? null) : null
+}
+
+// The node that a link comes from, through the borders of subgraphs; null where that cannot be said, undefined where there is no link.
+function origin(graph, id) {
+    const link = graph?.getLink?.(id)
+    if (!link?.originIsIoNode) return link && graph.getNodeById(link.origin_id)
+    const boxes = [graph.rootGraph, ...graph.rootGraph.subgraphs.values()].flatMap(({ nodes }) => nodes.filter(box => box.subgraph === graph))
+    if (boxes.length !== 1) return null // each of them may have a sound of its own
+    return origin(boxes[0].graph, boxes[0].inputs[link.origin_slot]?.link)
 }
 
 // {length, peaks} of a file; null where it is missing, too large, or nothing that the browser can play.

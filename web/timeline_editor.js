@@ -18,6 +18,9 @@ export const COLOURS = {
 }
 const TICKS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600].map(seconds => seconds * 1000)
 const MOST_TICKS = 8
+const LAST = 0.95 // of the ruler: a number in the middle of what is behind that would be cut off
+const MOST_SAID = 64 // pixels: what is longer is scrolled
+const BETWEEN = 16
 const LENGTH_WITHOUT_SOUND = 10000
 const HINT = "Double-click adds a segment or splits one; drag borders (Shift: finer), Delete removes, Ctrl+Z undoes."
 
@@ -31,6 +34,7 @@ export class TimelineEditor {
         this.past = []
         this.future = []
         this.sound = null // {length: milliseconds, peaks: 0 to 1 over time}
+        this.note = ""
         this.locked = "" // why nothing can be changed
         this.build()
     }
@@ -46,8 +50,10 @@ export class TimelineEditor {
         this.take(text)
     }
 
-    showSound(sound) {
+    // note: why there is none, to be said beside what else is said; empty where none is expected.
+    showSound(sound, note) {
         this.sound = sound
+        this.note = note
         this.draw()
     }
 
@@ -125,6 +131,11 @@ export class TimelineEditor {
         return Math.max(LENGTH_WITHOUT_SOUND, snapped(needed * 1.25))
     }
 
+    // Of all that it shows: where it is narrow, tools and letters need more rows.
+    get height() {
+        return this.track.offsetHeight + this.tools.offsetHeight + Math.min(this.said.scrollHeight, MOST_SAID) + BETWEEN
+    }
+
     build() {
         const button = (text, title, action) => {
             const made = create("button", { type: "button", textContent: text, title })
@@ -148,9 +159,9 @@ export class TimelineEditor {
             undo: button("Undo", "Undo (Ctrl+Z)", () => this.undo()),
             redo: button("Redo", "Redo (Ctrl+Shift+Z)", () => this.redo()),
         }
-        const tools = create("div", { className: "memo-tools" }, this.emotions, ...Object.values(this.buttons))
+        this.tools = create("div", { className: "memo-tools" }, this.emotions, ...Object.values(this.buttons))
         this.said = create("div", { className: "memo-said", role: "status" })
-        this.element = create("div", { className: "memo-timeline" }, this.keys, this.track, tools, this.said)
+        this.element = create("div", { className: "memo-timeline" }, this.keys, this.track, this.tools, this.said)
         this.listen()
     }
 
@@ -223,7 +234,9 @@ export class TimelineEditor {
         this.drawSound(percent)
         const step = TICKS.find(tick => length / tick <= MOST_TICKS) ?? length / MOST_TICKS
         const times = Array.from({ length: Math.floor(length / step) + 1 }, (_, i) => Math.round(i * step))
-        this.ruler.replaceChildren(...times.map(time => create("span", { textContent: formatTime(time), style: `left: ${percent(time)}` })))
+        const label = time => create("span", { textContent: formatTime(time), style: `left: ${percent(time)}` })
+        this.ruler.replaceChildren(...times.map(label))
+        this.ruler.lastChild.classList.toggle("memo-last", times.at(-1) > LAST * length)
         this.drawTools()
     }
 
@@ -268,7 +281,7 @@ export class TimelineEditor {
         this.buttons.remove.disabled = held || !chosen
         this.buttons.undo.disabled = Boolean(this.locked) || !this.past.length
         this.buttons.redo.disabled = Boolean(this.locked) || !this.future.length
-        this.said.textContent = this.locked || this.problem || (chosen ? formatTimeline([chosen]) : HINT)
+        this.said.textContent = this.locked || this.problem || (chosen ? formatTimeline([chosen]) : `${this.note}\n${HINT}`.trim())
         this.said.classList.toggle("memo-problem", Boolean(this.problem) && !this.locked)
     }
 }

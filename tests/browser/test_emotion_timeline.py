@@ -35,6 +35,18 @@ DRAWN = """[...document.querySelectorAll(".memo-band")].map(band => band.title).
 SAID = """document.querySelector(".memo-said").textContent"""
 WAVE = """document.querySelector(".memo-track path")?.getAttribute("d")?.length > 1000"""
 BOX = """(box => [box.x, box.y, box.width, box.height])(document.querySelector("{}").getBoundingClientRect())"""
+LAST_TICK = "[...document.querySelectorAll('.memo-ruler span')].at(-1).textContent"
+VIEW = "[...app.canvas.ds.offset, app.canvas.ds.scale]"
+PANEL = "document.querySelector('[data-testid=properties-panel]')"
+# what stands out of the track or of the editor, sideways or below
+CUT_OFF = """(() => {
+    const outside = (selector, within) => [...document.querySelectorAll(selector)].filter(element => {
+        const [box, room] = [element, element.closest(within)].map(part => part.getBoundingClientRect())
+        return box.left < room.left || box.right > room.right || box.bottom > room.bottom + 1
+    })
+    return [...outside(".memo-ruler span", ".memo-track"), ...outside(".memo-tools > *, .memo-said", ".memo-timeline")].map(part => part.textContent)
+})()"""
+NOT_SCROLLED = "(said => said.scrollHeight <= said.clientHeight)(document.querySelector('.memo-said'))"
 LENGTH_OF_SPEECH = 124354 / 24000
 # WCAG 2: letters on what is painted behind them
 CONTRASTS = """[...document.querySelectorAll(".memo-timeline *")]
@@ -198,9 +210,66 @@ def test_saved_and_loaded_it_is_the_same(desk, chromium, server, tmp_path):
 def test_without_a_sound_there_is_a_plain_ruler(desk):
     desk.page.evaluate(f"{NODE}.disconnectInput({NODE}.findInputSlot('audio'))")
     desk.page.wait_for(f"!({WAVE})")
-    desk.page.wait_for("[...document.querySelectorAll('.memo-ruler span')].at(-1).textContent === '10'")
+    desk.page.wait_for(f"{LAST_TICK} === '10'")
+    assert desk.page.evaluate(CUT_OFF) == []
     desk.press("Add")
     assert desk.shows("0-2 happy")
+
+
+def test_properties_panel_leaves_the_editor_as_it_is(desk):
+    width = desk.page.evaluate(BOX.format(".memo-track"))[2]
+    try:
+        desk.page.set("Comfy.RightSidePanel.IsOpen", True)
+        desk.page.wait_for(PANEL + " !== null")
+        desk.page.evaluate(f"app.canvas.selectItems([{NODE}])")
+        desk.page.wait_for(f"{PANEL}?.innerText.includes('timeline')")
+        time.sleep(1)  # in which the panel would take the editor
+        assert "timeline_editor" not in desk.page.evaluate(f"{PANEL}.innerText")
+        assert desk.page.evaluate(BOX.format(".memo-track"))[2] == width
+    finally:
+        desk.page.set("Comfy.RightSidePanel.IsOpen", False)
+
+
+def test_wheel_and_middle_button_move_the_canvas(desk):
+    x, y = desk.point(2)
+    before = desk.page.evaluate(VIEW)
+    desk.page.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+    desk.page.call("Input.dispatchMouseEvent", type="mousePressed", x=x, y=y, button="middle", clickCount=1)
+    for step in range(1, 6):
+        desk.page.call("Input.dispatchMouseEvent", type="mouseMoved", x=x - 20 * step, y=y + 10 * step, button="middle", buttons=4)
+    desk.page.call("Input.dispatchMouseEvent", type="mouseReleased", x=x - 100, y=y + 50, button="middle", clickCount=1)
+    assert desk.page.evaluate(VIEW) == [pytest.approx(before[0] - 100, abs=1), pytest.approx(before[1] + 50, abs=1), before[2]]
+    desk.page.call("Input.dispatchMouseEvent", type="mouseWheel", x=x - 100, y=y + 50, deltaX=0, deltaY=-100)
+    desk.page.wait_for(f"{VIEW}[2] > {before[2]}")
+    assert desk.page.evaluate(TEXT) == ""
+
+
+def test_sound_is_followed_out_of_a_subgraph(desk):
+    desk.page.evaluate(f"""(() => {{
+        const {{ subgraph, node }} = app.graph.convertToSubgraph(new Set([{NODE}]))
+        app.canvas.openSubgraph(subgraph, node)
+    }})()""")
+    desk.page.wait_for("app.canvas.graph !== app.graph && " + WAVE)
+    assert "unknown" not in desk.page.evaluate(SAID)
+    desk.page.evaluate("app.graph.nodes.find(({ type }) => type === 'LoadAudio').disconnectOutput(0)")
+    desk.page.wait_for(f"!({WAVE})")
+    assert "unknown" not in desk.page.evaluate(SAID)
+
+
+def test_says_where_the_length_of_the_sound_is_unknown(desk):
+    desk.page.evaluate(f"""(() => {{
+        const vocals = LiteGraph.createNode("MemoSeparateVocals")
+        app.graph.add(vocals)
+        vocals.connect(0, {NODE}, {NODE}.findInputSlot("audio"))
+    }})()""")
+    desk.page.wait_for(f"!({WAVE}) && {SAID}.startsWith('Length unknown until Load Audio is wired directly.')")
+    desk.page.wait_for(f"{NOT_SCROLLED} && {CUT_OFF}.length === 0", timeout=10)
+
+
+def test_everything_has_its_place_on_a_narrow_node(desk):
+    desk.page.evaluate(f"{NODE}.setSize([260, {NODE}.computeSize()[1]]); app.canvas.setDirty(true, true)")
+    desk.page.wait_for(f"{BOX.format('.memo-track')}[2] < 260")
+    desk.page.wait_for(f"{NOT_SCROLLED} && {CUT_OFF}.length === 0 && {NODE}.size[1] >= {NODE}.computeSize()[1]", timeout=10)
 
 
 @pytest.mark.parametrize("palette", ["dark", "light"])
