@@ -3,7 +3,9 @@
 import json
 import re
 from fractions import Fraction
+from itertools import combinations
 from math import ceil
+from operator import ge
 from pathlib import Path
 
 import av
@@ -28,6 +30,25 @@ CURRENT_VERSION = 0.4
 ABSOLUTE_PATH = re.compile(r"(?<![\w./:])(/\w|~/|[A-Za-z]:[\\/]+\w)")
 FILES = {"LoadImage": ["image"], "LoadAudio": ["audio"], **{kind: list(inputs) for kind, inputs in SMALL.items() if "Load" in kind}}
 """Widgets that name a file: which ones there are is the user's matter."""
+TITLE = 30
+"""Of a node, above its position."""
+GROWS, LEAST_WIDTH = 36, 225
+"""How much taller a node may be in Nodes 2.0 than on the canvas, which saved it, and how wide it is there at least."""
+GROWS_NOT = {"LoadImage", "LoadAudio", *ui_to_api.NOTES}
+AFTER_A_RUN = {
+    "MemoCropPortrait": 400,
+    "MemoDetectEmotion": 360,
+    "MemoEmotionTimeline": 555,
+    "MemoPasteBackToFile": 560,
+    "MemoSampleToFile": 1210,
+    "MemoSampler": 1045,
+    "MemoTalkingPortrait": 785,
+    "PreviewAudio": 105,
+    "SaveVideo": 410,
+}
+"""How tall a node may be with what it shows then, without its title."""
+GAP, BORDER = 10, 8
+"""Between two nodes, and between a node and the border of its group."""
 
 each_workflow = pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
 each_of_core_nodes = pytest.mark.parametrize("file", [file for file in WORKFLOWS if file.stem not in OF_OTHER_PACKS], ids=lambda file: file.stem)
@@ -76,6 +97,36 @@ def allowed(widget: ui_to_api.Widget) -> bool:
 def test_other_packs_are_needed_where_the_name_says_so(object_info):
     unknown = {file.stem: {node["type"] for node in load(file)["nodes"]} - object_info.keys() - {*ui_to_api.NOTES} for file in WORKFLOWS}
     assert {name: types for name, types in unknown.items() if types} == OF_OTHER_PACKS
+
+
+def room_of(node: dict) -> tuple[float, float, float, float]:
+    """The left, upper, right and lower end of what a node needs, on the canvas and in Nodes 2.0, before and after a run."""
+    (left, top), (width, height) = node["pos"], node["size"]
+    taller = height if node["type"] in GROWS_NOT else height + GROWS if node["type"] not in AFTER_A_RUN else max(height, AFTER_A_RUN[node["type"]])
+    return left, top - TITLE, left + max(width, LEAST_WIDTH), top + taller
+
+
+def apart(one: tuple, other: tuple) -> bool:
+    return any(one[side + 2] + GAP <= other[side] or other[side + 2] + GAP <= one[side] for side in (0, 1))
+
+
+@pytest.mark.parametrize("file", [*WORKFLOWS, BLUEPRINT], ids=lambda file: file.stem)
+def test_nodes_do_not_overlap(file):
+    graph = load(file) if file in WORKFLOWS else load(file)["definitions"]["subgraphs"][0]
+    rooms = [(node["type"], room_of(node)) for node in graph["nodes"]]
+    assert [(one, other) for (one, first), (other, second) in combinations(rooms, 2) if not apart(first, second)] == []
+
+
+@each_workflow
+def test_groups_hold_their_nodes(file):
+    workflow = load(file)
+    groups = [(left, top, left + width, top + height) for left, top, width, height in (group["bounding"] for group in workflow["groups"])]
+    assert all(apart(one, other) for one, other in combinations(groups, 2))
+    for node in workflow["nodes"]:
+        left, top, right, bottom = room_of(node)
+        edges = (left - BORDER, top - BORDER, -right - BORDER, -bottom - BORDER)
+        held = any(all(map(ge, edges, (*group[:2], -group[2], -group[3]))) for group in groups)
+        assert held or node["type"] in ui_to_api.NOTES, node["type"]
 
 
 @each_workflow

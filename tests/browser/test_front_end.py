@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from comfyui_memo.scripts.comfyui_server import ServerError
+from comfyui_memo.scripts.save_workflows import look_at_all
 from comfyui_memo.tests.comfyui.graphs import SMALL, write_tiny_upscaler, write_wav
 from comfyui_memo.tests.test_workflows import OF_OTHER_PACKS, WORKFLOWS
 
@@ -40,6 +41,22 @@ SHEETS = "node => ['MemoSampler', 'MemoTalkingPortrait'].includes(node.type)"
 SIZES = {"upscale": [128, 128], "crop_and_paste_back": [512, 512]}
 """Of videos that are not as small as that."""
 
+# what is closer to its neighbour than that, or to the border of its group, once all sizes are known
+CROWDED = """((gap, border) => {
+    const edges = ({ boundingRect: [x, y, width, height] }) => [x, y, x + width, y + height]
+    const named = node => `${node.title} (${edges(node).map(Math.round)})`
+    const apart = ([left, top, right, bottom], [otherLeft, otherTop, otherRight, otherBottom]) =>
+        left - gap >= otherRight || otherLeft - gap >= right || top - gap >= otherBottom || otherTop - gap >= bottom
+    const within = ([left, top, right, bottom], [outerLeft, outerTop, outerRight, outerBottom]) =>
+        left - border >= outerLeft && top - border >= outerTop && right + border <= outerRight && bottom + border <= outerBottom
+    const { nodes, groups } = app.graph
+    const pairs = nodes.flatMap((node, i) => nodes.slice(i + 1).map(other => [node, other]))
+    return [
+        ...pairs.filter(([node, other]) => !apart(edges(node), edges(other))).map(pair => pair.map(named).join(" and ")),
+        ...nodes.filter(node => node.type !== "MarkdownNote" && !groups.some(group => within(edges(node), edges(group)))).map(named),
+    ]
+})(12, 10)"""
+
 
 @pytest.fixture(scope="module")
 def base(base):
@@ -55,6 +72,12 @@ def base(base):
 
 def exported(file: Path) -> dict:
     return json.loads((file.parent / "api" / file.name).read_text(encoding="utf-8"))
+
+
+def crowded(page) -> list[str]:
+    """What has not its place, with all that a run has put on the nodes."""
+    look_at_all(page, page.size)  # Nodes 2.0 measures what it draws
+    return page.evaluate(CROWDED)
 
 
 @pytest.mark.parametrize("file", CORE_ONLY, ids=lambda file: file.stem)
@@ -73,6 +96,12 @@ def test_dropped_workflow_loads_complete_and_makes_a_video_that_plays(page, file
     assert seconds == pytest.approx(SECONDS, abs=1 / 30)
     assert page.evaluate("Object.keys(app.nodePreviewImages)") == [], "a live preview would hide what the node shows in the end"
     page.wait_for(f"app.graph.nodes.filter({SHEETS}).every(node => node.imgs?.[0].src.includes('/view?'))", timeout=20)
+    assert crowded(page) == []
+    try:
+        page.set("Comfy.VueNodes.Enabled", True)
+        assert crowded(page) == []
+    finally:
+        page.set("Comfy.VueNodes.Enabled", False)
     assert page.own_errors() == []
 
 

@@ -41,11 +41,11 @@ def test_workflow_shows_what_it_heard_and_made_in_every_theme(chromium, server, 
         page.evaluate("document.querySelector('video').currentTime = 1.3")
         for palette in ("dark", "light"):
             page.set("Comfy.ColorPalette", palette)
-            page.evaluate("app.canvas.ds.scale = 0.78; app.canvas.ds.offset = [530, 180]; app.canvas.setDirty(true, true)")
+            page.evaluate("app.canvas.ds.scale = 0.68; app.canvas.ds.offset = [555, 195]; app.canvas.setDirty(true, true)")
             page.evaluate("new Promise(done => setTimeout(done, 2000))")  # in which the theme changes
             picture = Image.open(page.screenshot(tmp_path / f"{palette}.png")).convert("RGB")
-            # the canvas's own colour, between the nodes
-            assert (sum(picture.getpixel((SIZE[0] // 2, SIZE[1] - 120))) > 3 * 128) == (palette == "light")
+            # the canvas's own colour, below the note
+            assert (sum(picture.getpixel((214, SIZE[1] - 200))) > 3 * 128) == (palette == "light")
             if os.environ.get("MEMO_WRITE_SCREENSHOTS") == "1":
                 picture.crop((60, 50, *SIZE)).save(ROOT / "docs" / f"talking_portrait_{palette}.jpg", quality=85)
         assert page.own_errors() == []
