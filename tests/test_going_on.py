@@ -102,9 +102,9 @@ def test_progress_counts_what_was_done_before(sample, three_clips):
 
 def test_a_state_of_another_video_is_refused(sample, three_clips, tiny_nets):
     state = three_clips[0].state
-    with pytest.raises(InputError, match="state: its video is 64 x 64, this one 72 x 64"):
+    with pytest.raises(InputError, match="state: its video is 64 x 64, but this one is 72 x 64"):
         sample(speech(16), portrait=torch.zeros(1, 3, 64, 72), state=state)
-    with pytest.raises(InputError, match="state: its clips have 16 frames, those of the audio 8"):
+    with pytest.raises(InputError, match="state: its clips have 16 frames, but those of the audio have 8"):
         sample(replace(speech(16), clip_frames=8), state=state)
     weight = tiny_nets.diffusion_net.conv_out.weight
     with torch.no_grad():

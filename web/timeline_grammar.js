@@ -56,7 +56,7 @@ function parseSegment(text) {
     if (label < 0) {
         const emotion = nearest([...word.toLowerCase()].slice(0, SHOWN))
         const hint = emotion ? `Did you mean ${emotion}? ` : ""
-        throw new Error(`timeline: ${quoted(word)} in ${quoted(text)} is no emotion. ${hint}There are ${EMOTIONS.join(", ")}.`)
+        throw new Error(`timeline: ${quoted(word)} in ${quoted(text)} is not an emotion. ${hint}There are ${EMOTIONS.join(", ")}.`)
     }
     if (stop !== null && stop <= start) throw new Error(`timeline: ${quoted(text)} must end later than it begins.`)
     return { start, end: stop, label }
@@ -66,7 +66,7 @@ function parseTime(text, segment) {
     const found = text.match(TIME)
     if (!found) {
         throw new Error(
-            `timeline: ${quoted(text)} in ${quoted(segment)} is no time. Write seconds, with three decimals at most (7.5), ` +
+            `timeline: ${quoted(text)} in ${quoted(segment)} is not a time. Write seconds, with three decimals at most (7.5), ` +
                 "or minutes and seconds (1:07.5).",
         )
     }

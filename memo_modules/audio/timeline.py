@@ -107,7 +107,7 @@ def _parse_segment(text: str) -> Segment:
     if word.lower() not in EMOTIONS:
         nearest = _nearest(word.lower()[:_SHOWN])
         hint = f"Did you mean {nearest}? " if nearest else ""
-        raise InputError(f"timeline: {_quoted(word)} in {_quoted(text)} is no emotion. {hint}There are {', '.join(EMOTIONS)}.")
+        raise InputError(f"timeline: {_quoted(word)} in {_quoted(text)} is not an emotion. {hint}There are {', '.join(EMOTIONS)}.")
     if stop is not None and stop <= start:
         raise InputError(f"timeline: {_quoted(text)} must end later than it begins.")
     return Segment(start, stop, EMOTIONS.index(word.lower()))
@@ -118,7 +118,7 @@ def _parse_time(text: str, segment: str) -> int:
     found = _TIME.fullmatch(text)
     if not found:
         raise InputError(
-            f"timeline: {_quoted(text)} in {_quoted(segment)} is no time. Write seconds, with three decimals at most (7.5), "
+            f"timeline: {_quoted(text)} in {_quoted(segment)} is not a time. Write seconds, with three decimals at most (7.5), "
             "or minutes and seconds (1:07.5)."
         )
     *clock, decimals = found.groups()

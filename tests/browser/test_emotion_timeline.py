@@ -177,7 +177,7 @@ def test_what_is_typed_is_drawn_and_what_is_wrong_is_said(desk):
     desk.page.wait_for(f"{DRAWN} === '0-3 neutral, 3- sad'")
     assert desk.page.evaluate(TEXT) == "3- sad; 0 - 0:03 Neutral"  # which nobody rewrites
     desk.type("0-3 hapy")
-    desk.page.wait_for(f"{SAID}.startsWith('\"hapy\" in \"0-3 hapy\" is no emotion. Did you mean happy?')")
+    desk.page.wait_for(f"{SAID}.startsWith('\"hapy\" in \"0-3 hapy\" is not an emotion. Did you mean happy?')")
     desk.double_click(1)
     assert desk.page.evaluate(TEXT) == "0-3 hapy"
     desk.type("0-3 happy")

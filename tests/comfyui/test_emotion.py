@@ -55,7 +55,7 @@ def test_a_timeline_needs_nothing_else(comfyui_server, sound):
 
 
 def test_a_bad_timeline_says_what_is_wrong(comfyui_server, sound):
-    with pytest.raises(ServerError, match='MemoEmotionTimeline: timeline: "hapy" in "0-3 hapy" is no emotion. Did you mean happy?'):
+    with pytest.raises(ServerError, match='MemoEmotionTimeline: timeline: "hapy" in "0-3 hapy" is not an emotion. Did you mean happy?'):
         comfyui_server.run(graph(sound, "0-3 hapy"))
 
 
