@@ -124,8 +124,12 @@ def unet_layers(weight_dtype: str) -> tuple[Layers, torch.dtype]:
             torch.float16: best != torch.float32 and comfy.model_management.should_use_fp16(device),
         }
         computes_in = dtype if usable.get(dtype) else best
-    lay_out = channels_last if _is_nvidia(device) else as_it_is
-    return replace(layers(dtype, computes_in), lay_out=lay_out, **_attentions(device)), computes_in
+    fit = {
+        "lay_out": channels_last if _is_nvidia(device) else as_it_is,
+        "small_products": comfy.model_management.is_device_cpu(device),
+        **_attentions(device),
+    }
+    return replace(layers(dtype, computes_in), **fit), computes_in
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:

@@ -48,7 +48,7 @@ from comfyui_memo.scripts.bench_device import Device, resident_gib
 from comfyui_memo.scripts.bench_reference import Reference, check_checkout
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-EXACT_OPTIONS = ("fused", "channels_last", "choice")
+EXACT_OPTIONS = ("fused", "channels_last", "small_products", "choice")
 CLIPS_OF_LENGTH = 50
 
 
@@ -125,7 +125,8 @@ def build(arguments: argparse.Namespace, device: Device, dtype: torch.dtype) -> 
     at_home = torch.device("cpu") if arguments.mode == "low_memory" else device.torch
     places = {net: at_home if net in ("reference_net", "diffusion_net") else device.torch for net in (*NETS, "vae")}
     lay_out = as_it_is if "channels_last" in arguments.off else channels_last
-    layers = Layers(dtype=dtype, fused="fused" not in arguments.off, lay_out=lay_out)
+    small_products = not device.is_cuda and "small_products" not in arguments.off
+    layers = Layers(dtype=dtype, fused="fused" not in arguments.off, lay_out=lay_out, small_products=small_products)
     if "choice" not in arguments.off:
         attention = Fastest("attention", {"torch": sdpa, **acceleration.attention_forms(device.capability)})
         memory_attention = Fastest("memory attention", acceleration.memory_attention_forms(device.capability))
@@ -251,7 +252,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         action="append",
         choices=EXACT_OPTIONS,
         default=[],
-        help="do without one of the exact accelerations; choice is that of the fastest attention (the CPU always does without channels_last)",
+        help="do without one of the exact accelerations; choice is that of the fastest attention, small_products are convolutions of few places as matrix products (the CPU always does without channels_last, a card without small_products)",
     )
     parser.add_argument("--vae-batch", type=int, help="frames at once (default: 4 on a card in exact mode, else 1)")
     parser.add_argument("--cap", type=float, metavar="GIB", help="what this process may allocate on the card")

@@ -28,6 +28,7 @@ class Exact:
     fused: bool = False
     channels_last: bool = False
     low_memory: bool = False
+    small_products: bool = False
     compiled: bool = False
 
 
@@ -37,7 +38,8 @@ def build(module: torch.nn.Module, case: Case, name: str = "model") -> torch.nn.
 
 
 def build_unet(kind: type, config: type, case: Case, name: str, exact: Exact) -> torch.nn.Module:
-    layers = replace(META, fused=exact.fused, lay_out=channels_last if exact.channels_last else as_it_is)
+    lay_out = channels_last if exact.channels_last else as_it_is
+    layers = replace(META, fused=exact.fused, lay_out=lay_out, small_products=exact.small_products)
     net = build(kind(config.from_dict(case.options(name), case.name), layers), case, name)
     if exact.compiled:
         net.compiled = acceleration.compiled_regions(net, backend="aot_eager", fullgraph=True)

@@ -1,7 +1,7 @@
 """What makes a network faster without changing what it computes beyond rounding.
 
-Two more of the kind are asked for when a network is built: one product for linears of the same input, and pictures with
-their channels last (``Layers.fused``, ``Layers.lay_out``).
+More of the kind are asked for when a network is built: one product for linears of the same input, pictures with their
+channels last, and convolutions of few places as products (``Layers.fused``, ``lay_out``, ``small_products``).
 """
 
 import inspect

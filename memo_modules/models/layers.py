@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .convolution import with_products
 from .gating import GatingFunction, gating
 from .memory_attention import MemoryAttentionFunction, memory_attention
 
@@ -41,7 +42,7 @@ class Layers:
     let its ModelPatcher offload, stream and cast every weight. attention: see AttentionFunction. memory_attention: that
     of the motion modules. gating: that of the feed-forwards. fused: linears of the same input become one product (see FusibleProjections); names in state
     dicts stay those of the checkpoint. lay_out: what is done to a picture before a convolution that looks around itself;
-    as_it_is or channels_last. storage: dtype of matrices and kernels where they are stored in fewer bits than
+    as_it_is or channels_last. small_products: convolutions of few places are matrix products on the CPU. storage: dtype of matrices and kernels where they are stored in fewer bits than
     ``dtype``; the operations must cast them.
     """
 
@@ -53,10 +54,14 @@ class Layers:
     device: torch.device | str | None = None
     fused: bool = False
     lay_out: Callable[[Tensor], Tensor] = as_it_is
+    small_products: bool = False
     storage: torch.dtype | None = None
 
     def _make(self, kind: str, *args, **kwargs) -> nn.Module:
-        return getattr(self.operations, kind)(*args, **kwargs, dtype=self.dtype, device=self.device)
+        layer = getattr(self.operations, kind)
+        if kind == "Conv2d" and self.small_products:
+            layer = with_products(layer)
+        return layer(*args, **kwargs, dtype=self.dtype, device=self.device)
 
     def _make_stored(self, kind: str, *args, **kwargs) -> nn.Module:
         if self.storage is None:

@@ -9,6 +9,7 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 pack, checkpoint = sys.argv[1:]
 sys.argv = ["main.py", "--cpu"]
@@ -28,6 +29,7 @@ sys.modules["pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["pack"])
 
 from pack.memo_modules.checkpoints import load_net
+from pack.memo_modules.models import convolution
 from pack.memo_modules.models.layers import Layers
 from pack.nodes import comfy_adapter
 
@@ -87,6 +89,8 @@ def with_nothing():
     return KSAMPLER(sampler_object("euler").sampler_function, {"noise_scaler": scale})
 
 
+products = Mock(wraps=convolution.product)
+convolution.product = products
 plain = features(load_net(Path(checkpoint), "reference_net", Layers(dtype=torch.float32)))
 found = {}
 for weight_dtype in ("bf16", "fp16", "fp32", "fp8_e4m3fn"):
@@ -96,8 +100,10 @@ for weight_dtype in ("bf16", "fp16", "fp32", "fp8_e4m3fn"):
         "dtypes": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in net.parameters()}),
         "computes_in": str(computes_in).removeprefix("torch."),
         "difference": ((features(net) - plain).norm() / plain.norm()).item(),
+        "products": products.call_count,
         "loads_late": loads_late(layers, net.state_dict()),
     }
+    products.reset_mock()
 
 samplers = [sampler_object("er_sde"), with_nothing(), *(make(eta) for make in (with_function, with_default, with_method) for eta in (0.3, 0.4))]
 found["adapter"] = {

@@ -119,6 +119,7 @@ def test_what_is_there_is_not_asked_for_again(bare_server, hub):
 
 def test_a_broken_file_is_fetched_again_alone(bare_server, hub):
     bare_server.run(MEMO)
+    bare_server.run(MEMO)  # what was made without the file, as if it were not there again, is no longer in the cache
     hub.requests.clear()
     file = bare_server.base / "models/memo/memo/audio_proj" / NET
     os.truncate(file, 500)
@@ -170,6 +171,11 @@ def test_weights_of_any_dtype_compute_alike(loaded, weight_dtype, dtypes, least,
     found = loaded[weight_dtype]
     assert found["dtypes"] == dtypes and found["computes_in"] == "float32"
     assert least <= found["difference"] <= most
+
+
+def test_convolutions_of_few_places_are_products_of_what_comfyui_casts(loaded):
+    counts = {found["products"] for name, found in loaded.items() if "products" in found}
+    assert len(counts) == 1 and counts.pop() > 0, "on the CPU, whatever the weights are stored in"
 
 
 def test_layers_that_get_their_parameters_late_load_too(loaded):

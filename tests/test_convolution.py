@@ -1,0 +1,49 @@
+"""A convolution of few places is a product on the CPU, with the same result; one of many stays a convolution."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from comfyui_memo.memo_modules.models import convolution
+from comfyui_memo.memo_modules.models.layers import Layers
+
+
+class Operations(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("height, width", [(1, 1), (2, 3), (5, 4)])
+def test_the_product_is_the_convolution(height, width, kernel, stride, bias):
+    x = torch.randn(3, 6, height, width)
+    weight, bias = torch.randn(10, 6, kernel, kernel), torch.randn(10) if bias else None
+    expected = F.conv2d(x, weight, bias, stride, kernel // 2)
+    for picture in (x, x.contiguous(memory_format=torch.channels_last)):
+        result = convolution.product(picture, weight, bias, stride)
+        torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
+        assert result.is_contiguous()
+
+
+@pytest.mark.parametrize("stride, side, small", [(1, 2, True), (1, 3, False), (2, 3, True), (2, 5, False)])
+def test_few_places_are_those_that_come_out(stride, side, small):
+    conv = Layers(small_products=True).conv2d(4, 64, 3, stride=stride, padding=1)
+    with torch.no_grad(), Operations() as called:
+        conv(torch.randn(4, 4, side, side))
+    assert ("convolution" in called.names) is not small
+
+
+def test_it_keeps_names_and_class_and_is_asked_for():
+    plain, other = Layers().conv2d(4, 8, 3, padding=1), Layers(small_products=True).conv2d(4, 8, 3, padding=1)
+    assert type(plain) is nn.Conv2d and isinstance(other, nn.Conv2d)
+    assert plain.state_dict().keys() == other.state_dict().keys()
+    assert type(other) is type(Layers(small_products=True).conv2d(2, 2, 3, padding=1))
