@@ -13,7 +13,7 @@ from .face import Detection, FaceAnalyzer, check_faces
 from .portrait import eight_bits, rgb_picture
 from .types import Crop
 
-MULTIPLE = 64
+CROP_MULTIPLE = 64
 """Pixels of which a portrait's side is a multiple: what the deepest level of the nets sees as one."""
 
 MARGIN = 0.4
@@ -50,8 +50,8 @@ def crop_portrait(analyzer: FaceAnalyzer, photo: Tensor, index: int = 0, margin:
     the portrait, a multiple of 64. Returns the portrait (1 size size 3), where it lies, and a small picture (1 h w 3) of the photo
     with the square and the faces drawn into it. Raises InputError when the photo has no such face, and when rgb_picture refuses it.
     """
-    if size < MULTIPLE or size % MULTIPLE:
-        raise InputError(f"size: expected a multiple of {MULTIPLE}, got {size}.")
+    if size < CROP_MULTIPLE or size % CROP_MULTIPLE:
+        raise InputError(f"size: expected a multiple of {CROP_MULTIPLE}, got {size}.")
     photo = rgb_picture(photo[None]).cpu()
     pixels = eight_bits(photo[0])
     faces = analyzer.detect(pixels)

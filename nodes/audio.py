@@ -6,6 +6,7 @@ from ..memo_modules.audio.features import TIMINGS, encode_audio
 from ..memo_modules.clips import frame_rate, samples_for_frames
 from ..memo_modules.types import Audio
 from . import comfy_adapter as adapter
+from . import comfy_sockets as sockets
 from .types import AudioEncoderSocket, AudioFeaturesSocket, VocalSeparatorSocket
 
 CATEGORY = "MEMO/conditioning"
@@ -29,10 +30,10 @@ class MemoSeparateVocals(io.ComfyNode):
 
     @classmethod
     def execute(cls, vocal_separator, audio) -> io.NodeOutput:
-        mix = adapter.to_audio(audio)
+        mix = sockets.to_audio(audio)
         adapter.bring_in(vocal_separator)
         vocals = vocal_separator.model.separate(mix, adapter.Progress(), adapter.check_interrupt)
-        return io.NodeOutput(adapter.from_audio(vocals))
+        return io.NodeOutput(sockets.from_audio(vocals))
 
 
 def fps_input() -> io.Input:
@@ -78,8 +79,8 @@ class MemoEncodeAudio(io.ComfyNode):
 
     @classmethod
     def execute(cls, audio_encoder, audio, fps, timing, previous_audio=None) -> io.NodeOutput:
-        voice, rate = adapter.to_audio(audio), frame_rate(fps)
-        previous = None if previous_audio is None else adapter.to_audio(previous_audio, "previous_audio")
+        voice, rate = sockets.to_audio(audio), frame_rate(fps)
+        previous = None if previous_audio is None else sockets.to_audio(previous_audio, "previous_audio")
         device = adapter.bring_in(audio_encoder.encoder, whole=True)
         features = encode_audio(
             audio_encoder.encoder.model,
@@ -121,10 +122,10 @@ class MemoSplitAudio(io.ComfyNode):
         first, rest = audio.split(clips)
         if sound is None:
             return io.NodeOutput(first, rest, None, None)
-        whole = adapter.to_audio(sound, "sound")
+        whole = sockets.to_audio(sound, "sound")
         cut = samples_for_frames(first.frame_count, whole.sample_rate, audio.fps)
         parts = (Audio(part, whole.sample_rate) for part in (whole.waveform[:, :cut], whole.waveform[:, cut:]))
-        return io.NodeOutput(first, rest, *map(adapter.from_audio, parts))
+        return io.NodeOutput(first, rest, *map(sockets.from_audio, parts))
 
 
 NODES = [MemoSeparateVocals, MemoEncodeAudio, MemoSplitAudio]

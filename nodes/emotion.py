@@ -10,6 +10,7 @@ from ..memo_modules.clips import ceil_div
 from ..memo_modules.errors import InputError
 from ..memo_modules.types import EMOTIONS
 from . import comfy_adapter as adapter
+from . import comfy_sockets as sockets
 from .types import EmotionModelSocket, EmotionSocket
 
 CATEGORY = "MEMO/conditioning"
@@ -43,7 +44,7 @@ class MemoDetectEmotion(io.ComfyNode):
     def execute(cls, emotion_model, audio, emotion_source, vocals=None) -> io.NodeOutput:
         if emotion_source == "vocals" and vocals is None:
             raise InputError("vocals: emotion_source is vocals, but nothing is connected. Connect MEMO Separate Vocals or choose audio.")
-        heard = adapter.to_audio(vocals if emotion_source == "vocals" else audio, emotion_source)
+        heard = sockets.to_audio(vocals if emotion_source == "vocals" else audio, emotion_source)
         device = adapter.bring_in(emotion_model.encoder, emotion_model.classifier)
         encoder, classifier = emotion_model.encoder.model, emotion_model.classifier.model
         track = detect_emotion(encoder, classifier, heard, device, adapter.Progress(), adapter.check_interrupt, name=emotion_source)
@@ -95,7 +96,7 @@ class MemoEmotionTimeline(io.ComfyNode):
     @classmethod
     def execute(cls, timeline, emotion=None, audio=None) -> io.NodeOutput:
         segments, filling = parse_timeline(timeline), emotion or constant_emotion(NEUTRAL)
-        sound = None if audio is None else adapter.to_audio(audio)
+        sound = None if audio is None else sockets.to_audio(audio)
         samples = 0
         if sound is not None:
             validate(sound)

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from comfy_api.latest import InputImpl, io, ui
 
 from ..memo_modules.clips import frame_rate
-from ..memo_modules.framing import MARGIN, MULTIPLE, crop_portrait
+from ..memo_modules.framing import CROP_MULTIPLE, MARGIN, crop_portrait
 from ..memo_modules.pasting import COLOR_MATCHES, FEATHER, mask, paste, paste_to_file
 from ..memo_modules.portrait import rgb_picture
 from . import comfy_adapter as adapter
 from . import comfy_output
+from . import comfy_sockets as sockets
 from .types import CropSocket, FaceAnalysisSocket
 from .video import chosen_format, file_inputs, label_input
 
@@ -44,9 +45,9 @@ class MemoCropPortrait(io.ComfyNode):
                 io.Int.Input(
                     "size",
                     default=512,
-                    min=MULTIPLE,
+                    min=CROP_MULTIPLE,
                     max=2048,
-                    step=MULTIPLE,
+                    step=CROP_MULTIPLE,
                     tooltip="Width and height of the portrait in pixels; set the sampler to the same. MEMO was trained at 512; more takes longer.",
                 ),
             ],
@@ -149,7 +150,7 @@ class MemoPasteBackToFile(io.ComfyNode):
             crop,
             frame_rate(fps),
             format,
-            None if sound is None else adapter.to_audio(sound, "sound"),
+            None if sound is None else sockets.to_audio(sound, "sound"),
             comfy_output.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo),
             feather,
             color_match,

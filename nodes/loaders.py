@@ -14,6 +14,7 @@ from ..memo_modules.face import FaceAnalyzer
 from ..memo_modules.store import obtain
 from ..memo_modules.store.finding import signature
 from . import comfy_adapter as adapter
+from . import comfy_sockets as sockets
 from .types import (
     AudioEncoderModel,
     AudioEncoderSocket,
@@ -154,7 +155,7 @@ class MemoLoadVAE(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae, download=False) -> io.NodeOutput:
-        return io.NodeOutput(adapter.load_vae(obtained("vae", vae, download)))
+        return io.NodeOutput(sockets.load_vae(obtained("vae", vae, download)))
 
 
 class MemoLoadAudioEncoder(io.ComfyNode):

@@ -19,6 +19,7 @@ from ..memo_modules.solvers import euler
 from ..memo_modules.types import AudioFeatures, SamplerSettings, VideoState
 from . import comfy_adapter as adapter
 from . import comfy_output
+from . import comfy_sockets as sockets
 from .types import AudioFeaturesSocket, EmotionSocket, FaceSocket, MemoModelSocket, VideoStateSocket
 
 
@@ -134,7 +135,7 @@ class Sampling:
         lead_in=0.0,
         noise=NOISES[0],
     ):
-        self.model, self.vae, self.face, self.audio, self.emotion = model, adapter.CoreVAE(vae), face, audio, emotion
+        self.model, self.vae, self.face, self.audio, self.emotion = model, sockets.CoreVAE(vae), face, audio, emotion
         self.settings = SamplerSettings(
             steps, guidance_scale, seed, num_init_past_frames=num_init_past_frames, reference_order=reference_order, noise=noise
         )
@@ -167,7 +168,7 @@ class Sampling:
                     state=state,
                     done=done,
                     lead_in=self.lead_in,
-                    solver=euler if self.sampler is None else adapter.CoreSolver(self.sampler, self.settings.seed + (state.clips if state else 0)),
+                    solver=euler if self.sampler is None else sockets.CoreSolver(self.sampler, self.settings.seed + (state.clips if state else 0)),
                     sigmas=self.sigmas,
                     low_memory=low_memory,
                 ):
@@ -194,7 +195,7 @@ class Sampling:
             "audio": f"{audio.frame_count} {audio.start} {audio.fps} {audio.timing}",
             "emotion": json.dumps([emotion.starts, emotion.labels, emotion.samples, emotion.sample_rate]),
             "memory_mode": self.memory_mode,
-            "sampler": "" if self.sampler is None else adapter.sampler_name(self.sampler),
+            "sampler": "" if self.sampler is None else sockets.sampler_name(self.sampler),
             "sigmas": "" if self.sigmas is None else tensor_digest(self.sigmas.cpu()),
             "lead_in": str(self.lead_in),
             "state": "" if self.state is None else f"{self.state.clips} {self.state.last_frames}",

@@ -12,6 +12,7 @@ from ..memo_modules.long_videos import LongVideo, sample_to_file
 from ..memo_modules.video_format import AUDIO_CODECS, PIXEL_FORMATS, VideoFormat
 from . import comfy_adapter as adapter
 from . import comfy_output
+from . import comfy_sockets as sockets
 from .sampler import Sampling, noise_input, sampling_inputs
 from .types import VideoStateSocket
 
@@ -99,7 +100,7 @@ class MemoSampleToFile(io.ComfyNode):
             audio,
             sampling.lead_in,
             (width, height),
-            None if sound is None else adapter.to_audio(sound, "sound"),
+            None if sound is None else sockets.to_audio(sound, "sound"),
             chosen_format(codec, crf, pixel_format, audio_codec),
             frame_rate(output_fps) if output_fps else audio.fps,
             comfy_output.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo),

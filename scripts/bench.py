@@ -14,16 +14,10 @@ benchmarks/*.json. Needs torch, einops, safetensors and diffusers; for condition
 """
 
 import argparse
-import json
 import logging
-import platform
-import re
 import sys
 import types
-from contextlib import ExitStack
 from dataclasses import replace
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -42,10 +36,13 @@ from comfyui_memo.memo_modules.models.layers import Layers, as_it_is, channels_l
 from comfyui_memo.memo_modules.sampling import MemoNets
 from comfyui_memo.memo_modules.types import SamplerSettings
 from comfyui_memo.memo_modules.vae import DiffusersVAE
-from comfyui_memo.scripts import bench_check, bench_load, bench_nets, bench_report, bench_run, bench_stages, bench_table
-from comfyui_memo.scripts.bench_attention import attention_table
-from comfyui_memo.scripts.bench_device import Device, resident_gib
-from comfyui_memo.scripts.bench_reference import Reference, check_checkout
+from comfyui_memo.scripts.benchmarking import checks, loading, random_nets, readme_table, report, running
+from comfyui_memo.scripts.benchmarking.attention import attention_table
+from comfyui_memo.scripts.benchmarking.device import Device, resident_gib
+from comfyui_memo.scripts.benchmarking.reference import Reference, check_checkout
+from comfyui_memo.scripts.benchmarking.results import append, stamp
+from comfyui_memo.scripts.benchmarking.stage_table import stage_table
+from comfyui_memo.scripts.benchmarking.stages import StageTimer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 EXACT_OPTIONS = ("fused", "channels_last", "small_products", "choice")
@@ -60,29 +57,29 @@ def measure(arguments: argparse.Namespace, device: Device) -> dict:
     nets, autoencoder, choices = build(arguments, device, dtype)
     nets = prepared(nets, arguments)
     settings = SamplerSettings(steps=arguments.steps)
-    inputs = bench_nets.random_inputs(arguments.size, arguments.clips)
+    inputs = random_nets.random_inputs(arguments.size, arguments.clips)
     vae = DiffusersVAE(autoencoder, arguments.vae_batch)
-    subject = bench_run.Subject(nets, vae, inputs, settings, arguments.size, device, arguments.mode == "low_memory")
+    subject = running.Subject(nets, vae, inputs, settings, arguments.size, device, arguments.mode == "low_memory")
 
-    timer, beside = bench_stages.StageTimer(device), None
+    timer, beside = StageTimer(device), None
     device.reset_peak()
     if arguments.reference and not device.is_cuda:
-        beside = alone = bench_run.run(subject, timer, Reference(arguments.reference, arguments.size, nets, autoencoder))
+        beside = alone = running.run(subject, timer, Reference(arguments.reference, arguments.size, nets, autoencoder))
     else:
-        alone = bench_run.run(subject, timer)
+        alone = running.run(subject, timer)
     peak_gib, peak_rss_gib = device.peak_gib(), resident_gib()[1]
     if arguments.reference and device.is_cuda:  # a second run, since the first tells the peak of the sampler's own memory
-        beside = bench_run.run(subject, reference=Reference(arguments.reference, arguments.size, nets, autoencoder))
+        beside = running.run(subject, reference=Reference(arguments.reference, arguments.size, nets, autoencoder))
 
-    side = bench_nets.PICTURE[arguments.size]
+    side = random_nets.PICTURE[arguments.size]
     stages = stage_table(subject, timer.stages(), arguments.profile, **rates)
     step = stages["diffusion_step"]
     return {
         "device": device.name,
         "size": arguments.size,
         "mode": arguments.mode,
-        "s_per_frame": bench_run.per_frame(alone.clips),
-        "s_per_step": bench_run.per_step(alone.clips),
+        "s_per_frame": running.per_frame(alone.clips),
+        "s_per_step": running.per_step(alone.clips),
         "first_clip_s": alone.clips[0].seconds,
         "peak_vram_gb": peak_gib and peak_gib[0],
         "peak_reserved_gb": peak_gib and peak_gib[1],
@@ -101,8 +98,8 @@ def measure(arguments: argparse.Namespace, device: Device) -> dict:
         "share": step["share"],
         **rates,
         "upload_gb_s": upload_gb_s,
-        "reference": bench_run.comparison(beside) if beside else None,
-        "length": bench_run.against_length(alone.clips) if arguments.length else None,
+        "reference": running.comparison(beside) if beside else None,
+        "length": running.against_length(alone.clips) if arguments.length else None,
         **stamp(),
     }
 
@@ -110,13 +107,13 @@ def measure(arguments: argparse.Namespace, device: Device) -> dict:
 def check(arguments: argparse.Namespace, device: Device) -> None:
     """Raises ValueError when anything that was computed is wrong."""
     dtype = DTYPES[arguments.dtype]
-    entries = bench_check.forms_table(device, dtype, shrink=1 if device.is_cuda else 64)
+    entries = checks.forms_table(device, dtype, shrink=1 if device.is_cuda else 64)
     nets, autoencoder, _ = build(arguments, device, dtype)
-    entries += bench_check.clips_table(nets, DiffusersVAE(autoencoder, arguments.vae_batch), arguments.size, arguments.steps)
-    print(bench_check.report(entries))
+    entries += checks.clips_table(nets, DiffusersVAE(autoencoder, arguments.vae_batch), arguments.size, arguments.steps)
+    print(checks.report(entries))
     if arguments.json:
         append(arguments.json, "checks", {"device": device.name, "dtype": arguments.dtype, "entries": entries, **stamp()})
-    if wrong := sum(map(bench_check.is_wrong, entries)):
+    if wrong := sum(map(checks.is_wrong, entries)):
         raise ValueError(f"{wrong} of {len(entries)} computations are wrong.")
 
 
@@ -132,10 +129,10 @@ def build(arguments: argparse.Namespace, device: Device, dtype: torch.dtype) -> 
         memory_attention = Fastest("memory attention", acceleration.memory_attention_forms(device.capability))
         gating = Fastest("gating", acceleration.gating_forms(device.capability))
         layers = replace(layers, attention=attention, memory_attention=memory_attention, gating=gating)
-        config = DiffusionNetConfig.from_dict(bench_nets.options("diffusion_net", arguments.size), "diffusion_net")
+        config = DiffusionNetConfig.from_dict(random_nets.options("diffusion_net", arguments.size), "diffusion_net")
         acceleration.choose_forms(layers, config, device.torch)
     built = {
-        component: bench_nets.random_net(component, arguments.size, replace(layers, device=place))
+        component: random_nets.random_net(component, arguments.size, replace(layers, device=place))
         for component, place in places.items()
     }
     autoencoder = built.pop("vae")
@@ -153,87 +150,8 @@ def prepared(nets: MemoNets, arguments: argparse.Namespace) -> MemoNets:
     if arguments.compile:  # the reference net runs once a clip, in batches of two sizes, which does not pay the compiler
         nets.diffusion_net.compiled = acceleration.compiled_regions(nets.diffusion_net)
     if arguments.mode == "low_memory" and nets.device.type == "cuda":
-        return replace(nets, bring_in=bench_nets.TakingTurns(nets))
+        return replace(nets, bring_in=random_nets.TakingTurns(nets))
     return nets
-
-
-def stage_table(
-    subject: bench_run.Subject, stages: dict[str, dict], profile: Path | None, matmul_tflops: float, copy_gb_s: float
-) -> dict[str, dict]:
-    """``stages`` with TFLOP per unit, TFLOP/s and their share of a matrix product's, and one step by kind of module, also
-    with what torch's operations move and the least time that they take for it at the rates of a product and a copy.
-    profile: where to write which operations of a step take how long."""
-    one_step = replace(
-        subject,
-        inputs=bench_nets.random_inputs(subject.size, 1),
-        settings=replace(subject.settings, steps=1),
-    )
-    net = subject.nets.diffusion_net
-    recorded = {
-        "reference_net": (subject.nets.reference_net, "forward"),
-        "memory_update": (net, "update_memory"),
-        "diffusion_step": (net, "forward"),
-    }
-    with ExitStack() as stack:
-        calls = {stage: stack.enter_context(bench_stages.recorded(*method)) for stage, method in recorded.items()}
-        bench_run.run(one_step)
-    flops = {
-        stage: _per_unit(stage, calls[stage], [bench_stages.count_flops(module, method, *call) for call in calls[stage]])
-        for stage, (module, method) in recorded.items()
-    }
-    moved = [
-        bench_stages.count_moved(net, "forward", *call, matmul_tflops * 1e12, copy_gb_s * 1e9) for call in calls["diffusion_step"]
-    ]
-    gb, floors = (_per_unit("diffusion_step", calls["diffusion_step"], list(counts)) for counts in zip(*moved))
-    flops |= bench_stages.vae_flops(subject.size)
-    for stage, counts in flops.items():
-        _rate(stages[stage], counts["whole"], matmul_tflops)
-
-    subject.nets.bring_in("diffusion", True)
-    repeats = 10 if subject.device.is_cuda else 2
-    if profile:
-        profile.parent.mkdir(parents=True, exist_ok=True)
-        args, kwargs = calls["diffusion_step"][-1]
-        profile.write_text(bench_stages.profile(net, args, kwargs, subject.device), encoding="utf-8")
-    passes = [bench_stages.step_by_kind(net, *call, subject.device, repeats) for call in calls["diffusion_step"]]
-    kinds = {kind: {"s": seconds} for kind, seconds in _per_unit("diffusion_step", calls["diffusion_step"], passes).items()}
-    for kind, entry in kinds.items():
-        _rate(entry, flops["diffusion_step"][kind], matmul_tflops)
-        entry |= {"gb": gb[kind] * 1e-9, "floor_s": floors[kind]}
-    stages["diffusion_step"] |= {"kinds": kinds, "gb": kinds["whole"]["gb"], "floor_s": kinds["whole"]["floor_s"]}
-    return stages
-
-
-def _per_unit(stage: str, calls: list[tuple[tuple, dict]], measured: list[dict[str, float]]) -> dict[str, float]:
-    """What was measured of several calls of a stage, by unit of the stage."""
-    units = sum(bench_stages.UNITS[stage].count(*args) for args, _ in calls)
-    return {key: sum(values[key] for values in measured) / units for key in measured[0]}
-
-
-def _rate(entry: dict, flops: float, matmul_tflops: float) -> None:
-    tflop = flops * 1e-12
-    entry |= {"tflop": tflop, "tflops": tflop / entry["s"], "share": tflop / entry["s"] / matmul_tflops}
-
-
-def stamp() -> dict:
-    """Versions and date."""
-    pack = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
-    versions = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "diffusers": version("diffusers"),
-        "cuda": torch.version.cuda,
-        "pack": pack[1],
-    }
-    return {"versions": versions, "date": datetime.now(timezone.utc).date().isoformat()}
-
-
-def append(path: Path, kind: str, entry: dict) -> None:
-    """Add ``entry`` to the list ``kind`` of the JSON file, which need not be there yet."""
-    document = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"rows": []}
-    document.setdefault(kind, []).append(entry)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -241,7 +159,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="bench.py conditioning measures hearing, bench.py load loading; bench.py table rewrites the README's table.")
     parser.add_argument("command", nargs="?", choices=("run", "check", "table"), default="run", help=argparse.SUPPRESS)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--size", choices=tuple(bench_nets.PICTURE), default="full", help="full: 512x512; width: full-width nets at 64x64")
+    parser.add_argument("--size", choices=tuple(random_nets.PICTURE), default="full", help="full: 512x512; width: full-width nets at 64x64")
     parser.add_argument("--mode", choices=("exact", "low_memory"), default="exact")
     parser.add_argument("--dtype", choices=tuple(DTYPES), help="of UNets and VAE (default: bfloat16 on a card, float32 on the CPU)")
     parser.add_argument("--clips", type=int, help="of 16 frames (default: 3 on a card, 2 on the CPU, 50 with --length)")
@@ -287,24 +205,24 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def main(argv: list[str]) -> None:
     if argv[:1] == ["conditioning"]:
-        from comfyui_memo.scripts import bench_conditioning  # needs more packages than the rest
+        from comfyui_memo.scripts.benchmarking import conditioning  # needs more packages than the rest
 
-        arguments = bench_conditioning.parse(argv[1:])
-        entry = bench_conditioning.measure(arguments, Device(arguments.device)) | stamp()
-        print(bench_conditioning.report(entry))
+        arguments = conditioning.parse(argv[1:])
+        entry = conditioning.measure(arguments, Device(arguments.device)) | stamp()
+        print(conditioning.report(entry))
         if arguments.json:
             append(arguments.json, "conditioning", entry)
         return
     if argv[:1] == ["load"]:
-        arguments = bench_load.parse(argv[1:])
-        rows = bench_load.measure(arguments.size, arguments.dir)
-        print(bench_load.report(rows))
+        arguments = loading.parse(argv[1:])
+        rows = loading.measure(arguments.size, arguments.dir)
+        print(loading.report(rows))
         for row in rows if arguments.json else ():
             append(arguments.json, "loads", row | stamp())
         return
     arguments = parse(argv)
     if arguments.command == "table":
-        bench_table.rewrite_readme()
+        readme_table.rewrite_readme()
         return
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     device = Device(arguments.device, arguments.cap)
@@ -313,10 +231,10 @@ def main(argv: list[str]) -> None:
         return
     if arguments.attention:
         entry = {"device": device.name, "dtype": arguments.dtype, "shapes": attention_table(device, DTYPES[arguments.dtype]), **stamp()}
-        print(bench_report.attention(entry))
+        print(report.attention(entry))
     else:
         entry = measure(arguments, device)
-        print(bench_report.row(entry))
+        print(report.row(entry))
     if arguments.json:
         append(arguments.json, "attention" if arguments.attention else "rows", entry)
 

@@ -25,8 +25,8 @@ if "comfyui_memo" not in sys.modules:  # the pack's folder as a package, without
 
 from comfyui_memo.memo_modules.errors import MemoError
 from comfyui_memo.memo_modules.types import SamplerSettings
-from comfyui_memo.scripts.bench import stamp
-from comfyui_memo.scripts.bench_device import Device
+from comfyui_memo.scripts.benchmarking.device import Device
+from comfyui_memo.scripts.benchmarking.results import stamp
 from comfyui_memo.scripts.evaluation import report
 from comfyui_memo.scripts.evaluation.reader import obtain_reader
 from comfyui_memo.scripts.evaluation.rendering import weights_hash

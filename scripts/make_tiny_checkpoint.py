@@ -30,7 +30,7 @@ from comfyui_memo.memo_modules.models.diffusion_net import DiffusionNet
 from comfyui_memo.memo_modules.models.layers import Layers
 from comfyui_memo.memo_modules.models.reference_net import ReferenceNet
 from comfyui_memo.scripts import tiny_onnx
-from comfyui_memo.scripts.bench_nets import sinusoids
+from comfyui_memo.scripts.benchmarking.random_nets import sinusoids
 from comfyui_memo.scripts.diffusers_layout import unet_config, write_diffusers, write_json
 
 Shapes = dict[str, tuple[int, ...]]

@@ -25,12 +25,12 @@ if "comfyui_memo" not in sys.modules:  # the pack's folder as a package, without
 
 from comfyui_memo.memo_modules.clips import frame_rate
 from comfyui_memo.memo_modules.errors import InputError, MemoError
+from comfyui_memo.memo_modules.preparation.folder import FAILED, METADATA, Report, Run, prepare_folder
+from comfyui_memo.memo_modules.preparation.preparer import Job, ModelPlaces, Outcome, Settings, fingerprints
+from comfyui_memo.memo_modules.preparation.ray_workers import RayActors
+from comfyui_memo.memo_modules.preparation.videos import duration, find_videos
+from comfyui_memo.memo_modules.preparation.workers import Processes, run_crew, run_here
 from comfyui_memo.memo_modules.store.obtain import find_model, obtain
-from comfyui_memo.memo_modules.training.preparation import Job, ModelPlaces, Outcome, Settings, fingerprints
-from comfyui_memo.memo_modules.training.prepared import FAILED, METADATA, Report, Run, prepare_folder
-from comfyui_memo.memo_modules.training.ray_workers import RayActors
-from comfyui_memo.memo_modules.training.videos import duration, find_videos
-from comfyui_memo.memo_modules.training.workers import Processes, run_crew, run_here
 
 SHOWN = 20
 FPS = 30

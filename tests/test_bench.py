@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from comfyui_memo.scripts import bench, bench_check, bench_load, bench_table
-from comfyui_memo.scripts.bench_device import Device
+from comfyui_memo.scripts import bench
+from comfyui_memo.scripts.benchmarking import checks, loading, readme_table
+from comfyui_memo.scripts.benchmarking.device import Device
 
 ROOT = Path(__file__).resolve().parents[1]
 ROW = {
@@ -88,13 +89,13 @@ def test_what_a_device_computes_is_checked(tmp_path, monkeypatch):
     assert all(each["error"] < each["limit"] for each in entry["entries"])
 
     def forms(capability) -> dict:
-        return {"own": lambda *case: bench_check.sdpa(*case) * 1.001, "not here": lambda *case: 1 / 0}
+        return {"own": lambda *case: checks.sdpa(*case) * 1.001, "not here": lambda *case: 1 / 0}
 
-    monkeypatch.setattr(bench_check.acceleration, "attention_forms", forms)
-    entries = bench_check.forms_table(Device("cpu"), torch.float32, shrink=64)
-    assert {entry["form"] for entry in entries if bench_check.is_wrong(entry)} == {"own"}
+    monkeypatch.setattr(checks.acceleration, "attention_forms", forms)
+    entries = checks.forms_table(Device("cpu"), torch.float32, shrink=64)
+    assert {entry["form"] for entry in entries if checks.is_wrong(entry)} == {"own"}
     assert {entry["reason"] for entry in entries if entry["form"] == "not here"} == {"division by zero"}
-    assert "WRONG" in bench_check.report(entries)
+    assert "WRONG" in checks.report(entries)
 
 
 def test_hearing_a_voice_is_timed(tmp_path):
@@ -121,7 +122,7 @@ def test_without_a_card_one_sentence_says_so():
 
 def test_readme_shows_what_was_measured():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert bench_table.with_table(readme, bench_table.measured_rows(ROOT / "benchmarks")) == readme
+    assert readme_table.with_table(readme, readme_table.measured_rows(ROOT / "benchmarks")) == readme
 
 
 def test_table_holds_the_last_full_size_row_of_each_kind(tmp_path):
@@ -136,12 +137,12 @@ def test_table_holds_the_last_full_size_row_of_each_kind(tmp_path):
         json.dumps({"rows": [new, old | {"size": "width"}, new | {"off": ["fused"]}, new | {"steps": 5}]}), encoding="utf-8"
     )
     (tmp_path / "b.json").write_text(json.dumps({"rows": [old, capped], "attention": []}), encoding="utf-8")
-    lines = bench_table.table(bench_table.measured_rows(tmp_path)).splitlines()
+    lines = readme_table.table(readme_table.measured_rows(tmp_path)).splitlines()
     assert lines[2:] == [
         "| A Card | exact | 512x512 | 0.250 | 16.0 GiB | 2026-11-21 | torch 2.11.0, cuda 13.0, diffusers 0.42.1, pack 0.1.0 |",
         "| A Card | low memory, capped at 7 GiB | 512x512 | 0.500 | 6.5 GiB | 2026-11-20 | torch 2.11.0, cuda 13.0, diffusers 0.42.1, pack 0.1.0 |",
     ]
-    assert bench_table.table([]).endswith("yet.")
+    assert readme_table.table([]).endswith("yet.")
 
 
 @pytest.mark.slow
@@ -150,7 +151,7 @@ def test_loading_is_measured_for_every_case(tmp_path):
     run = run_bench("load", "--size", "tiny", "--dir", str(tmp_path), "--json", str(file))
     assert run.returncode == 0, run.stderr
     rows = json.loads(file.read_text(encoding="utf-8"))["loads"]
-    assert [(row["layout"], row["dtype"]) for row in rows] == list(bench_load.CASES)
+    assert [(row["layout"], row["dtype"]) for row in rows] == list(loading.CASES)
     by_dtype = {row["dtype"]: row for row in rows}
     assert by_dtype["fp32"]["weights_gb"] > 1.9 * by_dtype["bf16"]["weights_gb"] > 3 * by_dtype["fp8_e4m3fn"]["weights_gb"]
     assert all(0 < row["load_s"] < row["load_and_read_s"] and row["plain_read_mb_s"] > 0 for row in rows)

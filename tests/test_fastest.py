@@ -16,7 +16,7 @@ from comfyui_memo.memo_modules.models.fastest import Fastest
 from comfyui_memo.memo_modules.models.gating import gating
 from comfyui_memo.memo_modules.models.layers import Layers, sdpa
 from comfyui_memo.memo_modules.models.memory_attention import memory_attention
-from comfyui_memo.scripts import bench_nets
+from comfyui_memo.scripts.benchmarking import random_nets
 
 HEADS = 2
 
@@ -87,7 +87,7 @@ def test_a_form_that_fails_or_computes_something_else_is_left_out(form, said, ca
 
 
 def test_every_width_of_a_net_is_chosen_for():
-    config = DiffusionNetConfig.from_dict(bench_nets.options("diffusion_net", "tiny") | {"block_out_channels": [32, 64, 64, 64]}, "net")
+    config = DiffusionNetConfig.from_dict(random_nets.options("diffusion_net", "tiny") | {"block_out_channels": [32, 64, 64, 64]}, "net")
     attention = Fastest("attention", {"slow": slow, "quick": quick})
     memory = Fastest("memory attention", {"one": memory_attention, "other": lambda *case: memory_attention(*case)})
     gate = Fastest("gating", {"one": gating, "other": lambda *case: gating(*case)})

@@ -12,7 +12,7 @@ from comfyui_memo.memo_modules.models.diffusion_net import DiffusionNet
 from comfyui_memo.memo_modules.models.layers import Layers
 from comfyui_memo.memo_modules.models.reference_net import ReferenceNet
 from comfyui_memo.memo_modules.sampling import sample_video
-from comfyui_memo.scripts.bench_nets import random_weights
+from comfyui_memo.scripts.benchmarking.random_nets import random_weights
 
 FRAMES, D_AUDIO = 2, 32
 # two layers in a block, and so sixteen audio modules

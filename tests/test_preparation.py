@@ -18,15 +18,14 @@ from comfyui_memo.memo_modules.audio.features import encode_audio
 from comfyui_memo.memo_modules.audio.io import decode
 from comfyui_memo.memo_modules.errors import InputError, MemoError
 from comfyui_memo.memo_modules.face import DETECTOR_FILE, FaceAnalyzer, embed_face
+from comfyui_memo.memo_modules.preparation.folder import FAILED, METADATA, RECORD, prepare_folder
+from comfyui_memo.memo_modules.preparation.preparer import LOOKS, Job, ModelPlaces, Outcome, Preparer, Settings
+from comfyui_memo.memo_modules.preparation.tensor_files import read_rows, write_tensor
+from comfyui_memo.memo_modules.preparation.videos import read_video
+from comfyui_memo.memo_modules.preparation.workers import Crew, Gone, Ready, run_crew, run_here
 from comfyui_memo.memo_modules.store.obtain import find_model
-from comfyui_memo.memo_modules.training import preparation
 from comfyui_memo.memo_modules.training.dataset import ClipDataset, read_metadata
 from comfyui_memo.memo_modules.training.frames import read_frames
-from comfyui_memo.memo_modules.training.preparation import LOOKS, Job, ModelPlaces, Outcome, Preparer, Settings
-from comfyui_memo.memo_modules.training.prepared import FAILED, METADATA, RECORD, prepare_folder
-from comfyui_memo.memo_modules.training.tensor_files import read_rows, write_tensor
-from comfyui_memo.memo_modules.training.videos import read_video
-from comfyui_memo.memo_modules.training.workers import Crew, Gone, Ready, run_crew, run_here
 from comfyui_memo.scripts.small_world import make_clip
 from comfyui_memo.scripts.small_world.videos import write_video
 from comfyui_memo.scripts.tiny_onnx import TWO_FACES, write_detector
@@ -74,7 +73,7 @@ def test_features_are_those_of_inference(world, preparer, monkeypatch):
         heard.append(audio.waveform)
         return detect_emotion(encoder, classifier, audio, device)
 
-    monkeypatch.setattr(preparation, "detect_emotion", listening)
+    monkeypatch.setattr("comfyui_memo.memo_modules.preparation.preparer.detect_emotion", listening)
     features, fps = preparer.features(read_video(world / "whole.mp4", LOOKS))
     voice = preparer.vocal_separator.separate(decode(world / "whole.mp4"))
     mood = detect_emotion(preparer.emotion2vec, preparer.emotion_classifier, voice)

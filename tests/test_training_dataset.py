@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from comfyui_memo.memo_modules.errors import InputError
+from comfyui_memo.memo_modules.preparation.tensor_files import read_rows, write_tensor
 from comfyui_memo.memo_modules.training.dataset import (
     ClipDataset,
     ClipLayout,
@@ -23,7 +24,6 @@ from comfyui_memo.memo_modules.training.dataset import (
     training_pixels,
 )
 from comfyui_memo.memo_modules.training.frames import read_frames, stream_frames
-from comfyui_memo.memo_modules.training.tensor_files import read_rows, write_tensor
 
 LAYOUT = ClipLayout(frames=4, past_frames=3, audio_margin=2)
 

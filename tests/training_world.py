@@ -13,8 +13,8 @@ from comfyui_memo.memo_modules.models.diffusion_net import DiffusionNet
 from comfyui_memo.memo_modules.models.layers import Layers
 from comfyui_memo.memo_modules.models.projections import AudioProjection, ImageProjection
 from comfyui_memo.memo_modules.models.reference_net import ReferenceNet
-from comfyui_memo.memo_modules.training.tensor_files import write_tensor
-from comfyui_memo.scripts.bench_nets import random_weights
+from comfyui_memo.memo_modules.preparation.tensor_files import write_tensor
+from comfyui_memo.scripts.benchmarking.random_nets import random_weights
 from comfyui_memo.scripts.small_world import make_clip
 from comfyui_memo.scripts.small_world.videos import write_video
 

@@ -2,7 +2,6 @@
 
 from functools import cache
 
-import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -13,11 +13,8 @@ from torch.utils.data import Dataset
 
 from ..audio.emotion import clip_label
 from ..errors import InputError
+from ..preparation.tensor_files import FIELDS, read_rows, tensor_shape
 from .frames import ReadFrames, read_frames
-from .tensor_files import read_rows, tensor_shape
-
-FIELDS = ("video", "face_emb", "audio_emb", "audio_emotion")
-"""Of a line of metadata.jsonl, all paths; a relative one counts from the folder of that file."""
 
 PERTURBATION_RATE = 0.05
 

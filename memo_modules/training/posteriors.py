@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..preparation.tensor_files import read_rows, write_tensor
 from ..vae import DiffusersVAE
 from .dataset import ClipIndices, ClipLayout, PreparedClips, PreparedVideo, training_pixels
 from .draws import PictureDraws
 from .frames import stream_frames
 from .objective import TrainingBatch, with_past_noise, with_starts
-from .tensor_files import read_rows, write_tensor
 
 FIELD = "posterior"
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..audio.io import decode
 from ..clips import ceil_div
+from ..preparation.tensor_files import read_rows
 from ..pyav import fraction, open_to_read
 from ..sampling import MemoNets, sample_video
 from ..types import Audio, AudioFeatures, EmotionTrack, Face, SamplerSettings
@@ -16,7 +17,6 @@ from ..video_files import write_video
 from .dataset import PreparedVideo, training_pixels
 from .frames import read_frames
 from .settings import DataSettings, SampleSettings
-from .tensor_files import read_rows
 
 
 def write_sample(path: Path, nets: MemoNets, vae: VideoVAE, video: PreparedVideo, data: DataSettings, settings: SampleSettings) -> None:

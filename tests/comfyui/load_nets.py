@@ -31,7 +31,7 @@ spec.loader.exec_module(sys.modules["pack"])
 from pack.memo_modules.checkpoints import load_net
 from pack.memo_modules.models import convolution
 from pack.memo_modules.models.layers import Layers
-from pack.nodes import comfy_adapter
+from pack.nodes import comfy_adapter, comfy_sockets
 
 try:
     import comfy.memory_management as memory_management
@@ -107,7 +107,7 @@ for weight_dtype in ("bf16", "fp16", "fp32", "fp8_e4m3fn"):
 
 samplers = [sampler_object("er_sde"), with_nothing(), *(make(eta) for make in (with_function, with_default, with_method) for eta in (0.3, 0.4))]
 found["adapter"] = {
-    "sampler": [comfy_adapter.sampler_name(sampler) for sampler in samplers],
+    "sampler": [comfy_sockets.sampler_name(sampler) for sampler in samplers],
     "out of memory": [
         comfy_adapter.is_out_of_memory(error)
         for error in (torch.OutOfMemoryError(), RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), RuntimeError("another"))

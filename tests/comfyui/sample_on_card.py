@@ -14,10 +14,9 @@ pack, base = sys.argv[1:]
 sys.argv = ["main.py", "--cpu", "--base-directory", base]
 sys.path.insert(1, str(Path(__file__).parent))
 
+import comfy.options
 import torch
 from pretend_device import CARD
-
-import comfy.options
 
 comfy.options.enable_args_parsing()
 
@@ -30,7 +29,7 @@ spec.loader.exec_module(sys.modules["pack"])
 
 from pack.memo_modules.audio.emotion import constant_emotion
 from pack.memo_modules.types import AudioFeatures, Face
-from pack.nodes import comfy_adapter as adapter, loaders, sampler
+from pack.nodes import loaders, sampler
 
 SIDE, CLIPS, FRAMES = 64, 1, 2
 RUNS = {"normal": 0.5, "low": 0.05}

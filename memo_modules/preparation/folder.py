@@ -15,14 +15,14 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..whole_files import remove_partial, write_whole
-from .dataset import FIELDS
-from .preparation import Job, Outcome
+from .preparer import Job, Outcome
+from .tensor_files import FIELDS
 from .videos import find_videos
 
 METADATA, FAILED, RECORD, LOCK = "metadata.jsonl", "failed.jsonl", "preparation.json", "preparation.lock"
 
 Run = Callable[[Sequence[Job]], Iterator[Outcome]]
-"""Prepares videos, in any order: run_here, run_processes or run_ray of workers.py, all but the jobs given."""
+"""Prepares videos, in any order: run_here of workers.py, or its run_crew with a crew."""
 
 _log = logging.getLogger(__name__)
 

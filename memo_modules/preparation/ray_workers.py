@@ -8,7 +8,7 @@ import tempfile
 from typing import Any
 
 from ..errors import MemoError, MissingPackageError
-from .preparation import Job, Settings
+from .preparer import Job, Settings
 from .workers import Answer, Crew, Gone
 
 LOCAL = "local"

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ..errors import MemoError
-from .preparation import Job, Outcome, Preparer, Settings
+from .preparer import Job, Outcome, Preparer, Settings
 
 
 @dataclass(frozen=True)

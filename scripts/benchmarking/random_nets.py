@@ -13,17 +13,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..memo_modules.audio.emotion import constant_emotion
-from ..memo_modules.checkpoints import assign_weights
-from ..memo_modules.models.config import DiffusionNetConfig, ReferenceNetConfig
-from ..memo_modules.models.diffusion_net import DiffusionNet
-from ..memo_modules.models.layers import Layers
-from ..memo_modules.models.projections import AudioProjection, ImageProjection
-from ..memo_modules.models.reference_net import ReferenceNet
-from ..memo_modules.sampling import MemoNets
-from ..memo_modules.types import AudioFeatures, EmotionTrack, Face
+from ...memo_modules.audio.emotion import constant_emotion
+from ...memo_modules.checkpoints import assign_weights
+from ...memo_modules.models.config import DiffusionNetConfig, ReferenceNetConfig
+from ...memo_modules.models.diffusion_net import DiffusionNet
+from ...memo_modules.models.layers import Layers
+from ...memo_modules.models.projections import AudioProjection, ImageProjection
+from ...memo_modules.models.reference_net import ReferenceNet
+from ...memo_modules.sampling import MemoNets
+from ...memo_modules.types import AudioFeatures, EmotionTrack, Face
 
-MANIFESTS = Path(__file__).resolve().parents[1] / "tests" / "manifests"
+MANIFESTS = Path(__file__).resolve().parents[2] / "tests" / "manifests"
 PICTURE = {"full": 512, "width": 64, "tiny": 96}
 """Pixels per side: the published nets at the published size, the same at a small picture, and small nets."""
 

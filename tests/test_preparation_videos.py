@@ -7,8 +7,8 @@ import pytest
 from video_files import RATE, ramp, record
 
 from comfyui_memo.memo_modules.errors import InputError
+from comfyui_memo.memo_modules.preparation.videos import constant_rate, duration, find_videos, read_video
 from comfyui_memo.memo_modules.training.frames import read_frames
-from comfyui_memo.memo_modules.training.videos import constant_rate, duration, find_videos, read_video
 
 SECOND = ramp(RATE)
 

@@ -6,16 +6,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..memo_modules.models import acceleration
-from ..memo_modules.models.layers import sdpa
-from ..memo_modules.sampling import MemoNets, sample_video
-from ..memo_modules.types import AttentionMemory, SamplerSettings
-from ..memo_modules.vae import VideoVAE
-from . import bench_nets
-from .bench_attention import FACE_TOKENS, HEADS, LEVELS
-from .bench_device import Device
+from ...memo_modules.models import acceleration
+from ...memo_modules.models.layers import sdpa
+from ...memo_modules.sampling import MemoNets, sample_video
+from ...memo_modules.types import AttentionMemory, SamplerSettings
+from ...memo_modules.vae import VideoVAE
+from . import random_nets
+from .attention import FACE_TOKENS, HEADS, LEVELS
+from .device import Device
 
-AUDIO_TOKENS, FRAMES = 32, bench_nets.CLIP_FRAMES
+AUDIO_TOKENS, FRAMES = 32, random_nets.CLIP_FRAMES
 ROUNDING = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 """Largest relative error that is put down to the dtype."""
 
@@ -58,10 +58,10 @@ def _errors(kind: str, case: str, d: int, forms: dict[str, Callable], call: Call
 
 def clips_table(nets: MemoNets, vae: VideoVAE, size: str, steps: int) -> list[dict]:
     """Two clips, so that the second remembers the first, with the motion memory streamed and without."""
-    inputs, settings = bench_nets.random_inputs(size, 2), SamplerSettings(steps=steps)
+    inputs, settings = random_nets.random_inputs(size, 2), SamplerSettings(steps=steps)
     made = []
     for low_memory in (False, True):
-        noise = bench_nets.seeded_noise(size, torch.float32)
+        noise = random_nets.seeded_noise(size, torch.float32)
         clips = sample_video(nets, vae, inputs.portrait, inputs.face, inputs.audio, inputs.emotion, settings, noise=noise, low_memory=low_memory)
         made.append(torch.cat([clip.frames for clip in clips]))
     exact, low = made

@@ -1,12 +1,11 @@
-"""Where the time of a run goes: stages within it, one step by kind of module, and the FLOPs of each."""
+"""One step by kind of module: its seconds, its FLOPs, and what it moves."""
 
 import copy
 import math
 import statistics
-from collections import defaultdict
-from collections.abc import Callable, Iterator, MutableSequence
+from collections.abc import Iterator, MutableSequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -16,19 +15,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop_count
 
-from ..memo_modules.models.attention import CrossAttention, GatedProjection, SelfAttention
-from ..memo_modules.models.audio_module import AudioModule
-from ..memo_modules.models.gating import gating
-from ..memo_modules.models.layers import AttentionFunction, Layers, sdpa
-from ..memo_modules.models.memory_attention import memory_attention
-from ..memo_modules.models.motion import MemoryLinearAttention, MotionModule
-from ..memo_modules.models.resnet import Downsample, ResnetBlock, Upsample
-from ..memo_modules.models.transformer import SpatialTransformer
-from ..memo_modules.sampling import MemoNets
-from ..memo_modules.types import MotionMemory, ReferenceFeatures
-from ..memo_modules.vae import VideoVAE
-from . import bench_nets
-from .bench_device import Device, Mark
+from ...memo_modules.models.attention import CrossAttention, GatedProjection, SelfAttention
+from ...memo_modules.models.audio_module import AudioModule
+from ...memo_modules.models.gating import gating
+from ...memo_modules.models.layers import AttentionFunction, Layers, sdpa
+from ...memo_modules.models.memory_attention import memory_attention
+from ...memo_modules.models.motion import MemoryLinearAttention, MotionModule
+from ...memo_modules.models.resnet import Downsample, ResnetBlock, Upsample
+from ...memo_modules.models.transformer import SpatialTransformer
+from . import random_nets
+from .device import Device, Mark
 
 KINDS = {
     "resnets": (ResnetBlock,),
@@ -37,131 +33,6 @@ KINDS = {
     "motion": (MotionModule,),
     "resamplers": (Downsample, Upsample),
 }
-
-
-def _rows(batch: Tensor, *_) -> int:
-    return len(batch)
-
-
-def _once(*_) -> int:
-    return 1
-
-
-# One call does both guidance halves, or one of them where they take turns.
-
-
-def _both(halves: Tensor, *_) -> float:
-    return len(halves) / 2
-
-
-def _both_of_frames(latents: Tensor, *_) -> float:
-    return len(latents) / (2 * bench_nets.CLIP_FRAMES)
-
-
-def _both_of_past(past: ReferenceFeatures, _memory: MotionMemory, frames: int) -> float:
-    return len(past.layers[0]) / (2 * frames)
-
-
-@dataclass(frozen=True)
-class Unit:
-    """What the seconds of a stage are counted by, and how many of it one call of the stage does."""
-
-    name: str
-    count: Callable[..., float]
-
-
-UNITS = {
-    "reference_net": Unit("picture", _rows),
-    "memory_update": Unit("clip", _both_of_past),
-    "diffusion_step": Unit("step", _both_of_frames),
-    "image_proj": Unit("video", _once),
-    "audio_proj": Unit("clip", _once),
-    "spatial_contexts": Unit("video", _both),
-    "emotion_modulations": Unit("clip", _both),
-    "vae_encode": Unit("frame", _rows),
-    "vae_decode": Unit("frame", _rows),
-    "bring_in": Unit("call", _once),
-}
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of a stage. units: how many of UNITS it did."""
-
-    stage: str
-    clip: int
-    units: float
-    seconds: float
-
-
-class StageTimer:
-    """Times the stages of a sampling run between marks on the device, so that the run never waits for it."""
-
-    def __init__(self, device: Device):
-        self.device = device
-        self.calls: list[Call] = []
-        self._marks: list[tuple[str, float, Mark, Mark]] = []
-        self._clip = 0
-
-    @contextmanager
-    def attached(self, nets: MemoNets, vae: VideoVAE) -> Iterator[tuple[MemoNets, VideoVAE]]:
-        """The nets and the VAE, timed as long as the context lasts."""
-        diffusion_net = nets.diffusion_net
-        methods = [
-            ("reference_net", nets.reference_net, "forward"),
-            ("memory_update", diffusion_net, "update_memory"),
-            ("diffusion_step", diffusion_net, "forward"),
-            ("image_proj", nets.image_proj, "forward"),
-            ("audio_proj", nets.audio_proj, "forward"),
-            ("spatial_contexts", diffusion_net, "spatial_contexts"),
-            ("emotion_modulations", diffusion_net, "emotion_modulations"),
-        ]
-        for stage, net, method in methods:
-            setattr(net, method, self.timed(stage, getattr(net, method)))  # found before the class's own
-        try:
-            yield replace(nets, bring_in=self.timed("bring_in", nets.bring_in)), _TimedVAE(self, vae)
-        finally:
-            for _, net, method in methods:
-                delattr(net, method)
-
-    def end_clip(self) -> None:
-        """Everything since the last call belongs to one clip, and the device is done with it."""
-        self.calls += [Call(stage, self._clip, units, self.device.seconds(start, stop)) for stage, units, start, stop in self._marks]
-        self._marks.clear()
-        self._clip += 1
-
-    def stages(self) -> dict[str, dict]:
-        """Seconds of each stage per unit (median over the calls after the first clip, where there are any) and per clip."""
-        stages = {}
-        for stage in dict.fromkeys(call.stage for call in self.calls):
-            calls = [call for call in self.calls if call.stage == stage]
-            later = [call for call in calls if call.clip > 0] or calls
-            per_clip = defaultdict(float)
-            for call in later:
-                per_clip[call.clip] += call.seconds
-            stages[stage] = {
-                "unit": UNITS[stage].name,
-                "s": statistics.median(call.seconds / call.units for call in later),
-                "s_per_clip": statistics.median(per_clip.values()) if later is not calls or self._clip == 1 else 0.0,
-            }
-        return stages
-
-    def timed(self, stage: str, function: Callable) -> Callable:
-        """``function``, which does the work of a stage, timed."""
-
-        def call(*args, **kwargs):
-            start = self.device.mark()
-            result = function(*args, **kwargs)
-            self._marks.append((stage, UNITS[stage].count(*args), start, self.device.mark()))
-            return result
-
-        return call
-
-
-class _TimedVAE:
-    def __init__(self, timer: StageTimer, vae: VideoVAE):
-        self.encode = timer.timed("vae_encode", vae.encode)
-        self.decode = timer.timed("vae_decode", vae.decode)
 
 
 @contextmanager
@@ -318,8 +189,8 @@ def _in_torch(net: nn.Module, attention: AttentionFunction) -> nn.Module:
 @torch.inference_mode()
 def vae_flops(size: str) -> dict[str, dict[str, int]]:
     """FLOPs of the VAE per frame, by stage."""
-    autoencoder = bench_nets.build("vae", size, Layers(device="meta"))
-    pictures = torch.empty(1, 3, bench_nets.PICTURE[size], bench_nets.PICTURE[size], device="meta")
+    autoencoder = random_nets.build("vae", size, Layers(device="meta"))
+    pictures = torch.empty(1, 3, random_nets.PICTURE[size], random_nets.PICTURE[size], device="meta")
     flops = {}
     for stage, run in (("vae_encode", lambda x: autoencoder.encode(x).latent_dist.mode()), ("vae_decode", lambda x: autoencoder.decode(x).sample)):
         with FlopCounterMode(display=False) as counter:

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..memo_modules.models.acceleration import attention_forms
-from .bench_device import Device
+from ...memo_modules.models.acceleration import attention_forms
+from .device import Device
 
 HEADS = 8
 FACE_TOKENS = 4

@@ -9,13 +9,13 @@ from time import perf_counter
 
 from torch import Tensor
 
-from ..memo_modules.sampling import MemoNets, sample_video
-from ..memo_modules.types import SamplerSettings
-from ..memo_modules.vae import VideoVAE
-from . import bench_nets
-from .bench_device import Device, resident_gib
-from .bench_reference import Reference
-from .bench_stages import StageTimer
+from ...memo_modules.sampling import MemoNets, sample_video
+from ...memo_modules.types import SamplerSettings
+from ...memo_modules.vae import VideoVAE
+from . import random_nets
+from .device import Device, resident_gib
+from .reference import Reference
+from .stages import StageTimer
 
 NOISE_SEED = 2
 
@@ -26,7 +26,7 @@ class Subject:
 
     nets: MemoNets
     vae: VideoVAE
-    inputs: bench_nets.Inputs
+    inputs: random_nets.Inputs
     settings: SamplerSettings
     size: str
     device: Device
@@ -81,7 +81,7 @@ def _clips(subject: Subject, nets: MemoNets, vae: VideoVAE, after_step: Callable
         if preview is None:  # the last step of a clip is reported when its frames are there
             after_step()
 
-    inputs, noise = subject.inputs, bench_nets.seeded_noise(subject.size, nets.dtype, NOISE_SEED)
+    inputs, noise = subject.inputs, random_nets.seeded_noise(subject.size, nets.dtype, NOISE_SEED)
     video = sample_video(
         nets,
         vae,
@@ -117,7 +117,7 @@ def _timed(device: Device, sample: Callable[[Callable[[], None]], Iterator[Tenso
 
 def per_frame(clips: list[TimedClip]) -> float:
     """Seconds per frame, median over the clips after the first, which also makes what lasts for a video."""
-    return statistics.median(clip.seconds for clip in clips[1:] or clips) / bench_nets.CLIP_FRAMES
+    return statistics.median(clip.seconds for clip in clips[1:] or clips) / random_nets.CLIP_FRAMES
 
 
 def per_step(clips: list[TimedClip]) -> float | None:
@@ -150,8 +150,8 @@ def against_length(clips: list[TimedClip]) -> dict:
     third, last = clips[2], clips[-1]
     return {
         "clips": len(clips),
-        "early_s_per_frame": early / bench_nets.CLIP_FRAMES,
-        "late_s_per_frame": late / bench_nets.CLIP_FRAMES,
+        "early_s_per_frame": early / random_nets.CLIP_FRAMES,
+        "late_s_per_frame": late / random_nets.CLIP_FRAMES,
         "late_to_early": late / early,
         "allocated_gib": [third.allocated_gib, last.allocated_gib],
         "resident_gib": [third.resident_gib, last.resident_gib],

@@ -12,18 +12,18 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..memo_modules.audio.emotion import detect_emotion
-from ..memo_modules.audio.emotion2vec import Emotion2Vec, Emotion2VecConfig
-from ..memo_modules.audio.features import AudioEncoder, encode_audio
-from ..memo_modules.audio.vocals import VocalSeparator
-from ..memo_modules.checkpoints import assign_weights
-from ..memo_modules.face import FaceAnalyzer, embed_face
-from ..memo_modules.models.emotion_classifier import EmotionClassifier
-from ..memo_modules.models.layers import Layers
-from ..memo_modules.onnx_sessions import OnnxModel
-from ..memo_modules.types import Audio
-from .bench_device import Device
-from .bench_nets import random_weights
+from ...memo_modules.audio.emotion import detect_emotion
+from ...memo_modules.audio.emotion2vec import Emotion2Vec, Emotion2VecConfig
+from ...memo_modules.audio.features import AudioEncoder, encode_audio
+from ...memo_modules.audio.vocals import VocalSeparator
+from ...memo_modules.checkpoints import assign_weights
+from ...memo_modules.face import FaceAnalyzer, embed_face
+from ...memo_modules.models.emotion_classifier import EmotionClassifier
+from ...memo_modules.models.layers import Layers
+from ...memo_modules.onnx_sessions import OnnxModel
+from ...memo_modules.types import Audio
+from .device import Device
+from .random_nets import random_weights
 
 FPS = Fraction(30)
 WARM_UP_S = 4.0

@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from ..memo_modules.checkpoints import NETS, load_net, weights_file
-from ..memo_modules.models.layers import Layers
-from ..memo_modules.store.converting import to_single_files
-from . import bench_nets
+from ...memo_modules.checkpoints import NETS, load_net, weights_file
+from ...memo_modules.models.layers import Layers
+from ...memo_modules.store.converting import to_single_files
+from . import random_nets
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "fp8_e4m3fn": torch.float8_e4m3fn}
 CASES = (("folder", "bf16"), ("single file", "bf16"), ("folder", "fp16"), ("folder", "fp32"), ("folder", "fp8_e4m3fn"))
@@ -44,8 +44,8 @@ def write_checkpoint(folder: Path, size: str) -> None:
     """Random weights of the four nets, in bfloat16 and the published layout."""
     for net in NETS:
         (folder / net).mkdir(parents=True)
-        (folder / net / "config.json").write_text(json.dumps(bench_nets.options(net, size)), encoding="utf-8")
-        module = bench_nets.random_net(net, size, Layers(dtype=torch.bfloat16, device="cpu"))
+        (folder / net / "config.json").write_text(json.dumps(random_nets.options(net, size)), encoding="utf-8")
+        module = random_nets.random_net(net, size, Layers(dtype=torch.bfloat16, device="cpu"))
         weights = {key: tensor.to(torch.bfloat16) for key, tensor in module.state_dict().items()}
         save_file(weights, weights_file(folder / net))
 

@@ -1,4 +1,5 @@
-"""Files of one tensor that data preparation writes: safetensors with the tensor under its field's name, or `.pt`.
+"""What data preparation hands to training: the fields of metadata.jsonl, and files of one tensor, safetensors with the tensor
+under its field's name, or `.pt`.
 
 Only what is asked for is read of either; nothing in a pickle is run.
 """
@@ -14,6 +15,9 @@ from torch import Tensor
 from ..checkpoints import is_zip
 from ..errors import InputError
 from ..whole_files import whole_file
+
+FIELDS = ("video", "face_emb", "audio_emb", "audio_emotion")
+"""Of a line of metadata.jsonl, all paths; a relative one counts from the folder of that file."""
 
 _AGAIN = "Prepare this video again."
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 START, STOP = "<!-- benchmarks -->", "<!-- end of benchmarks -->"
 COLUMNS = ("card", "mode", "resolution", "s per frame", "VRAM", "date", "versions")
 

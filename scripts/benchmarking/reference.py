@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..memo_modules.sampling import MemoNets
-from ..memo_modules.types import NO_EMOTION, SamplerSettings
-from . import bench_nets
+from ...memo_modules.sampling import MemoNets
+from ...memo_modules.types import NO_EMOTION, SamplerSettings
+from . import random_nets
 
 
 class Reference:
@@ -47,7 +47,7 @@ class Reference:
             place = places.get(component, (nets.device, nets.dtype))
             weights = {key: tensor.to(*place).contiguous() for key, tensor in getattr(nets, component).state_dict().items()}
             with torch.device("meta"):
-                net = cls(**bench_nets.options(component, size))
+                net = cls(**random_nets.options(component, size))
             net.load_state_dict(weights, assign=True)
             built[component] = net.eval().requires_grad_(False)
         for net in ("reference_net", "diffusion_net"):
@@ -60,7 +60,7 @@ class Reference:
         self.pipeline.set_progress_bar_config(disable=True)
 
     @torch.inference_mode()
-    def clips(self, inputs: bench_nets.Inputs, settings: SamplerSettings, seed: int, after_step: Callable[[], None]) -> Iterator[Tensor]:
+    def clips(self, inputs: random_nets.Inputs, settings: SamplerSettings, seed: int, after_step: Callable[[], None]) -> Iterator[Tensor]:
         """Frames (f 3 H W) in [0, 1] of one clip after the other. seed: of the noise, as in ``seeded_noise``."""
         generator = torch.Generator().manual_seed(seed)
         portrait, frames = inputs.portrait, None

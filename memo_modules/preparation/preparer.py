@@ -21,8 +21,7 @@ from ..audio.vocals import VocalSeparator
 from ..errors import InputError, MemoError
 from ..face import FaceAnalyzer
 from ..store.fetching import verify
-from .dataset import FIELDS
-from .tensor_files import write_tensor
+from .tensor_files import FIELDS, write_tensor
 from .videos import Video, read_video, rewrite, rewritten_frames
 
 LOOKS = range(0, 30, 5)

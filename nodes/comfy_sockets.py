@@ -1,0 +1,149 @@
+"""What other nodes hand over at core's sockets, as the library takes it: AUDIO, VAE, SAMPLER."""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from types import CellType, SimpleNamespace
+
+import comfy.model_sampling
+import comfy.sd
+import comfy.utils
+import torch
+from torch import Tensor, nn
+
+from ..memo_modules import checkpoints
+from ..memo_modules.errors import InputError
+from ..memo_modules.fingerprints import weights_digest
+from ..memo_modules.solvers import Velocity
+from ..memo_modules.types import Audio
+from ..memo_modules.vae import SCALING_FACTOR, VAE_WEIGHTS, widened
+
+
+def to_audio(audio: Mapping, name: str = "audio") -> Audio:
+    """ComfyUI's AUDIO as the library's, which checks what is in it. Raises InputError naming the input when it is a batch or
+    nothing."""
+    waveform, sample_rate = audio["waveform"], audio["sample_rate"]
+    if waveform.ndim != 3 or waveform.shape[0] != 1:
+        raise InputError(f"{name}: expected one waveform (1, channels, samples), got shape {list(waveform.shape)}. Pass one clip at a time.")
+    return Audio(waveform[0].cpu(), int(sample_rate) if sample_rate == sample_rate // 1 else sample_rate)
+
+
+def from_audio(audio: Audio) -> dict:
+    return {"waveform": audio.waveform[None], "sample_rate": audio.sample_rate}
+
+
+def load_vae(place: Path):
+    """core's VAE from a single file or from a folder as diffusers writes it, of any width."""
+    if not place.is_dir():
+        weights, metadata = comfy.utils.load_torch_file(str(place), return_metadata=True)
+        return comfy.sd.VAE(sd=weights, metadata=metadata)
+    weights, config = widened(checkpoints.read_weights(place / VAE_WEIGHTS), checkpoints.read_json(place / "config.json"))
+    widths = config["block_out_channels"]
+    sizes = {
+        "ch": widths[0],
+        "ch_mult": [width // widths[0] for width in widths],
+        "num_res_blocks": config["layers_per_block"],
+        "z_channels": config["latent_channels"],
+        "double_z": True,
+        "in_channels": 3,
+        "out_ch": 3,
+        "resolution": 256,
+        "attn_resolutions": [],
+        "dropout": 0.0,
+    }
+    vae = comfy.sd.VAE(sd=weights, config={"params": {"ddconfig": sizes, "embed_dim": config["latent_channels"]}})
+    for module in vae.first_stage_model.modules():
+        if isinstance(module, nn.GroupNorm):  # which core's class has with 32 groups
+            module.num_groups = config["norm_num_groups"]
+    return vae
+
+
+class CoreVAE:
+    """VideoVAE on ComfyUI's VAE. Raises InputError when it is not a Stable Diffusion 1 VAE."""
+
+    def __init__(self, vae):
+        if getattr(vae, "latent_channels", 4) != 4 or getattr(vae, "latent_dim", 2) != 2:
+            raise InputError(
+                f"vae: expected a Stable Diffusion 1 VAE (4 latent channels, pictures), got one with {vae.latent_channels} channels "
+                f"in {vae.latent_dim} dimensions. Load sd-vae-ft-mse."
+            )
+        self.vae = vae
+
+    def latent_size(self, portrait: Tensor) -> tuple[int, int]:
+        """(h, w) of the latents of a portrait (1 3 H W)."""
+        factor = self.vae.spacial_compression_encode()
+        return portrait.shape[2] // factor, portrait.shape[3] // factor
+
+    def digest(self) -> str:
+        return weights_digest(self.vae.first_stage_model)
+
+    def encode(self, images: Tensor) -> Tensor:
+        # core's VAE leaves the scale to the model
+        return self.vae.encode(images.movedim(1, -1) / 2 + 0.5).float() * SCALING_FACTOR
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.vae.decode(latents / SCALING_FACTOR).movedim(-1, 1).float()
+
+
+def sampler_name(sampler) -> str:
+    """Text that tells a SAMPLER of core's from others, in this process and in others."""
+    return _described(type(sampler)) + _described(vars(sampler))
+
+
+def _described(value, depth: int = 8) -> str:
+    """``value`` in words, functions by their names and what they hold: their own words tell where they lie in memory."""
+    if depth == 0:
+        return type(value).__name__
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name}: {_described(held, depth - 1)}' for name, held in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_described(held, depth - 1) for held in value)}]"
+    if isinstance(value, partial):
+        return _described([value.func, value.args, value.keywords], depth)
+    if hasattr(value, "__qualname__"):
+        held = [getattr(value, name, None) for name in ("__defaults__", "__kwdefaults__")]
+        held += [getattr(value.__self__, "__dict__", None)] if inspect.ismethod(value) else []
+        held += [cell.cell_contents for cell in getattr(value, "__closure__", None) or () if cell != CellType()]  # but empty ones
+        return f"{value.__module__}.{value.__qualname__}{_described(held, depth - 1)}"
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", str(value))
+
+
+class CoreSolver:
+    """solvers.Solver on a SAMPLER of core's. ``seed``: of the noise that some of them add, another one for each clip.
+
+    Raises InputError for one that wants to steer guidance itself.
+    """
+
+    def __init__(self, sampler, seed: int):
+        self.sampler, self.seed = sampler, seed
+
+    def __call__(self, velocity: Velocity, noise: Tensor, sigmas: Tensor, after_step: Callable[[int], None]) -> Tensor:
+        def callback(step: int, denoised: Tensor, latents: Tensor, steps: int) -> None:
+            after_step(step + 1)
+
+        extra_args = {"model_options": {}, "seed": self.seed}
+        self.seed += 1
+        return self.sampler.sample(_FlowModel(velocity), sigmas, extra_args, callback, noise, torch.zeros_like(noise), None, True)
+
+
+class _FlowSampling(comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST):
+    """What core's samplers ask about a flow from noise at sigma 1 to latents at sigma 0."""
+
+
+class _FlowModel:
+    """What core's samplers take for a model: latents and sigmas to denoised latents."""
+
+    cfg = 1.0  # guidance is in the velocity
+
+    def __init__(self, velocity: Velocity):
+        self.velocity = velocity
+        sampling = _FlowSampling()
+        self.inner_model = SimpleNamespace(model_sampling=sampling)
+        self.model_patcher = SimpleNamespace(model=self, get_model_object={"model_sampling": sampling}.__getitem__)
+
+    def __call__(self, latents: Tensor, sigma: Tensor, model_options: dict, seed: int | None = None) -> Tensor:
+        if model_options:
+            raise InputError("sampler: this one controls guidance itself (CFG++ and similar), which MEMO does not support. Choose another.")
+        return latents - sigma.reshape(-1, 1, 1, 1) * self.velocity(latents, sigma.reshape(-1)[:1].float())
