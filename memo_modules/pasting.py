@@ -13,11 +13,11 @@ from torch import Tensor
 from .errors import InputError
 from .framing import cut, resized, smooth_step
 from .host_memory import return_freed_memory
-from .pixel_formats import planes
 from .portrait import eight_bits, rgb_frames, rgb_picture
 from .types import Audio, Crop
-from .video_files import write_pictures
-from .video_format import VideoFormat
+from .video.files import write_pictures
+from .video.formats import VideoFormat
+from .video.pixel_formats import planes
 
 FEATHER = 0.1
 

@@ -11,7 +11,7 @@ from comfy_api.latest import io, ui
 from PIL import Image
 
 from ..memo_modules.errors import InputError
-from ..memo_modules.labels import write_png
+from ..memo_modules.video.provenance import write_png
 
 
 def output_file(prefix: str, suffix: str, width: int, height: int) -> Callable[[], Path]:

@@ -10,13 +10,13 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..memo_modules.fingerprints import some_values, tensor_digest
-from ..memo_modules.journal import Inputs
 from ..memo_modules.noise import NOISES
 from ..memo_modules.portrait import prepare_portrait
 from ..memo_modules.progress import clips_done, contact_sheet
 from ..memo_modules.sampling import REFERENCE_ORDERS, SampledClip, sample_video
 from ..memo_modules.solvers import euler
 from ..memo_modules.types import AudioFeatures, SamplerSettings, VideoState
+from ..memo_modules.video.journal import Inputs
 from . import comfy_adapter as adapter
 from . import comfy_output
 from . import comfy_sockets as sockets

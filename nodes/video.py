@@ -5,11 +5,11 @@ from dataclasses import replace
 
 from comfy_api.latest import InputImpl, io, ui
 
-from ..memo_modules import journal
 from ..memo_modules.clips import frame_rate
 from ..memo_modules.fingerprints import tensor_digest
-from ..memo_modules.long_videos import LongVideo, sample_to_file
-from ..memo_modules.video_format import AUDIO_CODECS, PIXEL_FORMATS, VideoFormat
+from ..memo_modules.video import journal
+from ..memo_modules.video.formats import AUDIO_CODECS, PIXEL_FORMATS, VideoFormat
+from ..memo_modules.video.long_videos import LongVideo, sample_to_file
 from . import comfy_adapter as adapter
 from . import comfy_output
 from . import comfy_sockets as sockets

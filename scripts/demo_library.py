@@ -17,7 +17,7 @@ from ..memo_modules.sampling import MemoNets, sample_video
 from ..memo_modules.store.obtain import find_model
 from ..memo_modules.types import SamplerSettings
 from ..memo_modules.vae import DiffusersVAE, load_autoencoder
-from ..memo_modules.video_files import write_video
+from ..memo_modules.video.files import write_video
 
 FPS = Fraction(30)
 

@@ -18,15 +18,15 @@ sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
 import torch
 from tiny_video import FACE, FAST, HAPPY, PORTRAIT, SIZE, speech
 
-from comfyui_memo.memo_modules import long_videos
 from comfyui_memo.memo_modules.checkpoints import NETS, load_net
 from comfyui_memo.memo_modules.errors import StorageError
-from comfyui_memo.memo_modules.journal import Inputs, Journal, opened
 from comfyui_memo.memo_modules.models.layers import Layers
 from comfyui_memo.memo_modules.sampling import MemoNets, sample_video
 from comfyui_memo.memo_modules.types import Audio
 from comfyui_memo.memo_modules.vae import DiffusersVAE, load_autoencoder
-from comfyui_memo.memo_modules.video_format import VideoFormat
+from comfyui_memo.memo_modules.video import long_videos
+from comfyui_memo.memo_modules.video.formats import VideoFormat
+from comfyui_memo.memo_modules.video.journal import Inputs, Journal, opened
 
 STEPS = 3
 

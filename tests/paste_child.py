@@ -18,7 +18,7 @@ sys.modules["comfyui_memo"] = package
 
 from comfyui_memo.memo_modules.framing import cut, face_square
 from comfyui_memo.memo_modules.pasting import paste_to_file
-from comfyui_memo.memo_modules.video_format import VideoFormat
+from comfyui_memo.memo_modules.video.formats import VideoFormat
 
 file, count = Path(sys.argv[1]), int(sys.argv[2])
 torch.set_num_threads(1)

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from comfyui_memo.memo_modules import journal
 from comfyui_memo.memo_modules.errors import InputError
-from comfyui_memo.memo_modules.journal import Inputs, Journal, opened
 from comfyui_memo.memo_modules.sampling import REPLAYED_CLIPS
 from comfyui_memo.memo_modules.types import VideoState
+from comfyui_memo.memo_modules.video import journal
+from comfyui_memo.memo_modules.video.journal import Inputs, Journal, opened
 
 MADE_OF = Inputs({"seed": "42", "image": "abc"}, {"face": torch.arange(1.0, 5.0)})
 DAY = 86400

@@ -10,13 +10,13 @@ import pytest
 import torch
 from tiny_video import FACE, FAST, HAPPY, PORTRAIT, SIZE, speech
 
-from comfyui_memo.memo_modules import long_videos
 from comfyui_memo.memo_modules.errors import StorageError
-from comfyui_memo.memo_modules.journal import Inputs, opened
-from comfyui_memo.memo_modules.long_videos import LongVideo, sample_to_file
 from comfyui_memo.memo_modules.sampling import sample_video
 from comfyui_memo.memo_modules.types import Audio
-from comfyui_memo.memo_modules.video_format import VideoFormat
+from comfyui_memo.memo_modules.video import long_videos
+from comfyui_memo.memo_modules.video.formats import VideoFormat
+from comfyui_memo.memo_modules.video.journal import Inputs, opened
+from comfyui_memo.memo_modules.video.long_videos import LongVideo, sample_to_file
 
 LOSSLESS = VideoFormat("ffv1")
 FRAMES = 40  # two clips and a half

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from comfyui_memo.memo_modules.errors import InputError
 from comfyui_memo.memo_modules.framing import cut
-from comfyui_memo.memo_modules.labels import COMMENT
 from comfyui_memo.memo_modules.pasting import mask, paste, paste_to_file
 from comfyui_memo.memo_modules.types import Audio, Crop
-from comfyui_memo.memo_modules.video_files import write_video
-from comfyui_memo.memo_modules.video_format import VideoFormat
+from comfyui_memo.memo_modules.video.files import write_video
+from comfyui_memo.memo_modules.video.formats import VideoFormat
+from comfyui_memo.memo_modules.video.provenance import COMMENT
 from comfyui_memo.tests.test_video_files import pictures, sound
 
 WHOLE = Crop(24, 16, 64, (160, 120))

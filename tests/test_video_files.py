@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from comfyui_memo.memo_modules import video_format
 from comfyui_memo.memo_modules.errors import InputError, MissingPackageError, StorageError
-from comfyui_memo.memo_modules.pixel_formats import planes
 from comfyui_memo.memo_modules.types import Audio
-from comfyui_memo.memo_modules.video_files import join_segments, write_segment, write_video
-from comfyui_memo.memo_modules.video_format import VideoFormat
+from comfyui_memo.memo_modules.video import formats
+from comfyui_memo.memo_modules.video.files import join_segments, write_segment, write_video
+from comfyui_memo.memo_modules.video.formats import VideoFormat
+from comfyui_memo.memo_modules.video.pixel_formats import planes
 
 RATES = [Fraction(24000, 1001), Fraction(25), Fraction(2997, 100), Fraction(30), Fraction(60)]
 H264, FFV1, MKV = VideoFormat(), VideoFormat("ffv1"), VideoFormat("ffv1", container="mkv")
@@ -383,7 +383,7 @@ def test_odd_sizes_and_no_frames(tmp_path):
 
 
 def test_an_encoder_that_is_not_there_is_named(monkeypatch):
-    monkeypatch.setitem(video_format.ENCODERS, "h264", "libx264_of_another_build")
+    monkeypatch.setitem(formats.ENCODERS, "h264", "libx264_of_another_build")
     with pytest.raises(MissingPackageError, match="without libx264_of_another_build, which writes h264: choose the codec ffv1"):
         H264.check(64, 64)
     FFV1.check(64, 64)

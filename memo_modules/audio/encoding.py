@@ -6,7 +6,7 @@ import numpy as np
 
 from ..pyav import import_av
 from ..types import Audio
-from ..video_format import CHANNEL_LAYOUTS, ENCODERS, aac_bit_rate
+from ..video.formats import CHANNEL_LAYOUTS, ENCODERS, aac_bit_rate
 
 _CHUNK = 1 << 14
 """Samples handed to the encoder at a time."""

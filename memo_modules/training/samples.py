@@ -13,7 +13,7 @@ from ..pyav import fraction, open_to_read
 from ..sampling import MemoNets, sample_video
 from ..types import Audio, AudioFeatures, EmotionTrack, Face, SamplerSettings
 from ..vae import VideoVAE
-from ..video_files import write_video
+from ..video.files import write_video
 from .dataset import PreparedVideo, training_pixels
 from .frames import read_frames
 from .settings import DataSettings, SampleSettings

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ...memo_modules.types import SamplerSettings
-from ...memo_modules.video_files import write_video
+from ...memo_modules.video.files import write_video
 from ..demo_library import FPS
 from .reader import Reader, load_reader
 from .readings import Reading, read

@@ -21,10 +21,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from .errors import InputError
-from .sampling import REPLAYED_CLIPS
-from .types import VideoState
-from .whole_files import remove_partial, whole_file
+from ..errors import InputError
+from ..sampling import REPLAYED_CLIPS
+from ..types import VideoState
+from ..whole_files import remove_partial, whole_file
 
 INPUTS, LOCK = "inputs.safetensors", "lock"
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from comfyui_memo.memo_modules import __version__
-from comfyui_memo.memo_modules.labels import COMMENT, DIGITAL_SOURCE_TYPE, SOFTWARE, TAGS
-from comfyui_memo.memo_modules.video_files import join_segments, write_segment, write_video
-from comfyui_memo.memo_modules.video_format import VideoFormat
+from comfyui_memo.memo_modules.video.files import join_segments, write_segment, write_video
+from comfyui_memo.memo_modules.video.formats import VideoFormat
+from comfyui_memo.memo_modules.video.provenance import COMMENT, DIGITAL_SOURCE_TYPE, SOFTWARE, TAGS
 
 ROOT = Path(__file__).resolve().parents[1]
 FRAMES, FPS = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)), Fraction(30)

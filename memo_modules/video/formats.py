@@ -5,9 +5,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from .errors import InputError, MissingPackageError
-from .pyav import import_av, major_version
-from .types import Audio
+from ..errors import InputError, MissingPackageError
+from ..pyav import import_av, major_version
+from ..types import Audio
 
 ENCODERS = {"h264": "libx264", "ffv1": "ffv1", "aac": "aac", "flac": "flac", "pcm": "pcm_f32le"}
 """ffmpeg's name of the encoder of each codec."""

@@ -10,16 +10,16 @@ from pathlib import Path
 
 from torch import Tensor
 
-from .clips import frame_count, resampled_frames
-from .errors import StorageError
-from .host_memory import return_freed_memory
+from ..clips import frame_count, resampled_frames
+from ..errors import StorageError
+from ..host_memory import return_freed_memory
+from ..progress import clips_done, clock, counted
+from ..sampling import SampledClip
+from ..types import Audio, AudioFeatures, VideoState
+from ..whole_files import whole_file
+from .files import join_segments, write_segment
+from .formats import VideoFormat
 from .journal import Journal
-from .progress import clips_done, clock, counted
-from .sampling import SampledClip
-from .types import Audio, AudioFeatures, VideoState
-from .video_files import join_segments, write_segment
-from .video_format import VideoFormat
-from .whole_files import whole_file
 
 Sample = Callable[[VideoState | None, int], Iterator[SampledClip]]
 """The clips behind a state, and behind as many clips of the audio, see sampling.sample_video."""

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .audio.encoding import SoundTrack
-from .clips import ceil_div
-from .errors import InputError
-from .labels import TAGS, append_xmp
+from ..audio.encoding import SoundTrack
+from ..clips import ceil_div
+from ..errors import InputError
+from ..pyav import fraction, import_av, open_to_read
+from ..types import Audio
+from ..whole_files import whole_file
+from .formats import ENCODERS, MUXERS, VideoFormat
 from .pixel_formats import planes
-from .pyav import fraction, import_av, open_to_read
-from .types import Audio
-from .video_format import ENCODERS, MUXERS, VideoFormat
-from .whole_files import whole_file
+from .provenance import TAGS, append_xmp
 
 # One thread each: h264's bits depend on their number. Every picture of ffv1 stands by itself, which costs 1 to 6 %.
 _OPTIONS = {"h264": {"threads": "1"}, "ffv1": {"threads": "1", "level": "3", "g": "1"}}

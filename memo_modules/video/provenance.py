@@ -10,7 +10,7 @@ from types import MappingProxyType
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from . import __version__
+from .. import __version__
 
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 """IPTC's name for what a trained model made."""
