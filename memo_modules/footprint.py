@@ -6,6 +6,10 @@ tests/test_cost.py holds these numbers against what the nets allocate.
 from .models.config import DiffusionNetConfig
 from .models.unet import down_specs, mid_spec, up_specs
 from .streaming import PLACES
+from .types import SamplerSettings
+
+_ROUNDING = 2**29
+"""What torch's allocator takes beyond what is asked of it, seldom more."""
 
 
 def motion_memory_bytes(config: DiffusionNetConfig, latent_size: tuple[int, int], halves: int, itemsize: int) -> int:
@@ -16,6 +20,20 @@ def motion_memory_bytes(config: DiffusionNetConfig, latent_size: tuple[int, int]
 def streamed_memory_bytes(config: DiffusionNetConfig, latent_size: tuple[int, int], itemsize: int) -> int:
     """What a StreamedMemory takes on the device: one half's largest modules, the one in use and those on their way."""
     return max(_module_numbers(config, latent_size)) * PLACES * itemsize
+
+
+def resident_share(config: DiffusionNetConfig, latent_size: tuple[int, int], halves: int, itemsize: int, left: int) -> float:
+    """How much of a motion memory may stay on the device in low-memory mode, where all else leaves ``left`` bytes."""
+    return min(1.0, max(0, left - _ROUNDING) / motion_memory_bytes(config, latent_size, halves, itemsize))
+
+
+def working_bytes(
+    config: DiffusionNetConfig, latent_size: tuple[int, int], settings: SamplerSettings, clip_frames: int, itemsize: int, low_memory: bool
+) -> int:
+    """What sampling takes beside weights and motion memory: the features of a clip's past, and a step."""
+    past = max(settings.num_init_past_frames, settings.num_past_frames)
+    features = reference_bytes(config, latent_size, settings.halves * (1 + past), itemsize)
+    return features + activation_bytes(config, latent_size, max(clip_frames, past), 1 if low_memory else settings.halves, itemsize)
 
 
 def reference_bytes(config: DiffusionNetConfig, latent_size: tuple[int, int], pictures: int, itemsize: int) -> int:

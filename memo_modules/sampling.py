@@ -49,7 +49,7 @@ class MemoNets:
 
     bring_in: called before a phase of the work, to bring its nets to ``device`` where memory is managed from outside.
     Phase "reference" runs reference_net and image_proj, "diffusion" diffusion_net and audio_proj; told too whether a
-    motion memory is alive.
+    motion memory is alive. resident_share: of the motion memory, what may stay on ``device`` in low-memory mode.
     """
 
     reference_net: ReferenceNet
@@ -59,6 +59,7 @@ class MemoNets:
     device: torch.device
     dtype: torch.dtype
     bring_in: Callable[[str, bool], None] = lambda phase, remembers: None
+    resident_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -242,7 +243,8 @@ class _Video:
         every = tuple(range(self.halves))
         self.passes = [(half,) for half in every] if low_memory else [every]
         if low_memory and nets.device.type != "cpu":
-            self.memories = StreamedMemory.split(len(self.portrait_features.layers), len(self.passes), nets.device)
+            modules = len(self.portrait_features.layers)
+            self.memories = StreamedMemory.split(modules, len(self.passes), nets.device, nets.resident_share)
         else:
             self.memories = [nets.diffusion_net.empty_memory() for _ in self.passes]
         self.remembers = False

@@ -1,4 +1,4 @@
-"""A motion memory in host memory, whose modules visit the device one after the other, ahead of their use."""
+"""A motion memory in host memory, whose modules visit the device one after the other, ahead of their use; some may stay there."""
 
 import math
 import weakref
@@ -37,10 +37,13 @@ class _HostMemory:
 
 
 class _Ring:
-    """The modules of all passes in the order of their use, and the places on the device that they visit in turn."""
+    """The modules of all passes in the order of their use, those that stay on the device, and the places there that the
+    others visit in turn."""
 
-    def __init__(self, modules: int, device: torch.device):
-        self.device = device
+    def __init__(self, modules: int, device: torch.device, resident_share: float):
+        self.device, self.resident_share = device, resident_share
+        self.resident: dict[int, tuple[AttentionMemory, ...]] = {}
+        self.resident_values = self.values = 0
         self.host: list[list[Tensor]] = [[] for _ in range(modules)]
         self.shapes: list[list[tuple[torch.Size, torch.Size]]] = [[] for _ in range(modules)]
         self.places: list[Tensor | None] = [None] * PLACES
@@ -51,8 +54,14 @@ class _Ring:
         if self.stream is not None:
             weakref.finalize(self, _give_back, self.stream, self.memory, self.host).atexit = False
 
+    def holds(self, number: int) -> bool:
+        return number in self.resident or bool(self.host[number])
+
     def store(self, number: int, memories: tuple[AttentionMemory, ...]) -> None:
         parts = [part.flatten() for memory in memories for part in (memory.kv, memory.z)]
+        if self._stays(number, sum(map(len, parts))):
+            self.resident[number] = memories
+            return
         if not self.host[number]:
             self.host[number] = [piece for part in parts for piece in self.memory.take(len(part), part.dtype)]
             self.shapes[number] = [(memory.kv.shape, memory.z.shape) for memory in memories]
@@ -64,16 +73,27 @@ class _Ring:
                 part = part[len(piece) :]
         self.arrived.pop(number, None)
 
+    def _stays(self, number: int, values: int) -> bool:
+        """Those that stay are spread evenly, so that the others have as long to come everywhere."""
+        if self.holds(number):
+            return number in self.resident
+        self.values += values
+        stays = self.resident_values + values <= self.resident_share * self.values
+        self.resident_values += values * stays
+        return stays
+
     def load(self, number: int) -> tuple[AttentionMemory, ...]:
         if self.stream is not None:
             # all work with the module before this one is queued by now: its place is free behind it
             self.stream.wait_stream(torch.cuda.current_stream(self.device))
-        if number not in self.arrived:
+        order = (*range(number, len(self.host)), *range(number))
+        following = [each for each in order if self.host[each]][: len(self.places)]
+        if list(self.arrived) != following[: len(self.arrived)]:
             self.arrived.clear()  # out of turn: what lies in the places now is overwritten
-        for following in range(number, number + len(self.places)):
-            following %= len(self.host)
-            if following not in self.arrived and self.host[following]:
-                self._fetch(following)
+        for each in following[len(self.arrived) :]:
+            self._fetch(each)
+        if number in self.resident:
+            return self.resident[number]
         flat, event = self.arrived.pop(number)
         if event is not None:
             torch.cuda.current_stream(self.device).wait_event(event)
@@ -96,15 +116,17 @@ class _Ring:
 
 
 class StreamedMemory(MutableSequence):
-    """A MotionMemory of which only the modules in use lie on the device; those after them are fetched meanwhile."""
+    """A MotionMemory of which only the modules in use lie on the device, those after them, which are fetched meanwhile, and
+    as many as were asked to stay."""
 
     def __init__(self, ring: _Ring, first: int, modules: int):
         self._ring, self._first, self._modules = ring, first, modules
 
     @classmethod
-    def split(cls, modules: int, passes: int, device: torch.device) -> "list[StreamedMemory]":
-        """Empty memories for passes that take turns on ``device``, each over ``modules`` motion modules in order."""
-        ring = _Ring(modules * passes, device)
+    def split(cls, modules: int, passes: int, device: torch.device, resident_share: float = 0.0) -> "list[StreamedMemory]":
+        """Empty memories for passes that take turns on ``device``, each over ``modules`` motion modules in order.
+        resident_share: of all values, up to which modules stay there."""
+        ring = _Ring(modules * passes, device, resident_share)
         return [cls(ring, index * modules, modules) for index in range(passes)]
 
     def __len__(self) -> int:
@@ -113,7 +135,7 @@ class StreamedMemory(MutableSequence):
     def __getitem__(self, number: int) -> tuple[AttentionMemory, ...] | None:
         """The memory of one module on the device, valid until the next one is asked for."""
         place = self._first + number
-        return self._ring.load(place) if self._ring.host[place] else None
+        return self._ring.load(place) if self._ring.holds(place) else None
 
     def __setitem__(self, number: int, memories: tuple[AttentionMemory, ...]) -> None:
         self._ring.store(self._first + number, memories)

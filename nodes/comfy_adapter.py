@@ -36,7 +36,8 @@ MODEL_FOLDER = "memo"
 
 MEMORY_MODES = ("auto", "normal", "low")
 """How the sampler uses the card. normal: everything lies on it. low: the guidance halves run one after the other, the
-motion memory lies in host memory, and only the nets that run are on the card. auto: low where normal does not fit."""
+motion memory lies in host memory, and only the nets that run are on the card. auto: low where normal does not fit, and then
+as much of the motion memory stays on the card as there is room for."""
 
 WEIGHT_DTYPES = {
     "auto": None,
@@ -48,6 +49,9 @@ WEIGHT_DTYPES = {
 """How the weights of the UNets are kept: auto as they compute best on the device, others cast as they are used."""
 
 _PREVIEW_SIZE = 512
+
+_OTHERS = 2**29
+"""Bytes of the card's memory that other programs and CUDA itself hold, beyond what ComfyUI reserves for them."""
 
 _log = logging.getLogger(__name__)
 
@@ -191,25 +195,27 @@ def memo_nets(
     """
     device, net = model.diffusion_net.load_device, model.diffusion_net.model
     config, halves, itemsize = net.config, settings.halves, model.dtype.itemsize
-    past = max(settings.num_init_past_frames, settings.num_past_frames)
-    features = footprint.reference_bytes(config, latent_size, halves * (1 + past), itemsize)
-    whole = features + footprint.activation_bytes(config, latent_size, max(clip_frames, past), halves, itemsize)
-    small = features + footprint.activation_bytes(config, latent_size, max(clip_frames, past), 1, itemsize)
+    whole, small = (footprint.working_bytes(config, latent_size, settings, clip_frames, itemsize, low_memory) for low_memory in (False, True))
     memory = footprint.motion_memory_bytes(config, latent_size, halves, itemsize)
     streamed = footprint.streamed_memory_bytes(config, latent_size, itemsize)
 
-    low = memory_mode == "low"
+    low, resident_share = memory_mode == "low", 0.0
     if not comfy.model_management.is_device_cpu(device):
         room = comfy.model_management.get_total_memory(device) - comfy.model_management.extra_reserved_memory()
         weights = sum(patcher.model_size() for patcher in model.patchers)
         if memory_mode == "auto":
             low = weights + memory + whole > room
+            running = sum(patcher.model_size() for patcher in (model.diffusion_net, model.audio_proj))
+            left = room - _OTHERS - running - small - streamed
+            if low:
+                resident_share = footprint.resident_share(config, latent_size, halves, itemsize, left)
+                _log.info("Low-memory mode; the card has room for %.0f %% of the motion memory.", 100 * resident_share)
         if small + streamed > room:
             raise InputError(
                 f"width, height: frames of this size need {_gib(small + streamed)} in addition to the weights, even in low-memory mode; "
                 f"this card has {_gib(room)}. Choose a smaller width and height and upscale the frames."
             )
-    working, remembered = (small, streamed) if low else (whole, memory)
+    working, remembered = (small, streamed + int(resident_share * memory)) if low else (whole, memory)
     warned = False
     phases = {"reference": (model.reference_net, model.image_proj), "diffusion": (model.diffusion_net, model.audio_proj)}
 
@@ -230,7 +236,7 @@ def memo_nets(
             _log.warning("compiled is ignored: the diffusion net's weights are cast or streamed on use.")
 
     modules = (patcher.model for patcher in model.patchers)
-    return MemoNets(*modules, device, model.dtype, bring_in_nets), low
+    return MemoNets(*modules, device, model.dtype, bring_in_nets, resident_share), low
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -145,16 +145,18 @@ class Sampling:
     def clips(self, state: VideoState | None, done: int, say: adapter.Say) -> Iterator[SampledClip]:
         """The clips behind ``state`` and the first ``done``. Where the card's memory does not suffice, it says so and goes on
         in low-memory mode."""
-        progress, low_memory, nets = adapter.Progress(), False, None
+        progress, memory_mode, nets = adapter.Progress(), self.memory_mode, None
         while True:
+            least = memory_mode == "low"
             try:
                 nets, low_memory = adapter.memo_nets(
                     self.model,
                     self.vae.latent_size(self.portrait),
                     self.settings,
                     self.audio.clip_frames,
-                    "low" if low_memory else self.memory_mode,
+                    memory_mode,
                 )
+                least = low_memory and not nets.resident_share
                 for clip in sample_video(
                     nets,
                     self.vae,
@@ -176,9 +178,9 @@ class Sampling:
                     yield clip
                 return
             except Exception as error:
-                if low_memory or not adapter.is_out_of_memory(error):
+                if least or not adapter.is_out_of_memory(error):
                     raise
-                low_memory = True
+                memory_mode = "low"
             # outside of the handler, whose traceback holds what the failed clip had allocated
             say(f"Out of memory in clip {done + 1}. Continuing in low-memory mode, which is slower.")
             nets = None

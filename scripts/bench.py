@@ -28,6 +28,7 @@ if "comfyui_memo" not in sys.modules:  # the pack's folder as a package, without
     sys.modules["comfyui_memo"] = types.ModuleType("comfyui_memo")
     sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
 
+from comfyui_memo.memo_modules import footprint
 from comfyui_memo.memo_modules.checkpoints import NETS
 from comfyui_memo.memo_modules.models import acceleration
 from comfyui_memo.memo_modules.models.config import DiffusionNetConfig
@@ -38,7 +39,7 @@ from comfyui_memo.memo_modules.types import SamplerSettings
 from comfyui_memo.memo_modules.vae import DiffusersVAE
 from comfyui_memo.scripts.benchmarking import checks, loading, random_nets, readme_table, report, running
 from comfyui_memo.scripts.benchmarking.attention import attention_table
-from comfyui_memo.scripts.benchmarking.device import Device, resident_gib
+from comfyui_memo.scripts.benchmarking.device import GIB, Device, resident_gib
 from comfyui_memo.scripts.benchmarking.reference import Reference, check_checkout
 from comfyui_memo.scripts.benchmarking.results import append, stamp
 from comfyui_memo.scripts.benchmarking.stage_table import stage_table
@@ -55,7 +56,7 @@ def measure(arguments: argparse.Namespace, device: Device) -> dict:
     rates = {"matmul_tflops": device.matmul_tflops(dtype), "copy_gb_s": device.copy_gb_s()}
     upload_gb_s = device.upload_gb_s()
     nets, autoencoder, choices = build(arguments, device, dtype)
-    nets = prepared(nets, arguments)
+    nets = prepared(nets, autoencoder, arguments)
     settings = SamplerSettings(steps=arguments.steps)
     inputs = random_nets.random_inputs(arguments.size, arguments.clips)
     vae = DiffusersVAE(autoencoder, arguments.vae_batch)
@@ -93,6 +94,7 @@ def measure(arguments: argparse.Namespace, device: Device) -> dict:
         "chosen": choices,
         "off": arguments.off,
         "vae_batch": arguments.vae_batch,
+        "resident_share": nets.resident_share,
         "stages": stages,
         "tflops": step["tflops"],
         "share": step["share"],
@@ -145,13 +147,26 @@ def chosen(layers: Layers) -> dict[str, dict[int, str]]:
     return {each.name: each.chosen for each in forms if isinstance(each, Fastest)}
 
 
-def prepared(nets: MemoNets, arguments: argparse.Namespace) -> MemoNets:
+def prepared(nets: MemoNets, autoencoder: nn.Module, arguments: argparse.Namespace) -> MemoNets:
     """The one place where nets are made ready to run."""
     if arguments.compile:  # the reference net runs once a clip, in batches of two sizes, which does not pay the compiler
         nets.diffusion_net.compiled = acceleration.compiled_regions(nets.diffusion_net)
     if arguments.mode == "low_memory" and nets.device.type == "cuda":
-        return replace(nets, bring_in=random_nets.TakingTurns(nets))
+        return replace(nets, bring_in=random_nets.TakingTurns(nets), resident_share=resident_share(nets, autoencoder, arguments))
     return nets
+
+
+def resident_share(nets: MemoNets, autoencoder: nn.Module, arguments: argparse.Namespace) -> float:
+    """What of the motion memory a card with no more than the cap has room for; none without a cap."""
+    if not arguments.cap:
+        return 0.0
+    config, latent_size = nets.diffusion_net.config, (random_nets.latent_side(arguments.size),) * 2
+    settings, itemsize = SamplerSettings(), nets.dtype.itemsize
+    modules = (nets.diffusion_net, nets.image_proj, nets.audio_proj, autoencoder)
+    weights = sum(tensor.nbytes for module in modules for tensor in module.state_dict().values())
+    working = footprint.working_bytes(config, latent_size, settings, random_nets.CLIP_FRAMES, itemsize, low_memory=True)
+    left = int(arguments.cap * GIB) - weights - working - footprint.streamed_memory_bytes(config, latent_size, itemsize)
+    return footprint.resident_share(config, latent_size, settings.halves, itemsize, left)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

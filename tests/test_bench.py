@@ -9,14 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from comfyui_memo.memo_modules.checkpoints import NETS
+from comfyui_memo.memo_modules.models.layers import Layers
+from comfyui_memo.memo_modules.sampling import MemoNets
 from comfyui_memo.scripts import bench
-from comfyui_memo.scripts.benchmarking import checks, loading, readme_table
+from comfyui_memo.scripts.benchmarking import checks, loading, random_nets, readme_table
 from comfyui_memo.scripts.benchmarking.device import Device
 
 ROOT = Path(__file__).resolve().parents[1]
 ROW = {
     "device", "size", "mode", "s_per_frame", "s_per_step", "first_clip_s", "peak_vram_gb", "peak_reserved_gb", "peak_rss_gb", "cap_gb",
-    "steps", "clips", "resolution", "dtype", "compile", "chosen", "off", "vae_batch", "stages", "tflops", "share", "matmul_tflops", "copy_gb_s", "upload_gb_s", "reference",
+    "steps", "clips", "resolution", "dtype", "compile", "chosen", "off", "vae_batch", "resident_share", "stages", "tflops", "share", "matmul_tflops", "copy_gb_s", "upload_gb_s", "reference",
     "length", "versions", "date",
 }  # fmt: skip
 STAGES = {
@@ -112,6 +115,16 @@ def test_hearing_a_voice_is_timed(tmp_path):
 def test_a_cap_is_for_cards():
     with pytest.raises(ValueError, match="--cap: only a CUDA device"):
         Device("cpu", cap_gib=7.0)
+
+
+def test_what_of_the_motion_memory_stays_follows_from_the_cap():
+    layers = Layers(dtype=torch.bfloat16, device="meta")
+    nets = {name: random_nets.build(name, "full", layers) for name in (*NETS, "vae")}
+    autoencoder = nets.pop("vae")
+    nets = MemoNets(**nets, device=layers.device, dtype=layers.dtype)
+    caps = (None, 5.5, 7.0, 11.0, 14.0)
+    shares = [bench.resident_share(nets, autoencoder, bench.parse(["--mode", "low_memory", *(["--cap", str(cap)] if cap else [])])) for cap in caps]
+    assert shares == [0, 0, pytest.approx(0.11, abs=0.05), pytest.approx(0.72, abs=0.05), 1]
 
 
 def test_without_a_card_one_sentence_says_so():

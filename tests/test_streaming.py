@@ -23,9 +23,19 @@ def equal(found: tuple[AttentionMemory, ...], expected: tuple[AttentionMemory, .
 
 
 @pytest.fixture(params=[streaming._BLOCK, 64], ids=["large blocks", "small blocks"])
-def memories(request, monkeypatch) -> list[StreamedMemory]:
+def block(request, monkeypatch) -> None:
     monkeypatch.setattr(streaming, "_BLOCK", request.param)
+
+
+@pytest.fixture
+def memories(block) -> list[StreamedMemory]:
     return StreamedMemory.split(MODULES, 2, torch.device("cpu"))
+
+
+@pytest.fixture(params=[0.0, 0.3, 0.9, 1.0])
+def partly_resident(request, block) -> list[StreamedMemory]:
+    """Of which some modules stay on the device."""
+    return StreamedMemory.split(MODULES, 2, torch.device("cpu"), request.param)
 
 
 def fill(memories: list[StreamedMemory], seed: int) -> None:
@@ -39,7 +49,8 @@ def test_is_empty_at_first(memories):
     assert all(item is None for memory in memories for item in memory)
 
 
-def test_passes_take_turns_over_steps_and_updates(memories):
+def test_passes_take_turns_over_steps_and_updates(partly_resident):
+    memories = partly_resident
     for seed in range(3):
         for index, memory in enumerate(memories):
             for number in range(MODULES):  # as update_memory does: what was there before, then the new
@@ -51,7 +62,8 @@ def test_passes_take_turns_over_steps_and_updates(memories):
                 assert all(equal(memory[number], module(number, 2 * seed + index)) for number in range(MODULES))
 
 
-def test_any_order_gives_what_was_stored(memories):
+def test_any_order_gives_what_was_stored(partly_resident):
+    memories = partly_resident
     fill(memories, 0)
     memory = memories[1]
     for number in (3, 0, 6, 6, 2, 3, 1, 5):
@@ -86,3 +98,29 @@ def test_host_memory_comes_in_blocks_of_one_size(memories):
     assert held <= sum(blocks.values()) < held + streaming._BLOCK
     fill(memories, 1)
     assert held == sum(piece.nbytes for pieces in ring.host for piece in pieces), "the second clip takes the place of the first"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.15, 0.5, 0.9, 1.0])
+def test_as_much_as_is_asked_stays_spread_evenly(share):
+    memories = StreamedMemory.split(MODULES, 2, torch.device("cpu"), share)
+    fill(memories, 0)
+    fill(memories, 1)
+    ring, values = memories[0]._ring, {number: sum(len(piece) for piece in pieces) for number, pieces in enumerate(memories[0]._ring.host)}
+    resident = {number: sum(memory.kv.numel() + memory.z.numel() for memory in module) for number, module in ring.resident.items()}
+    assert all(values[number] == 0 for number in resident), "nothing is in both"
+    total, largest = sum(values.values()) + sum(resident.values()), max(*values.values(), *resident.values())
+    assert share * total - largest < sum(resident.values()) <= share * total
+    first_half = sum(size for number, size in resident.items() if number < MODULES)
+    assert abs(2 * first_half - sum(resident.values())) <= 2 * largest
+
+
+def test_what_is_on_its_way_never_lies_where_something_is_in_use(memories, partly_resident):
+    for some in (memories, partly_resident):
+        fill(some, 0)
+        ring = some[0]._ring
+        streamed = sum(map(bool, ring.host))
+        for number in [*range(2 * MODULES)] * 3:
+            found = some[number // MODULES][number % MODULES]
+            coming = {flat.data_ptr() for flat, _ in ring.arrived.values()}
+            assert len(coming) == len(ring.arrived) >= min(PLACES, streamed) - 1, "the next pass begins where this one ends"
+            assert found[0].kv.data_ptr() not in coming

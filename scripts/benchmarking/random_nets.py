@@ -112,6 +112,10 @@ class Inputs:
     emotion: EmotionTrack
 
 
+def latent_side(size: str) -> int:
+    return PICTURE[size] // 2 ** (len(options("vae", size)["block_out_channels"]) - 1)
+
+
 def random_inputs(size: str, clips: int, seed: int = 1) -> Inputs:
     generator = torch.Generator().manual_seed(seed)
     audio, side = options("audio_proj", size), PICTURE[size]
@@ -126,7 +130,7 @@ def seeded_noise(size: str, dtype: torch.dtype, seed: int = 2) -> Callable[[int]
     """Noise of each clip (f c h w) drawn in ``dtype``, channels before frames: the numbers that the reference
     implementation draws with the same seed. Clips are asked for in order."""
     generator = torch.Generator().manual_seed(seed)
-    side = PICTURE[size] // 2 ** (len(options("vae", size)["block_out_channels"]) - 1)
+    side = latent_side(size)
     channels = options("diffusion_net", size)["in_channels"]
 
     def draw(clip: int) -> Tensor:

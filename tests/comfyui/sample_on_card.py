@@ -27,13 +27,16 @@ spec = importlib.util.spec_from_file_location("pack", Path(pack) / "__init__.py"
 sys.modules["pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["pack"])
 
+from pack.memo_modules import footprint, streaming
 from pack.memo_modules.audio.emotion import constant_emotion
-from pack.memo_modules.types import AudioFeatures, Face
-from pack.nodes import loaders, sampler
+from pack.memo_modules.types import AudioFeatures, Face, SamplerSettings
+from pack.nodes import comfy_adapter, loaders, sampler
 
-SIDE, CLIPS, FRAMES = 64, 1, 2
+SIDE, LATENT, CLIPS, FRAMES = 64, (8, 8), 1, 2
 RUNS = {"normal": 0.5, "low": 0.05}
 """By mode of the sampler the share of the weights that the card has room for."""
+RESIDENT = 0.5
+"""Of the motion memory, for which there is room in mode auto, which then is low."""
 
 total = 0
 
@@ -88,4 +91,32 @@ with torch.inference_mode():
         if mode == "normal":  # with nets that lie where the first video left them
             found["goes on"] = list(sampled(model, vae, mode, state)[0].shape)
         management.unload_all_models()
+    model, vae = load()
+    config, settings = model.diffusion_net.model.config, SamplerSettings(num_init_past_frames=1)
+    footprint._ROUNDING = comfy_adapter._OTHERS = 0
+    total = management.extra_reserved_memory() + int(
+        sum(patcher.model_size() for patcher in (model.diffusion_net, model.audio_proj))
+        + footprint.working_bytes(config, LATENT, settings, FRAMES, 4, low_memory=True)
+        + footprint.streamed_memory_bytes(config, LATENT, 4)
+        + RESIDENT * footprint.motion_memory_bytes(config, LATENT, 2, 4)
+    )
+    rings, make = [], streaming._Ring.__init__
+    streaming._Ring.__init__ = lambda ring, *arguments: rings.append(ring) or make(ring, *arguments)
+    frames, _ = sampled(model, vae, "auto")
+    found["auto"] = {
+        "difference": (frames - expected).abs().max().item(),
+        "resident": rings[0].resident_values / rings[0].values,
+        "places": sorted({str(memory.kv.device) for module in rings[0].resident.values() for memory in module}),
+        "streamed": sum(map(bool, rings[0].host)),
+    }
+    net, rings[:] = model.diffusion_net.model, []
+    forward = net.forward
+
+    def forward_once_out_of_memory(*arguments, **options):
+        net.forward = forward
+        raise torch.OutOfMemoryError
+
+    net.forward = forward_once_out_of_memory
+    frames, _ = sampled(model, vae, "auto")
+    found["too much"] = {"difference": (frames - expected).abs().max().item(), "resident": [ring.resident_values > 0 for ring in rings]}
 print(json.dumps(found))

@@ -21,5 +21,8 @@ def test_frames_are_the_same_on_a_card_that_holds_a_part_of_the_weights(comfyui_
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout.splitlines()[-1])
     assert found["normal"]["places"] == ["card:0", "cpu"]
-    assert all(found[mode]["difference"] < 1e-4 for mode in ("normal", "low"))
+    assert all(found[mode]["difference"] < 1e-4 for mode in ("normal", "low", "auto", "too much"))
+    auto = found["auto"]
+    assert 0.3 < auto["resident"] <= 0.5 and auto["places"] == ["card:0"] and auto["streamed"], "what has room stays on the card"
+    assert found["too much"]["resident"] == [True, False], "out of memory all the same, it goes on with less there"
     assert found["goes on"] == [2, 64, 64, 3]
