@@ -8,8 +8,8 @@ from .models.unet import down_specs, mid_spec, up_specs
 from .streaming import PLACES
 from .types import SamplerSettings
 
-_ROUNDING = 2**29
-"""What torch's allocator takes beyond what is asked of it, seldom more."""
+_ROUNDING = 3 * 2**28
+"""Bytes that torch's allocator may take beyond what is asked of it, seldom more."""
 
 
 def motion_memory_bytes(config: DiffusionNetConfig, latent_size: tuple[int, int], halves: int, itemsize: int) -> int:
@@ -27,18 +27,34 @@ def resident_share(config: DiffusionNetConfig, latent_size: tuple[int, int], hal
     return min(1.0, max(0, left - _ROUNDING) / motion_memory_bytes(config, latent_size, halves, itemsize))
 
 
-def working_bytes(
-    config: DiffusionNetConfig, latent_size: tuple[int, int], settings: SamplerSettings, clip_frames: int, itemsize: int, low_memory: bool
-) -> int:
-    """What sampling takes beside weights and motion memory: the features of a clip's past, and a step."""
+def working_bytes(config: DiffusionNetConfig, latent_size: tuple[int, int], settings: SamplerSettings, clip_frames: int, itemsize: int) -> int:
+    """What sampling takes beside weights and motion memory, everything on the device: features of the portrait and of a clip's
+    past, and a step."""
     past = max(settings.num_init_past_frames, settings.num_past_frames)
     features = reference_bytes(config, latent_size, settings.halves * (1 + past), itemsize)
-    return features + activation_bytes(config, latent_size, max(clip_frames, past), 1 if low_memory else settings.halves, itemsize)
+    return features + activation_bytes(config, latent_size, max(clip_frames, past), settings.halves, itemsize)
+
+
+def low_memory_bytes(
+    config: DiffusionNetConfig, latent_size: tuple[int, int], settings: SamplerSettings, clip_frames: int, itemsize: int
+) -> dict[str, int]:
+    """The same in low-memory mode, by phase (see MemoNets): one half at a time, and the features of the past put by."""
+    past = max(settings.num_init_past_frames, settings.num_past_frames)
+    portrait = reference_bytes(config, latent_size, settings.halves, itemsize)
+    return {
+        "reference": portrait + reference_bytes(config, latent_size, past, itemsize) + activation_bytes(config, latent_size, past, 1, itemsize),
+        "diffusion": portrait + _layer_bytes(config, latent_size, past, itemsize) + activation_bytes(config, latent_size, max(clip_frames, past), 1, itemsize),
+    }
 
 
 def reference_bytes(config: DiffusionNetConfig, latent_size: tuple[int, int], pictures: int, itemsize: int) -> int:
     """Size of the ReferenceFeatures of ``pictures`` pictures."""
     return sum(c * positions for c, positions in _layers(config, latent_size)) * pictures * itemsize
+
+
+def _layer_bytes(config: DiffusionNetConfig, latent_size: tuple[int, int], pictures: int, itemsize: int) -> int:
+    """Size of the largest layer in the ReferenceFeatures of ``pictures`` pictures."""
+    return max(c * positions for c, positions in _layers(config, latent_size)) * pictures * itemsize
 
 
 def activation_bytes(config: DiffusionNetConfig, latent_size: tuple[int, int], frames: int, halves: int, itemsize: int) -> int:

@@ -20,7 +20,7 @@ from .models.projections import AudioProjection, ImageProjection
 from .models.reference_net import ReferenceNet
 from .noise import NOISES, clip_noise
 from .portrait import MULTIPLE
-from .streaming import StreamedMemory
+from .streaming import HostTensors, StreamedMemory
 from .types import (
     NO_EMOTION,
     AudioFeatures,
@@ -242,7 +242,8 @@ class _Video:
         )
         every = tuple(range(self.halves))
         self.passes = [(half,) for half in every] if low_memory else [every]
-        if low_memory and nets.device.type != "cpu":
+        self.streamed = low_memory and nets.device.type != "cpu"
+        if self.streamed:
             modules = len(self.portrait_features.layers)
             self.memories = StreamedMemory.split(modules, len(self.passes), nets.device, nets.resident_share)
         else:
@@ -301,11 +302,15 @@ class _Video:
     def _remember(self, past_latents: Tensor) -> None:
         """Take the past frames of a clip into the memory, and leave the nets of the diffusion phase on the device."""
         self.nets.bring_in("reference", self.remembers)
-        features = [self._past_features(past_latents, halves) for halves in self.passes]
+        features = [self._put_by(self._past_features(past_latents, halves)) for halves in self.passes]
         self.nets.bring_in("diffusion", self.remembers)
         for memory in self.memories:
             self.nets.diffusion_net.update_memory(features.pop(0), memory, len(past_latents))
         self.remembers = True
+
+    def _put_by(self, features: ReferenceFeatures) -> ReferenceFeatures:
+        """Out of the way of the nets of the next phase, where memory is low."""
+        return ReferenceFeatures(HostTensors(features.layers, self.nets.device)) if self.streamed else features
 
     def _past_features(self, past_latents: Tensor, halves: tuple[int, ...]) -> ReferenceFeatures:
         """Features of the past frames of ``halves``, each distinct (picture, face context) encoded once."""

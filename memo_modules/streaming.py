@@ -1,8 +1,8 @@
-"""A motion memory in host memory, whose modules visit the device one after the other, ahead of their use; some may stay there."""
+"""What lies in host memory and visits the device when it is used: a motion memory, of which a part may stay there, and tensors."""
 
 import math
 import weakref
-from collections.abc import MutableSequence
+from collections.abc import Iterable, MutableSequence, Sequence
 
 import torch
 from torch import Tensor
@@ -60,7 +60,11 @@ class _Ring:
     def store(self, number: int, memories: tuple[AttentionMemory, ...]) -> None:
         parts = [part.flatten() for memory in memories for part in (memory.kv, memory.z)]
         if self._stays(number, sum(map(len, parts))):
-            self.resident[number] = memories
+            if number not in self.resident:
+                self.resident[number] = memories
+            for resident, memory in zip(self.resident[number], memories):  # in place, so that the allocator keeps its shape
+                resident.kv.copy_(memory.kv)
+                resident.z.copy_(memory.z)
             return
         if not self.host[number]:
             self.host[number] = [piece for part in parts for piece in self.memory.take(len(part), part.dtype)]
@@ -145,6 +149,19 @@ class StreamedMemory(MutableSequence):
 
     def insert(self, number: int, memories: tuple[AttentionMemory, ...]) -> None:
         raise TypeError("A motion memory has one item per motion module.")
+
+
+class HostTensors(Sequence[Tensor]):
+    """Tensors in host memory, each of which is on ``device`` while it is looked at."""
+
+    def __init__(self, tensors: Iterable[Tensor], device: torch.device):
+        self._tensors, self._device = [tensor.cpu() for tensor in tensors], device
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __getitem__(self, number: int) -> Tensor:
+        return self._tensors[number].to(self._device)
 
 
 def _give_back(stream: torch.cuda.Stream, memory: _HostMemory, host: list[list[Tensor]]) -> None:

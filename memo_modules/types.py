@@ -1,6 +1,6 @@
 """The values that travel between the steps of MEMO. All are immutable."""
 
-from collections.abc import MutableSequence
+from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -132,7 +132,7 @@ class ReferenceFeatures:
     A layer with spatial attention has tokens (images t d), one without has a feature map (images c h w).
     """
 
-    layers: tuple[Tensor, ...]
+    layers: Sequence[Tensor]
 
     def select(self, images: list[int]) -> "ReferenceFeatures":
         """The features of some images, in the order given; an image may be named more than once."""

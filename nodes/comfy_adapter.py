@@ -195,7 +195,9 @@ def memo_nets(
     """
     device, net = model.diffusion_net.load_device, model.diffusion_net.model
     config, halves, itemsize = net.config, settings.halves, model.dtype.itemsize
-    whole, small = (footprint.working_bytes(config, latent_size, settings, clip_frames, itemsize, low_memory) for low_memory in (False, True))
+    phases = {"reference": (model.reference_net, model.image_proj), "diffusion": (model.diffusion_net, model.audio_proj)}
+    whole = footprint.working_bytes(config, latent_size, settings, clip_frames, itemsize)
+    small = footprint.low_memory_bytes(config, latent_size, settings, clip_frames, itemsize)
     memory = footprint.motion_memory_bytes(config, latent_size, halves, itemsize)
     streamed = footprint.streamed_memory_bytes(config, latent_size, itemsize)
 
@@ -205,26 +207,26 @@ def memo_nets(
         weights = sum(patcher.model_size() for patcher in model.patchers)
         if memory_mode == "auto":
             low = weights + memory + whole > room
-            running = sum(patcher.model_size() for patcher in (model.diffusion_net, model.audio_proj))
-            left = room - _OTHERS - running - small - streamed
             if low:
+                busiest = max(small[phase] + sum(patcher.model_size() for patcher in phases[phase]) for phase in phases)
+                left = room - _OTHERS - busiest - streamed
                 resident_share = footprint.resident_share(config, latent_size, halves, itemsize, left)
                 _log.info("Low-memory mode; the card has room for %.0f %% of the motion memory.", 100 * resident_share)
-        if small + streamed > room:
+        needed = max(small.values()) + streamed
+        if needed > room:
             raise InputError(
-                f"width, height: frames of this size need {_gib(small + streamed)} in addition to the weights, even in low-memory mode; "
+                f"width, height: frames of this size need {_gib(needed)} in addition to the weights, even in low-memory mode; "
                 f"this card has {_gib(room)}. Choose a smaller width and height and upscale the frames."
             )
-    working, remembered = (small, streamed + int(resident_share * memory)) if low else (whole, memory)
+    working, remembered = (small, streamed + int(resident_share * memory)) if low else (dict.fromkeys(phases, whole), memory)
     warned = False
-    phases = {"reference": (model.reference_net, model.image_proj), "diffusion": (model.diffusion_net, model.audio_proj)}
 
     def bring_in_nets(phase: str, remembers: bool) -> None:
         nonlocal warned
         if phase == "diffusion" and not low:
             return  # all came for the phase before, and looking through them takes a while
         # a memory that is alive already is no longer free memory
-        bring_in(*(phases[phase] if low else model.patchers), memory_required=working + (0 if remembers else remembered))
+        bring_in(*(phases[phase] if low else model.patchers), memory_required=working[phase] + (0 if remembers else remembered))
         if low and phase == "reference":
             return  # the diffusion net is yet to come
         for table in net.modules():

@@ -162,11 +162,15 @@ def resident_share(nets: MemoNets, autoencoder: nn.Module, arguments: argparse.N
         return 0.0
     config, latent_size = nets.diffusion_net.config, (random_nets.latent_side(arguments.size),) * 2
     settings, itemsize = SamplerSettings(), nets.dtype.itemsize
-    modules = (nets.diffusion_net, nets.image_proj, nets.audio_proj, autoencoder)
-    weights = sum(tensor.nbytes for module in modules for tensor in module.state_dict().values())
-    working = footprint.working_bytes(config, latent_size, settings, random_nets.CLIP_FRAMES, itemsize, low_memory=True)
-    left = int(arguments.cap * GIB) - weights - working - footprint.streamed_memory_bytes(config, latent_size, itemsize)
+    unets = {"reference": nets.reference_net, "diffusion": nets.diffusion_net}
+    working = footprint.low_memory_bytes(config, latent_size, settings, random_nets.CLIP_FRAMES, itemsize)
+    busiest = max(working[phase] + _weight_bytes(unet, nets.image_proj, nets.audio_proj, autoencoder) for phase, unet in unets.items())
+    left = int(arguments.cap * GIB) - busiest - footprint.streamed_memory_bytes(config, latent_size, itemsize)
     return footprint.resident_share(config, latent_size, settings.halves, itemsize, left)
+
+
+def _weight_bytes(*modules: nn.Module) -> int:
+    return sum(tensor.nbytes for module in modules for tensor in module.state_dict().values())
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

@@ -16,6 +16,7 @@ from comfyui_memo.memo_modules.models.diffusion_net import DiffusionNet
 from comfyui_memo.memo_modules.models.layers import Layers
 from comfyui_memo.memo_modules.models.reference_net import ReferenceNet
 from comfyui_memo.memo_modules.sampling import ClipConditioning, MemoNets, guided_velocity
+from comfyui_memo.memo_modules.types import ReferenceFeatures, SamplerSettings
 
 FRAMES, LATENT = 16, (64, 64)
 GIB = 2**30
@@ -27,6 +28,7 @@ class Clip:
     """One clip in the making: the passes' conditionings, and the most that was held to make them beside the memory."""
 
     passes: list[ClipConditioning]
+    features: ReferenceFeatures | None
     reference_peak: int
     update_peak: int
 
@@ -46,7 +48,7 @@ def meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
 
 def make_clip(nets: MemoNets, passes: list[tuple[int, ...]]) -> Clip:
     """A clip that is not the first: its memory is there already when it is updated."""
-    net, clip = nets.diffusion_net, Clip([], 0, 0)
+    net, clip = nets.diffusion_net, Clip([], None, 0, 0)
     for halves in passes:
         count = len(halves)
         pictures, contexts, face = meta(count * FRAMES, 4, *LATENT), meta(count * FRAMES, 4, 768), meta(count, 4, 768)
@@ -56,6 +58,7 @@ def make_clip(nets: MemoNets, passes: list[tuple[int, ...]]) -> Clip:
         net.update_memory(features, memory, FRAMES)
         with Allocations(net, list(features.layers), memory) as update:
             net.update_memory(features, memory, FRAMES)
+        clip.features = features
         portrait = features.select([0]) if halves[-1] == 1 else None
         spatial = net.spatial_contexts(face, portrait)
         emotion = net.emotion_modulations(meta(count, dtype=torch.int), torch.bfloat16)
@@ -126,25 +129,31 @@ def test_what_a_clip_holds_is_what_the_footprint_says(nets, clips, mode):
     memory = [part.memory for part in clip.passes]
     assert nbytes(memory) == footprint.motion_memory_bytes(config, LATENT, halves=2, itemsize=2)
     features = footprint.reference_bytes(config, LATENT, halves * FRAMES, itemsize=2)
+    layer = max(nbytes(layer) for layer in clip.features.layers)
+    assert nbytes(clip.features) == features
     activations = footprint.activation_bytes(config, LATENT, FRAMES, halves, itemsize=2)
     assert clip.reference_peak <= features + activations
     assert clip.update_peak <= activations  # module by module: the memory is never there twice
     largest = max(nbytes(module) for module in memory[0])
     if mode == "low":
+        working, portrait = footprint.low_memory_bytes(config, LATENT, SamplerSettings(), FRAMES, 2), footprint.reference_bytes(config, LATENT, 2, 2)
+        assert clip.reference_peak <= working["reference"] - portrait
+        assert layer + clip.update_peak <= working["diffusion"] - portrait  # one layer of the past at a time
         assert 4 * largest == footprint.streamed_memory_bytes(config, LATENT, itemsize=2)
 
 
 @torch.inference_mode()
 def test_modes_fit_the_cards_they_are_for(nets):
-    """Exact in 16 GB with everything on the card, low-memory in 7.0 GiB: counted, with a twentieth for what a card adds."""
+    """Exact in 16 GB with everything on the card, low-memory in less than 6: counted, with a twentieth for what a card adds."""
     config = nets.diffusion_net.config
-    diffusion, reference = nbytes(nets.diffusion_net), nbytes(nets.reference_net)
+    weights = {"diffusion": nbytes(nets.diffusion_net), "reference": nbytes(nets.reference_net)}
     small = 0.4 * GIB  # VAE, projections, contexts of portrait and face
-    features = footprint.reference_bytes(config, LATENT, 34, itemsize=2)
-    whole = diffusion + reference + footprint.motion_memory_bytes(config, LATENT, 2, 2) + features + footprint.activation_bytes(config, LATENT, FRAMES, 2, 2)
+    video = (config, LATENT, SamplerSettings(), FRAMES, 2)
+    whole = sum(weights.values()) + footprint.motion_memory_bytes(config, LATENT, 2, 2) + footprint.working_bytes(*video)
     assert 1.05 * (whole + small) <= 16e9
-    low = max(diffusion, reference) + footprint.streamed_memory_bytes(config, LATENT, 2) + features + footprint.activation_bytes(config, LATENT, FRAMES, 1, 2)
-    assert 1.05 * (low + small) <= 7.0 * GIB
+    working = footprint.low_memory_bytes(*video)
+    low = max(weights[phase] + working[phase] for phase in weights) + footprint.streamed_memory_bytes(config, LATENT, 2)
+    assert 1.05 * (low + small) <= 5.7 * GIB
 
 
 @pytest.mark.parametrize("slow", ["item", "mask", "copy"])

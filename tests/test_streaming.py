@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from comfyui_memo.memo_modules import streaming
-from comfyui_memo.memo_modules.streaming import PLACES, StreamedMemory
+from comfyui_memo.memo_modules.streaming import PLACES, HostTensors, StreamedMemory
 from comfyui_memo.memo_modules.types import AttentionMemory
 
 MODULES = 7
@@ -124,3 +124,9 @@ def test_what_is_on_its_way_never_lies_where_something_is_in_use(memories, partl
             coming = {flat.data_ptr() for flat, _ in ring.arrived.values()}
             assert len(coming) == len(ring.arrived) >= min(PLACES, streamed) - 1, "the next pass begins where this one ends"
             assert found[0].kv.data_ptr() not in coming
+
+
+def test_host_tensors_are_on_the_device_when_looked_at():
+    tensors = [torch.randn(2, 3), torch.randn(4)]
+    assert all(map(torch.equal, HostTensors(tensors, torch.device("cpu")), tensors))
+    assert [tensor.device.type for tensor in HostTensors(tensors, torch.device("meta"))] == ["meta", "meta"]

@@ -96,7 +96,7 @@ with torch.inference_mode():
     footprint._ROUNDING = comfy_adapter._OTHERS = 0
     total = management.extra_reserved_memory() + int(
         sum(patcher.model_size() for patcher in (model.diffusion_net, model.audio_proj))
-        + footprint.working_bytes(config, LATENT, settings, FRAMES, 4, low_memory=True)
+        + footprint.low_memory_bytes(config, LATENT, settings, FRAMES, 4)["diffusion"]
         + footprint.streamed_memory_bytes(config, LATENT, 4)
         + RESIDENT * footprint.motion_memory_bytes(config, LATENT, 2, 4)
     )
