@@ -13,7 +13,7 @@ from comfyui_memo.memo_modules.checkpoints import NETS
 from comfyui_memo.memo_modules.models.layers import Layers
 from comfyui_memo.memo_modules.sampling import MemoNets
 from comfyui_memo.scripts import bench
-from comfyui_memo.scripts.benchmarking import checks, loading, random_nets, readme_table
+from comfyui_memo.scripts.benchmarking import checks, loading, random_nets, readme_table, running
 from comfyui_memo.scripts.benchmarking.device import Device
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,6 +115,29 @@ def test_hearing_a_voice_is_timed(tmp_path):
 def test_a_cap_is_for_cards():
     with pytest.raises(ValueError, match="--cap: only a CUDA device"):
         Device("cpu", cap_gib=7.0)
+
+
+@pytest.mark.parametrize("failing", [None, "sampler", "reference"])
+def test_the_sampler_and_the_reference_take_turns_after_every_step(failing):
+    """And where one of them fails, the other is not left waiting."""
+    turns, order = running._Turns(), []
+
+    def clips(name: str, hand_over, steps: int):
+        for clip in range(2):
+            for _ in range(steps):
+                order.append(name)
+                hand_over()
+                if name == failing:
+                    raise ValueError(name)
+            yield f"{name} {clip}"
+
+    pairs = turns.pairs(clips("sampler", turns.first, 3), clips("reference", turns.second, 2))
+    if failing:
+        with pytest.raises(ValueError, match=failing):
+            list(pairs)
+        return
+    assert list(pairs) == [("sampler 0", "reference 0"), ("sampler 1", "reference 1")]
+    assert order == 2 * ["sampler", "reference", "sampler", "reference", "sampler"]
 
 
 def test_what_of_the_motion_memory_stays_follows_from_the_cap():

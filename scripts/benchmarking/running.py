@@ -1,11 +1,12 @@
-"""Runs of the sampler, alone or clip by clip beside the reference implementation, and what is timed in them."""
+"""Runs of the sampler, alone or beside the reference implementation, and what is timed in them."""
 
 import statistics
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import pairwise, repeat
-from time import perf_counter
+from itertools import repeat
+from threading import Condition
 
 from torch import Tensor
 
@@ -35,7 +36,8 @@ class Subject:
 
 @dataclass(frozen=True)
 class TimedClip:
-    """step_seconds: of the steps between the first and the last one reported. Memory is what is held behind the clip."""
+    """step_seconds: of all steps but the first and the last, which have other work beside them. Memory is what is held behind the
+    clip."""
 
     seconds: float
     step_seconds: list[float]
@@ -45,7 +47,8 @@ class TimedClip:
 
 @dataclass(frozen=True)
 class Run:
-    """clips: of the sampler; theirs: of the reference, each made after the sampler's clip of the same number.
+    """clips: of the sampler; theirs: of the reference, each made after the sampler's clip of the same number, on the CPU in turns
+    with it.
 
     differences: of each clip's frames from the reference's, the largest relative to the largest value.
     """
@@ -58,13 +61,14 @@ class Run:
 def run(subject: Subject, timer: StageTimer | None = None, reference: Reference | None = None) -> Run:
     """Make every clip of the inputs; ``timer`` also times the stages."""
     device, inputs, settings = subject.device, subject.inputs, subject.settings
-    result = Run([], [], [])
+    result, turns = Run([], [], []), _Turns() if reference and not device.is_cuda else None
     with timer.attached(subject.nets, subject.vae) if timer else nullcontext((subject.nets, subject.vae)) as (nets, vae):
-        ours = _timed(device, lambda after_step: _clips(subject, nets, vae, after_step))
+        ours = _timed(device, lambda after_step: _clips(subject, nets, vae, after_step), turns and turns.first)
         theirs = repeat((None, None))
         if reference:
-            theirs = _timed(device, lambda after_step: reference.clips(inputs, settings, NOISE_SEED, after_step))
-        for (clip, frames), (their_clip, their_frames) in zip(ours, theirs):
+            theirs = _timed(device, lambda after_step: reference.clips(inputs, settings, NOISE_SEED, after_step), turns and turns.second)
+        pairs = turns.pairs(ours, theirs) if turns else zip(ours, theirs)
+        for (clip, frames), (their_clip, their_frames) in pairs:
             result.clips.append(clip)
             if timer:
                 timer.end_clip()
@@ -98,21 +102,70 @@ def _clips(subject: Subject, nets: MemoNets, vae: VideoVAE, after_step: Callable
         yield clip.frames
 
 
-def _timed(device: Device, sample: Callable[[Callable[[], None]], Iterator[Tensor]]) -> Iterator[tuple[TimedClip, Tensor]]:
-    """Each clip that ``sample(after_step)`` makes, timed alone, and its frames."""
-    marks = []
-    clips = sample(lambda: marks.append(device.mark()))
+class _Turns:
+    """Two computations, of which one runs at a time: they take turns after every step, so that a computer whose speed changes
+    from minute to minute is as fast for both."""
+
+    def __init__(self):
+        self._condition, self._running, self._ended = Condition(), 0, set()
+        self.first, self.second = (lambda: self._hand_over(0)), (lambda: self._hand_over(1))
+
+    def pairs(self, first: Iterator, second: Iterator) -> Iterator[tuple]:
+        """One item of each after the other, the second's made in a thread of its own."""
+        with ThreadPoolExecutor(1) as executor:
+            while True:
+                self._running, self._ended = 0, set()
+                other = executor.submit(self._next, 1, second)
+                items = self._next(0, first), other.result()
+                if None in items:
+                    return
+                yield items
+
+    def _next(self, side: int, items: Iterator) -> object | None:
+        with self._condition:
+            self._condition.wait_for(lambda: self._running == side)
+        try:
+            return next(items, None)
+        finally:
+            with self._condition:
+                self._ended.add(side)
+                self._running = 1 - side
+                self._condition.notify_all()
+
+    def _hand_over(self, side: int) -> None:
+        with self._condition:
+            if 1 - side in self._ended:
+                return
+            self._running = 1 - side
+            self._condition.notify_all()
+            self._condition.wait_for(lambda: self._running == side)
+
+
+def _timed(
+    device: Device, sample: Callable[[Callable[[], None]], Iterator[Tensor]], hand_over: Callable[[], None] | None = None
+) -> Iterator[tuple[TimedClip, Tensor]]:
+    """Each clip that ``sample(after_step)`` makes, timed alone, and its frames. hand_over: waits between steps, in which time
+    something else runs."""
+    spans: list[list] = []
+
+    def after_step() -> None:
+        spans[-1].append(device.mark())
+        if hand_over:
+            hand_over()
+        spans.append([device.mark() if hand_over else spans[-1][-1]])
+
+    clips = sample(after_step)
     while True:
-        marks.clear()
+        spans.clear()
         device.synchronize()
-        start = perf_counter()
+        spans.append([device.mark()])
         frames = next(clips, None)
         if frames is None:
             return
+        spans[-1].append(device.mark())
         device.synchronize()
-        seconds = perf_counter() - start
-        steps = [device.seconds(*pair) for pair in pairwise(marks)]
-        yield TimedClip(seconds, steps, device.allocated_gib(), resident_gib()[0]), frames
+        seconds = [device.seconds(*span) for span in spans]
+        yield TimedClip(sum(seconds), seconds[1:-1], device.allocated_gib(), resident_gib()[0]), frames
 
 
 def per_frame(clips: list[TimedClip]) -> float:
