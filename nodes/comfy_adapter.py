@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from ..memo_modules import footprint
 from ..memo_modules.errors import InputError
 from ..memo_modules.models import acceleration
+from ..memo_modules.models.convolution import few_places, pointwise
 from ..memo_modules.models.fastest import Fastest
-from ..memo_modules.models.layers import Layers, as_it_is, channels_last
+from ..memo_modules.models.layers import Layers, channels_last
 from ..memo_modules.models.motion import PositionTable
 from ..memo_modules.onnx_sessions import OnnxModel
 from ..memo_modules.sampling import MemoNets
@@ -120,12 +121,7 @@ def unet_layers(weight_dtype: str) -> tuple[Layers, torch.dtype]:
             torch.float16: best != torch.float32 and comfy.model_management.should_use_fp16(device),
         }
         computes_in = dtype if usable.get(dtype) else best
-    fit = {
-        "lay_out": channels_last if _is_nvidia(device) else as_it_is,
-        "small_products": comfy.model_management.is_device_cpu(device),
-        **_attentions(device),
-    }
-    return replace(layers(dtype, computes_in), **fit), computes_in
+    return replace(layers(dtype, computes_in), **_accelerations(device)), computes_in
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
@@ -139,19 +135,19 @@ def _is_nvidia(device: torch.device) -> bool:
     return comfy.model_management.is_device_cuda(device) and torch.version.cuda is not None
 
 
-def _attentions(device: torch.device) -> dict[str, Fastest]:
-    """What a card of NVIDIA's can choose from: in addition to ComfyUI's attention others, unless its user forced that one."""
+def _accelerations(device: torch.device) -> dict:
+    """What Layers are to do in another way on this device. A card of NVIDIA's chooses between forms: in addition to ComfyUI's
+    attention others, unless its user forced that one."""
+    if comfy.model_management.is_device_cpu(device):
+        return {"product": few_places}
     if not _is_nvidia(device):
         return {}
     capability = torch.cuda.get_device_capability(device)
-    chosen = {
-        "memory_attention": Fastest("memory attention", acceleration.memory_attention_forms(capability)),
-        "gating": Fastest("gating", acceleration.gating_forms(capability)),
-    }
+    forms = acceleration.kernel_forms(capability)
     forced = args.force_upcast_attention or any(getattr(args, f"use_{name}_attention", False) for name in _FORCED_ATTENTION)
     if not forced:
-        chosen["attention"] = Fastest("attention", {"ComfyUI": _attention, **acceleration.attention_forms(capability)})
-    return chosen
+        forms["attention"] = {"ComfyUI": _attention, **acceleration.attention_forms(capability)}
+    return {"lay_out": channels_last, "product": pointwise, **{name: Fastest(name, each) for name, each in forms.items()}}
 
 
 def accelerate(nets: Mapping[str, nn.Module], layers: Layers, compiled: bool) -> dict[nn.Module, Callable]:

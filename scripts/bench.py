@@ -32,6 +32,7 @@ from comfyui_memo.memo_modules import footprint
 from comfyui_memo.memo_modules.checkpoints import NETS
 from comfyui_memo.memo_modules.models import acceleration
 from comfyui_memo.memo_modules.models.config import DiffusionNetConfig
+from comfyui_memo.memo_modules.models.convolution import few_places, pointwise
 from comfyui_memo.memo_modules.models.fastest import Fastest
 from comfyui_memo.memo_modules.models.layers import Layers, as_it_is, channels_last, sdpa
 from comfyui_memo.memo_modules.sampling import MemoNets
@@ -46,7 +47,7 @@ from comfyui_memo.scripts.benchmarking.stage_table import stage_table
 from comfyui_memo.scripts.benchmarking.stages import StageTimer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-EXACT_OPTIONS = ("fused", "channels_last", "small_products", "choice")
+EXACT_OPTIONS = ("fused", "channels_last", "product", "choice")
 CLIPS_OF_LENGTH = 50
 
 
@@ -124,13 +125,11 @@ def build(arguments: argparse.Namespace, device: Device, dtype: torch.dtype) -> 
     at_home = torch.device("cpu") if arguments.mode == "low_memory" else device.torch
     places = {net: at_home if net in ("reference_net", "diffusion_net") else device.torch for net in (*NETS, "vae")}
     lay_out = as_it_is if "channels_last" in arguments.off else channels_last
-    small_products = not device.is_cuda and "small_products" not in arguments.off
-    layers = Layers(dtype=dtype, fused="fused" not in arguments.off, lay_out=lay_out, small_products=small_products)
+    product = None if "product" in arguments.off else pointwise if device.is_cuda else few_places
+    layers = Layers(dtype=dtype, fused="fused" not in arguments.off, lay_out=lay_out, product=product)
     if "choice" not in arguments.off:
-        attention = Fastest("attention", {"torch": sdpa, **acceleration.attention_forms(device.capability)})
-        memory_attention = Fastest("memory attention", acceleration.memory_attention_forms(device.capability))
-        gating = Fastest("gating", acceleration.gating_forms(device.capability))
-        layers = replace(layers, attention=attention, memory_attention=memory_attention, gating=gating)
+        forms = {"attention": {"torch": sdpa, **acceleration.attention_forms(device.capability)}, **acceleration.kernel_forms(device.capability)}
+        layers = replace(layers, **{name: Fastest(name, each) for name, each in forms.items()})
         config = DiffusionNetConfig.from_dict(random_nets.options("diffusion_net", arguments.size), "diffusion_net")
         acceleration.choose_forms(layers, config, device.torch)
     built = {
@@ -143,8 +142,7 @@ def build(arguments: argparse.Namespace, device: Device, dtype: torch.dtype) -> 
 
 def chosen(layers: Layers) -> dict[str, dict[int, str]]:
     """Which form of each computation so many channels get."""
-    forms = (layers.attention, layers.memory_attention, layers.gating)
-    return {each.name: each.chosen for each in forms if isinstance(each, Fastest)}
+    return {name: form.chosen for name, form in vars(layers).items() if isinstance(form, Fastest)}
 
 
 def prepared(nets: MemoNets, autoencoder: nn.Module, arguments: argparse.Namespace) -> MemoNets:
@@ -189,7 +187,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         action="append",
         choices=EXACT_OPTIONS,
         default=[],
-        help="do without one of the exact accelerations; choice is that of the fastest attention, small_products are convolutions of few places as matrix products (the CPU always does without channels_last, a card without small_products)",
+        help="do without one of the exact accelerations; choice is that of the fastest form of attention and norms, product that of a "
+        "convolution as a matrix product (the CPU always does without channels_last)",
     )
     parser.add_argument("--vae-batch", type=int, help="frames at once (default: 4 on a card in exact mode, else 1)")
     parser.add_argument("--cap", type=float, metavar="GIB", help="what this process may allocate on the card")

@@ -10,8 +10,10 @@ from parity_case import Case, assert_close
 from comfyui_memo.memo_modules import checkpoints
 from comfyui_memo.memo_modules.models import acceleration
 from comfyui_memo.memo_modules.models.config import DiffusionNetConfig, ReferenceNetConfig
+from comfyui_memo.memo_modules.models.convolution import few_places, pointwise
 from comfyui_memo.memo_modules.models.diffusion_net import DiffusionNet
-from comfyui_memo.memo_modules.models.layers import Layers, as_it_is, channels_last
+from comfyui_memo.memo_modules.models.layers import Layers, channels_last
+from comfyui_memo.memo_modules.models.picture_norm import picture_norm
 from comfyui_memo.memo_modules.models.projections import AudioProjection, ImageProjection
 from comfyui_memo.memo_modules.models.reference_net import ReferenceNet
 from comfyui_memo.memo_modules.sampling import MemoNets, portrait_halves, sample_video
@@ -28,7 +30,7 @@ class Exact:
     fused: bool = False
     channels_last: bool = False
     low_memory: bool = False
-    small_products: bool = False
+    products: bool = False
     compiled: bool = False
 
 
@@ -38,8 +40,9 @@ def build(module: torch.nn.Module, case: Case, name: str = "model") -> torch.nn.
 
 
 def build_unet(kind: type, config: type, case: Case, name: str, exact: Exact) -> torch.nn.Module:
-    lay_out = channels_last if exact.channels_last else as_it_is
-    layers = replace(META, fused=exact.fused, lay_out=lay_out, small_products=exact.small_products)
+    layers = replace(META, fused=exact.fused, product=(pointwise if exact.channels_last else few_places) if exact.products else None)
+    if exact.channels_last:
+        layers = replace(layers, lay_out=channels_last, picture_norm=picture_norm)
     net = build(kind(config.from_dict(case.options(name), case.name), layers), case, name)
     if exact.compiled:
         net.compiled = acceleration.compiled_regions(net, backend="aot_eager", fullgraph=True)

@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from comfyui_memo.memo_modules.checkpoints import NETS
-from comfyui_memo.memo_modules.models.layers import Layers
+from comfyui_memo.memo_modules.models.convolution import pointwise
+from comfyui_memo.memo_modules.models.layers import Layers, channels_last
 from comfyui_memo.memo_modules.sampling import MemoNets
+from comfyui_memo.memo_modules.types import ReferenceFeatures
 from comfyui_memo.scripts import bench
-from comfyui_memo.scripts.benchmarking import checks, loading, random_nets, readme_table, running
+from comfyui_memo.scripts.benchmarking import checks, loading, random_nets, readme_table, running, step
 from comfyui_memo.scripts.benchmarking.device import Device
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,7 +90,7 @@ def test_what_a_device_computes_is_checked(tmp_path, monkeypatch):
     file = tmp_path / "cpu.json"
     bench.main(["check", "--device", "cpu", "--size", "tiny", "--steps", "1", "--json", str(file)])
     [entry] = json.loads(file.read_text(encoding="utf-8"))["checks"]
-    assert {each["what"] for each in entry["entries"]} == {"attention", "memory attention", "gating", "frames"}
+    assert {each["what"] for each in entry["entries"]} == {"attention", "memory attention", "gating", "norm", "frames"}
     assert all(each["error"] < each["limit"] for each in entry["entries"])
 
     def forms(capability) -> dict:
@@ -148,6 +150,19 @@ def test_what_of_the_motion_memory_stays_follows_from_the_cap():
     caps = (None, 5.5, 7.0, 11.0, 14.0)
     shares = [bench.resident_share(nets, autoencoder, bench.parse(["--mode", "low_memory", *(["--cap", str(cap)] if cap else [])])) for cap in caps]
     assert shares == [0, 0, pytest.approx(0.165, abs=0.04), pytest.approx(0.78, abs=0.04), 1]
+
+
+def test_what_a_step_costs_is_counted_without_kernels():
+    def kernel(*case):
+        raise AssertionError("on the meta device there is nothing to run it on")
+
+    layers = Layers(attention=kernel, memory_attention=kernel, gating=kernel, picture_norm=kernel, lay_out=channels_last, product=pointwise)
+    net, frames = random_nets.random_net("diffusion_net", "tiny", layers), 2
+    memory, past = net.empty_memory(), ReferenceFeatures(tuple(torch.randn(frames, 4, 64) for _ in net.numbered_layers()))
+    with torch.inference_mode(), pytest.raises(AssertionError, match="nothing to run it on"):
+        net.update_memory(past, memory, frames)
+    for count in (step.count_flops, lambda *call: step.count_moved(*call, 1e12, 1e12)[0]):
+        assert count(net, "update_memory", (past, memory, frames), {})["whole"] > 0
 
 
 def test_without_a_card_one_sentence_says_so():

@@ -7,15 +7,18 @@ import types
 
 import pytest
 import torch
+from torch import nn
 
 from comfyui_memo.memo_modules.models import acceleration, fastest
-from comfyui_memo.memo_modules.models.acceleration import attention_forms, choose_forms, gating_forms, memory_attention_forms
+from comfyui_memo.memo_modules.models.acceleration import attention_forms, choose_forms, kernel_forms
 from comfyui_memo.memo_modules.models.attention import SelfAttention
 from comfyui_memo.memo_modules.models.config import DiffusionNetConfig
+from comfyui_memo.memo_modules.models.diffusion_net import DiffusionNet
 from comfyui_memo.memo_modules.models.fastest import Fastest
 from comfyui_memo.memo_modules.models.gating import gating
 from comfyui_memo.memo_modules.models.layers import Layers, sdpa
 from comfyui_memo.memo_modules.models.memory_attention import memory_attention
+from comfyui_memo.memo_modules.models.picture_norm import picture_norm
 from comfyui_memo.scripts.benchmarking import random_nets
 
 HEADS = 2
@@ -91,9 +94,13 @@ def test_every_width_of_a_net_is_chosen_for():
     attention = Fastest("attention", {"slow": slow, "quick": quick})
     memory = Fastest("memory attention", {"one": memory_attention, "other": lambda *case: memory_attention(*case)})
     gate = Fastest("gating", {"one": gating, "other": lambda *case: gating(*case)})
-    choose_forms(Layers(attention=attention, memory_attention=memory, gating=gate), config, torch.device("cpu"), side=16)
+    norm = Fastest("norm", {"one": picture_norm, "other": lambda *case: picture_norm(*case)})
+    layers = Layers(attention=attention, memory_attention=memory, gating=gate, picture_norm=norm)
+    choose_forms(layers, config, torch.device("cpu"), side=16)
     assert attention.chosen.keys() == memory.chosen.keys() == {4, 8}
     assert gate.chosen.keys() == {256, 512}
+    groups = [module for module in DiffusionNet(config, layers).modules() if isinstance(module, nn.GroupNorm)]
+    assert norm.chosen.keys() == {module.num_channels // module.num_groups for module in groups} == {1, 2, 3, 4}
 
 
 def test_a_form_may_overwrite_what_it_is_given():
@@ -103,9 +110,10 @@ def test_a_form_may_overwrite_what_it_is_given():
 
 
 def test_without_a_card_there_is_nothing_to_choose_from():
-    assert attention_forms(None) == {} and memory_attention_forms(None) == {"torch": memory_attention}
-    assert gating_forms(None) == {"torch": gating} == gating_forms((7, 5))
-    assert "Triton" not in attention_forms((7, 5)) and "Triton" not in memory_attention_forms((7, 5))
+    in_torch = {"memory_attention": memory_attention, "gating": gating, "picture_norm": picture_norm}
+    for capability in (None, (7, 5)):
+        assert kernel_forms(capability) == {name: {"torch": form} for name, form in in_torch.items()}
+    assert attention_forms(None) == {} and "Triton" not in attention_forms((7, 5))
 
 
 @pytest.mark.parametrize("form", [quick, attention_forms((7, 5))["cuDNN"]], ids=["torch", "cuDNN"])
@@ -134,5 +142,6 @@ def test_a_triton_that_cannot_be_imported_is_done_without(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "triton", types.ModuleType("triton"))
     sys.modules["triton"].__path__ = []
     monkeypatch.setattr(sys, "meta_path", [Broken, *sys.meta_path])
-    assert "Triton" not in acceleration.attention_forms((8, 9)) and list(acceleration.memory_attention_forms((8, 9))) == ["torch"]
+    assert "Triton" not in acceleration.attention_forms((8, 9))
+    assert all(list(forms) == ["torch"] for forms in acceleration.kernel_forms((8, 9)).values())
     assert "DLL load failed" in caplog.text

@@ -14,26 +14,25 @@ import torch
 from comfyui_memo.memo_modules.models.attention_triton import attention_for
 from comfyui_memo.memo_modules.models.gating_triton import gating
 from comfyui_memo.memo_modules.models.memory_attention_triton import memory_attention
+from comfyui_memo.memo_modules.models.picture_norm_triton import picture_norm
 from comfyui_memo.memo_modules.types import AttentionMemory
 
-
-def run(*case):
-    return gating(case[0].clone()) if len(case) == 1 else attend(*case)
-
-
-def attend(q, k, v, *memory_and_heads):
-    *memory, heads = memory_and_heads
-    if memory:
-        return memory_attention(q, k, v, AttentionMemory(*memory), heads)
-    return attention_for((9, 0))(q, k, v, heads)
+KERNELS = {
+    "attention": attention_for((9, 0)),
+    "memory attention": lambda q, k, v, kv, z, heads: memory_attention(q, k, v, AttentionMemory(kv, z), heads),
+    "gate": lambda x: gating(x.clone()),
+    "norm": picture_norm,
+}
 
 
-def doubled(*case):
-    return 2 * run(*case)
+def doubled(kind, *case):
+    return 2 * KERNELS[kind](*case)
 
 
 cases, outputs = torch.load(sys.argv[1], weights_only=True), {}
-for name, case in cases.items():
-    function = torch.compile(doubled, backend="aot_eager", fullgraph=True) if name.startswith("compiled") else run
-    outputs[name] = function(*case)
+for name, (kind, *case) in cases.items():
+    if name.startswith("compiled"):
+        outputs[name] = torch.compile(doubled, backend="aot_eager", fullgraph=True)(kind, *case)
+    else:
+        outputs[name] = KERNELS[kind](*case)
 torch.save(outputs, sys.argv[2])

@@ -1,7 +1,7 @@
 """What makes a network faster without changing what it computes beyond rounding.
 
 More of the kind are asked for when a network is built: one product for linears of the same input, pictures with their
-channels last, and convolutions of few places as products (``Layers.fused``, ``lay_out``, ``small_products``).
+channels last, and products in the place of convolutions (``Layers.fused``, ``lay_out``, ``product``).
 """
 
 import inspect
@@ -18,12 +18,14 @@ from ..types import AttentionMemory
 from .audio_module import AudioModule
 from .config import DiffusionNetConfig
 from .fastest import Fastest
-from .gating import GatingFunction, gating
+from .gating import gating
 from .layers import AttentionFunction, Layers, sdpa
-from .memory_attention import MemoryAttentionFunction, memory_attention
+from .memory_attention import memory_attention
 from .motion import MotionModule
+from .picture_norm import picture_norm
 from .resnet import ResnetBlock
 from .transformer import SpatialTransformer
+from .unet import down_specs, up_specs
 
 REGIONS = (ResnetBlock, SpatialTransformer, AudioModule, MotionModule)
 """What is compiled, each for itself: a UNet repeats them at a few shapes, so that few compilations serve all layers."""
@@ -45,23 +47,19 @@ def attention_forms(capability: tuple[int, int] | None) -> dict[str, AttentionFu
     return forms
 
 
-def memory_attention_forms(capability: tuple[int, int] | None) -> dict[str, MemoryAttentionFunction]:
-    """As attention_forms, torch's own operations first."""
-    forms = {"torch": memory_attention}
+def kernel_forms(capability: tuple[int, int] | None) -> dict[str, dict[str, Callable]]:
+    """The same for what else ``Layers`` takes in several forms, by its name there, torch's own operations first."""
+    forms: dict[str, dict[str, Callable]] = {
+        "memory_attention": {"torch": memory_attention},
+        "gating": {"torch": gating},
+        "picture_norm": {"torch": picture_norm},
+    }
     if _builds_kernels(capability):
-        from . import memory_attention_triton
+        from . import gating_triton, memory_attention_triton, picture_norm_triton
 
-        forms["Triton"] = memory_attention_triton.memory_attention
-    return forms
-
-
-def gating_forms(capability: tuple[int, int] | None) -> dict[str, GatingFunction]:
-    """As memory_attention_forms."""
-    forms = {"torch": gating}
-    if _builds_kernels(capability):
-        from . import gating_triton
-
-        forms["Triton"] = gating_triton.gating
+        forms["memory_attention"]["Triton"] = memory_attention_triton.memory_attention
+        forms["gating"]["Triton"] = gating_triton.gating
+        forms["picture_norm"]["Triton"] = picture_norm_triton.picture_norm
     return forms
 
 
@@ -69,8 +67,13 @@ def choose_forms(layers: Layers, config: DiffusionNetConfig, device: torch.devic
     """Have what is Fastest of ``layers`` choose for the widths of a UNet. side: of the latents; those of 512×512 take
     500 MB."""
     motion, random = config.motion_module_kwargs, partial(torch.randn, dtype=layers.dtype, device=device)
-    for level, c in enumerate(config.block_out_channels):
+    specs = zip(down_specs(config), reversed(up_specs(config)))
+    for level, (c, down_and_up) in enumerate(zip(config.block_out_channels, specs)):
         tokens, heads = side**2 // 4**level, config.heads(level)
+        for width in sorted({width for spec in down_and_up for layer in spec.layers for width in (layer.c_in, layer.c_out)}):
+            if _is_open(layers.picture_norm, width // config.norm_num_groups):
+                x = random(4 * 4**level, tokens, width)
+                layers.picture_norm.choose((x, random(width), random(width), config.norm_eps, True, config.norm_num_groups))
         if _is_open(layers.attention, c // heads):
             layers.attention.choose((*random(3, 4 * 4**level, tokens, c), heads))
         if _is_open(layers.gating, 8 * c):

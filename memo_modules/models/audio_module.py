@@ -123,6 +123,6 @@ class AudioModule(nn.Module):
         """
         h = rearrange(self.proj_in(self.norm(x)), "r c h w -> r (h w) c")
         h, audio_out = self.transformer_blocks[0](h, audio, modulations)
-        x = self.proj_out(rearrange(h, "r (h w) c -> r c h w", h=x.shape[2])) + x
+        x = x + self.proj_out(rearrange(h, "r (h w) c -> r c h w", h=x.shape[2]))  # a sum is laid out as its first term
         # the published net adds the incoming audio once more, around the residuals inside the block
         return x, None if audio_out is None else audio_out + audio

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..types import MotionMemory, ReferenceFeatures
 from .audio_module import EMOTION_NORMS, AudioModule, Modulation
@@ -42,7 +41,7 @@ class DiffusionNet(UNet):
         super().__init__(config, layers, DiffusionBlock)
         self.up_blocks[-1].audio_modules[-1].end_audio()
         c = config.block_out_channels[0]
-        self.conv_norm_out = layers.group_norm(config.norm_num_groups, c, config.norm_eps)
+        self.conv_norm_out = layers.group_norm(config.norm_num_groups, c, config.norm_eps, silu=True)
         self.conv_out = layers.conv2d(c, config.out_channels, 3, padding=1)
 
     def spatial_contexts(self, face_tokens: Tensor, reference: ReferenceFeatures | None, guided: int = 1) -> SpatialContexts:
@@ -122,4 +121,4 @@ class DiffusionNet(UNet):
             return run(block.motion_modules[j], x, memory[number], frames)
 
         x = self.traverse(self.conv_in(self.lay_out(latents)), lambda resnet, x: run(resnet, x, time_embedding, norm_frames), after)
-        return self.conv_out(self.lay_out(F.silu(clip_group_norm(self.conv_norm_out, x, norm_frames))))
+        return self.conv_out(self.lay_out(clip_group_norm(self.conv_norm_out, x, norm_frames)))

@@ -59,7 +59,7 @@ class Fastest:
 
 
 def channels(x: Tensor, *rest) -> int:
-    """Those of x, or of one head of it where the last argument says how many heads it has."""
+    """Those of x, or of one head or group of it where the last argument says how many it has."""
     return x.shape[-1] // (rest[-1] if rest else 1)
 
 

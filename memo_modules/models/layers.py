@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .convolution import with_products
+from .convolution import ProductFunction, with_product
 from .gating import GatingFunction, gating
 from .memory_attention import MemoryAttentionFunction, memory_attention
+from .picture_norm import PictureNormFunction, with_form
 
 AttentionFunction = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 """softmax(q kᵀ / √d) v with q (b t heads·d), k and v (b s heads·d), heads -> (b t heads·d)."""
@@ -40,28 +41,33 @@ class Layers:
 
     operations: namespace with Linear, Conv1d, Conv2d, GroupNorm, LayerNorm and Embedding; ComfyUI's cast operations
     let its ModelPatcher offload, stream and cast every weight. attention: see AttentionFunction. memory_attention: that
-    of the motion modules. gating: that of the feed-forwards. fused: linears of the same input become one product (see FusibleProjections); names in state
-    dicts stay those of the checkpoint. lay_out: what is done to a picture before a convolution that looks around itself;
-    as_it_is or channels_last. small_products: convolutions of few places are matrix products on the CPU. storage: dtype of matrices and kernels where they are stored in fewer bits than
-    ``dtype``; the operations must cast them.
+    of the motion modules. gating: that of the feed-forwards. picture_norm: group norm where channels come last, if it is not
+    torch's. fused: linears of the same input become one product (see FusibleProjections); names in state dicts stay those of
+    the checkpoint. lay_out: what is done to a picture before a convolution that looks around itself; as_it_is or
+    channels_last. product: what is asked first of a convolution, if anything. storage: dtype of matrices and kernels where
+    they are stored in fewer bits than ``dtype``; the operations must cast them.
     """
 
     operations: Any = nn
     attention: AttentionFunction = sdpa
     memory_attention: MemoryAttentionFunction = memory_attention
     gating: GatingFunction = gating
+    picture_norm: PictureNormFunction | None = None
     dtype: torch.dtype | None = None
     device: torch.device | str | None = None
     fused: bool = False
     lay_out: Callable[[Tensor], Tensor] = as_it_is
-    small_products: bool = False
+    product: ProductFunction | None = None
     storage: torch.dtype | None = None
 
     def _make(self, kind: str, *args, **kwargs) -> nn.Module:
-        layer = getattr(self.operations, kind)
-        if kind == "Conv2d" and self.small_products:
-            layer = with_products(layer)
-        return layer(*args, **kwargs, dtype=self.dtype, device=self.device)
+        return self._kind(kind)(*args, **kwargs, dtype=self.dtype, device=self.device)
+
+    def _kind(self, name: str) -> type[nn.Module]:
+        kind = getattr(self.operations, name)
+        if name == "GroupNorm":
+            return with_form(kind)
+        return with_product(kind) if name == "Conv2d" and self.product else kind
 
     def _make_stored(self, kind: str, *args, **kwargs) -> nn.Module:
         if self.storage is None:
@@ -78,10 +84,16 @@ class Layers:
         return self._make_stored("Conv1d", c_in, c_out, kernel_size, **kwargs)
 
     def conv2d(self, c_in: int, c_out: int, kernel_size: int, **kwargs) -> nn.Module:
-        return self._make_stored("Conv2d", c_in, c_out, kernel_size, **kwargs)
+        layer = self._make_stored("Conv2d", c_in, c_out, kernel_size, **kwargs)
+        if self.product:
+            layer.product = self.product
+        return layer
 
-    def group_norm(self, groups: int, channels: int, eps: float) -> nn.Module:
-        return self._make("GroupNorm", groups, channels, eps=eps)
+    def group_norm(self, groups: int, channels: int, eps: float, silu: bool = False) -> nn.Module:
+        """silu: that follows."""
+        layer = self._make("GroupNorm", groups, channels, eps=eps)
+        layer.form, layer.silu = self.picture_norm, silu
+        return layer
 
     def layer_norm(self, d: int, eps: float = 1e-5, affine: bool = True) -> nn.Module:
         return self._make("LayerNorm", d, eps=eps, elementwise_affine=affine)

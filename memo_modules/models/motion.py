@@ -94,21 +94,20 @@ class TemporalTransformer(nn.Module):
 
     def forward(self, x: Tensor, memories: tuple[AttentionMemory, ...], frames: int) -> Tensor:
         """x ((b f) c h w) -> the same shape."""
-        h = self._tokens(x.flatten(2), frames)
+        h = self._tokens(x, frames)
         first = 0
         for block in self.transformer_blocks:
             last = first + len(block.attention_blocks)
             h = block(h, memories[first:last])
             first = last
-        h = rearrange(self.proj_out(h), "(b t) f c -> (b f) c t", t=x.shape[2] * x.shape[3])
-        return h.reshape(x.shape) + x
+        h = rearrange(self.proj_out(h), "(b h w) f c -> b f c h w", h=x.shape[2], w=x.shape[3])
+        return (x.unflatten(0, (-1, frames)) + h).flatten(0, 1)  # a sum is laid out as its first term
 
     def update_memory(
         self, past: Tensor, memories: tuple[AttentionMemory, ...] | None, frames: int
     ) -> tuple[AttentionMemory, ...]:
         """The memories of all blocks after ``past``: reference features of ((b n)) pictures, tokens (.. t c) or maps (.. c h w); frames = n, oldest first."""
-        past = past.transpose(1, 2) if past.ndim == 3 else past.flatten(2)
-        tokens = self._tokens(past, frames)
+        tokens = self._tokens(past.mT if past.ndim == 3 else past, frames)
         updated: list[AttentionMemory] = []
         for block in self.transformer_blocks:
             count = len(block.attention_blocks)
@@ -117,8 +116,9 @@ class TemporalTransformer(nn.Module):
         return tuple(updated)
 
     def _tokens(self, x: Tensor, frames: int) -> Tensor:
-        # contiguous even where one half alone would make it a view, which torch multiplies position by position
-        return self.proj_in(rearrange(self.norm(x), "(b f) c t -> (b t) f c", f=frames).contiguous())
+        """x ((b f) c ..) -> ((b t) f d), t = all positions."""
+        x = rearrange(self.norm(x).flatten(2), "(b f) c t -> (b t) f c", f=frames)
+        return self.proj_in(x.contiguous())  # even where one half alone makes it a view, which torch multiplies position by position
 
 
 class MotionModule(nn.Module):

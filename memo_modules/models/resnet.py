@@ -20,18 +20,18 @@ class ResnetBlock(nn.Module):
     def __init__(self, layers: Layers, c_in: int, c_out: int, d_time: int, groups: int, eps: float):
         super().__init__()
         self.lay_out = layers.lay_out
-        self.norm1 = layers.group_norm(groups, c_in, eps)
+        self.norm1 = layers.group_norm(groups, c_in, eps, silu=True)
         self.conv1 = layers.conv2d(c_in, c_out, 3, padding=1)
         self.time_emb_proj = layers.linear(d_time, c_out)
-        self.norm2 = layers.group_norm(groups, c_out, eps)
+        self.norm2 = layers.group_norm(groups, c_out, eps, silu=True)
         self.conv2 = layers.conv2d(c_out, c_out, 3, padding=1)
         self.conv_shortcut = layers.conv2d(c_in, c_out, 1) if c_in != c_out else None
 
     def forward(self, x: Tensor, time_embedding: Tensor, norm_frames: int = 1) -> Tensor:
         """x (rows c_in h w) and time_embedding (rows or 1, d_time) to (rows c_out h w)."""
-        h = self.conv1(self.lay_out(F.silu(clip_group_norm(self.norm1, x, norm_frames))))
+        h = self.conv1(self.lay_out(clip_group_norm(self.norm1, x, norm_frames)))
         h = h + self.time_emb_proj(F.silu(time_embedding))[:, :, None, None]
-        h = self.conv2(self.lay_out(F.silu(clip_group_norm(self.norm2, h, norm_frames))))
+        h = self.conv2(self.lay_out(clip_group_norm(self.norm2, h, norm_frames)))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 

@@ -88,7 +88,7 @@ class SpatialTransformer(nn.Module):
         """x ((b f) c h w) -> the same shape, and the tokens ((b f) (h w) c) that entered attn1."""
         h = rearrange(self.proj_in(self.norm(x)), "r c h w -> r (h w) c")
         h, tokens = self.transformer_blocks[0](h, context)
-        return self.proj_out(rearrange(h, "r (h w) c -> r c h w", h=x.shape[2])) + x, tokens
+        return x + self.proj_out(rearrange(h, "r (h w) c -> r c h w", h=x.shape[2])), tokens  # a sum is laid out as its first term
 
 
 def _per_frame(rows: Tensor, frames: int) -> Tensor:

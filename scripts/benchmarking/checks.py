@@ -16,16 +16,16 @@ from . import random_nets
 from .attention import FACE_TOKENS, HEADS, LEVELS
 from .device import Device
 
-AUDIO_TOKENS, FRAMES = 32, random_nets.CLIP_FRAMES
+AUDIO_TOKENS, FRAMES, GROUPS = 32, random_nets.CLIP_FRAMES, 32
 ROUNDING = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 """Largest relative error that is put down to the dtype."""
 
 
 def forms_table(device: Device, dtype: torch.dtype, shrink: int = 1) -> list[dict]:
-    """The relative error of each form of attention for each shape. shrink: divides numbers of tokens."""
+    """The relative error of each form of what has several, for each shape. shrink: divides numbers of tokens."""
     entries = []
     attentions = {"torch": sdpa, **acceleration.attention_forms(device.capability)}
-    memories, gates = acceleration.memory_attention_forms(device.capability), acceleration.gating_forms(device.capability)
+    kernels = acceleration.kernel_forms(device.capability)
     for tokens, d, _ in LEVELS:
         tokens, c = tokens // shrink, HEADS * d
         for queries, keys in ((tokens, tokens), (tokens, 2 * tokens), (tokens + AUDIO_TOKENS,) * 2, (AUDIO_TOKENS,) * 2, (tokens, FACE_TOKENS)):
@@ -34,17 +34,21 @@ def forms_table(device: Device, dtype: torch.dtype, shrink: int = 1) -> list[dic
             case = f"{queries} to {keys} tokens"
             entries += _errors("attention", case, d, attentions, lambda form, *x: form(*x, HEADS), (q, k, v))
         x = _random(device, dtype, 4 * tokens, 8 * c)
-        entries += _errors("gating", f"{len(x)} tokens", d, gates, lambda form, x: form(x.clone()), (x,))
+        entries += _errors("gating", f"{len(x)} tokens", d, kernels["gating"], lambda form, x: form(x.clone()), (x,))
+        for width in (c, 3 * c):  # and with a skip beside it
+            x = _random(device, dtype, 2, tokens, width)
+            weight, bias = _random(device, dtype, width), _random(device, dtype, width)
+            entries += _errors("norm", f"{tokens} x {width}", None, kernels["picture_norm"], lambda form, *x: form(*x, 1e-5, True, GROUPS), (x, weight, bias))
         qkv = _random(device, dtype, tokens, FRAMES, 3 * c).chunk(3, dim=-1)
         kv, z = _random(device, dtype, tokens, HEADS, d, d), _random(device, dtype, tokens, HEADS, d).abs()
-
         entries += _errors(
-            "memory attention", f"{tokens} positions", d, memories, lambda form, *x: form(*x[:3], AttentionMemory(*x[3:]), HEADS), (*qkv, kv, z)
-        )
+            "memory attention", f"{tokens} positions", d, kernels["memory_attention"],
+            lambda form, *x: form(*x[:3], AttentionMemory(*x[3:]), HEADS), (*qkv, kv, z),
+        )  # fmt: skip
     return entries
 
 
-def _errors(kind: str, case: str, d: int, forms: dict[str, Callable], call: Callable, tensors: tuple[Tensor, ...]) -> list[dict]:
+def _errors(kind: str, case: str, d: int | None, forms: dict[str, Callable], call: Callable, tensors: tuple[Tensor, ...]) -> list[dict]:
     exact, limit = call(forms["torch"], *(tensor.double() for tensor in tensors)), ROUNDING[tensors[0].dtype]
     entries = []
     for name, form in forms.items():

@@ -122,8 +122,8 @@ def count_moved(
     """Bytes that torch's operations move in one call, each its inputs and outputs once, and the seconds that they take at
     least, each the longer of its arithmetic and its moving; both by KINDS, "rest" and "whole".
 
-    Passes within an operation are not in it: a card's convolution adds its bias in one, and its group norm first makes a copy
-    of what has channels last. ``profile`` shows them.
+    Passes within an operation are not in it: a card's convolution adds its bias in one, and torch's group norm first makes a
+    copy of what has channels last. ``profile`` shows them.
     """
     counter = _MovedBytes(flops_per_s, bytes_per_s)
     net = _in_torch(to_meta(net), counter.attention)
@@ -183,6 +183,8 @@ def _in_torch(net: nn.Module, attention: AttentionFunction) -> nn.Module:
             module.attention = memory_attention
         elif isinstance(module, GatedProjection):
             module.gating = gating
+        elif isinstance(module, nn.GroupNorm):
+            module.form = None
     return net
 
 

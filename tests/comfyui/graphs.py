@@ -62,7 +62,16 @@ def to_file(prompt: dict, **inputs) -> dict:
     sampler = find(prompt, "MemoSampler")
     sound = [find(prompt, "LoadAudio"), 0]
     kept = {name: part for name, part in prompt.items() if part["class_type"] not in ("MemoSampler", "CreateVideo", "SaveVideo")}
-    chosen = {"sound": sound, "filename_prefix": "video/long", "codec": "ffv1", "crf": 18, "pixel_format": "auto", "audio_codec": "auto", "output_fps": 0.0, "unfinished": "output"}
+    chosen = {
+        "sound": sound,
+        "filename_prefix": "video/long",
+        "codec": "ffv1",
+        "crf": 18,
+        "pixel_format": "auto",
+        "audio_codec": "auto",
+        "output_fps": 0.0,
+        "unfinished": "output",
+    }
     return kept | {sampler: node("MemoSampleToFile", **prompt[sampler]["inputs"] | chosen | inputs)}
 
 

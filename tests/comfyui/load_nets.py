@@ -9,7 +9,6 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from unittest.mock import Mock
 
 pack, checkpoint = sys.argv[1:]
 sys.argv = ["main.py", "--cpu"]
@@ -29,8 +28,9 @@ sys.modules["pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["pack"])
 
 from pack.memo_modules.checkpoints import load_net
-from pack.memo_modules.models import convolution
-from pack.memo_modules.models.layers import Layers
+from pack.memo_modules.models.convolution import few_places, pointwise
+from pack.memo_modules.models.layers import Layers, channels_last
+from pack.memo_modules.models.picture_norm import picture_norm
 from pack.nodes import comfy_adapter, comfy_sockets
 
 try:
@@ -83,27 +83,43 @@ def with_nothing():
     held = None
 
     def scale(x):
-        return x * held
+        return x * held  # noqa: F821
 
     del held
     return KSAMPLER(sampler_object("euler").sampler_function, {"noise_scaler": scale})
 
 
-products = Mock(wraps=convolution.product)
-convolution.product = products
-plain = features(load_net(Path(checkpoint), "reference_net", Layers(dtype=torch.float32)))
-found = {}
-for weight_dtype in ("bf16", "fp16", "fp32", "fp8_e4m3fn"):
+def counted(function, calls: list):
+    """``function``; ``calls`` gets whether it made something at each call."""
+
+    def call(*inputs):
+        out = function(*inputs)
+        calls.append(out is not None)
+        return out
+
+    return call
+
+
+def compared(weight_dtype: str) -> dict:
     layers, computes_in = comfy_adapter.unet_layers(weight_dtype)
     net = load_net(Path(checkpoint), "reference_net", layers)
-    found[weight_dtype] = {
+    return {
         "dtypes": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in net.parameters()}),
         "computes_in": str(computes_in).removeprefix("torch."),
         "difference": ((features(net) - plain).norm() / plain.norm()).item(),
-        "products": products.call_count,
         "loads_late": loads_late(layers, net.state_dict()),
     }
-    products.reset_mock()
+
+
+in_torch = load_net(Path(checkpoint), "reference_net", Layers(dtype=torch.float32))
+plain, found = features(in_torch), {}
+for weight_dtype in ("bf16", "fp16", "fp32", "fp8_e4m3fn"):
+    comfy_adapter.few_places = counted(few_places, products := [])
+    found[weight_dtype] = {**compared(weight_dtype), "products": sum(products)}
+for weight_dtype in ("bf16", "fp32"):
+    on_a_card = {"lay_out": channels_last, "product": counted(pointwise, products := []), "picture_norm": counted(picture_norm, norms := [])}
+    comfy_adapter._accelerations = lambda device, on_a_card=on_a_card: on_a_card
+    found[f"{weight_dtype}, channels last"] = {**compared(weight_dtype), "pointwise": sum(products), "norms": len(norms)}
 
 samplers = [sampler_object("er_sde"), with_nothing(), *(make(eta) for make in (with_function, with_default, with_method) for eta in (0.3, 0.4))]
 found["adapter"] = {
@@ -115,7 +131,7 @@ found["adapter"] = {
 }
 if hasattr(comfy.model_patcher, "ModelPatcherDynamic"):  # what 0.33 takes on cards of NVIDIA's
     comfy.model_patcher.CoreModelPatcher = streams = type("Streams", (comfy.model_patcher.ModelPatcher,), {})
-    found["adapter"]["streams"] = [isinstance(comfy_adapter.manage(net, whole), streams) for whole in (False, True)]
+    found["adapter"]["streams"] = [isinstance(comfy_adapter.manage(in_torch, whole), streams) for whole in (False, True)]
 
 comfy.model_management.supports_cast = lambda device, dtype: dtype != torch.float8_e4m3fn
 try:

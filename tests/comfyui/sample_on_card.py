@@ -43,7 +43,11 @@ total = 0
 
 def free_memory(device=None, torch_free_too=False):
     """ComfyUI's models are all that takes any of the card."""
-    free = 2**36 if device is not None and device.type == "cpu" else total - sum(model.model_loaded_memory() for model in management.current_loaded_models)
+    free = (
+        2**36
+        if device is not None and device.type == "cpu"
+        else total - sum(model.model_loaded_memory() for model in management.current_loaded_models)
+    )
     return (free, free) if torch_free_too else free
 
 

@@ -47,7 +47,15 @@ def test_a_prompt_of_the_replaced_nodes_runs(comfyui_server, given):
     assert comfyui_server.get("/node_replacements")["IF_MemoCheckpointLoader"][0]["output_mapping"] is None, "see replacements.register"
     names = ("reference_net", "diffusion_net", "vae", "image_proj", "audio_proj", "emotion_classifier")
     cables = {name: ["loader", slot] for slot, name in enumerate(names)} | {name: [name, 0] for name in given}
-    settings = {"resolution": 64, "num_frames_per_clip": 16, "fps": 30, "inference_steps": 1, "cfg_scale": 1.0, "seed": 5, "output_name": "memo_video"}
+    settings = {
+        "resolution": 64,
+        "num_frames_per_clip": 16,
+        "fps": 30,
+        "inference_steps": 1,
+        "cfg_scale": 1.0,
+        "seed": 5,
+        "output_name": "memo_video",
+    }
     prompt = given | {"loader": node("IF_MemoCheckpointLoader", enable_xformers=True), "avatar": node("IF_MemoAvatar", **cables, **settings)}
     prompt["frames"] = node("SaveImage", images=["avatar", 0], filename_prefix="replaced")
     for part in prompt.values():

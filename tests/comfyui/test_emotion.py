@@ -36,7 +36,9 @@ def test_hand_over_heard_and_both_are_shown(comfyui_server, sound):
     [track], [heard] = outputs["track"]["text"], outputs["heard track"]["text"]
     first, _, third, fourth = heard.partition("labels=(")[2].split(")")[0].split(", ")
     assert heard.startswith("EmotionTrack(starts=(0, 16000, 32000, 48000), ")
-    assert track.startswith(f"EmotionTrack(starts=(0, 16000, 40000, 48000, 56000), labels=({first}, {LABEL('happy')}, {third}, {fourth}, {LABEL('sad')}), ")
+    assert track.startswith(
+        f"EmotionTrack(starts=(0, 16000, 40000, 48000, 56000), labels=({first}, {LABEL('happy')}, {third}, {fourth}, {LABEL('sad')}), "
+    )
     assert track.endswith("samples=64000, sample_rate=16000)")
     pictures = []
     for name in ("heard", "timeline"):
@@ -51,7 +53,10 @@ def test_hand_over_heard_and_both_are_shown(comfyui_server, sound):
 def test_a_timeline_needs_nothing_else(comfyui_server, sound):
     prompt = {name: part for name, part in graph(sound, "2- surprised").items() if name in ("timeline", "track")}
     [track] = comfyui_server.run(prompt)["track"]["text"]
-    assert track == f"EmotionTrack(starts=(0, 32000), labels=({LABEL('neutral')}, {LABEL('surprised')}), probabilities=None, samples=0, sample_rate=16000)"
+    assert (
+        track
+        == f"EmotionTrack(starts=(0, 32000), labels=({LABEL('neutral')}, {LABEL('surprised')}), probabilities=None, samples=0, sample_rate=16000)"
+    )
 
 
 def test_a_bad_timeline_says_what_is_wrong(comfyui_server, sound):
@@ -61,6 +66,13 @@ def test_a_bad_timeline_says_what_is_wrong(comfyui_server, sound):
 
 def test_the_editor_and_the_help_are_served(comfyui_server):
     assert f"{SERVED}/emotion_timeline.js" in comfyui_server.get("/extensions")
-    for file in ("emotion_timeline.js", "emotion_timeline.css", "timeline_editor.js", "timeline_edits.js", "timeline_grammar.js", "docs/MemoEmotionTimeline.md"):
+    for file in (
+        "emotion_timeline.js",
+        "emotion_timeline.css",
+        "timeline_editor.js",
+        "timeline_edits.js",
+        "timeline_grammar.js",
+        "docs/MemoEmotionTimeline.md",
+    ):
         with urlopen(f"{comfyui_server.url}{SERVED}/{file}") as answer:
             assert answer.read() == (WEB / file).read_bytes()

@@ -44,7 +44,8 @@ def test_failing_node_is_named(comfyui_server):
 
 
 def test_server_that_does_not_start_shows_its_log(comfyui_path, tmp_path):
-    with pytest.raises(ServerError, match="unrecognized arguments: --no-such-argument"), ComfyUIServer(
-        comfyui_path, tmp_path, arguments=("--no-such-argument",)
+    with (
+        pytest.raises(ServerError, match="unrecognized arguments: --no-such-argument"),
+        ComfyUIServer(comfyui_path, tmp_path, arguments=("--no-such-argument",)),
     ):
         pass

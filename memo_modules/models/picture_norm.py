@@ -1,0 +1,46 @@
+"""Group norm, and the SiLU behind it, of pictures with their channels last, which torch lays out anew before it and after."""
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PictureNormFunction = Callable[[Tensor, Tensor, Tensor, float, bool, int], Tensor]
+"""x (n t c), weight and bias (c,), eps, whether SiLU follows, groups; without gradients -> (n t c). One set of statistics for
+each n and group; x and the result are contiguous."""
+
+
+def picture_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, silu: bool, groups: int) -> Tensor:
+    """PictureNormFunction in torch's own operations."""
+    out = F.group_norm(x.mT, groups, weight, bias, eps)
+    return (F.silu(out, inplace=True) if silu else out).mT.contiguous()
+
+
+@cache
+def with_form(layer: type[nn.GroupNorm]) -> type[nn.GroupNorm]:
+    """The class ``layer``, a GroupNorm of torch's or of ComfyUI's, with SiLU behind it where its attribute ``silu`` asks for it,
+    that lets its attribute ``form``, a PictureNormFunction or None, do both where channels come last."""
+
+    class GroupNorm(layer):
+        form: PictureNormFunction | None = None
+        silu = False
+
+        def forward(self, x: Tensor) -> Tensor:
+            """x (n c ...) -> the same shape."""
+            last = x.movedim(1, -1)
+            graph = torch.is_grad_enabled() or torch.compiler.is_compiling()  # a compiler makes one kernel of all by itself
+            if self.form and not graph and last.is_contiguous() and _is_in_place(self, x):
+                out = self.form(last.flatten(1, -2), self.weight, self.bias, self.eps, self.silu, self.num_groups)
+                return out.view(last.shape).movedim(-1, 1)
+            out = super().forward(x)
+            return F.silu(out, inplace=not torch.is_grad_enabled()) if self.silu else out
+
+    return GroupNorm
+
+
+def _is_in_place(layer: nn.Module, x: Tensor) -> bool:
+    """Whether the weights can be used as they are: ComfyUI's layers may have to fetch, cast or patch theirs first."""
+    patches = getattr(layer, "weight_function", None) or getattr(layer, "bias_function", None)
+    return layer.weight.device == x.device and layer.weight.dtype == x.dtype and not patches
