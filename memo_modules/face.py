@@ -109,10 +109,7 @@ def check_faces(faces: Sequence[Detection], index: int, pixels: np.ndarray, othe
 def _detect(detector: Any, bgr: np.ndarray, margin: int) -> list[Detection]:
     canvas = np.pad(bgr, ((margin, margin), (margin, margin), (0, 0)))
     boxes, landmarks = detector.detect(canvas)
-    return [
-        Detection(tuple((box[:4] - margin).tolist()), float(box[4]), points - margin)
-        for box, points in zip(boxes, landmarks, strict=True)
-    ]
+    return [Detection(tuple((box[:4] - margin).tolist()), float(box[4]), points - margin) for box, points in zip(boxes, landmarks, strict=True)]
 
 
 def _open_model(model_zoo: ModuleType, path: Path, task: str, providers: list[str]) -> Any:

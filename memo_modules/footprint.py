@@ -43,7 +43,9 @@ def low_memory_bytes(
     portrait = reference_bytes(config, latent_size, settings.halves, itemsize)
     return {
         "reference": portrait + reference_bytes(config, latent_size, past, itemsize) + activation_bytes(config, latent_size, past, 1, itemsize),
-        "diffusion": portrait + _layer_bytes(config, latent_size, past, itemsize) + activation_bytes(config, latent_size, max(clip_frames, past), 1, itemsize),
+        "diffusion": portrait
+        + _layer_bytes(config, latent_size, past, itemsize)
+        + activation_bytes(config, latent_size, max(clip_frames, past), 1, itemsize),
     }
 
 

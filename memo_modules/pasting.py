@@ -112,7 +112,9 @@ def _checked(photo: Tensor, frames: Tensor, crop: Crop) -> tuple[Tensor, Tensor]
     (height, width), (frame_height, frame_width) = photo.shape[1:3], frames.shape[1:3]
     if (width, height) != crop.photo_size:
         raise InputError(
-            "photo: expected the picture that was cropped, {} x {} pixels, got {} x {}. Connect the same photo to both nodes.".format(*crop.photo_size, width, height)
+            "photo: expected the picture that was cropped, {} x {} pixels, got {} x {}. Connect the same photo to both nodes.".format(
+                *crop.photo_size, width, height
+            )
         )
     if frame_width != frame_height:
         raise InputError(f"images: expected square frames, like the crop, got {frame_width} x {frame_height}. Use equal width and height.")

@@ -161,7 +161,9 @@ def check_state(state: VideoState, model: str, portrait: Tensor, audio: AudioFea
     frames, _, h, w = state.latents.shape
     height, width = h * MULTIPLE, w * MULTIPLE
     if portrait.shape[2:] != (height, width):
-        raise InputError(f"state: its video is {width} x {height}, but this one is {portrait.shape[3]} x {portrait.shape[2]}. Set width and height to match.")
+        raise InputError(
+            f"state: its video is {width} x {height}, but this one is {portrait.shape[3]} x {portrait.shape[2]}. Set width and height to match."
+        )
     if frames != audio.clip_frames:
         raise InputError(f"state: its clips have {frames} frames, but those of the audio have {audio.clip_frames}.")
     if state.model != model:
@@ -233,13 +235,9 @@ class _Video:
         self.portrait_latents = self._encode(portrait)
         nets.bring_in("reference", False)
         embedding = face.embedding.to(nets.device, torch.float32)
-        self.face_tokens = nets.image_proj(
-            torch.cat([torch.zeros_like(embedding), embedding]) if self.halves == 2 else embedding
-        ).to(nets.dtype)
+        self.face_tokens = nets.image_proj(torch.cat([torch.zeros_like(embedding), embedding]) if self.halves == 2 else embedding).to(nets.dtype)
         # one encoding per face context; every clip looks some of them up
-        self.portrait_features = nets.reference_net(
-            self.portrait_latents.to(nets.dtype).expand(self.halves, -1, -1, -1), self.face_tokens
-        )
+        self.portrait_features = nets.reference_net(self.portrait_latents.to(nets.dtype).expand(self.halves, -1, -1, -1), self.face_tokens)
         every = tuple(range(self.halves))
         self.passes = [(half,) for half in every] if low_memory else [every]
         self.streamed = low_memory and nets.device.type != "cpu"
@@ -345,8 +343,7 @@ class _Video:
         contexts = ()
         if self._is_guided(halves[-1]):
             contexts = tuple(
-                face_context(self.halves, half, 0, past_frames + 1, order)
-                for half in portrait_halves(self.halves, 1, self.audio.clip_frames, order)
+                face_context(self.halves, half, 0, past_frames + 1, order) for half in portrait_halves(self.halves, 1, self.audio.clip_frames, order)
             )
         if (halves, contexts) not in self.spatial:
             reference = self.portrait_features.select(list(contexts)) if contexts else None

@@ -106,7 +106,9 @@ class MemoSplitAudio(io.ComfyNode):
             "and together they make the frames of a single run.",
             inputs=[
                 AudioFeaturesSocket.Input("audio", tooltip="The whole voice, from MEMO Encode Audio."),
-                io.Int.Input("clips", default=20, min=1, max=100000, tooltip="Clips in the first part, of 16 frames each: 0.53 s at 30 frames per second."),
+                io.Int.Input(
+                    "clips", default=20, min=1, max=100000, tooltip="Clips in the first part, of 16 frames each: 0.53 s at 30 frames per second."
+                ),
                 io.Audio.Input("sound", optional=True, tooltip="The soundtrack, as loaded; it is cut at the same moment."),
             ],
             outputs=[

@@ -181,9 +181,7 @@ def bring_in(*patchers, memory_required: int = 0, whole: bool = False) -> torch.
     return patchers[0].load_device
 
 
-def memo_nets(
-    model: MemoModel, latent_size: tuple[int, int], settings: SamplerSettings, clip_frames: int, memory_mode: str
-) -> tuple[MemoNets, bool]:
+def memo_nets(model: MemoModel, latent_size: tuple[int, int], settings: SamplerSettings, clip_frames: int, memory_mode: str) -> tuple[MemoNets, bool]:
     """The nets of ``model`` for the sampler, which brings them in with room for the motion memory and the activations,
     and whether it is to sample in low-memory mode; see MEMORY_MODES.
 

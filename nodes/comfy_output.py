@@ -27,7 +27,9 @@ def output_file(prefix: str, suffix: str, width: int, height: int) -> Callable[[
     output = Path(folder_paths.get_output_directory()).resolve()
     parts = prefix.replace("\\", "/").split("/")
     if "\0" in prefix or ".." in parts or not parts[-1] or not (output / prefix).resolve().is_relative_to(output):
-        raise InputError(f"filename_prefix: expected the beginning of a file name inside ComfyUI's output folder, such as video/MEMO, got {prefix!r}.")
+        raise InputError(
+            f"filename_prefix: expected the beginning of a file name inside ComfyUI's output folder, such as video/MEMO, got {prefix!r}."
+        )
     try:
         probe = next_path()
         probe.parent.mkdir(parents=True, exist_ok=True)

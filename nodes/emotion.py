@@ -77,7 +77,8 @@ class MemoEmotionTimeline(io.ComfyNode):
             display_name="MEMO Emotion Timeline",
             category=CATEGORY,
             **adapter.known(io.Schema, search_aliases=["mood", "facial expression", "keyframes", "schedule"]),
-            description="Sets the mood over time by hand, typed or drawn. Where nothing is set, the detected mood stays, or neutral if there is none.",
+            description="Sets the mood over time by hand, typed or drawn. "
+            "Where nothing is set, the detected mood stays, or neutral if there is none.",
             inputs=[
                 io.String.Input(
                     "timeline",

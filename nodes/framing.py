@@ -77,13 +77,15 @@ def pasting_inputs() -> list[io.Input]:
             min=0.0,
             max=0.5,
             step=0.01,
-            tooltip="Width of the soft border as a fraction of the square's side. Higher hides seams better but freezes more of the edge; 0 is a hard cut.",
+            tooltip="Width of the soft border as a fraction of the square's side. "
+            "Higher hides seams better but freezes more of the edge; 0 is a hard cut.",
         ),
         io.Combo.Input(
             "color_match",
             options=list(COLOR_MATCHES),
             default="border",
-            tooltip="border: the frames get the photo's colours, measured along the border of the square, once for all frames. off: they stay as they are.",
+            tooltip="border: the frames get the photo's colours, measured along the border of the square, once for all frames. "
+            "off: they stay as they are.",
         ),
     ]
 
@@ -139,7 +141,20 @@ class MemoPasteBackToFile(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, photo, images, crop, feather, color_match, fps, filename_prefix, codec, crf, pixel_format, audio_codec, sound=None, label_as_synthetic=True
+        cls,
+        photo,
+        images,
+        crop,
+        feather,
+        color_match,
+        fps,
+        filename_prefix,
+        codec,
+        crf,
+        pixel_format,
+        audio_codec,
+        sound=None,
+        label_as_synthetic=True,
     ) -> io.NodeOutput:
         format = chosen_format(codec, crf, pixel_format, audio_codec)
         path = comfy_output.output_file(filename_prefix, format.suffix, *crop.photo_size)()

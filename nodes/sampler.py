@@ -26,7 +26,9 @@ from .types import AudioFeaturesSocket, EmotionSocket, FaceSocket, MemoModelSock
 def denoising_inputs() -> list[io.Input]:
     """What each clip is sampled with."""
     return [
-        io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Denoising steps per clip. More take proportionally longer; past 20 little changes."),
+        io.Int.Input(
+            "steps", default=20, min=1, max=1000, tooltip="Denoising steps per clip. More take proportionally longer; past 20 little changes."
+        ),
         io.Float.Input(
             "guidance_scale",
             default=3.5,
@@ -36,7 +38,14 @@ def denoising_inputs() -> list[io.Input]:
             tooltip="How strictly face, voice and mood are followed. Higher values give more motion; too high looks harsh. "
             "At 1 or below guidance is off and sampling takes half the time.",
         ),
-        io.Int.Input("seed", default=42, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Seed of the noise. The same seed gives the same frames."),
+        io.Int.Input(
+            "seed",
+            default=42,
+            min=0,
+            max=0xFFFFFFFFFFFFFFFF,
+            control_after_generate=True,
+            tooltip="Seed of the noise. The same seed gives the same frames.",
+        ),
     ]
 
 
@@ -145,18 +154,11 @@ class Sampling:
     def clips(self, state: VideoState | None, done: int, say: adapter.Say) -> Iterator[SampledClip]:
         """The clips behind ``state`` and the first ``done``. Where the card's memory does not suffice, it says so and goes on
         in low-memory mode."""
-        progress, memory_mode, nets = adapter.Progress(), self.memory_mode, None
+        progress, memory_mode, size = adapter.Progress(), self.memory_mode, self.vae.latent_size(self.portrait)
         while True:
-            least = memory_mode == "low"
+            nets, low_memory = adapter.memo_nets(self.model, size, self.settings, self.audio.clip_frames, memory_mode)
+            least = low_memory and not nets.resident_share
             try:
-                nets, low_memory = adapter.memo_nets(
-                    self.model,
-                    self.vae.latent_size(self.portrait),
-                    self.settings,
-                    self.audio.clip_frames,
-                    memory_mode,
-                )
-                least = low_memory and not nets.resident_share
                 for clip in sample_video(
                     nets,
                     self.vae,
@@ -214,7 +216,9 @@ def all_frames(sampling: Sampling, say: adapter.Say) -> tuple[torch.Tensor, Vide
     Raises InputError when there is no room for them.
     """
     frames, (_, _, height, width) = sampling.audio.frame_count, sampling.portrait.shape
-    adapter.check_room(frames * height * width * 3 * 4, f"images: {frames} frames of {width} x {height}", "Use MEMO Sample to File, or shorter audio.")
+    adapter.check_room(
+        frames * height * width * 3 * 4, f"images: {frames} frames of {width} x {height}", "Use MEMO Sample to File, or shorter audio."
+    )
     images, done, state = torch.empty(frames, height, width, 3), 0, sampling.state
     clips, began = sampling.lead_in + sampling.audio.clips, time.monotonic()
     for number, clip in enumerate(sampling.clips(state, 0, say), start=1):
@@ -244,7 +248,9 @@ class MemoSampler(io.ComfyNode):
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The frames, as many as the audio needs."),
                 io.Float.Output(display_name="fps", tooltip="Frames per second, for Create Video."),
-                VideoStateSocket.Output(display_name="state", tooltip="What is needed to continue this video: connect it to the state of another sampler node."),
+                VideoStateSocket.Output(
+                    display_name="state", tooltip="What is needed to continue this video: connect it to the state of another sampler node."
+                ),
             ],
         )
 

@@ -24,17 +24,45 @@ KEPT_DAYS, KEPT_BYTES = 14, 50 * 10**9
 def file_inputs() -> list[io.Input]:
     """What a node takes that writes a video file, see chosen_format."""
     return [
-        io.Audio.Input("sound", optional=True, tooltip="Soundtrack of the file: the audio as loaded, not the vocals. Leave unconnected for a silent video."),
-        io.String.Input("filename_prefix", default="video/MEMO", tooltip="File name prefix, relative to ComfyUI's output folder. May contain %year%, %month% and so on."),
-        io.Combo.Input("codec", options=list(PIXEL_FORMATS), default="h264", tooltip="h264: plays everywhere. ffv1: lossless, about 20 times as large."),
-        io.Int.Input("crf", default=18, min=0, max=51, tooltip="Quality of h264: lower looks better and makes a larger file. 18 is hard to tell from the frames, 23 is smaller."),
-        io.Combo.Input("pixel_format", options=[AUTO, *dict.fromkeys(name for names in PIXEL_FORMATS.values() for name in names)], default=AUTO, **adapter.known(io.Combo.Input, advanced=True), tooltip="auto: yuv420p, which plays everywhere, or exact RGB for ffv1."),
-        io.Combo.Input("audio_codec", options=[AUTO, *AUDIO_CODECS], default=AUTO, **adapter.known(io.Combo.Input, advanced=True), tooltip="auto: aac with h264, pcm with ffv1. flac keeps sound of 16 or 24 bits exactly, pcm any sound."),
+        io.Audio.Input(
+            "sound", optional=True, tooltip="Soundtrack of the file: the audio as loaded, not the vocals. Leave unconnected for a silent video."
+        ),
+        io.String.Input(
+            "filename_prefix",
+            default="video/MEMO",
+            tooltip="File name prefix, relative to ComfyUI's output folder. May contain %year%, %month% and so on.",
+        ),
+        io.Combo.Input(
+            "codec", options=list(PIXEL_FORMATS), default="h264", tooltip="h264: plays everywhere. ffv1: lossless, about 20 times as large."
+        ),
+        io.Int.Input(
+            "crf",
+            default=18,
+            min=0,
+            max=51,
+            tooltip="Quality of h264: lower looks better and makes a larger file. 18 is hard to tell from the frames, 23 is smaller.",
+        ),
+        io.Combo.Input(
+            "pixel_format",
+            options=[AUTO, *dict.fromkeys(name for names in PIXEL_FORMATS.values() for name in names)],
+            default=AUTO,
+            **adapter.known(io.Combo.Input, advanced=True),
+            tooltip="auto: yuv420p, which plays everywhere, or exact RGB for ffv1.",
+        ),
+        io.Combo.Input(
+            "audio_codec",
+            options=[AUTO, *AUDIO_CODECS],
+            default=AUTO,
+            **adapter.known(io.Combo.Input, advanced=True),
+            tooltip="auto: aac with h264, pcm with ffv1. flac keeps sound of 16 or 24 bits exactly, pcm any sound.",
+        ),
     ]
 
 
 def chosen_format(codec: str, crf: int, pixel_format: str, audio_codec: str) -> VideoFormat:
-    return VideoFormat(codec, crf if codec == "h264" else None, None if pixel_format == AUTO else pixel_format, None if audio_codec == AUTO else audio_codec)
+    return VideoFormat(
+        codec, crf if codec == "h264" else None, None if pixel_format == AUTO else pixel_format, None if audio_codec == AUTO else audio_codec
+    )
 
 
 def label_input() -> io.Input:
@@ -84,7 +112,9 @@ class MemoSampleToFile(io.ComfyNode):
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="The file, for Save Video and others."),
-                VideoStateSocket.Output(display_name="state", tooltip="What is needed to continue this video: connect it to the state of another sampler node."),
+                VideoStateSocket.Output(
+                    display_name="state", tooltip="What is needed to continue this video: connect it to the state of another sampler node."
+                ),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
             is_output_node=True,

@@ -132,10 +132,7 @@ def build(arguments: argparse.Namespace, device: Device, dtype: torch.dtype) -> 
         layers = replace(layers, **{name: Fastest(name, each) for name, each in forms.items()})
         config = DiffusionNetConfig.from_dict(random_nets.options("diffusion_net", arguments.size), "diffusion_net")
         acceleration.choose_forms(layers, config, device.torch)
-    built = {
-        component: random_nets.random_net(component, arguments.size, replace(layers, device=place))
-        for component, place in places.items()
-    }
+    built = {component: random_nets.random_net(component, arguments.size, replace(layers, device=place)) for component, place in places.items()}
     autoencoder = built.pop("vae")
     return MemoNets(**built, device=device.torch, dtype=dtype), autoencoder, chosen(layers)
 
@@ -173,7 +170,10 @@ def _weight_bytes(*modules: nn.Module) -> int:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Raises ValueError for arguments that do not go together."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="bench.py conditioning measures hearing, bench.py load loading; bench.py table rewrites the README's table.")
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0],
+        epilog="bench.py conditioning measures hearing, bench.py load loading; bench.py table rewrites the README's table.",
+    )
     parser.add_argument("command", nargs="?", choices=("run", "check", "table"), default="run", help=argparse.SUPPRESS)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--size", choices=tuple(random_nets.PICTURE), default="full", help="full: 512x512; width: full-width nets at 64x64")

@@ -35,7 +35,12 @@ class ComfyUIServer:
     """
 
     def __init__(
-        self, comfyui: Path, base: Path, models: Path | None = None, arguments: tuple[str, ...] = ("--cpu",), environment: dict[str, str] | None = None
+        self,
+        comfyui: Path,
+        base: Path,
+        models: Path | None = None,
+        arguments: tuple[str, ...] = ("--cpu",),
+        environment: dict[str, str] | None = None,
     ):
         self.comfyui = comfyui
         self.base = base

@@ -8,7 +8,7 @@ are there to be registered.
 import importlib.util
 from pathlib import Path
 
-_CPU_OPS = '''import torch
+_CPU_OPS = """import torch
 
 library = torch.library.Library("torchvision", "FRAGMENT")
 library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -28,7 +28,7 @@ def nms(boxes, scores, iou_threshold):
 
 
 library.impl("nms", nms, "CPU")
-'''
+"""
 _IMPORT = "\nfrom . import _cpu_ops  # noqa: E402, F401\n"
 
 

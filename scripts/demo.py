@@ -29,9 +29,19 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0] + ".", epilog=__doc__.partition("\n\n")[2])
     parser.add_argument("--image", type=Path, help="a portrait (default: one in assets)")
     parser.add_argument("--audio", type=Path, help="a voice (default: one in assets)")
-    parser.add_argument("--checkpoint", type=Path, default=SMALL, metavar="DIR", help="MEMO checkpoint, models/memo/NAME of a ComfyUI; its models folder holds the rest (default: the small model)")
-    parser.add_argument("--vae", default=PUBLISHED["vae"], metavar="NAME", help=f"as Load MEMO VAE lists it, with --checkpoint (default: {PUBLISHED['vae']})")
-    parser.add_argument("--output", type=Path, default=Path("output", "talking_portrait.mp4"), help="the video (default: output/talking_portrait.mp4)")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=SMALL,
+        metavar="DIR",
+        help="MEMO checkpoint, models/memo/NAME of a ComfyUI; its models folder holds the rest (default: the small model)",
+    )
+    parser.add_argument(
+        "--vae", default=PUBLISHED["vae"], metavar="NAME", help=f"as Load MEMO VAE lists it, with --checkpoint (default: {PUBLISHED['vae']})"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("output", "talking_portrait.mp4"), help="the video (default: output/talking_portrait.mp4)"
+    )
     parser.add_argument("--steps", type=int, help="denoising steps per clip (default: 20, with the small model 5)")
     parser.add_argument("--size", type=int, help="width and height in pixels (default: 512, with the small model 128)")
     parser.add_argument("--seed", type=int, default=42)

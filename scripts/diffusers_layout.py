@@ -35,7 +35,9 @@ def unet_config(config: ReferenceNetConfig) -> dict:
 
 def write_diffusers(folder: Path, config: dict, weights: dict[str, Tensor]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({key: tensor.contiguous() for key, tensor in weights.items()}, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+    save_file(
+        {key: tensor.contiguous() for key, tensor in weights.items()}, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"}
+    )
     write_json(folder / "config.json", {"_diffusers_version": "0.31.0", **config})
 
 

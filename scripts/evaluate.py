@@ -39,7 +39,13 @@ QUICK = {"variants": [TRUTH, VAE, BASE], "identities": 1, "seconds": 2.2, "long_
 
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="evaluate.py table rewrites the README's table.")
-    parser.add_argument("--models", type=Path, default=ROOT / "assets" / "models", metavar="DIR", help="models folder with a model of the small world, see scripts/small_model (default: assets/models)")
+    parser.add_argument(
+        "--models",
+        type=Path,
+        default=ROOT / "assets" / "models",
+        metavar="DIR",
+        help="models folder with a model of the small world, see scripts/small_model (default: assets/models)",
+    )
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder of the nets (default: memo/small in --models)")
     parser.add_argument("--quick", action="store_true", help="four short videos at 10 steps: a minute or less")
     parser.add_argument("--variants", nargs="+", choices=tuple(VARIANTS), metavar="NAME", help=f"of {', '.join(VARIANTS)} (default: all)")
@@ -51,8 +57,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=128, help="pixels of a side (default: 128)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--workers", type=int, default=1, help="processes side by side (default: 1)")
-    parser.add_argument("--output", type=Path, default=ROOT / "output" / "evaluation", metavar="DIR", help="pictures and results (default: output/evaluation)")
-    parser.add_argument("--reader", type=Path, default=ROOT / "output" / "reader.safetensors", metavar="FILE", help="what reads the pictures: trained once, kept here")
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "output" / "evaluation", metavar="DIR", help="pictures and results (default: output/evaluation)"
+    )
+    parser.add_argument(
+        "--reader", type=Path, default=ROOT / "output" / "reader.safetensors", metavar="FILE", help="what reads the pictures: trained once, kept here"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here (default: results.json in --output)")
     parser.add_argument("--videos", action="store_true", help="keep the videos, too")
     arguments = parser.parse_args(argv)

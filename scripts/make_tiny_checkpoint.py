@@ -46,9 +46,7 @@ DIFFUSION_NET = DiffusionNetConfig(
     out_channels=4,
     audio_attention_dim=D_CROSS,
     use_inflated_groupnorm=True,
-    motion_module_kwargs=MotionConfig(
-        num_transformer_block=1, temporal_position_encoding=True, temporal_position_encoding_max_len=32
-    ),
+    motion_module_kwargs=MotionConfig(num_transformer_block=1, temporal_position_encoding=True, temporal_position_encoding_max_len=32),
 )
 WAV2VEC2 = {
     "architectures": ["Wav2Vec2ForCTC"],
@@ -92,6 +90,7 @@ VAE = {
     "sample_size": 256,
     "up_block_types": ["UpDecoderBlock2D"] * 4,
 }
+
 
 def write_tiny_checkpoint(models: Path, name: str = "tiny", seed: int = 0) -> Path:
     """Write every file that a workflow needs under ``models``; the same seed writes the same weights.

@@ -114,8 +114,7 @@ def float_input(name: str, shape: list) -> onnx.ValueInfoProto:
 def save(path: Path, nodes: list, graph_input: onnx.ValueInfoProto, outputs: list, constants: dict[str, np.ndarray]) -> None:
     """Write a graph to ``path``, constants as int64 or float32. Raises ValidationError of onnx.checker when it is none."""
     initializers = [
-        numpy_helper.from_array(array.astype(np.int64 if array.dtype.kind == "i" else np.float32), name)
-        for name, array in constants.items()
+        numpy_helper.from_array(array.astype(np.int64 if array.dtype.kind == "i" else np.float32), name) for name, array in constants.items()
     ]
     graph = helper.make_graph(nodes, path.stem, [graph_input], outputs, initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)

@@ -86,9 +86,9 @@ class HubServer:
     repositories: the folder of each "owner/name". Any revision of theirs is what the folder holds at that time.
 
     ``url`` is the hub's address (known before the start), ``requests`` the requests so far in order, those at the CDN too,
-    each as (method, path, Range header or None), ``authorizations`` the last Authorization header by path. ``faults`` gives, by a file's path inside its repository, the faults its
-    next GETs meet, one each in order; a large file's GET is the one at the CDN, not the one that is redirected there.
-    Change ``faults`` at any time; a file with none left is served well.
+    each as (method, path, Range header or None), ``authorizations`` the last Authorization header by path. ``faults`` gives,
+    by a file's path inside its repository, the faults its next GETs meet, one each in order; a large file's GET is the one
+    at the CDN, not the one that is redirected there. Change ``faults`` at any time; a file with none left is served well.
     """
 
     def __init__(self, repositories: dict[str, Path]):

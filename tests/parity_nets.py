@@ -147,9 +147,7 @@ def check_pipeline(case: Case, exact: Exact = Exact()) -> None:
     )
     windows = case.tensors["in.audio_emb"]
     audio = GivenWindows(windows, Fraction(30), len(windows), cfg["num_generated_frames_per_clip"])
-    settings = SamplerSettings(
-        cfg["steps"], cfg["cfg"], cfg["seed"], cfg["num_init_past_frames"], cfg["num_past_frames"], "upstream"
-    )
+    settings = SamplerSettings(cfg["steps"], cfg["cfg"], cfg["seed"], cfg["num_init_past_frames"], cfg["num_past_frames"], "upstream")
 
     def noise(clip: int) -> torch.Tensor:
         return rearrange(case.tensors[f"out.chunk{clip}.noise"], "1 c f h w -> f c h w")

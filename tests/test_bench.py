@@ -21,8 +21,8 @@ from comfyui_memo.scripts.benchmarking.device import Device
 ROOT = Path(__file__).resolve().parents[1]
 ROW = {
     "device", "size", "mode", "s_per_frame", "s_per_step", "first_clip_s", "peak_vram_gb", "peak_reserved_gb", "peak_rss_gb", "cap_gb",
-    "steps", "clips", "resolution", "dtype", "compile", "chosen", "off", "vae_batch", "resident_share", "stages", "tflops", "share", "matmul_tflops", "copy_gb_s", "upload_gb_s", "reference",
-    "length", "versions", "date",
+    "steps", "clips", "resolution", "dtype", "compile", "chosen", "off", "vae_batch", "resident_share", "stages", "tflops", "share",
+    "matmul_tflops", "copy_gb_s", "upload_gb_s", "reference", "length", "versions", "date",
 }  # fmt: skip
 STAGES = {
     "reference_net", "memory_update", "diffusion_step", "image_proj", "audio_proj", "spatial_contexts", "emotion_modulations",
@@ -105,7 +105,14 @@ def test_what_a_device_computes_is_checked(tmp_path, monkeypatch):
 
 def test_hearing_a_voice_is_timed(tmp_path):
     models, file = ROOT / "assets" / "models" / "memo" / "small" / "misc", tmp_path / "cpu.json"
-    onnx = ["--face", models / "face_analysis" / "models", "--portrait", ROOT / "assets" / "cartoon.png", "--separator", next(models.glob("vocal_separator/*.onnx"))]
+    onnx = [
+        "--face",
+        models / "face_analysis" / "models",
+        "--portrait",
+        ROOT / "assets" / "cartoon.png",
+        "--separator",
+        next(models.glob("vocal_separator/*.onnx")),
+    ]
     run = run_bench("conditioning", "--device", "cpu", "--size", "tiny", "--seconds", "5", "--json", str(file), *map(str, onnx))
     assert run.returncode == 0, run.stderr
     [entry] = json.loads(file.read_text(encoding="utf-8"))["conditioning"]
@@ -179,7 +186,8 @@ def test_readme_shows_what_was_measured():
 def test_table_holds_the_last_full_size_row_of_each_kind(tmp_path):
     versions = {"python": "3.12.3", "torch": "2.11.0", "diffusers": "0.42.1", "cuda": "13.0", "pack": "0.1.0"}
     old = {
-        "device": "A Card", "size": "full", "mode": "exact", "dtype": "bfloat16", "compile": False, "chosen": {}, "off": [], "cap_gb": None, "resolution": "512x512", "steps": 20,
+        "device": "A Card", "size": "full", "mode": "exact", "dtype": "bfloat16", "compile": False, "chosen": {}, "off": [],
+        "cap_gb": None, "resolution": "512x512", "steps": 20,
         "s_per_frame": 0.5, "peak_vram_gb": 15.96, "date": "2026-11-20", "versions": versions,
     }  # fmt: skip
     new = old | {"s_per_frame": 0.25, "date": "2026-11-21"}

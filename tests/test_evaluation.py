@@ -116,7 +116,13 @@ def test_a_jump_at_clip_borders_is_a_seam(reader, videos):
 
 
 def test_a_soft_picture_is_less_sharp_and_a_tinted_one_has_another_backdrop(reader, videos):
-    soft = figures(changed(reader, videos, lambda i, frames, every: ((frames.astype(int) + np.roll(frames, 1, axis=2) + np.roll(frames, 1, axis=1)) // 3).astype(np.uint8)))
+    soft = figures(
+        changed(
+            reader,
+            videos,
+            lambda i, frames, every: ((frames.astype(int) + np.roll(frames, 1, axis=2) + np.roll(frames, 1, axis=1)) // 3).astype(np.uint8),
+        )
+    )
     assert soft["sharpness"] < 0.9
     tinted = figures(changed(reader, videos, lambda i, frames, every: (frames * 0.9).astype(np.uint8)))
     assert 0.03 < tinted["backdrop_error"] < 0.12

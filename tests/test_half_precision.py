@@ -46,9 +46,7 @@ def velocity(dtype: torch.dtype) -> tuple[torch.Tensor, float]:
         if block.audio_modules is not None:
             block.audio_modules[j].register_forward_pre_hook(note)
     generator = torch.Generator().manual_seed(1)
-    latents, audio, face = (
-        torch.randn(shape, generator=generator).to(dtype) for shape in ((FRAMES, 4, 8, 8), (FRAMES, 32, D_AUDIO), (1, 4, 32))
-    )
+    latents, audio, face = (torch.randn(shape, generator=generator).to(dtype) for shape in ((FRAMES, 4, 8, 8), (FRAMES, 32, D_AUDIO), (1, 4, 32)))
     past = filled(ReferenceNet(REFERENCE_NET, Layers(dtype=dtype)), dtype)(latents, face.expand(FRAMES, -1, -1))
     memory = net.empty_memory()
     net.update_memory(past, memory, FRAMES)

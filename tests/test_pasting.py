@@ -138,7 +138,11 @@ def test_the_users_own_tensors_stay():
 @pytest.mark.parametrize(
     ("photo", "frames", "sentence"),
     [
-        (photo_of(120, 160), frames_of(), "photo: expected the picture that was cropped, 160 x 120 pixels, got 120 x 160. Connect the same photo to both nodes."),
+        (
+            photo_of(120, 160),
+            frames_of(),
+            "photo: expected the picture that was cropped, 160 x 120 pixels, got 120 x 160. Connect the same photo to both nodes.",
+        ),
         (photo_of(), torch.zeros(2, 64, 72, 3), "images: expected square frames, like the crop, got 72 x 64. Use equal width and height."),
         (photo_of().repeat(2, 1, 1, 1), frames_of(), "photo: expected one picture, got a batch of 2."),
         (photo_of(), torch.zeros(2, 64, 64, 4), "images: expected RGB pictures (frames, height, width, 3), got shape [2, 64, 64, 4]."),

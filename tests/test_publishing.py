@@ -28,7 +28,9 @@ def test_a_report_asks_for_what_finds_a_fault():
     asked = {field["id"]: field for field in form["body"] if "id" in field}
     for name in ("versions", "machine", "models", "log", "how"):
         assert asked[name]["validations"]["required"], name
-    assert "ComfyUI" in asked["versions"]["attributes"]["description"] and "scripts/download.py --check" in asked["models"]["attributes"]["description"]
+    assert (
+        "ComfyUI" in asked["versions"]["attributes"]["description"] and "scripts/download.py --check" in asked["models"]["attributes"]["description"]
+    )
 
 
 @pytest.mark.parametrize(("name", "width", "height"), [("icon.png", 400, 400), ("banner.png", 1260, 540)])

@@ -30,9 +30,7 @@ def test_euler_steps_are_those_of_the_published_scheduler():
     assert done == list(range(1, 21))
 
 
-@pytest.mark.parametrize(
-    "sigmas", [[], [1.0], [14.6, 0.03, 0.0], [1.0, 0.5, 0.5, 0.0], [0.0, 1.0], [0.5, -0.1], [float("nan"), 0.0], [[1.0, 0.0]]]
-)
+@pytest.mark.parametrize("sigmas", [[], [1.0], [14.6, 0.03, 0.0], [1.0, 0.5, 0.5, 0.0], [0.0, 1.0], [0.5, -0.1], [float("nan"), 0.0], [[1.0, 0.0]]])
 def test_other_sigmas_are_refused(sigmas):
     with pytest.raises(InputError, match="sigmas: expected at least two falling numbers"):
         check_sigmas(torch.tensor(sigmas))

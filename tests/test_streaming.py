@@ -13,9 +13,7 @@ MODULES = 7
 def module(number: int, seed: int, blocks: int = 2) -> tuple[AttentionMemory, ...]:
     """Modules of different sizes."""
     generator, d = torch.Generator().manual_seed(100 * seed + number), 2 + number % 3
-    return tuple(
-        AttentionMemory(torch.randn(3, 2, d, d, generator=generator), torch.randn(3, 2, d, generator=generator)) for _ in range(blocks)
-    )
+    return tuple(AttentionMemory(torch.randn(3, 2, d, d, generator=generator), torch.randn(3, 2, d, generator=generator)) for _ in range(blocks))
 
 
 def equal(found: tuple[AttentionMemory, ...], expected: tuple[AttentionMemory, ...]) -> bool:

@@ -130,7 +130,10 @@ def test_each_class_has_its_band():
 
 def test_heard_columns_are_as_high_as_they_are_probable():
     drawn = picture(HEARD)
-    full, ninth = (int((band(drawn, label, share) - colour(name)).abs().amax(dim=1).lt(1e-3).sum()) for label, name, share in ((SAD, "sad", 0.02), (HAPPY, "happy", 0.7)))
+    full, ninth = (
+        int((band(drawn, label, share) - colour(name)).abs().amax(dim=1).lt(1e-3).sum())
+        for label, name, share in ((SAD, "sad", 0.02), (HAPPY, "happy", 0.7))
+    )
     assert full == 21 and ninth in (2, 3)
     assert (band(drawn, SAD, 0.7)[-2] - colour("sad") * 0.45).abs().amax() < 0.15  # not chosen, so dimmed
 

@@ -73,7 +73,11 @@ def test_values_have_the_types_of_their_settings(tmp_path):
     [
         (["use_ema=true"], "use_ema: no such setting. Known here: checkpoint, vae,"),
         (["data.resolution=512"], "data.resolution: no such setting. Known here: metadata, width,"),
-        (["rates.start=1"], r"rates.start: no such setting. Known here: start_frame, start_reference, past_noise, uncond_img, uncond_audio, emotion_drop, emotion_drop_per\."),
+        (
+            ["rates.start=1"],
+            r"rates.start: no such setting. Known here: start_frame, start_reference, past_noise, uncond_img, uncond_audio, "
+            r"emotion_drop, emotion_drop_per\.",
+        ),
         (["steps=many"], "steps: expected a whole number, got 'many'"),
         (["steps=true"], "steps: expected a whole number, got True"),
         (["steps=0"], "steps: expected at least 1, got 0"),

@@ -75,7 +75,10 @@ def other_latents(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda folder: change_config(folder, scaling_factor=0.13025), "VAE of another model: 4 latent channels, scaling factor 0.13025; expected 4 and 0.18215"),
+        (
+            lambda folder: change_config(folder, scaling_factor=0.13025),
+            "VAE of another model: 4 latent channels, scaling factor 0.13025; expected 4 and 0.18215",
+        ),
         (other_latents, "VAE of another model: 16 latent channels"),
         (lambda folder: save_file({"a": torch.zeros(1)}, folder / VAE_WEIGHTS), "not a VAE: 'decoder.conv_in.weight' is missing"),
         (lambda folder: (folder / VAE_WEIGHTS).write_bytes(b""), "is empty"),

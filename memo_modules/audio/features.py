@@ -162,9 +162,7 @@ def encoder_config(source: Source) -> dict:
     """Its config. Raises CheckpointError when it is missing, damaged or of another model."""
     config = source.read_config()
     if config.get("model_type") != "wav2vec2":
-        raise CheckpointError(
-            f"{source.name_of_config}: model_type is {config.get('model_type')!r}, expected 'wav2vec2'. Use wav2vec2-base-960h."
-        )
+        raise CheckpointError(f"{source.name_of_config}: model_type is {config.get('model_type')!r}, expected 'wav2vec2'. Use wav2vec2-base-960h.")
     for name, highest in _CONFIG_LIMITS.items():
         values = config.get(name, [])
         for value in values if isinstance(values, list) else [values]:

@@ -27,9 +27,7 @@ class DiffusionBlock(UNetBlock):
         self.audio_modules = None
         if spec.attends:
             groups, d_audio = config.norm_num_groups, config.audio_attention_dim
-            self.audio_modules = nn.ModuleList(
-                [AudioModule(layers, s.c_out, s.d_audio, spec.heads, d_audio, groups) for s in spec.layers]
-            )
+            self.audio_modules = nn.ModuleList([AudioModule(layers, s.c_out, s.d_audio, spec.heads, d_audio, groups) for s in spec.layers])
         motion = config.motion_module_kwargs
         self.motion_modules = nn.ModuleList([MotionModule(layers, s.c_out, motion) for s in spec.layers])
 
@@ -67,8 +65,7 @@ class DiffusionNet(UNet):
         """
         labels = iter(emotion.expand(self.emotion_norms, -1).split(EMOTION_NORMS))
         return tuple(
-            None if block.audio_modules is None else block.audio_modules[j].modulations(next(labels), dtype)
-            for block, j in self.numbered_layers()
+            None if block.audio_modules is None else block.audio_modules[j].modulations(next(labels), dtype) for block, j in self.numbered_layers()
         )
 
     @property

@@ -87,9 +87,7 @@ class TemporalTransformer(nn.Module):
         d = config.num_attention_heads * head_dim
         self.norm = layers.group_norm(_NORM_GROUPS, c, eps=1e-6)
         self.proj_in = layers.linear(c, d)
-        self.transformer_blocks = nn.ModuleList(
-            [TemporalTransformerBlock(layers, d, config) for _ in range(config.num_transformer_block)]
-        )
+        self.transformer_blocks = nn.ModuleList([TemporalTransformerBlock(layers, d, config) for _ in range(config.num_transformer_block)])
         self.proj_out = layers.linear(d, c)
 
     def forward(self, x: Tensor, memories: tuple[AttentionMemory, ...], frames: int) -> Tensor:
@@ -103,10 +101,9 @@ class TemporalTransformer(nn.Module):
         h = rearrange(self.proj_out(h), "(b h w) f c -> b f c h w", h=x.shape[2], w=x.shape[3])
         return (x.unflatten(0, (-1, frames)) + h).flatten(0, 1)  # a sum is laid out as its first term
 
-    def update_memory(
-        self, past: Tensor, memories: tuple[AttentionMemory, ...] | None, frames: int
-    ) -> tuple[AttentionMemory, ...]:
-        """The memories of all blocks after ``past``: reference features of ((b n)) pictures, tokens (.. t c) or maps (.. c h w); frames = n, oldest first."""
+    def update_memory(self, past: Tensor, memories: tuple[AttentionMemory, ...] | None, frames: int) -> tuple[AttentionMemory, ...]:
+        """The memories of all blocks after ``past``: reference features of ((b n)) pictures, tokens (.. t c) or maps (.. c h w);
+        frames = n, oldest first."""
         tokens = self._tokens(past.mT if past.ndim == 3 else past, frames)
         updated: list[AttentionMemory] = []
         for block in self.transformer_blocks:

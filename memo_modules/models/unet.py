@@ -92,15 +92,11 @@ class UNetBlock(nn.Module):
     def __init__(self, config: ReferenceNetConfig, layers: Layers, spec: BlockSpec, is_mid: bool = False):
         super().__init__()
         d_time, groups = 4 * config.block_out_channels[0], config.norm_num_groups
-        self.resnets = nn.ModuleList(
-            [ResnetBlock(layers, s.c_in, s.c_out, d_time, groups, config.norm_eps) for s in spec.layers * (1 + is_mid)]
-        )
+        self.resnets = nn.ModuleList([ResnetBlock(layers, s.c_in, s.c_out, d_time, groups, config.norm_eps) for s in spec.layers * (1 + is_mid)])
         self.attentions = None
         if spec.attends:
             d_face = config.cross_attention_dim
-            self.attentions = nn.ModuleList(
-                [SpatialTransformer(layers, s.c_out, spec.heads, d_face, groups) for s in spec.layers]
-            )
+            self.attentions = nn.ModuleList([SpatialTransformer(layers, s.c_out, spec.heads, d_face, groups) for s in spec.layers])
         c = spec.layers[-1].c_out
         self.downsamplers = nn.ModuleList([Downsample(layers, c)]) if spec.resampler is Downsample else None
         self.upsamplers = nn.ModuleList([Upsample(layers, c)]) if spec.resampler is Upsample else None

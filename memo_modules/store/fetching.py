@@ -266,8 +266,7 @@ def _check_room(remotes: list[_Remote], root: Path) -> None:
     needed, free = sum(remote.missing for remote in remotes), shutil.disk_usage(disk).free
     if needed + _ROOM > free:
         raise DownloadError(
-            f"{root} has room for {megabytes(free)}, "
-            f"but the download needs {megabytes(needed + _ROOM)}. Free some space, then run again."
+            f"{root} has room for {megabytes(free)}, but the download needs {megabytes(needed + _ROOM)}. Free some space, then run again."
         )
 
 

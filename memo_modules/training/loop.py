@@ -180,7 +180,8 @@ class Trainer:
         if missing or found != self.trained.keys():
             first = (missing or sorted(found - self.trained.keys()))[0]
             raise CheckpointError(
-                f"{checkpoint}: it trained other weights than trainable and ema_decay name, first {first}. Give it as checkpoint instead of resuming it."
+                f"{checkpoint}: it trained other weights than trainable and ema_decay name, first {first}. "
+                "Give it as checkpoint instead of resuming it."
             )
         for change in changes(values["settings"], plain(self.settings)):
             _log.warning("Since %s the settings have changed: %s", checkpoint.name, change)

@@ -90,9 +90,7 @@ def make_optimizer(
         nn.Parameter(parameter.detach().float()) if float32_masters and parameter.dtype != torch.float32 else parameter for parameter in parameters
     ]
     fused = float32_masters and all(parameter.device.type in ("cpu", "cuda") for parameter in held)  # others may have no such kernel
-    return torch.optim.AdamW(
-        held, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay, eps=settings.eps, fused=fused
-    )
+    return torch.optim.AdamW(held, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay, eps=settings.eps, fused=fused)
 
 
 def held_parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

@@ -38,7 +38,9 @@ def forms_table(device: Device, dtype: torch.dtype, shrink: int = 1) -> list[dic
         for width in (c, 3 * c):  # and with a skip beside it
             x = _random(device, dtype, 2, tokens, width)
             weight, bias = _random(device, dtype, width), _random(device, dtype, width)
-            entries += _errors("norm", f"{tokens} x {width}", None, kernels["picture_norm"], lambda form, *x: form(*x, 1e-5, True, GROUPS), (x, weight, bias))
+            entries += _errors(
+                "norm", f"{tokens} x {width}", None, kernels["picture_norm"], lambda form, *x: form(*x, 1e-5, True, GROUPS), (x, weight, bias)
+            )
         qkv = _random(device, dtype, tokens, FRAMES, 3 * c).chunk(3, dim=-1)
         kv, z = _random(device, dtype, tokens, HEADS, d, d), _random(device, dtype, tokens, HEADS, d).abs()
         entries += _errors(

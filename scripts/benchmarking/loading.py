@@ -153,7 +153,8 @@ def _read(files: list[Path]) -> float:
 
 
 def report(rows: list[dict]) -> str:
-    head = f"{'layout':12}{'dtype':>12}{'weights GB':>12}{'peak GB':>9}{'of weights':>12}{'mapped GB':>11}{'load s':>8}{'and read s':>12}{'MB/s':>8}{'plain read':>12}"
+    head = f"{'layout':12}{'dtype':>12}{'weights GB':>12}{'peak GB':>9}{'of weights':>12}{'mapped GB':>11}"
+    head += f"{'load s':>8}{'and read s':>12}{'MB/s':>8}{'plain read':>12}"
     lines = [
         f"{row['layout']:12}{row['dtype']:>12}{row['weights_gb']:12.3f}{row['peak_private_gb']:9.3f}{row['peak_over_weights']:12.3f}"
         f"{row['mapped_gb']:11.3f}{row['load_s']:8.2f}{row['load_and_read_s']:12.2f}{row['load_and_read_mb_s']:8.0f}{row['plain_read_mb_s']:12.0f}"

@@ -8,9 +8,7 @@ from . import random_nets, running, step
 from .stages import UNITS
 
 
-def stage_table(
-    subject: running.Subject, stages: dict[str, dict], profile: Path | None, matmul_tflops: float, copy_gb_s: float
-) -> dict[str, dict]:
+def stage_table(subject: running.Subject, stages: dict[str, dict], profile: Path | None, matmul_tflops: float, copy_gb_s: float) -> dict[str, dict]:
     """``stages`` with TFLOP per unit, TFLOP/s and their share of a matrix product's, and one step by kind of module, also
     with what torch's operations move and the least time that they take for it at the rates of a product and a copy.
     profile: where to write which operations of a step take how long."""
@@ -32,9 +30,7 @@ def stage_table(
         stage: _per_unit(stage, calls[stage], [step.count_flops(module, method, *call) for call in calls[stage]])
         for stage, (module, method) in methods.items()
     }
-    moved = [
-        step.count_moved(net, "forward", *call, matmul_tflops * 1e12, copy_gb_s * 1e9) for call in calls["diffusion_step"]
-    ]
+    moved = [step.count_moved(net, "forward", *call, matmul_tflops * 1e12, copy_gb_s * 1e9) for call in calls["diffusion_step"]]
     gb, floors = (_per_unit("diffusion_step", calls["diffusion_step"], list(counts)) for counts in zip(*moved))
     flops |= step.vae_flops(subject.size)
     for stage, counts in flops.items():

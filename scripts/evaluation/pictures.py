@@ -135,7 +135,9 @@ def drift(readings: dict[str, Reading]) -> Image.Image:
 
     identity = {name: per_second(reading.identity) for name, reading in readings.items()}
     backdrops = {name: per_second(reading.backdrop) for name, reading in readings.items()}
-    return stacked([lines("distance to the portrait (1: another character)", identity, "seconds"), lines("error of the backdrop", backdrops, "seconds")])
+    return stacked(
+        [lines("distance to the portrait (1: another character)", identity, "seconds"), lines("error of the backdrop", backdrops, "seconds")]
+    )
 
 
 def stacked(pictures: Sequence[Image.Image]) -> Image.Image:

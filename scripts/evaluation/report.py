@@ -99,5 +99,3 @@ def write_pictures(folder: Path, results: dict[str, Results], found: dict[str, d
 def _bars(found: dict[str, dict]) -> dict[str, dict]:
     names = ("lip_sync_correlation", "mood_accuracy", "identity_distance", "seam_ratio")
     return {name: {key: entry[name] for key, entry in found.items()} for name in names}
-
-

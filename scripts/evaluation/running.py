@@ -125,7 +125,9 @@ def _read_all(setup: Setup, tasks: list[tuple[str, Case]], workers: int, say: Ca
         readings[task] = reading
         done += task[1].seconds
         took = time.monotonic() - began
-        say(f"{task[0]}: character {task[1].identity}, {task[1].mood}, {task[1].seconds:g} s; {took:.0f} s, {took / done * (total - done):.0f} s left")
+        say(
+            f"{task[0]}: character {task[1].identity}, {task[1].mood}, {task[1].seconds:g} s; {took:.0f} s, {took / done * (total - done):.0f} s left"
+        )
 
     if workers == 1 or len(tasks) < 2:
         if _worker is None or _worker.setup != setup:

@@ -56,10 +56,12 @@ CONTRASTS = """[...document.querySelectorAll(".memo-timeline *")]
         let behind = element
         while (behind !== document.body && channels(getComputedStyle(behind).backgroundColor)[3] === 0) behind = behind.parentElement
         const luminance = colour => {
-            const [red, green, blue] = channels(colour).map(value => value / 255).map(value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
+            const linear = value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4
+            const [red, green, blue] = channels(colour).map(value => linear(value / 255))
             return 0.2126 * red + 0.7152 * green + 0.0722 * blue
         }
-        const [dark, light] = [getComputedStyle(element).color, getComputedStyle(behind).backgroundColor].map(luminance).sort((one, other) => one - other)
+        const colours = [getComputedStyle(element).color, getComputedStyle(behind).backgroundColor]
+        const [dark, light] = colours.map(luminance).sort((one, other) => one - other)
         return [element.className || element.tagName, (light + 0.05) / (dark + 0.05)]
     })"""
 
@@ -95,8 +97,8 @@ class Desk:
         self.mouse("mouseReleased", *self.point(to), clickCount=1, modifiers=modifiers)
 
     def press(self, name: str) -> None:
-        self.page.click(*self.page.evaluate(f"(box => [box.x + box.width / 2, box.y + box.height / 2])([...document.querySelectorAll('.memo-tools button')]"
-                                            f".find(button => button.textContent === '{name}').getBoundingClientRect())"))  # fmt: skip
+        button = f"[...document.querySelectorAll('.memo-tools button')].find(button => button.textContent === '{name}')"
+        self.page.click(*self.page.evaluate(f"(box => [box.x + box.width / 2, box.y + box.height / 2])({button}.getBoundingClientRect())"))
 
     def key(self, key: str, code: int, modifiers: int = 0) -> None:
         for kind in ("rawKeyDown", "keyUp"):
@@ -104,7 +106,8 @@ class Desk:
 
     def choose(self, emotion: str) -> None:
         """As a menu does, which a page without a window cannot open."""
-        self.page.evaluate(f"(select => {{ select.value = {EMOTIONS.index(emotion)}; select.dispatchEvent(new Event('change')) }})(document.querySelector('.memo-tools select'))")
+        choose = f"select => {{ select.value = {EMOTIONS.index(emotion)}; select.dispatchEvent(new Event('change')) }}"
+        self.page.evaluate(f"({choose})(document.querySelector('.memo-tools select'))")
 
     def type(self, text: str) -> None:
         self.page.evaluate("(box => { box.focus(); box.select() })(document.querySelector('textarea'))")
@@ -177,7 +180,7 @@ def test_what_is_typed_is_drawn_and_what_is_wrong_is_said(desk):
     desk.page.wait_for(f"{DRAWN} === '0-3 neutral, 3- sad'")
     assert desk.page.evaluate(TEXT) == "3- sad; 0 - 0:03 Neutral"  # which nobody rewrites
     desk.type("0-3 hapy")
-    desk.page.wait_for(f"{SAID}.startsWith('\"hapy\" in \"0-3 hapy\" is not an emotion. Did you mean happy?')")
+    desk.page.wait_for(f'{SAID}.startsWith(\'"hapy" in "0-3 hapy" is not an emotion. Did you mean happy?\')')
     desk.double_click(1)
     assert desk.page.evaluate(TEXT) == "0-3 hapy"
     desk.type("0-3 happy")

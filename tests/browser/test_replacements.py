@@ -14,7 +14,14 @@ from comfyui_memo.scripts.front_end import FrontEnd
 pytestmark = pytest.mark.browser
 
 LOADER, AVATAR, MISSING = "IF_MemoCheckpointLoader", "IF_MemoAvatar", "NodeOfAThirdPack"
-SOCKETS = (("reference_net", "MODEL"), ("diffusion_net", "MODEL"), ("vae", "VAE"), ("image_proj", "IMAGE_PROJ"), ("audio_proj", "AUDIO_PROJ"), ("emotion_classifier", "EMOTION_CLASSIFIER"))  # fmt: skip
+SOCKETS = (
+    ("reference_net", "MODEL"),
+    ("diffusion_net", "MODEL"),
+    ("vae", "VAE"),
+    ("image_proj", "IMAGE_PROJ"),
+    ("audio_proj", "AUDIO_PROJ"),
+    ("emotion_classifier", "EMOTION_CLASSIFIER"),
+)
 OF_THE_PACK = sorted(Path(os.environ["MEMO_IF_WORKFLOWS"]).glob("*.json")) if "MEMO_IF_WORKFLOWS" in os.environ else []
 
 PRESS = """(text => {
