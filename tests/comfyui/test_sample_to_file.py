@@ -147,7 +147,10 @@ def test_new_audio_goes_on_with_a_video(comfyui_server, graph):
 
 
 @pytest.mark.parametrize("kind", ["MemoSampler", "MemoSampleToFile"])
-def test_out_of_memory_goes_on_in_low_memory_mode(comfyui_server, graph, frames, kind):
+def test_out_of_memory_goes_on_in_low_memory_mode(comfyui_server, graph, kind):
+    # without guidance: halves that run apart round in another way, which the random net makes a hundred times as much in each clip
+    graph[find(graph, "MemoSampler")]["inputs"]["guidance_scale"] = 1.0
+    frames = frames_of(comfyui_server, comfyui_server.run(saving_frames(graph)))
     assert free(comfyui_server) == {}
     prompt = to_file(graph, filename_prefix="video/oom") if kind == "MemoSampleToFile" else saving_frames(graph)
     sampler = prompt[find(prompt, kind)]
@@ -160,7 +163,7 @@ def test_out_of_memory_goes_on_in_low_memory_mode(comfyui_server, graph, frames,
         made, _ = read(the_file(comfyui_server, outputs, find(prompt, kind)))
     else:
         made = frames_of(comfyui_server, outputs)
-    assert np.abs(made.astype(int) - frames).max() <= 2, "PNG rounds down"
+    assert np.abs(made.astype(int) - frames).max() <= 1, "PNG rounds down"
 
 
 @pytest.mark.parametrize("prefix", ["../out", "/tmp/out", "video/../../out", "video/", "", "a\\..\\..\\b", "C:\\out\\.."])
