@@ -56,14 +56,30 @@ def _refusal(role: str, name: str) -> str | None:
     return obtain.refusal(role, name, adapter.model_folders)
 
 
+_obtained: dict[tuple[str, str], tuple[tuple, tuple | str | None]] = {}
+"""By role and name: files of what a loader obtained, and what there was before it did."""
+
+
 def fingerprint(**chosen: str) -> str:
-    """Another one whenever a file of the chosen models was replaced."""
-    found = (obtain.listing(role, adapter.model_folders).found.get(name) for role, name in chosen.items())
-    return str([signature(path) if path else None for path in found])
+    """Another one whenever a file of the chosen models was replaced. Files that a loader fetched count as what was there before:
+    ComfyUI asks ahead of the run that fetches them, and would sample all of it again the next time."""
+    return str([_there(role, name) for role, name in chosen.items()])
+
+
+def _there(role: str, name: str) -> tuple | str | None:
+    listing = obtain.listing(role, adapter.model_folders)
+    if name not in listing.found:
+        return listing.refused.get(name)
+    files = signature(listing.found[name])
+    obtained_files, before = _obtained.get((role, name), (None, None))
+    return before if files == obtained_files else files
 
 
 def obtained(role: str, name: str, download: bool) -> Path:
-    return obtain.obtain(role, name, adapter.model_folders, download, adapter.Progress(), adapter.check_interrupt)
+    before = _there(role, name)
+    path = obtain.obtain(role, name, adapter.model_folders, download, adapter.Progress(), adapter.check_interrupt)
+    _obtained[role, name] = signature(path), before
+    return path
 
 
 class MemoLoadModel(io.ComfyNode):

@@ -117,9 +117,21 @@ def test_what_is_there_is_not_asked_for_again(bare_server, hub):
     assert not hub.requests and options(bare_server, "MemoLoadModel", "model") == ["memo"]
 
 
+def test_what_was_fetched_is_not_loaded_again(bare_server, hub):
+    shutil.rmtree(bare_server.base / "models" / "memo", ignore_errors=True)
+    graph = load("MemoLoadModel", model="memo", download=True, weight_dtype="fp32")  # no other run's
+    fetching, next_run, replaced = Record(), Record(), Record()
+    bare_server.run(graph, fetching)
+    assert hub.requests and "load" in fetching.executed
+    bare_server.run(graph, next_run)
+    assert "load" in next_run.cached and "load" not in next_run.executed
+    os.utime(bare_server.base / "models" / "memo" / "memo" / LARGE)
+    bare_server.run(graph, replaced)
+    assert "load" in replaced.executed
+
+
 def test_a_broken_file_is_fetched_again_alone(bare_server, hub):
     bare_server.run(MEMO)
-    bare_server.run(MEMO)  # what was made without the file, as if it were not there again, is no longer in the cache
     hub.requests.clear()
     file = bare_server.base / "models/memo/memo/audio_proj" / NET
     os.truncate(file, 500)
