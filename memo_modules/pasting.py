@@ -81,7 +81,7 @@ def paste_to_file(
 ) -> None:
     """A video file of what ``paste`` gives, of which never more than one frame is there; ``path`` is there when it is whole.
 
-    audio, metadata, labelled: as video_files.join_segments takes them.
+    audio, metadata, labelled: as video.files.join_segments takes them.
     yuv420p takes even sizes alone: the last row or column of an odd photo is left out. Raises as ``paste`` and ``write_pictures``.
     """
     photo, frames = _checked(photo, frames, crop)

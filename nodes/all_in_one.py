@@ -91,7 +91,7 @@ class MemoTalkingPortrait(io.ComfyNode):
             category="MEMO",
             **adapter.known(io.Schema, search_aliases=["talking head", "lip sync", "audio to video", "avatar", "speech"]),
             description="From a portrait and a voice to the talking video in one node: separates the vocals, hears the mood, finds the face and "
-            "samples, with the settings that MEMO was published with. The single nodes offer more of them.",
+            "samples, with the settings that MEMO was published with, and exact timing. The single nodes offer more of them.",
             inputs=[
                 MemoModelsSocket.Input("models", tooltip="From Load All MEMO Models."),
                 io.Image.Input("image", tooltip="The portrait, one RGB picture with one face. One that is not square is squashed: crop it first."),

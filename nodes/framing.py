@@ -127,7 +127,7 @@ class MemoPasteBackToFile(io.ComfyNode):
             category=CATEGORY,
             **adapter.known(io.Schema, search_aliases=["paste face", "uncrop", "composite video", "save video"]),
             description="Puts frames back into the photo that their portrait was cut from, and writes each straight into a video file: "
-            "memory use does not grow with the number of frames, so photos of 24 megapixels work.",
+            "only one frame of the photo's size is in memory at a time, so photos of 24 megapixels work.",
             inputs=[
                 *pasting_inputs(),
                 io.Float.Input("fps", default=30.0, min=1.0, max=240.0, step=0.001, round=0.000001, tooltip="Frames per second: from MEMO Sampler."),

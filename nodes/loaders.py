@@ -294,7 +294,7 @@ class MemoLoadFaceAnalysis(io.ComfyNode):
                 ),
                 download_input(),
             ],
-            outputs=[FaceAnalysisSocket.Output(display_name="face_analysis", tooltip="For MEMO Embed Face.")],
+            outputs=[FaceAnalysisSocket.Output(display_name="face_analysis", tooltip="For MEMO Embed Face and MEMO Crop Portrait.")],
         )
 
     @classmethod

@@ -33,7 +33,7 @@ def file_inputs() -> list[io.Input]:
             tooltip="File name prefix, relative to ComfyUI's output folder. May contain %year%, %month% and so on.",
         ),
         io.Combo.Input(
-            "codec", options=list(PIXEL_FORMATS), default="h264", tooltip="h264: plays everywhere. ffv1: lossless, about 20 times as large."
+            "codec", options=list(PIXEL_FORMATS), default="h264", tooltip="h264: plays everywhere. ffv1: lossless, 50 to 80 times as large."
         ),
         io.Int.Input(
             "crf",
@@ -84,7 +84,7 @@ class MemoSampleToFile(io.ComfyNode):
             display_name="MEMO Sample to File",
             category="MEMO",
             **adapter.known(io.Schema, search_aliases=["talking head", "lip sync", "audio to video", "long video", "save video"]),
-            description="Makes a talking video of any length: each clip is written to disk when it is done, so memory use does not grow. "
+            description="Makes a talking video of any length: each clip is written to disk when it is done, so its frames never fill the memory. "
             "If it is interrupted, queue the same workflow again and it continues after the last finished clip.",
             inputs=[
                 *sampling_inputs(),

@@ -187,8 +187,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         action="append",
         choices=EXACT_OPTIONS,
         default=[],
-        help="do without one of the exact accelerations; choice is that of the fastest form of attention and norms, product that of a "
-        "convolution as a matrix product (the CPU always does without channels_last)",
+        help="do without one of the exact accelerations; choice is that of the fastest form of attention, memory reading, gates and norms, "
+        "product that of a convolution as a matrix product (the CPU always does without channels_last)",
     )
     parser.add_argument("--vae-batch", type=int, help="frames at once (default: 4 on a card in exact mode, else 1)")
     parser.add_argument("--cap", type=float, metavar="GIB", help="what this process may allocate on the card")

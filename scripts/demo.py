@@ -1,7 +1,7 @@
 """Makes a portrait talk: python3 scripts/demo.py [--image FILE] [--audio FILE] [--checkpoint DIR] [--output FILE]
 
 In an environment of its own it starts ComfyUI without a window and runs workflows/api/talking_portrait.json in it. The
-published weights are 7 GB and not part of this project: without --checkpoint, a cartoon talks, made by the small model in
+published weights are 8 GB and not part of this project: without --checkpoint, a cartoon talks, made by the small model in
 assets/models. Where no ComfyUI is to be had, the same steps run through the library.
 """
 

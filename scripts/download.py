@@ -62,15 +62,15 @@ def folders_of(comfyui: Path) -> obtain.Roots:
 def state(model: Model, roots: obtain.Roots) -> tuple[bool, str]:
     """Whether a model is there, and in words what is there or missing."""
     listing = obtain.listing(model.role, roots)
-    there, refused = list(listing.found.values()), listing.refused
-    if there:
-        return True, ", ".join(map(str, there))
-    root, files = obtain.missing(model, roots)
-    sizes = [file.size for file in files]
-    size = f", {megabytes(sum(sizes))}" if all(sizes) else ""
-    words = f"{len(files)} files missing in {root}{size}"
-    words += f"; without it: {model.without}" if model.without else ""
-    return False, "; ".join([words, *(f"NOT USED: {fault}" for fault in refused.values())])
+    words = ", ".join(map(str, listing.found.values()))
+    if not listing.found:
+        root, files = obtain.missing(model, roots)
+        sizes = [file.size for file in files]
+        size = f", {megabytes(sum(sizes))}" if all(sizes) else ""
+        words = f"{len(files)} files missing in {root}{size}"
+        words += f"; without it: {model.without}" if model.without else ""
+        words += f"; looked in {', '.join(map(str, obtain.folders(model, roots)))}"
+    return bool(listing.found), "; ".join([words, *(f"NOT USED: {fault}" for fault in listing.refused.values())])
 
 
 def check_sums(model: Model, roots: obtain.Roots) -> list[str]:

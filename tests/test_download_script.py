@@ -67,10 +67,15 @@ def test_what_is_missing_without_a_network(comfyui):
 def test_extra_model_paths_and_refusals(comfyui, tiny_models, tmp_path):
     shutil.copytree(tiny_models / "memo/tiny", tmp_path / "disk/talking/memo")
     os.truncate(tmp_path / f"disk/talking/memo/misc/audio_emotion_classifier/{WEIGHTS}", 100)
+    shutil.copytree(tiny_models / "memo/tiny", tmp_path / "disk/other/damaged", ignore=shutil.ignore_patterns("misc"))
+    os.truncate(tmp_path / f"disk/other/damaged/diffusion_net/{WEIGHTS}", 100)
     (comfyui / "extra_model_paths.yaml").write_text(f"mine:\n  base_path: {tmp_path / 'disk'}\n  memo: |\n    talking\n    other\n")
     run = download(comfyui, "--check", "--what", "nets", "emotion_classifier")
-    assert run.returncode == 1 and f"nets: {tmp_path / 'disk/talking/memo'}\n" in run.stdout
-    assert "NOT USED: " in run.stdout and "cannot be read as model weights" in run.stdout
+    nets, classifier = run.stdout.splitlines()
+    assert run.returncode == 1 and nets.startswith(f"nets: {tmp_path / 'disk/talking/memo'}; NOT USED: {tmp_path / 'disk/other/damaged'}")
+    assert "cannot be read as model weights" in classifier
+    folders = ("talking", "other", comfyui / "models/memo")
+    assert f"looked in {', '.join(str(tmp_path / 'disk' / folder) for folder in folders)}; NOT USED: " in classifier
     assert f"missing in {tmp_path / 'disk/talking'}" in run.stdout  # the rest would go where most of it lies
 
 

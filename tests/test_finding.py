@@ -282,6 +282,24 @@ def test_a_pickled_net(tiny_models, root):
     assert "is too small for a model (4 bytes)" in refused("nets", root)["memo"]
 
 
+@pytest.mark.parametrize(
+    ("file", "listed"),
+    [
+        ("vae/kl.safetensors", True),
+        ("VAE/kl.safetensors", True),
+        ("vae/sd15/kl.safetensors", True),
+        ("other/my_vae.safetensors", True),
+        ("other/kl.safetensors", False),
+        ("vae/sd15/kl.ckpt", False),
+    ],
+)
+def test_vae_files(tiny_models, tmp_path, file, listed):
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    shutil.copy(tiny_models / "vae" / "sd-vae-ft-mse" / WEIGHTS, path)
+    assert list(found("vae", tmp_path / file.partition("/")[0]).values()) == [path] * listed
+
+
 def test_audio_encoders(tiny_models, tmp_path):
     root = Path(shutil.copytree(tiny_models / "audio_encoders", tmp_path / "audio_encoders"))
     assert list(found("audio_encoder", root)) == ["wav2vec2-base-960h"]

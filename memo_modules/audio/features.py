@@ -82,13 +82,14 @@ class AudioEncoder(nn.Module):
 
     def forward(self, waveform: Tensor, frames: int, check_interrupt: Callable[[], None] = lambda: None) -> Tensor:
         """States (frames layers d) of ``waveform`` (1 samples), 16 kHz, zero mean and unit variance, spread over
-        ``frames`` video frames. ``check_interrupt`` is called between chunks and layers and may raise."""
+        ``frames`` video frames: float32 on the CPU, since an hour of them takes 4 GB. ``check_interrupt`` is called between
+        chunks and layers and may raise."""
         features = self._convolve(waveform, check_interrupt)
         features = F.interpolate(features, size=frames, mode="linear", align_corners=True).transpose(1, 2)  # 1 f c
         hidden_states, _ = self.feature_projection(features)
         hidden_states = hidden_states + self.encoder.pos_conv_embed(hidden_states)
         hidden_states = self.encoder.layer_norm(hidden_states)
-        states = hidden_states.new_empty(frames, len(self.encoder.layers), hidden_states.shape[-1])
+        states = torch.empty(frames, len(self.encoder.layers), hidden_states.shape[-1])
         # transformers 4 and 5 disagree on how the states of all layers are asked for: so the layers are walked here.
         for i, layer in enumerate(self.encoder.layers):
             check_interrupt()
@@ -222,7 +223,7 @@ def encode_audio(
         listened, heard = _with_end_of(previous, audio, fps, clip_frames)
     waveform, frames = prepare_waveform(listened, fps, clip_frames, timing)
     with torch.inference_mode():
-        states = encoder(waveform.to(device), frames, check_interrupt).float().cpu()
+        states = encoder(waveform.to(device), frames, check_interrupt)
     kept = frame_count(audio.waveform.shape[1], audio.sample_rate, fps)
     return AudioFeatures(states[heard:], fps, kept, clip_frames, timing)
 
@@ -274,7 +275,7 @@ def encode_frames(encoder: AudioEncoder, audio: Audio, frames: int, fps: Fractio
     length = samples_for_frames(frames, SAMPLE_RATE, fps)
     waveform = resample(mono(audio), SAMPLE_RATE).waveform[:, :length]
     with torch.inference_mode():
-        return encoder(_normalised(waveform, length).to(device), frames).float().cpu()
+        return encoder(_normalised(waveform, length).to(device), frames)
 
 
 def _normalised(waveform: Tensor, length: int) -> Tensor:

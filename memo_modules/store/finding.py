@@ -172,10 +172,11 @@ def _vocal_separators(folder: Path, folders: list[str], files: list[str]) -> lis
 
 
 def _vaes(folder: Path, folders: list[str], files: list[str]) -> list[Path]:
-    """Folders as diffusers writes them, and files with a name that says so or in a folder that does."""
+    """Folders as diffusers writes them, and files with a name that says so, or in a folder that does or one below it."""
     if "config.json" in files and VAE_WEIGHTS in files:
         return [folder] if _is_autoencoder(folder / "config.json") else []
-    return [folder / name for name in files if name.endswith(".safetensors") and (folder.name == "vae" or "vae" in name.lower())]
+    named = "vae" in map(str.lower, folder.parts[-2:])
+    return [folder / name for name in files if name.endswith(".safetensors") and (named or "vae" in name.lower())]
 
 
 def _is_autoencoder(config: Path) -> bool:

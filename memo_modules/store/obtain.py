@@ -15,8 +15,12 @@ Roots = Callable[[str], list[Path]]
 
 def listing(role: str, roots: Roots) -> Listing:
     """What there is of a role, in the folders of its kinds."""
-    model = CATALOGUE[role]
-    return find(role, [root for kind in (model.kind, *model.also_in) for root in roots(kind)])
+    return find(role, folders(CATALOGUE[role], roots))
+
+
+def folders(model: Model, roots: Roots) -> list[Path]:
+    """All that may hold a model."""
+    return [root for kind in (model.kind, *model.also_in) for root in roots(kind)]
 
 
 def options(role: str, roots: Roots) -> list[str]:
