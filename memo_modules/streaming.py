@@ -138,6 +138,8 @@ class StreamedMemory(MutableSequence):
 
     def __getitem__(self, number: int) -> tuple[AttentionMemory, ...] | None:
         """The memory of one module on the device, valid until the next one is asked for."""
+        if not 0 <= number < self._modules:
+            raise IndexError(number)  # ends an iteration
         place = self._first + number
         return self._ring.load(place) if self._ring.holds(place) else None
 

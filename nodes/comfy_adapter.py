@@ -150,13 +150,13 @@ def _accelerations(device: torch.device) -> dict:
     return {"lay_out": channels_last, "product": pointwise, **{name: Fastest(name, each) for name, each in forms.items()}}
 
 
-def accelerate(nets: Mapping[str, nn.Module], layers: Layers, compiled: bool) -> dict[nn.Module, Callable]:
-    """Choose the attention of the UNets, built with ``layers``, on this device; returns the compiled regions of the diffusion
-    net where they are asked for. The reference net runs once a clip, which does not pay the compiler."""
+def accelerate(nets: Mapping[str, nn.Module], layers: Layers, dtype: torch.dtype, compiled: bool) -> dict[nn.Module, Callable]:
+    """Choose the forms of what the UNets, built with ``layers``, compute in ``dtype`` on this device; returns the compiled regions of
+    the diffusion net where they are asked for. The reference net runs once a clip, which does not pay the compiler."""
     device = comfy.model_management.get_torch_device()
     if comfy.model_management.is_device_cuda(device):
-        comfy.model_management.free_memory(640 * 2**20, device)
-        acceleration.choose_forms(layers, nets["diffusion_net"].config, device)
+        comfy.model_management.free_memory(2**30, device)
+        acceleration.choose_forms(layers, nets["diffusion_net"].config, device, dtype)
     return acceleration.compiled_regions(nets["diffusion_net"]) if compiled else {}
 
 
@@ -212,6 +212,13 @@ def memo_nets(model: MemoModel, latent_size: tuple[int, int], settings: SamplerS
                 f"width, height: frames of this size need {_gib(needed)} in addition to the weights, even in low-memory mode; "
                 f"this card has {_gib(room)}. Choose a smaller width and height and upscale the frames."
             )
+        if low and (in_ram := int((1 - resident_share) * memory)) > (free := comfy.model_management.get_free_memory(torch.device("cpu"))):
+            _log.warning(
+                "Low-memory mode keeps %s of past frames in RAM, of which %s are free: frames of a smaller size need less.", _gib(in_ram), _gib(free)
+            )
+    patchers = model.patchers
+    if getattr(model.diffusion_net, "is_dynamic", lambda: False)():  # ComfyUI loads the first one last, and takes from it last
+        patchers = sorted(patchers, key=lambda patcher: patcher is not model.diffusion_net)
     working, remembered = (small, streamed + int(resident_share * memory)) if low else (dict.fromkeys(phases, whole), memory)
     warned = False
 
@@ -220,7 +227,7 @@ def memo_nets(model: MemoModel, latent_size: tuple[int, int], settings: SamplerS
         if phase == "diffusion" and not low:
             return  # all came for the phase before, and looking through them takes a while
         # a memory that is alive already is no longer free memory
-        bring_in(*(phases[phase] if low else model.patchers), memory_required=working[phase] + (0 if remembers else remembered))
+        bring_in(*(phases[phase] if low else patchers), memory_required=working[phase] + (0 if remembers else remembered))
         if low and phase == "reference":
             return  # the diffusion net is yet to come
         for table in net.modules():
@@ -235,9 +242,13 @@ def memo_nets(model: MemoModel, latent_size: tuple[int, int], settings: SamplerS
     return MemoNets(*modules, device, model.dtype, bring_in_nets, resident_share), low
 
 
+_OUT_OF_MEMORY = ("MPS backend out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""What errors say that are of no class of their own."""
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether a device that has memory of its own ran out of it."""
-    if "MPS backend out of memory" in str(error):
+    if any(words in str(error) for words in _OUT_OF_MEMORY):
         return True
     if hasattr(comfy.model_management, "is_oom"):  # which knows more of CUDA's errors, and clears them
         return comfy.model_management.is_oom(error)

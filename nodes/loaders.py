@@ -110,7 +110,7 @@ class MemoLoadModel(io.ComfyNode):
                     default="auto",
                     optional=True,
                     tooltip="Precision in which the weights are stored. auto: what this device computes in. fp8_e4m3fn: half the memory "
-                    "of bf16, slower and less exact. fp32: twice the memory, exact.",
+                    "of bf16, slower and less exact. fp32: twice the memory, most exact.",
                 ),
                 download_input(),
             ],
@@ -135,7 +135,7 @@ class MemoLoadModel(io.ComfyNode):
             adapter.check_interrupt()
             nets[net] = checkpoints.load_net(checkpoint, net, projection if net.endswith("proj") else unet)
         checkpoints.check_fit(checkpoint, nets)
-        regions = adapter.accelerate(nets, unet, compiled)
+        regions = adapter.accelerate(nets, unet, dtype, compiled)
         patchers = {net: adapter.manage(module, whole=compiled and net == "diffusion_net") for net, module in nets.items()}
         return io.NodeOutput(MemoModel(dtype, **patchers, compiled_regions=regions))
 

@@ -111,9 +111,11 @@ def check(arguments: argparse.Namespace, device: Device) -> None:
     """Raises ValueError when anything that was computed is wrong."""
     dtype = DTYPES[arguments.dtype]
     entries = checks.forms_table(device, dtype, shrink=1 if device.is_cuda else 64)
+    print(checks.report(entries), flush=True)  # before clips in the exact mode, for which a small card has no room
     nets, autoencoder, _ = build(arguments, device, dtype)
-    entries += checks.clips_table(nets, DiffusersVAE(autoencoder, arguments.vae_batch), arguments.size, arguments.steps)
-    print(checks.report(entries))
+    clips = checks.clips_table(nets, DiffusersVAE(autoencoder, arguments.vae_batch), arguments.size, arguments.steps)
+    print(checks.report(clips))
+    entries += clips
     if arguments.json:
         append(arguments.json, "checks", {"device": device.name, "dtype": arguments.dtype, "entries": entries, **stamp()})
     if wrong := sum(map(checks.is_wrong, entries)):
@@ -131,7 +133,7 @@ def build(arguments: argparse.Namespace, device: Device, dtype: torch.dtype) -> 
         forms = {"attention": {"torch": sdpa, **acceleration.attention_forms(device.capability)}, **acceleration.kernel_forms(device.capability)}
         layers = replace(layers, **{name: Fastest(name, each) for name, each in forms.items()})
         config = DiffusionNetConfig.from_dict(random_nets.options("diffusion_net", arguments.size), "diffusion_net")
-        acceleration.choose_forms(layers, config, device.torch)
+        acceleration.choose_forms(layers, config, device.torch, dtype)
     built = {component: random_nets.random_net(component, arguments.size, replace(layers, device=place)) for component, place in places.items()}
     autoencoder = built.pop("vae")
     return MemoNets(**built, device=device.torch, dtype=dtype), autoencoder, chosen(layers)
@@ -214,6 +216,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         raise ValueError("--attention: its backends need --device cuda.")
     if arguments.compile and arguments.mode == "low_memory":
         raise ValueError("--compile: compiled nets stay where they are; leave out --mode low_memory.")
+    if arguments.command == "check" and arguments.mode == "low_memory":
+        raise ValueError("--mode: check compares both modes; leave it out.")
     if arguments.reference:
         check_checkout(arguments.reference)
     if arguments.reference and arguments.cap:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from comfyui_memo.memo_modules.checkpoints import NETS
 from comfyui_memo.memo_modules.models.convolution import pointwise
 from comfyui_memo.memo_modules.models.layers import Layers, channels_last
 from comfyui_memo.memo_modules.sampling import MemoNets
+from comfyui_memo.memo_modules.streaming import HostTensors, StreamedMemory
 from comfyui_memo.memo_modules.types import ReferenceFeatures
 from comfyui_memo.scripts import bench
 from comfyui_memo.scripts.benchmarking import checks, loading, random_nets, readme_table, running, step
@@ -75,6 +77,7 @@ def test_a_run_on_the_cpu_appends_a_row(tmp_path, mode):
         ("--device cpu --steps 0", "--steps: expected at least 1, got 0."),
         ("--device cpu --length --clips 3", "--clips: expected at least 7, got 3."),
         ("--device cpu --attention", "--attention: its backends need --device cuda."),
+        ("check --mode low_memory", "--mode: check compares both modes"),
         ("--device cpu --reference nowhere", "--reference: nowhere is no checkout"),
         ("--reference {checkout} --cap 7", "does not fit under a cap"),
     ],
@@ -165,11 +168,25 @@ def test_what_a_step_costs_is_counted_without_kernels():
 
     layers = Layers(attention=kernel, memory_attention=kernel, gating=kernel, picture_norm=kernel, lay_out=channels_last, product=pointwise)
     net, frames = random_nets.random_net("diffusion_net", "tiny", layers), 2
-    memory, past = net.empty_memory(), ReferenceFeatures(tuple(torch.randn(frames, 4, 64) for _ in net.numbered_layers()))
+    memory, tensors = net.empty_memory(), tuple(torch.randn(frames, 4, 64) for _ in net.numbered_layers())
+    past = ReferenceFeatures(tensors)
     with torch.inference_mode(), pytest.raises(AssertionError, match="nothing to run it on"):
         net.update_memory(past, memory, frames)
     for count in (step.count_flops, lambda *call: step.count_moved(*call, 1e12, 1e12)[0]):
-        assert count(net, "update_memory", (past, memory, frames), {})["whole"] > 0
+        in_place = count(net, "update_memory", (past, memory, frames), {})["whole"]
+        assert in_place > 0
+        [streamed] = StreamedMemory.split(len(memory), 1, torch.device("cpu"))
+        in_ram = ReferenceFeatures(HostTensors(tensors, torch.device("cpu")))
+        assert count(net, "update_memory", (in_ram, streamed, frames), {})["whole"] == in_place
+
+
+def test_seconds_of_a_step_are_those_of_its_passes_in_turn():
+    net = random_nets.random_net("diffusion_net", "tiny", Layers())
+    seen = []
+    net.forward = lambda which: seen.append(which) or time.sleep(0.01 * which)
+    first, second = step.step_by_kind(net, [((1,), {}), ((), {"which": 3})], Device("cpu"), repeats=2)
+    assert seen == [1, 3] * 3
+    assert 0.01 <= first["whole"] == first["rest"] < 0.03 <= second["whole"]
 
 
 def test_without_a_card_one_sentence_says_so():

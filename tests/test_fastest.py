@@ -89,6 +89,51 @@ def test_a_form_that_fails_or_computes_something_else_is_left_out(form, said, ca
     assert said in caplog.text
 
 
+def for_five_tokens_alone(q, k, v, heads):
+    return sdpa(q, k, v, heads) if k.shape[1] == 5 else broken(q, k, v, heads)
+
+
+def failing_beyond_five_tokens(q, k, v, heads):
+    return sdpa(q, k, v, heads) if k.shape[1] == 5 else failing()
+
+
+@pytest.mark.parametrize("form", [for_five_tokens_alone, failing_beyond_five_tokens])
+def test_a_form_that_does_not_do_for_all_shapes_is_left_out(form):
+    attention = Fastest("attention", {"slow": slow, "other": form})
+    q, k, v, heads = sample()
+    attention.choose(sample(), (q, k[:, :3], v[:, :3], heads))
+    assert attention.chosen == {4: "slow"}
+
+
+def test_where_the_first_form_fails_nothing_is_chosen(caplog):
+    attention = Fastest("attention", {"first": failing, "quick": quick})
+    with caplog.at_level(logging.INFO):
+        attention.choose(sample())
+    assert attention.chosen == {} and "first does not run here" in caplog.text
+
+
+def test_a_card_is_asked_for_the_time_of_a_call(monkeypatch):
+    """With a card's clock made of the calls themselves; a real card is measured by scripts/bench.py."""
+    clock = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.at = len(clock)
+
+        def synchronize(self):
+            assert self.at
+
+        def elapsed_time(self, stop):
+            return 2.0 * (stop.at - self.at)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: None)
+    assert fastest._time_on_card(lambda: clock.append(1)) == 0.002
+
+
 def test_every_width_of_a_net_is_chosen_for():
     config = DiffusionNetConfig.from_dict(random_nets.options("diffusion_net", "tiny") | {"block_out_channels": [32, 64, 64, 64]}, "net")
     attention = Fastest("attention", {"slow": slow, "quick": quick})
@@ -96,7 +141,7 @@ def test_every_width_of_a_net_is_chosen_for():
     gate = Fastest("gating", {"one": gating, "other": lambda *case: gating(*case)})
     norm = Fastest("norm", {"one": picture_norm, "other": lambda *case: picture_norm(*case)})
     layers = Layers(attention=attention, memory_attention=memory, gating=gate, picture_norm=norm)
-    choose_forms(layers, config, torch.device("cpu"), side=16)
+    choose_forms(layers, config, torch.device("cpu"), torch.float32, side=16)
     assert attention.chosen.keys() == memory.chosen.keys() == {4, 8}
     assert gate.chosen.keys() == {256, 512}
     groups = [module for module in DiffusionNet(config, layers).modules() if isinstance(module, nn.GroupNorm)]

@@ -80,6 +80,8 @@ def test_a_module_stays_valid_until_the_next_is_asked_for(memories):
 
 
 def test_has_one_item_per_module(memories):
+    fill(memories, 0)
+    assert [len(list(memory)) for memory in memories] == [MODULES] * len(memories), "it ends before those of the next pass"
     with pytest.raises(TypeError):
         memories[0].append(module(0, 0))
     with pytest.raises(TypeError):

@@ -32,6 +32,12 @@ REGIONS = (ResnetBlock, SpatialTransformer, AudioModule, MotionModule)
 
 logger = logging.getLogger(__name__)
 
+_NORM_VALUES = 2**13
+"""In the pictures that group norms are tried on, by position: at 512×512 more than a card keeps in its cache, as in a step."""
+
+_CONTEXTS = (4, 32)
+"""Tokens of a face and of the audio, as in a step: beside them a kernel for whole blocks does not do."""
+
 _SHAPES = 64  # more than the shapes at which one kind of region occurs; torch gives up at 8
 
 
@@ -63,25 +69,28 @@ def kernel_forms(capability: tuple[int, int] | None) -> dict[str, dict[str, Call
     return forms
 
 
-def choose_forms(layers: Layers, config: DiffusionNetConfig, device: torch.device, side: int = 64) -> None:
-    """Have what is Fastest of ``layers`` choose for the widths of a UNet. side: of the latents; those of 512×512 take
-    500 MB."""
-    motion, random = config.motion_module_kwargs, partial(torch.randn, dtype=layers.dtype, device=device)
+def choose_forms(layers: Layers, config: DiffusionNetConfig, device: torch.device, dtype: torch.dtype, side: int = 64) -> None:
+    """Have what is Fastest of ``layers`` choose for the widths of a UNet that computes in ``dtype``. side: of the latents; those
+    of 512×512 take 500 MB in 16 bits."""
+    motion, random = config.motion_module_kwargs, partial(torch.randn, dtype=dtype, device=device)
     specs = zip(down_specs(config), reversed(up_specs(config)))
     for level, (c, down_and_up) in enumerate(zip(config.block_out_channels, specs)):
         tokens, heads = side**2 // 4**level, config.heads(level)
         for width in sorted({width for spec in down_and_up for layer in spec.layers for width in (layer.c_in, layer.c_out)}):
             if _is_open(layers.picture_norm, width // config.norm_num_groups):
-                x = random(4 * 4**level, tokens, width)
+                x = random(max(1, _NORM_VALUES * side**2 // (tokens * width)), tokens, width)
                 layers.picture_norm.choose((x, random(width), random(width), config.norm_eps, True, config.norm_num_groups))
         if _is_open(layers.attention, c // heads):
-            layers.attention.choose((*random(3, 4 * 4**level, tokens, c), heads))
+            face, audio = _CONTEXTS
+            lengths = ((tokens, face), (tokens, 2 * tokens), (audio, audio), (tokens + audio, tokens + audio))
+            others = ((random(1, queries, c), *random(1, keys, 2 * c).chunk(2, dim=-1), heads) for queries, keys in lengths)
+            layers.attention.choose((*random(4 * 4**level, tokens, 3 * c).chunk(3, dim=-1), heads), *others)
         if _is_open(layers.gating, 8 * c):
             layers.gating.choose((random(4 * side**2 // 2**level, 8 * c),))
         heads, d = motion.num_attention_heads, c // motion.temporal_attention_dim_div
         if _is_open(layers.memory_attention, d // heads):
-            q, k, v = random(tokens, 16, 3 * d).chunk(3, dim=-1)
-            kv = random(tokens, heads, d // heads, d // heads)
+            q, k, v = random(tokens // 2, 16, 3 * d).chunk(3, dim=-1)
+            kv = random(tokens // 2, heads, d // heads, d // heads)
             memory = AttentionMemory(kv, random(kv.shape[:3]).abs())
             layers.memory_attention.choose((q, k, v, memory, heads))
 

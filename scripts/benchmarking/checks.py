@@ -21,6 +21,12 @@ ROUNDING = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 """Largest relative error that is put down to the dtype."""
 
 
+def _attention_by_head(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """AttentionFunction for float64, whose scores torch keeps: those of one head of one row at a time."""
+    rows = [[sdpa(*each, 1) for each in zip(*(x.chunk(heads, dim=-1) for x in row))] for row in zip(q.split(1), k.split(1), v.split(1))]
+    return torch.cat([torch.cat(row, dim=-1) for row in rows])
+
+
 def forms_table(device: Device, dtype: torch.dtype, shrink: int = 1) -> list[dict]:
     """The relative error of each form of what has several, for each shape. shrink: divides numbers of tokens."""
     entries = []
@@ -32,7 +38,7 @@ def forms_table(device: Device, dtype: torch.dtype, shrink: int = 1) -> list[dic
             q = _random(device, dtype, 2, queries, c)
             k, v = _random(device, dtype, 2, keys, 2 * c).chunk(2, dim=-1)  # as parts of a fused product
             case = f"{queries} to {keys} tokens"
-            entries += _errors("attention", case, d, attentions, lambda form, *x: form(*x, HEADS), (q, k, v))
+            entries += _errors("attention", case, d, attentions, lambda form, *x: form(*x, HEADS), (q, k, v), _attention_by_head)
         x = _random(device, dtype, 4 * tokens, 8 * c)
         entries += _errors("gating", f"{len(x)} tokens", d, kernels["gating"], lambda form, x: form(x.clone()), (x,))
         for width in (c, 3 * c):  # and with a skip beside it
@@ -50,8 +56,10 @@ def forms_table(device: Device, dtype: torch.dtype, shrink: int = 1) -> list[dic
     return entries
 
 
-def _errors(kind: str, case: str, d: int | None, forms: dict[str, Callable], call: Callable, tensors: tuple[Tensor, ...]) -> list[dict]:
-    exact, limit = call(forms["torch"], *(tensor.double() for tensor in tensors)), ROUNDING[tensors[0].dtype]
+def _errors(
+    kind: str, case: str, d: int | None, forms: dict[str, Callable], call: Callable, tensors: tuple[Tensor, ...], exact_form: Callable | None = None
+) -> list[dict]:
+    exact, limit = call(exact_form or forms["torch"], *(tensor.double() for tensor in tensors)), ROUNDING[tensors[0].dtype]
     entries = []
     for name, form in forms.items():
         entry = {"what": kind, "case": case, "head_dim": d, "form": name, "error": None, "limit": limit, "reason": None}

@@ -42,7 +42,7 @@ def stage_table(subject: running.Subject, stages: dict[str, dict], profile: Path
         profile.parent.mkdir(parents=True, exist_ok=True)
         args, kwargs = calls["diffusion_step"][-1]
         profile.write_text(step.profile(net, args, kwargs, subject.device), encoding="utf-8")
-    passes = [step.step_by_kind(net, *call, subject.device, repeats) for call in calls["diffusion_step"]]
+    passes = step.step_by_kind(net, calls["diffusion_step"], subject.device, repeats)
     kinds = {kind: {"s": seconds} for kind, seconds in _per_unit("diffusion_step", calls["diffusion_step"], passes).items()}
     for kind, entry in kinds.items():
         _rate(entry, flops["diffusion_step"][kind], matmul_tflops)

@@ -128,7 +128,8 @@ class StageTimer:
         def call(*args, **kwargs):
             start = self.device.mark()
             result = function(*args, **kwargs)
-            self._marks.append((stage, UNITS[stage].count(*args), start, self.device.mark()))
+            stop = self.device.mark()  # before the counting, which may bring something to the device
+            self._marks.append((stage, UNITS[stage].count(*args), start, stop))
             return result
 
         return call

@@ -3,7 +3,7 @@
 import copy
 import math
 import statistics
-from collections.abc import Iterator, MutableSequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -52,8 +52,9 @@ def recorded(net: nn.Module, method: str) -> Iterator[list[tuple[tuple, dict]]]:
 
 
 @torch.inference_mode()
-def step_by_kind(net: nn.Module, args: tuple, kwargs: dict, device: Device, repeats: int) -> dict[str, float]:
-    """Seconds of one call of the diffusion net by KINDS, "rest" and "whole"; medians over ``repeats``."""
+def step_by_kind(net: nn.Module, calls: list[tuple[tuple, dict]], device: Device, repeats: int) -> list[dict[str, float]]:
+    """Seconds of each of the calls of the diffusion net that are a step, by KINDS, "rest" and "whole"; medians over ``repeats``
+    steps. Streamed memory comes ahead of its use in the order of a step alone."""
     marks: list[tuple[str, Mark]] = []
 
     @torch.compiler.disable  # a hook is not part of a compiled region
@@ -66,22 +67,24 @@ def step_by_kind(net: nn.Module, args: tuple, kwargs: dict, device: Device, repe
             if isinstance(module, classes):
                 handles.append(module.register_forward_pre_hook(lambda *_, kind=kind: mark(kind)))
                 handles.append(module.register_forward_hook(lambda *_, kind=kind: mark(kind)))
-    net(*args, **kwargs)
-    runs = []
-    for _ in range(repeats):
-        marks.clear()
-        start = device.mark()
-        net(*args, **kwargs)
-        stop = device.mark()
-        device.synchronize()
-        seconds = dict.fromkeys(KINDS, 0.0)
-        for (kind, entered), (_, left) in zip(marks[::2], marks[1::2]):
-            seconds[kind] += device.seconds(entered, left)
-        whole = device.seconds(start, stop)
-        runs.append(seconds | {"rest": whole - sum(seconds.values()), "whole": whole})
+    runs: list[list[dict[str, float]]] = [[] for _ in calls]
+    for repeat in range(repeats + 1):
+        for run, (args, kwargs) in zip(runs, calls):
+            marks.clear()
+            start = device.mark()
+            net(*args, **kwargs)
+            stop = device.mark()
+            if repeat == 0:  # does not count
+                continue
+            device.synchronize()
+            seconds = dict.fromkeys(KINDS, 0.0)
+            for (kind, entered), (_, left) in zip(marks[::2], marks[1::2]):
+                seconds[kind] += device.seconds(entered, left)
+            whole = device.seconds(start, stop)
+            run.append(seconds | {"rest": whole - sum(seconds.values()), "whole": whole})
     for handle in handles:
         handle.remove()
-    return {kind: statistics.median(run[kind] for run in runs) for kind in runs[0]}
+    return [{kind: statistics.median(each[kind] for each in run) for kind in run[0]} for run in runs]
 
 
 @torch.inference_mode()
@@ -211,7 +214,7 @@ def to_meta(value: Any) -> Any:
         return copy.deepcopy(value, tensors)
     if isinstance(value, tuple):
         return tuple(to_meta(item) for item in value)
-    if isinstance(value, MutableSequence):
+    if isinstance(value, Sequence) and not isinstance(value, str):  # lists, and what lies in host memory
         return [to_meta(item) for item in value]
     if isinstance(value, dict):
         return {key: to_meta(item) for key, item in value.items()}

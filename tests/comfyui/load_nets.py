@@ -126,7 +126,12 @@ found["adapter"] = {
     "sampler": [comfy_sockets.sampler_name(sampler) for sampler in samplers],
     "out of memory": [
         comfy_adapter.is_out_of_memory(error)
-        for error in (torch.OutOfMemoryError(), RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), RuntimeError("another"))
+        for error in (
+            torch.OutOfMemoryError(),
+            RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+            RuntimeError("another"),
+        )
     ],
 }
 if hasattr(comfy.model_patcher, "ModelPatcherDynamic"):  # what 0.33 takes on cards of NVIDIA's

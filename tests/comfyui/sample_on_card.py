@@ -6,6 +6,7 @@ Arguments: the pack's folder, ComfyUI's base directory with the tiny models. Pri
 
 import importlib.util
 import json
+import logging
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -57,6 +58,7 @@ def have_card() -> None:
     management.get_all_torch_devices = lambda: [CARD]
     management.get_free_memory = free_memory
     management.get_total_memory = lambda device=None, torch_total_too=False: (total, total) if torch_total_too else total
+    management.is_nvidia = lambda: False  # whatever torch was built for
     management.should_use_bf16 = management.should_use_fp16 = lambda *_, **__: False
     management.cpu_state, management.vram_state = management.CPUState.GPU, management.VRAMState.NORMAL_VRAM
 
@@ -76,6 +78,30 @@ def sampled(model, vae, mode: str, state=None) -> tuple[torch.Tensor, object]:
 def load():
     model = loaders.MemoLoadModel.execute(model="tiny").result[0]
     return model, loaders.MemoLoadVAE.execute(vae="sd-vae-ft-mse").result[0]
+
+
+def order(model, dynamic: bool) -> list[int]:
+    """In which the patchers of ``model`` are asked for."""
+    asked, load_models = [], management.load_models_gpu
+    management.load_models_gpu = lambda patchers, **_: asked.extend(patchers)
+    model.diffusion_net.is_dynamic = lambda: dynamic
+    nets, _ = comfy_adapter.memo_nets(model, LATENT, SamplerSettings(), FRAMES, "normal")
+    nets.bring_in("reference", False)
+    management.load_models_gpu = load_models
+    return [model.patchers.index(patcher) for patcher in asked]
+
+
+def warnings_with_little_ram(model) -> list[str]:
+    """What is said of low-memory mode then."""
+    said, free = [], management.get_free_memory
+    management.get_free_memory = lambda device=None, **_: 1000
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())
+    logging.getLogger().addHandler(handler)
+    comfy_adapter.memo_nets(model, LATENT, SamplerSettings(), FRAMES, "low")
+    logging.getLogger().removeHandler(handler)
+    management.get_free_memory = free
+    return said
 
 
 torch.set_num_threads(1)
@@ -122,5 +148,7 @@ with torch.inference_mode():
 
     net.forward = forward_once_out_of_memory
     frames, _ = sampled(model, vae, "auto")
+    found["warnings"] = warnings_with_little_ram(model)
+    found["order"] = [order(model, dynamic) for dynamic in (False, True)]
     found["too much"] = {"difference": (frames - expected).abs().max().item(), "resident": [ring.resident_values > 0 for ring in rings]}
 print(json.dumps(found))

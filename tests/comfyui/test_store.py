@@ -213,7 +213,7 @@ def test_a_sampler_is_told_from_others_in_every_process(loaded):
 
 
 def test_memory_that_ran_out_is_told_from_other_errors(loaded):
-    assert loaded["adapter"]["out of memory"] == [True, True, False]
+    assert loaded["adapter"]["out of memory"] == [True, True, True, False]
 
 
 def test_what_is_compiled_is_not_streamed_by_itself(loaded):
