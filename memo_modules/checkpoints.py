@@ -321,12 +321,13 @@ def assign_weights(module: nn.Module, weights: dict[str, Tensor], source: Path, 
     """Put ``weights`` into ``module`` (built on the meta device), each in the dtype it was built with; no copy is made
     where that is the file's.
 
-    Every key of the module must be there with its shape, and no other. plain: the same module of torch's own layers, by
+    Every key of the module must be there with its shape, and no other but what it calls ``unused``. plain: the same module of torch's own layers, by
     default the module itself. Raises CheckpointError naming the file, the first offending key, what was expected and
     what was found.
     """
     plain = plain or module
-    expected = plain.state_dict()
+    expected, unused = plain.state_dict(), getattr(plain, "unused", ())
+    weights = {key: tensor for key, tensor in weights.items() if key in expected or not key.startswith(unused)}
     missing = [key for key in expected if key not in weights]
     foreign = [key for key in weights if key not in expected]
     if missing or foreign:

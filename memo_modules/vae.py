@@ -1,6 +1,7 @@
 """What the sampler asks of a VAE, and diffusers' AutoencoderKL behind it."""
 
 import math
+import re
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +17,9 @@ VAE_WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 SCALING_FACTOR = 0.18215
 """Of all VAEs of Stable Diffusion 1: their latents times this are of about unit size."""
+
+_OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""Of the parts of attention in the published file; diffusers has others since."""
 
 _PUBLISHED_WIDTHS = {
     "block_out_channels": (128, 256, 512, 512),
@@ -93,25 +97,36 @@ def _checked_config(path: Path) -> dict:
     return config
 
 
+def autoencoder_weights(place: Path) -> dict[str, Tensor]:
+    """Those of the VAE in ``place``, see load_autoencoder, under the names that diffusers has for them today."""
+    path = place / VAE_WEIGHTS if place.is_dir() else place
+    weights = read_weights(path)
+    if "decoder.mid.block_1.norm1.weight" in weights:
+        raise CheckpointError(
+            f"{path} has the names of Stable Diffusion's own code, which only ComfyUI's VAE loader reads; expected those of diffusers. "
+            "Use sd-vae-ft-mse.safetensors."
+        )
+    return {re.sub(r"(?<=\.attentions\.0\.)\w+", lambda name: _OLD_NAMES.get(name[0], name[0]), key): tensor for key, tensor in weights.items()}
+
+
 def load_autoencoder(place: Path, dtype: torch.dtype = torch.float32):
     """diffusers' AutoencoderKL from a folder as diffusers writes it, or from a single file of sd-vae-ft-mse, on the CPU.
     Raises CheckpointError when there is no such VAE."""
     from diffusers import AutoencoderKL
 
     check_autoencoder(place)
-    weights = place / VAE_WEIGHTS if place.is_dir() else place
     config = read_json(place / "config.json") if place.is_dir() else _PUBLISHED_WIDTHS
     try:
         with torch.device("meta"):
             vae = AutoencoderKL.from_config(config)
     except Exception as error:  # diffusers' errors have no common base
         raise CheckpointError(f"{place}: its config.json does not describe a VAE that can be built ({error}). {REPAIR}") from error
-    assign_weights(vae, read_weights(weights), weights)
+    assign_weights(vae, autoencoder_weights(place), place)
     return nn.Module.to(vae, dtype)  # its own `to` warns of nothing
 
 
 def widened(weights: dict[str, Tensor], config: dict, multiple: int = 32) -> tuple[dict[str, Tensor], dict]:
-    """An AutoencoderKL and its config, as diffusers keeps them, at widths that are multiples of ``multiple``.
+    """An AutoencoderKL, see autoencoder_weights, and its config at widths that are multiples of ``multiple``.
 
     It computes the same: the added channels and the added groups of its norms are zero throughout. For code that can
     build no narrower one.

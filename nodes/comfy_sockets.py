@@ -18,7 +18,7 @@ from ..memo_modules.errors import InputError
 from ..memo_modules.fingerprints import weights_digest
 from ..memo_modules.solvers import Velocity
 from ..memo_modules.types import Audio
-from ..memo_modules.vae import SCALING_FACTOR, VAE_WEIGHTS, widened
+from ..memo_modules.vae import SCALING_FACTOR, autoencoder_weights, widened
 
 
 def to_audio(audio: Mapping, name: str = "audio") -> Audio:
@@ -39,7 +39,7 @@ def load_vae(place: Path):
     if not place.is_dir():
         weights, metadata = comfy.utils.load_torch_file(str(place), return_metadata=True)
         return comfy.sd.VAE(sd=weights, metadata=metadata)
-    weights, config = widened(checkpoints.read_weights(place / VAE_WEIGHTS), checkpoints.read_json(place / "config.json"))
+    weights, config = widened(autoencoder_weights(place), checkpoints.read_json(place / "config.json"))
     widths = config["block_out_channels"]
     sizes = {
         "ch": widths[0],

@@ -169,11 +169,13 @@ def _wav2vec2_shapes() -> Shapes:
 
 
 def _write_emotion2vec(path: Path, generator: Generator) -> None:
-    """One block before and one after, 16 heads; a pickle with the weights under `model` and parts that only training uses."""
+    """One block before and one after, 16 heads; a pickle as of a model finetuned to tell emotions, with the weights under `model`,
+    the encoder's by a name of its own, and parts that only training uses."""
     d = D_EMOTION
     shapes = _narrowed("emotion2vec", {512: 32, 64: d // 16, 1024: d, 3 * 1024: 3 * d, 4 * 1024: 4 * d})
     shapes = {key: shape for key, shape in shapes.items() if not re.search(r"blocks\.[1-9]", key)}
-    shapes |= _affine("modality_encoders.AUDIO.decoder.proj", d, d) | _affine("proj", 9, d)
+    shapes |= _affine("modality_encoders.AUDIO.decoder.proj", d, d)
+    shapes = {f"d2v_model.{key}": shape for key, shape in shapes.items()} | _affine("proj", 9, d)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"model": _random(shapes, generator)}, path)
 
@@ -181,7 +183,14 @@ def _write_emotion2vec(path: Path, generator: Generator) -> None:
 def _write_vae(folder: Path, generator: Generator) -> None:
     narrow, *_, wide = VAE["block_out_channels"]
     shapes = _narrowed("vae", {128: narrow, 256: VAE["block_out_channels"][1], 512: wide})
-    write_diffusers(folder, VAE, _random(shapes, generator))
+    write_diffusers(folder, VAE, {old_name(key): tensor for key, tensor in _random(shapes, generator).items()})
+
+
+def old_name(key: str) -> str:
+    """That of a part of a VAE in the published file, whose attention has the names of older versions of diffusers."""
+    for new, old in (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")):
+        key = key.replace(f".attentions.0.{new}.", f".attentions.0.{old}.")
+    return key
 
 
 def _affine(key: str, *shape: int) -> Shapes:

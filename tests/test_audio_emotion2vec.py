@@ -155,12 +155,15 @@ def test_slopes():
 
 
 @pytest.mark.parametrize("wrapper", ["model", "state_dict", "model_state_dict", None])
-@pytest.mark.parametrize("prefix", ["module.", ""])
+@pytest.mark.parametrize("prefix", ["module.", "", "d2v_model.", "module.d2v_model."])
 def test_the_published_kinds_of_file_load(tmp_path, wrapper, prefix):
     encoder = random_encoder(TINY)
     weights = {prefix + key: value for key, value in encoder.state_dict().items()}
-    for training_only in ("modality_encoders.AUDIO.decoder.blocks.0.0.weight", "proj.weight", "_ema.blocks.0.attn.qkv.weight"):
+    copy = "_ema.modality_encoders.AUDIO.project_features.2.weight"
+    weights = {prefix + copy: torch.zeros(2, 2), **weights}
+    for training_only in ("modality_encoders.AUDIO.decoder.blocks.0.0.weight", "_ema.blocks.0.attn.qkv.weight"):
         weights[prefix + training_only] = torch.zeros(2)
+    weights[prefix.removesuffix("d2v_model.") + "proj.weight"] = torch.zeros(9, 2)
     path = tmp_path / "model.pt"
     torch.save({wrapper: weights, "epoch": 3} if wrapper else weights, path)
     loaded = load_emotion2vec(path)

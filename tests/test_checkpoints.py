@@ -89,6 +89,22 @@ def test_broken_weights_are_refused_by_name(checkpoint, net, broken):
         checkpoints.load_net(checkpoint, net, FLOAT32)
 
 
+@pytest.mark.parametrize(
+    ("net", "unused"),
+    [
+        ("reference_net", ["conv_norm_out.weight", "conv_out.bias", "up_blocks.3.attentions.{last}.transformer_blocks.0.attn1.to_q.weight"]),
+        ("diffusion_net", ["up_blocks.3.audio_modules.{last}.transformer_blocks.0.audio_ff.net.0.proj.weight"]),
+    ],
+)
+def test_what_the_reference_implementation_would_leave_out_may_be_there(checkpoint, net, unused):
+    expected = checkpoints.load_net(checkpoint, net, FLOAT32)
+    extra = {name.format(last=expected.config.layers_per_block): torch.ones(1) for name in unused}
+    rewrite(lambda weights: weights.update(extra))(checkpoint / net / WEIGHTS)
+    found = checkpoints.load_net(checkpoint, net, FLOAT32).state_dict()
+    assert found.keys() == expected.state_dict().keys()
+    assert all(torch.equal(found[key], tensor) for key, tensor in expected.state_dict().items())
+
+
 def test_projection_of_another_kind(checkpoint):
     shutil.copy(checkpoint / "audio_proj" / WEIGHTS, checkpoint / "image_proj" / WEIGHTS)
     with pytest.raises(CheckpointError, match="image_proj.*does not hold a ImageProjection"):

@@ -144,7 +144,7 @@ def test_vae_loads_in_diffusers(models):
 
 @pytest.mark.slow
 def test_full_width_vae_loads_in_diffusers(tmp_path):
-    """Random weights under the keys of the full manifest: the published sd-vae-ft-mse has these and no others."""
+    """Random weights under the keys of the full manifest."""
     manifest = json.loads((Path(__file__).parent / "manifests" / "manifest_vae.json").read_text(encoding="utf-8"))
     generator = torch.Generator().manual_seed(0)
     weights = {key: torch.randn(shape, generator=generator) * 0.02 for key, shape in manifest["keys"].items()}

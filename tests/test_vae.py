@@ -1,6 +1,7 @@
 """VAEs of any width: found, loaded, refused by their files, and made wider where ComfyUI's class needs it."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from comfyui_memo.memo_modules.errors import CheckpointError
 from comfyui_memo.memo_modules.store import finding
+from comfyui_memo.memo_modules.store.catalogue import CATALOGUE
 from comfyui_memo.memo_modules.vae import VAE_WEIGHTS, check_autoencoder, load_autoencoder, widened
+from comfyui_memo.scripts.make_tiny_checkpoint import old_name
 
+ROOT = Path(__file__).resolve().parents[1]
 BLOCKS = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4, "latent_channels": 4}
 
 
@@ -59,6 +63,35 @@ def test_it_loads_from_a_folder_in_any_dtype(folder):
     stored = load_file(folder / VAE_WEIGHTS)
     assert vae.dtype == torch.bfloat16 and not vae.training
     torch.testing.assert_close(vae.quant_conv.weight, stored["quant_conv.weight"].bfloat16())
+
+
+def test_the_published_file_has_older_names(folder):
+    """Its size, which the catalogue knows, is that of a file with these names and shapes; today's would make it 8 bytes shorter."""
+    [file] = CATALOGUE["vae"].files
+    shapes = json.loads((ROOT / "tests" / "manifests" / "manifest_vae.json").read_text(encoding="utf-8"))["keys"]
+    header, end = {"__metadata__": {"format": "pt"}}, 0
+    for key, shape in sorted((old_name(key), shape) for key, shape in shapes.items()):
+        start, end = end, end + 4 * math.prod(shape)
+        header[key] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
+    length = len(json.dumps(header, separators=(",", ":")))
+    assert file.size == 8 + length + -length % 8 + end
+    assert any("attentions.0.query" in key for key in load_file(folder / VAE_WEIGHTS)), "and so has the tiny one"
+
+
+def testold_names_and_new_ones_load_alike(folder):
+    """From a folder and from a file; diffusers itself renames the old ones."""
+    picture, expected = torch.randn(1, 3, 64, 64), AutoencoderKL.from_pretrained(folder).eval()
+    vae = load_autoencoder(folder)
+    with torch.no_grad():
+        assert torch.equal(vae.encode(picture).latent_dist.mean, expected.encode(picture).latent_dist.mean)
+    save_file(vae.state_dict(), folder / VAE_WEIGHTS)
+    assert all(map(torch.equal, load_autoencoder(folder).state_dict().values(), vae.state_dict().values()))
+
+
+def test_names_of_stable_diffusions_own_code_are_refused_in_words(folder):
+    save_file(load_file(folder / VAE_WEIGHTS) | {"decoder.mid.block_1.norm1.weight": torch.zeros(8)}, folder / VAE_WEIGHTS)
+    with pytest.raises(CheckpointError, match="expected those of diffusers. Use sd-vae-ft-mse.safetensors"):
+        load_autoencoder(folder)
 
 
 def change_config(folder: Path, **values) -> None:

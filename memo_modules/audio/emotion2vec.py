@@ -56,7 +56,7 @@ class Emotion2VecConfig:
         def count(pattern: str) -> int:
             return len({match[0] for key in weights if (match := re.match(pattern, key))})
 
-        d = weights[_AUDIO + "project_features.2.weight"].shape[0]
+        d = weights[_PROJECTION].shape[0]
         convolutions = [weights[f"{_AUDIO}local_encoder.conv_layers.{i}.0.weight"].shape for i in range(count(_CONV_LAYER))]
         pre_ln = _AUDIO + "relative_positional_encoder.0.weight" in weights
         position = _AUDIO + "relative_positional_encoder." + ("1." if pre_ln else "")
@@ -91,6 +91,7 @@ class Emotion2VecConfig:
         return field
 
 
+_PROJECTION = _AUDIO + "project_features.2.weight"
 _CONV_LAYER = re.escape(_AUDIO) + r"local_encoder\.conv_layers\.\d+\."
 
 
@@ -291,7 +292,7 @@ def load_emotion2vec(path: Path, operations: Any = nn, header_only: bool = False
     everything is checked, but the weights stay on the meta device. Raises CheckpointError when the file is missing,
     damaged or of another model.
     """
-    weights = read_weights(path, header_only)
+    weights = _without_prefix(read_weights(path, header_only))
     try:
         config = Emotion2VecConfig.from_weights(weights)
         keys = Emotion2Vec(config, Layers(device="meta")).state_dict()
@@ -301,3 +302,9 @@ def load_emotion2vec(path: Path, operations: Any = nn, header_only: bool = False
         ) from error
     weights = {key: weights[key] for key in keys if key in weights}
     return load_module(lambda meta: Emotion2Vec(config, meta), Layers(operations, dtype=torch.float32), weights, path)
+
+
+def _without_prefix(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The encoder's part: in a model that was finetuned to tell emotions it has a name of its own (`d2v_model.`)."""
+    prefix = min((key.removesuffix(_PROJECTION) for key in weights if key.endswith(_PROJECTION)), key=len, default="")
+    return {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}

@@ -33,11 +33,15 @@ class DiffusionBlock(UNetBlock):
 
 
 class DiffusionNet(UNet):
-    """Everything that stays the same over a video or a clip is made by its own method and handed to ``forward``."""
+    """Everything that stays the same over a video or a clip is made by its own method and handed to ``forward``.
+
+    unused: as in ReferenceNet; the last audio module has less than the others.
+    """
 
     def __init__(self, config: DiffusionNetConfig, layers: Layers):
         super().__init__(config, layers, DiffusionBlock)
         self.up_blocks[-1].audio_modules[-1].end_audio()
+        self.unused = (f"up_blocks.3.audio_modules.{config.layers_per_block}.",)
         c = config.block_out_channels[0]
         self.conv_norm_out = layers.group_norm(config.norm_num_groups, c, config.norm_eps, silu=True)
         self.conv_out = layers.conv2d(c, config.out_channels, 3, padding=1)

@@ -30,11 +30,15 @@ class TokenTransformer(nn.Module):
 
 
 class ReferenceNet(UNet):
-    """Pictures in, one tensor per layer out; see ReferenceFeatures. It has no output convolution."""
+    """Pictures in, one tensor per layer out; see ReferenceFeatures. It has no output convolution.
+
+    unused: beginnings of names of what a whole UNet has more; a file may hold it.
+    """
 
     def __init__(self, config: ReferenceNetConfig, layers: Layers):
         super().__init__(config, layers, UNetBlock)
         self.up_blocks[-1].attentions[-1] = TokenTransformer(layers, config.block_out_channels[0], config.norm_num_groups)
+        self.unused = ("conv_norm_out.", "conv_out.", f"up_blocks.3.attentions.{config.layers_per_block}.")
 
     def forward(self, latents: Tensor, face_tokens: Tensor, run: Run | None = None) -> ReferenceFeatures:
         """latents (n c h w), face_tokens (n t d): one face context per picture. The timestep is always 0.
