@@ -181,6 +181,10 @@ def read_configs(path: Path) -> dict[str, dict]:
     return configs
 
 
+class RefusedPickleError(CheckpointError):
+    """A pickle has more in it than weights."""
+
+
 def read_weights(path: Path, header_only: bool = False) -> dict[str, Tensor]:
     """The tensors of a safetensors file (mapped, not copied) or of a weights-only pickle, wrappers taken off.
 
@@ -200,7 +204,7 @@ def read_weights(path: Path, header_only: bool = False) -> dict[str, Tensor]:
         weights = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip(path))
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n")[0]
-        raise CheckpointError(
+        raise RefusedPickleError(
             f"{path} cannot be read as weights alone ({reason}). If it is whole, convert it with "
             f"`python3 scripts/convert.py {path}`, which runs no code in it, and use the file that it writes."
         ) from error

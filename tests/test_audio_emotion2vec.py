@@ -1,9 +1,13 @@
 """emotion2vec: every variant against its formulas written out, keys of the published file, loading."""
 
 import json
+import math
+import os
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -12,6 +16,7 @@ from torch.nn import functional as F
 from comfyui_memo.memo_modules.audio.emotion2vec import Emotion2Vec, Emotion2VecConfig, alibi_slopes, load_emotion2vec
 from comfyui_memo.memo_modules.errors import CheckpointError
 from comfyui_memo.memo_modules.models.layers import Layers
+from comfyui_memo.memo_modules.store.catalogue import CATALOGUE
 
 MANIFEST = Path(__file__).parent / "manifests" / "manifest_emotion2vec.json"
 
@@ -146,6 +151,9 @@ def test_full_size_has_the_published_keys():
     shapes = {key: torch.empty(shape, device="meta") for key, shape in published.items()}
     assert Emotion2VecConfig.from_weights(shapes) == Emotion2VecConfig()
     assert Emotion2VecConfig().receptive_field == 400
+    [file] = CATALOGUE["emotion2vec"].files
+    numbers = sum(map(math.prod, published.values())) + 9 * 1024 + 9  # with the head that tells emotions
+    assert 0 < file.size - 3 * 4 * numbers < 200_000, "each with the two moments of its optimizer"
 
 
 def test_slopes():
@@ -170,6 +178,28 @@ def test_the_published_kinds_of_file_load(tmp_path, wrapper, prefix):
     waveform = torch.randn(1, 500)
     with torch.inference_mode():
         assert torch.equal(loaded(waveform), encoder(waveform))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_whole_training_checkpoint_loads_and_runs_nothing(tmp_path, zipped):
+    """With objects that torch does not read as weights alone, as fairseq leaves them."""
+    encoder, path = random_encoder(TINY), tmp_path / "model.pt"
+    weights = {f"d2v_model.{key}": value for key, value in encoder.state_dict().items()}
+    held = {"args": Namespace(lr=1), "model": weights, "extra_state": {"val_loss": numpy.float64(2)}, "payload": Payload(tmp_path / "it ran")}
+    torch.save(held, path, _use_new_zipfile_serialization=zipped)
+    loaded = load_emotion2vec(path).state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in encoder.state_dict().items())
+    assert not (tmp_path / "it ran").exists()
+
+
+class Payload:
+    """Makes a folder when it is read."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
 
 
 def test_safetensors_load(tmp_path):

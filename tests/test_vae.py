@@ -78,7 +78,7 @@ def test_the_published_file_has_older_names(folder):
     assert any("attentions.0.query" in key for key in load_file(folder / VAE_WEIGHTS)), "and so has the tiny one"
 
 
-def testold_names_and_new_ones_load_alike(folder):
+def test_old_names_and_new_ones_load_alike(folder):
     """From a folder and from a file; diffusers itself renames the old ones."""
     picture, expected = torch.randn(1, 3, 64, 64), AutoencoderKL.from_pretrained(folder).eval()
     vae = load_autoencoder(folder)

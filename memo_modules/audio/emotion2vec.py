@@ -14,16 +14,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checkpoints import SIZE_ERRORS, load_module, read_weights
+from ..checkpoints import SIZE_ERRORS, RefusedPickleError, load_module, read_weights
 from ..errors import CheckpointError
 from ..models.layers import Layers
+from ..pickles import tensors_of_pickle
 
 _AUDIO = "modality_encoders.AUDIO."
 
 
 @dataclass(frozen=True)
 class Emotion2VecConfig:
-    """Sizes and variants; the defaults are those of emotion2vec_plus_large.
+    """Sizes and variants; the defaults are those of emotion2vec_plus_large, whose file is as large as one with the weights of
+    these sizes and the two moments of their optimizer.
 
     conv_layers: (channels, kernel, stride) each. front_norm: "layer_norm" after every convolution or "group_norm"
     after the first. alibi_layers: 1, or one distance scale for each of the prenet and main blocks. alibi_heads: 1 or
@@ -31,8 +33,8 @@ class Emotion2VecConfig:
     """
 
     d: int = 1024
-    depth: int = 16
-    prenet_depth: int = 8
+    depth: int = 8
+    prenet_depth: int = 4
     heads: int = 16
     d_mlp: int = 4096
     extra_tokens: int = 10
@@ -292,7 +294,11 @@ def load_emotion2vec(path: Path, operations: Any = nn, header_only: bool = False
     everything is checked, but the weights stay on the meta device. Raises CheckpointError when the file is missing,
     damaged or of another model.
     """
-    weights = _without_prefix(read_weights(path, header_only))
+    try:
+        weights = read_weights(path, header_only)
+    except RefusedPickleError:
+        weights = tensors_of_pickle(path)  # the published one is a whole training checkpoint
+    weights = _without_prefix(weights)
     try:
         config = Emotion2VecConfig.from_weights(weights)
         keys = Emotion2Vec(config, Layers(device="meta")).state_dict()

@@ -1,17 +1,15 @@
 """Published folders to single files and back, bit by bit, and pickles to safetensors without running anything in them."""
 
 import json
-import pickle
-import types
-from collections import OrderedDict
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..checkpoints import CLASSIFIER, CONFIGS, NETS, Source, component_source, file_fault, is_zip, net_source, raise_fault, read_configs, unwrapped
+from ..checkpoints import CLASSIFIER, CONFIGS, NETS, Source, component_source, net_source, read_configs
 from ..errors import CheckpointError, InputError
+from ..pickles import tensors_of_pickle
 from ..whole_files import whole_file
 
 
@@ -58,12 +56,7 @@ def pickle_to_safetensors(path: Path, target: Path, dtype: torch.dtype | None = 
 
     Whatever else the pickle names is neither imported nor called. Raises CheckpointError when it holds no tensors by name.
     """
-    raise_fault(file_fault(path))
-    try:
-        held = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_inert_pickle, mmap=is_zip(path))
-    except Exception as error:  # a damaged pickle fails anywhere
-        raise CheckpointError(f"{path} cannot be read as a torch pickle ({str(error).splitlines()[0] if str(error) else error!r}).") from error
-    tensors = {key: tensor.detach().clone() for key, tensor in unwrapped(held, path).items()}  # they may share memory
+    tensors = {key: tensor.detach().clone() for key, tensor in tensors_of_pickle(path).items()}  # they may share memory
     _write(tensors, target, dtype)
     return target
 
@@ -80,42 +73,3 @@ def _write(tensors: dict[str, Tensor], file: Path, dtype: torch.dtype | None, me
         tensors = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
     with whole_file(file) as partial:
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, partial, metadata={"format": "pt", **(metadata or {})})
-
-
-# Reading a pickle without what it asks for
-
-_HARMLESS = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch", "Size"): torch.Size,
-    ("torch._utils", "_rebuild_tensor"): torch._utils._rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-}
-
-
-class _Inert:
-    """Takes the place of whatever a pickle names: is made of anything, holds nothing, does nothing."""
-
-    def __new__(cls, *_, **__):
-        return object.__new__(cls)
-
-    def _ignore(self, *_, **__) -> "_Inert":
-        return _Inert()
-
-    __init__ = __setstate__ = __setitem__ = lambda self, *_, **__: None
-    __call__ = __getattr__ = append = extend = add = update = _ignore
-
-
-class _InertUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str):
-        if (module, name) in _HARMLESS:
-            return _HARMLESS[module, name]
-        if module == "torch" and (name.endswith("Storage") or isinstance(getattr(torch, name, None), torch.dtype)):
-            return getattr(torch, name)
-        return _Inert
-
-
-_inert_pickle = types.ModuleType("inert_pickle")
-_inert_pickle.Unpickler = _InertUnpickler
-_inert_pickle.UnpicklingError = pickle.UnpicklingError
-_inert_pickle.load = lambda file, **options: _InertUnpickler(file, **options).load()
