@@ -5,6 +5,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO
 
+import numpy as np
+
 from .errors import MissingPackageError
 
 
@@ -34,6 +36,17 @@ def audio_resampler(**options):
     if major_version() >= 19:
         options["threads"] = 1
     return import_av().AudioResampler(**options)
+
+
+def upright(picture: np.ndarray, frame) -> np.ndarray:
+    """``picture`` (h w c) of ``frame`` turned as its file says that it is to be shown: a phone that is held upright films pictures
+    that lie on their side."""
+    return np.ascontiguousarray(np.rot90(picture, quarter_turns(frame)))
+
+
+def quarter_turns(frame) -> int:
+    """Counterclockwise, to show a frame as its file says."""
+    return round(getattr(frame, "rotation", 0) / 90)  # PyAV before 14 does not tell
 
 
 def fraction(rate) -> Fraction:

@@ -147,6 +147,8 @@ def show_durations(folder: Path) -> int:
 
 
 def main() -> int:
+    for stream in (sys.stdout, sys.stderr):  # names that a console cannot write
+        stream.reconfigure(errors="backslashreplace")
     arguments = parse_arguments()
     try:
         return show_durations(arguments.videos) if arguments.durations else prepare(arguments)

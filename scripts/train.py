@@ -186,5 +186,12 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except MemoError as error:
         sys.exit(f"train.py: {error}")
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        sys.exit(
+            f"train.py: the card has too little memory ({str(error).splitlines()[0]}). Lower batch_size, data.width and data.height, or leave "
+            "out ema_decay; --resume latest continues from the last checkpoint."
+        )
     except KeyboardInterrupt:
         sys.exit("train.py: stopped. --resume latest continues from the last checkpoint.")

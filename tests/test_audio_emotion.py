@@ -72,6 +72,16 @@ def test_only_the_first_channel_is_heard(nets):
     assert emotion.detect_emotion(*nets, stereo) == emotion.detect_emotion(*nets, audio)
 
 
+def test_of_more_than_two_channels_all_are_heard(nets):
+    """Speech is in the centre of 5.1."""
+    audio = speech(1.5)
+    surround = torch.zeros(6, audio.waveform.shape[1])
+    surround[2] = 6 * audio.waveform[0]
+    heard, expected = (emotion.detect_emotion(*nets, each) for each in (Audio(surround, 16000), audio))
+    assert heard.labels == expected.labels
+    assert [pytest.approx(found, abs=1e-4) for found in heard.probabilities] == list(expected.probabilities)
+
+
 def test_audio_at_another_rate_is_resampled(nets):
     track = emotion.detect_emotion(*nets, speech(2.5, rate=44100))
     assert track.samples == 40000 and track.starts == (0, 16000, 24000)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Iterator
 from fractions import Fraction
@@ -18,8 +19,10 @@ from comfyui_memo.memo_modules.audio.features import encode_audio
 from comfyui_memo.memo_modules.audio.io import decode
 from comfyui_memo.memo_modules.errors import InputError, MemoError
 from comfyui_memo.memo_modules.face import DETECTOR_FILE, FaceAnalyzer, embed_face
+from comfyui_memo.memo_modules.preparation import preparer as preparer_module
 from comfyui_memo.memo_modules.preparation.folder import FAILED, METADATA, RECORD, prepare_folder
 from comfyui_memo.memo_modules.preparation.preparer import LOOKS, Job, ModelPlaces, Outcome, Preparer, Settings
+from comfyui_memo.memo_modules.preparation.ray_workers import _Actor
 from comfyui_memo.memo_modules.preparation.tensor_files import read_rows, write_tensor
 from comfyui_memo.memo_modules.preparation.videos import read_video
 from comfyui_memo.memo_modules.preparation.workers import Crew, Gone, Ready, run_crew, run_here
@@ -43,6 +46,13 @@ def places(tiny_models) -> ModelPlaces:
 @pytest.fixture(scope="module")
 def preparer(places, one_thread) -> Preparer:
     return Preparer(Settings(places))
+
+
+def test_an_actor_of_ray_finds_what_it_runs(monkeypatch):
+    """Without Ray: it is a class that is told where the pack is."""
+    monkeypatch.setattr(preparer_module, "Preparer", lambda settings: settings)
+    actor = _Actor("comfyui_memo", [])
+    assert isinstance(pickle.loads(actor.load(pickle.dumps("settings"))), Ready) and actor.preparer == "settings"
 
 
 class Dimmed:

@@ -50,9 +50,9 @@ def write_metadata(folder: Path, *entries: dict | str) -> Path:
     return path
 
 
-def numbered_pictures(path: Path, numbers) -> torch.Tensor:
+def numbered_pictures(path: Path, numbers, convert) -> torch.Tensor:
     """ReadFrames of pictures that are all of their frame's number."""
-    return torch.tensor(list(numbers), dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 8, 8)
+    return torch.stack([convert(torch.full((3, 8, 8), number, dtype=torch.uint8)) for number in numbers])
 
 
 def numbers_in(pixels: torch.Tensor) -> list[int]:

@@ -20,11 +20,12 @@ def record(
     sound: np.ndarray | None = None,
     sound_at: Fraction = Fraction(0),
     rate: Fraction = Fraction(30),
+    sound_pauses: dict[int, int] | None = None,
     **options,
 ) -> Path:
     """A video of 32×32 pixels in which frame k, shown at times[k] seconds, is a grey of 10k; twelve at 30 per second where
     None. sound: float32 (1 samples) at 16 kHz, from ``sound_at`` on; none where None. rate: the one that the file states.
-    options: of the container.
+    sound_pauses: from a sample on, so many samples are missing. options: of the container.
     """
     times = [Fraction(k, 30) for k in range(12)] if times is None else times
     with av.open(str(path), "w", options=options) as container:
@@ -47,7 +48,8 @@ def record(
                     frame = av.AudioFrame.from_ndarray((part * 2**15).astype(np.int16), format="s16", layout="mono")
                 else:
                     frame = av.AudioFrame.from_ndarray(part, format="fltp", layout="mono")
-                frame.sample_rate, frame.time_base, frame.pts = RATE, Fraction(1, RATE), start + int(sound_at * RATE)
+                paused = sum(samples for place, samples in (sound_pauses or {}).items() if place <= start)
+                frame.sample_rate, frame.time_base, frame.pts = RATE, Fraction(1, RATE), start + paused + int(sound_at * RATE)
                 container.mux(heard.encode(frame))
             container.mux(heard.encode(None))
     return path

@@ -21,7 +21,7 @@ from ..models.layers import Layers
 from ..types import EMOTIONS, Audio, EmotionTrack
 from .emotion2vec import Emotion2Vec
 from .features import SAMPLE_RATE
-from .io import resample, validate
+from .io import mono, resample, validate
 
 Result = TypeVar("Result")
 
@@ -35,13 +35,15 @@ def detect_emotion(
     check_interrupt: Callable[[], None] = lambda: None,
     name: str = "audio",
 ) -> EmotionTrack:
-    """The emotion of each second of ``audio``, heard in its first channel only, with the classes' probabilities.
+    """The emotion of each second of ``audio``, heard in its first channel only, of more than two in all of them (speech is in the
+    centre of 5.1), with the classes' probabilities.
 
     device: where both networks compute. ``progress`` gets segments done and in all. Raises InputError, calling the
     audio by ``name``, when it is empty, not finite or shorter than the 25 ms that one state of the encoder needs.
     """
     validate(audio, name)
-    waveform = resample(Audio(audio.waveform[:1].float(), audio.sample_rate), SAMPLE_RATE).waveform[0]
+    heard = mono(audio) if len(audio.waveform) > 2 else Audio(audio.waveform[:1].float(), audio.sample_rate)
+    waveform = resample(heard, SAMPLE_RATE).waveform[0]
     shortest = encoder.config.receptive_field
     if len(waveform) < shortest:
         raise InputError(

@@ -87,7 +87,10 @@ class Preparer:
         self.fps, self.device = settings.fps, device
         self.face_analyzer = FaceAnalyzer.load(places.face_analysis)
         separator = places.vocal_separator
-        self.vocal_separator = VocalSeparator.load(separator, cuda=device.startswith("cuda")) if separator else None
+        cuda = device.startswith("cuda")
+        self.vocal_separator = VocalSeparator.load(separator, cuda=cuda) if separator else None
+        if cuda and self.vocal_separator and not self.vocal_separator.on_cuda:
+            _log.warning("Vocal separation, which takes most of the time, runs on the CPU: this onnxruntime has no CUDA. Install onnxruntime-gpu.")
         self.audio_encoder = load_audio_encoder(places.audio_encoder).to(device)
         self.emotion2vec = load_emotion2vec(places.emotion2vec).to(device)
         self.emotion_classifier = load_emotion_classifier(places.emotion_classifier).to(device)

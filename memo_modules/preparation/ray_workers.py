@@ -83,9 +83,9 @@ class _Actor:
         import torch
 
         torch.set_num_threads(1)
-        training = f"{self.package}.memo_modules.training"
-        self.preparer = import_module(f"{training}.preparation").Preparer(pickle.loads(settings))
-        return pickle.dumps(import_module(f"{training}.workers").Ready())
+        preparation = f"{self.package}.memo_modules.preparation"
+        self.preparer = import_module(f"{preparation}.preparer").Preparer(pickle.loads(settings))
+        return pickle.dumps(import_module(f"{preparation}.workers").Ready())
 
     def prepare(self, job: bytes) -> bytes:
         import pickle

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from ..clips import frame_rate
 from ..errors import InputError
-from ..pyav import audio_resampler, fraction, import_av, open_to_read
+from ..pyav import audio_resampler, fraction, import_av, open_to_read, quarter_turns, upright
 from ..types import Audio
 from ..whole_files import whole_file
 
@@ -27,6 +27,12 @@ SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 
 _LACKING = Fraction(1, 2)
 """Seconds by which a file may be shorter than it says: containers round."""
+
+_GAP = Fraction(1, 50)
+"""Seconds of a sound that may be missing without a pause: timestamps are rounded."""
+
+_BT709, _LIMITED = 1, 1
+"""Colours of rewritten videos, in ffmpeg's numbers."""
 
 _SILENCE = 1e-4
 """Loudest sample, of 1, of a sound in which nobody can be heard."""
@@ -70,7 +76,7 @@ def read_video(path: Path, looks: Collection[int] = ()) -> Video:
 
     Raises InputError when there is no picture or no sound in it, when it is cut off or damaged, and for a silent one.
     """
-    times, pictures, sound, begins, expected = [], [], [], None, 0
+    times, pictures, sound, begins, expected, sizes = [], [], [], None, 0, set()
     with _opened(path, times) as container:
         video, audio = (_first(streams, what) for streams, what in ((container.streams.video, "picture"), (container.streams.audio, "sound")))
         video.codec_context.thread_count = 1  # whoever has many videos reads them in many processes
@@ -80,10 +86,16 @@ def read_video(path: Path, looks: Collection[int] = ()) -> Video:
             for frame in packet.decode():
                 if packet.stream is audio:
                     begins = frame.pts * frame.time_base if begins is None else begins
+                    sound += _after_pause(sound, (frame.pts * frame.time_base - begins) * frame.sample_rate, _GAP * frame.sample_rate)
                     sound += [out.to_ndarray() for out in to_planar_float.resample(frame)]
                     continue
+                sizes.add((frame.width, frame.height))
+                if len(sizes) > 1:
+                    raise InputError(f"its pictures change their size, at frame {len(times)}: rewrite it at one.")
+                if times and frame.pts * frame.time_base < times[-1]:
+                    raise InputError(f"the times of its frames are out of order, at frame {len(times)}: remux it to mkv first.")
                 if len(times) in looks:
-                    pictures.append(frame.to_ndarray(format="rgb24"))
+                    pictures.append(upright(frame.to_ndarray(format="rgb24"), frame))
                 times.append(frame.pts * frame.time_base)
         announced = Fraction(container.duration or 0, 1_000_000)
         rates, sample_rate = (fraction(video.average_rate), fraction(video.base_rate)), audio.rate
@@ -98,6 +110,13 @@ def read_video(path: Path, looks: Collection[int] = ()) -> Video:
     fps = constant_rate(times, rates)
     audio = _beside_frames(Audio(waveform, sample_rate), begins - times[0], len(times) / fps if fps else shown_for(times))
     return Video(tuple(times), fps, tuple(pictures), audio)
+
+
+def _after_pause(sound: list[np.ndarray], place: Fraction, least: Fraction) -> list[np.ndarray]:
+    """Silence for what is missing between ``sound``, blocks (channels samples), and sound that begins at sample ``place``: a
+    recording that was paused goes on later."""
+    missing = round(place) - sum(block.shape[1] for block in sound)
+    return [np.zeros((sound[0].shape[0], missing), sound[0].dtype)] if sound and missing > least else []
 
 
 def shown_for(times: Sequence[Fraction]) -> Fraction:
@@ -131,10 +150,17 @@ def rewrite(path: Path, target: Path, video: Video, fps: Fraction) -> None:
         stream = source.streams.video[0]
         stream.codec_context.thread_count = 1
         picture = container.add_stream("libx264", rate=fps, options={"crf": "12", "preset": "veryfast", "threads": "1"})
-        picture.width, picture.height, picture.pix_fmt = stream.width // 2 * 2, stream.height // 2 * 2, "yuv420p"
+        picture.pix_fmt = "yuv420p"
+        picture.codec_context.colorspace, picture.codec_context.color_range = _BT709, _LIMITED
         for number, frame in enumerate(source.decode(stream)):
             while wanted and wanted[0] == number:
-                shown = frame.reformat(picture.width, picture.height, picture.pix_fmt)
+                if quarter_turns(frame):
+                    turned = import_av().VideoFrame.from_ndarray(upright(frame.to_ndarray(format="rgb24"), frame), format="rgb24")
+                else:
+                    turned = frame
+                if not picture.codec_context.is_open:
+                    picture.width, picture.height = turned.width // 2 * 2, turned.height // 2 * 2
+                shown = turned.reformat(picture.width, picture.height, picture.pix_fmt, dst_colorspace=_BT709, dst_color_range=_LIMITED)
                 shown.pts, shown.time_base, shown.pict_type = frames - len(wanted), 1 / fps, 0  # the encoder chooses keyframes
                 container.mux(picture.encode(shown))
                 wanted.popleft()

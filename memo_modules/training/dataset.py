@@ -221,7 +221,7 @@ class ClipDataset(PreparedClips):
 
     def pictures(self, video: PreparedVideo, indices: ClipIndices) -> dict[str, Tensor]:
         numbers = sorted({*indices.frames, *indices.past, indices.reference})
-        pictures = training_pixels(self.read(video.video, numbers), self.height, self.width)
+        pictures = self.read(video.video, numbers, lambda picture: training_pixels(picture[None], self.height, self.width)[0])
         place = {number: i for i, number in enumerate(numbers)}
         return {
             "pixel_values": pictures[[place[i] for i in indices.frames]],

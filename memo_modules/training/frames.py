@@ -8,13 +8,16 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..pyav import import_av, open_to_read
+from ..pyav import import_av, open_to_read, upright
 
-ReadFrames = Callable[[Path, Sequence[int]], Tensor]
-"""Frame numbers, ascending and different, of a video file to pictures uint8 (frames 3 h w), RGB."""
+Convert = Callable[[Tensor], Tensor]
+
+ReadFrames = Callable[[Path, Sequence[int], Convert], Tensor]
+"""Frame numbers, ascending and different, of a video file to what a function makes of each picture uint8 (3 h w), RGB, in a
+stack: 33 pictures of a phone would take gigabytes."""
 
 
-def read_frames(path: Path, numbers: Sequence[int]) -> Tensor:
+def read_frames(path: Path, numbers: Sequence[int], convert: Convert = lambda picture: picture) -> Tensor:
     """ReadFrames with PyAV: exact for any frame rate, decoding from the keyframe before each run of frames.
 
     Raises InputError when the file cannot be decoded or has fewer frames.
@@ -22,7 +25,7 @@ def read_frames(path: Path, numbers: Sequence[int]) -> Tensor:
     with _opened(path) as (container, stream, times, keyframes):
         if len(times) <= numbers[-1]:
             raise InputError(f"{path} has {len(times)} frames, but frame {numbers[-1]} was asked for. Prepare this video again.")
-        pictures = [picture for run in _runs(numbers) for picture in _decode(container, stream, keyframes, [times[i] for i in run])]
+        pictures = [convert(picture) for run in _runs(numbers) for picture in _decode(container, stream, keyframes, [times[i] for i in run])]
     if len(pictures) != len(numbers):
         raise InputError(f"{path}: {len(pictures)} of {len(numbers)} frames can be decoded. The file is damaged.")
     return torch.stack(pictures)
@@ -47,10 +50,15 @@ def _opened(path: Path):
                 raise InputError(f"{path} has no video stream.")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
-            packets = [packet for packet in container.demux(stream) if packet.pts is not None]
-            times = sorted(packet.pts for packet in packets if not packet.is_discard)
-            keyframes = [(packet.pts, packet.pts if packet.dts is None else packet.dts) for packet in packets if packet.is_keyframe]
-            del packets  # they hold the file
+            times, keyframes = [], []
+            for packet in container.demux(stream):  # kept, they would hold the file
+                if packet.pts is None:
+                    continue
+                if not packet.is_discard:
+                    times.append(packet.pts)
+                if packet.is_keyframe:
+                    keyframes.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
+            times.sort()
             yield container, stream, times, keyframes
     except (av.FFmpegError, OSError) as error:
         raise InputError(f"{path} cannot be decoded ({error}).") from error
@@ -77,6 +85,6 @@ def _decode(container, stream, keyframes: list[tuple[int, int]], times: list[int
     wanted = set(times)
     for frame in container.decode(stream):
         if frame.pts in wanted:
-            yield torch.from_numpy(to_rgb.reformat(frame, format="rgb24").to_ndarray()).permute(2, 0, 1)
+            yield torch.from_numpy(upright(to_rgb.reformat(frame, format="rgb24").to_ndarray(), frame)).permute(2, 0, 1)
         if frame.pts is not None and frame.pts >= times[-1]:
             break

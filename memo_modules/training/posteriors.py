@@ -83,7 +83,7 @@ def _posteriors(video: PreparedVideo, vae: DiffusersVAE, height: int, width: int
     while pictures := list(islice(frames, vae.batch)):
         check_interrupt()
         found += len(pictures)
-        yield torch.stack(vae.posterior(training_pixels(torch.stack(pictures), height, width)), dim=1).to("cpu", STORED)
+        yield torch.stack(vae.posterior(torch.cat([training_pixels(picture[None], height, width) for picture in pictures])), dim=1).to("cpu", STORED)
     if found < video.frames:
         raise InputError(f"{video.video}: {found} of {video.frames} frames can be decoded. Prepare this video again.")
 
