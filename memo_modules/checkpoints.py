@@ -325,9 +325,9 @@ def assign_weights(module: nn.Module, weights: dict[str, Tensor], source: Path, 
     """Put ``weights`` into ``module`` (built on the meta device), each in the dtype it was built with; no copy is made
     where that is the file's.
 
-    Every key of the module must be there with its shape, and no other but what it calls ``unused``. plain: the same module of torch's own layers, by
-    default the module itself. Raises CheckpointError naming the file, the first offending key, what was expected and
-    what was found.
+    Every key of the module must be there with its shape, and no other but what it calls ``unused``. plain: the same module
+    of torch's own layers, by default the module itself. Raises CheckpointError naming the file, the first offending key,
+    what was expected and what was found.
     """
     plain = plain or module
     expected, unused = plain.state_dict(), getattr(plain, "unused", ())
