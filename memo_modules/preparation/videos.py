@@ -76,7 +76,7 @@ def read_video(path: Path, looks: Collection[int] = ()) -> Video:
 
     Raises InputError when there is no picture or no sound in it, when it is cut off or damaged, and for a silent one.
     """
-    times, pictures, sound, begins, expected, sizes = [], [], [], None, 0, set()
+    times, pictures, sound, heard, begins, expected, sizes = [], [], [], 0, None, 0, set()
     with _opened(path, times) as container:
         video, audio = (_first(streams, what) for streams, what in ((container.streams.video, "picture"), (container.streams.audio, "sound")))
         video.codec_context.thread_count = 1  # whoever has many videos reads them in many processes
@@ -86,8 +86,12 @@ def read_video(path: Path, looks: Collection[int] = ()) -> Video:
             for frame in packet.decode():
                 if packet.stream is audio:
                     begins = frame.pts * frame.time_base if begins is None else begins
-                    sound += _after_pause(sound, (frame.pts * frame.time_base - begins) * frame.sample_rate, _GAP * frame.sample_rate)
-                    sound += [out.to_ndarray() for out in to_planar_float.resample(frame)]
+                    missing = round((frame.pts * frame.time_base - begins) * frame.sample_rate) - heard
+                    blocks = [out.to_ndarray() for out in to_planar_float.resample(frame)]
+                    if sound and missing > _GAP * frame.sample_rate:  # a recording that was paused goes on later
+                        blocks.insert(0, np.zeros((len(sound[0]), missing), sound[0].dtype))
+                    sound += blocks
+                    heard += sum(block.shape[1] for block in blocks)
                     continue
                 sizes.add((frame.width, frame.height))
                 if len(sizes) > 1:
@@ -110,13 +114,6 @@ def read_video(path: Path, looks: Collection[int] = ()) -> Video:
     fps = constant_rate(times, rates)
     audio = _beside_frames(Audio(waveform, sample_rate), begins - times[0], len(times) / fps if fps else shown_for(times))
     return Video(tuple(times), fps, tuple(pictures), audio)
-
-
-def _after_pause(sound: list[np.ndarray], place: Fraction, least: Fraction) -> list[np.ndarray]:
-    """Silence for what is missing between ``sound``, blocks (channels samples), and sound that begins at sample ``place``: a
-    recording that was paused goes on later."""
-    missing = round(place) - sum(block.shape[1] for block in sound)
-    return [np.zeros((sound[0].shape[0], missing), sound[0].dtype)] if sound and missing > least else []
 
 
 def shown_for(times: Sequence[Fraction]) -> Fraction:
