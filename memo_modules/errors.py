@@ -1,8 +1,18 @@
 """The error types of the library: each message says what was expected, what came and what to do."""
 
 
+from .words import MOST_SAID, printable, shortened
+
+
 class MemoError(Exception):
-    """Base of every error the library raises on purpose."""
+    """Base of every error the library raises on purpose.
+
+    Whatever text of a user or a file has got into its message, any log can write it: ComfyUI's worker ends with an error
+    that its log cannot hold.
+    """
+
+    def __init__(self, *args):
+        super().__init__(*(shortened(printable(arg), MOST_SAID) if isinstance(arg, str) else arg for arg in args))
 
 
 class InputError(MemoError, ValueError):
