@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checkpoints import REPAIR, assign_weights, read_json, read_weights
+from .checkpoints import REPAIR, assign_weights, check_numbers, read_json, read_weights
 from .errors import CheckpointError
 from .models.config import check_whole
 
@@ -75,7 +75,9 @@ def check_autoencoder(place: Path) -> None:
     """Raises CheckpointError when header and config tell that ``place``, see load_autoencoder, is no VAE with the latents
     of Stable Diffusion 1."""
     folder = place.is_dir()
-    shapes = read_weights(place / VAE_WEIGHTS if folder else place, header_only=True)
+    file = place / VAE_WEIGHTS if folder else place
+    shapes = read_weights(file, header_only=True)
+    check_numbers(shapes, file)
     config = _checked_config(place / "config.json") if folder else {}
     key, latents = "decoder.conv_in.weight", shapes.get("decoder.conv_in.weight")
     if latents is None:
@@ -101,6 +103,7 @@ def autoencoder_weights(place: Path) -> dict[str, Tensor]:
     """Those of the VAE in ``place``, see load_autoencoder, under the names that diffusers has for them today."""
     path = place / VAE_WEIGHTS if place.is_dir() else place
     weights = read_weights(path)
+    check_numbers(weights, path)
     if "decoder.mid.block_1.norm1.weight" in weights:
         raise CheckpointError(
             f"{path} has the names of Stable Diffusion's own code, which only ComfyUI's VAE loader reads; expected those of diffusers. "

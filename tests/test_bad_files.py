@@ -234,7 +234,7 @@ def recompressed(content: bytes) -> bytes:
     return target.getvalue()
 
 
-PLAIN = "is not a plain tensor that the file holds whole."
+PLAIN = "is not a plain tensor that the file holds whole"
 PICKLES = {
     "numbers for names": (lambda: {1: torch.ones(9), 2: torch.ones(9)}, "holds no tensors by name"),
     "tensors in a list": (lambda: [torch.ones(9)], "holds no tensors by name"),
@@ -267,5 +267,5 @@ def test_compressed_archive(tmp_path, tiny_models):
     assert checkpoints.read_weights(path)
     path.write_bytes(recompressed(path.read_bytes()))
     for read in (checkpoints.read_weights, lambda file: pickle_to_safetensors(file, tmp_path / "model.safetensors")):
-        with pytest.raises(CheckpointError, match="model.bin is a compressed archive, not a model in torch's format"):
+        with pytest.raises(CheckpointError, match="model.bin .*a compressed archive, not a model in torch's format"):
             read(path)

@@ -122,7 +122,7 @@ def test_config_that_is_missing_or_no_json(checkpoint):
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_pickle_loads_weights_only(checkpoint, zipped):
+def test_a_pickle_loads(checkpoint, zipped):
     folder = checkpoint / "reference_net"
     weights = load_file(folder / WEIGHTS)
     wrapped = {"state_dict": {f"module.{key}": value for key, value in weights.items()}}
@@ -143,7 +143,7 @@ def test_code_in_a_pickle_does_not_run(checkpoint):
     folder = checkpoint / "reference_net"
     (folder / WEIGHTS).unlink()
     torch.save({"conv_in.weight": Payload()}, folder / "diffusion_pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="cannot be read as weights alone .*convert.py"):
+    with pytest.raises(CheckpointError, match="holds no tensors by name"):
         checkpoints.load_net(checkpoint, "reference_net", FLOAT32)
     assert not Payload.ran
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checkpoints import PICKLES, REPAIR, SIZE_ERRORS, Source, assign_weights, pickle_fault, raise_fault
+from ..checkpoints import PICKLES, REPAIR, SIZE_ERRORS, Source, assign_weights, check_numbers, pickle_fault, raise_fault
 from ..clips import CLIP_FRAMES, clip_count, frame_count, samples_for_frames
 from ..errors import CheckpointError, InputError, MissingPackageError
 from ..models.config import check_whole
@@ -193,8 +193,10 @@ def load_audio_encoder(place: Path) -> AudioEncoder:
     config = encoder_config(source)
     with torch.device("meta"):
         encoder = AudioEncoder(config)
+    weights = source.read_weights()
+    check_numbers({key: tensor for key, tensor in weights.items() if ".pos_conv_embed." in key}, source.path)  # before they are folded
     try:
-        weights = encoder_weights(source.read_weights())
+        weights = encoder_weights(weights)
     except SIZE_ERRORS as error:
         raise CheckpointError(f"{source.path}: its position convolution has the wrong shape ({error}). {REPAIR}") from error
     assign_weights(encoder, weights, source.path)
