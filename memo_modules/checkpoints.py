@@ -231,7 +231,8 @@ def read_weights(path: Path, header_only: bool = False) -> dict[str, Tensor]:
 
 
 def _unreadable(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{path} cannot be read as model weights ({first_line(error)}). {REPAIR}")
+    reason = getattr(error, "strerror", None) or first_line(error)
+    return CheckpointError(f"{path} cannot be read as model weights ({reason}). {REPAIR}")
 
 
 def _named(file: TorchFile, path: Path) -> dict[str, Called]:

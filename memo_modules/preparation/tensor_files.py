@@ -52,7 +52,7 @@ def _in_safetensors(path: Path, field: str, look):
                 raise InputError(f"{path}: expected a tensor {field!r}, found {', '.join(file.keys()) or 'none'}. {_AGAIN}")
             return look(file.get_slice(field))
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} cannot be read ({first_line(error)}). {_AGAIN}") from error
+        raise InputError(f"{path} cannot be read ({_reason(error)}). {_AGAIN}") from error
 
 
 def _mapped(path: Path) -> Tensor:
@@ -64,7 +64,11 @@ def _mapped(path: Path) -> Tensor:
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} cannot be read ({first_line(error)}). {_AGAIN}") from error
+        raise InputError(f"{path} cannot be read ({_reason(error)}). {_AGAIN}") from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or first_line(error)
 
 
 def _kind(held: object) -> str:
