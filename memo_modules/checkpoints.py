@@ -2,6 +2,7 @@
 
 import json
 import struct
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -188,7 +189,10 @@ def _parsed(content: bytes | str) -> object:
 def read_configs(path: Path) -> dict[str, dict]:
     """Component to config of a single file; empty for any other safetensors file. Raises CheckpointError when it is damaged."""
     with _opened(path) as file:
-        entry = (file.metadata() or {}).get(CONFIGS, "{}")
+        entry = (file.metadata() or {}).get(CONFIGS)
+    if entry is None:
+        return {}
+    _header(path)
     try:
         configs = _parsed(entry)
     except ValueError:
@@ -205,15 +209,16 @@ def read_weights(path: Path, header_only: bool = False) -> dict[str, Tensor]:
     header_only: their shapes and types alone, on the meta device. Raises CheckpointError when the file is missing, truncated
     or not of that kind.
     """
-    raise_fault(file_fault(path))
     if path.suffix == ".safetensors":
         with _opened(path) as file:
+            header = _header(path)
             try:
                 if header_only:
-                    return {key: _described(file.get_slice(key)) for key in file.keys()}
+                    return {key: _described(part) for key, part in header.items() if key != METADATA}
                 return {key: file.get_tensor(key) for key in file.keys()}
             except (SafetensorError, *SIZE_ERRORS) as error:
                 raise _unreadable(path, error) from error
+    raise_fault(file_fault(path))
     try:
         file = read_torch_file(path)
     except (OSError, ValueError) as error:
@@ -263,37 +268,38 @@ _TYPES = {
 """Of safetensors, those that torch has."""
 
 
-def _described(part) -> Tensor:
-    """A tensor of a safetensors file on the meta device."""
-    return torch.empty(part.get_shape(), dtype=_TYPES.get(part.get_dtype(), torch.uint8), device="meta")
+def _described(part: dict) -> Tensor:
+    """On the meta device, a tensor of a safetensors file as the header has it."""
+    return torch.empty(part["shape"], dtype=_TYPES.get(part["dtype"], torch.uint8), device="meta")
 
 
 def _opened(path: Path):
-    """An open safetensors file, whose header fits its length and has every name once."""
+    """An open safetensors file, whose header fits its length."""
     raise_fault(file_fault(path))
     try:
-        file = safe_open(path, framework="pt")
-        _check_names(path)
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError, ValueError) as error:
         raise _unreadable(path, error) from error
-    return file
 
 
-def _check_names(path: Path) -> None:
-    """Raises ValueError when the header of a safetensors file has a name twice, of which readers take either."""
-    with open_regular(path) as file:
-        size = struct.unpack("<Q", file.read(8))[0]
-        if size > _LARGEST_HEADER:
-            raise ValueError(f"its header is larger than {_LARGEST_HEADER >> 20} MB")
-        json.loads(file.read(size), object_pairs_hook=_once)
+def _header(path: Path) -> dict[str, dict]:
+    """The header of a safetensors file. Raises CheckpointError when it has a name twice, of which readers take either."""
+    try:
+        with open_regular(path) as file:
+            size = struct.unpack("<Q", file.read(8))[0]
+            if size > _LARGEST_HEADER:
+                raise ValueError(f"its header is larger than {_LARGEST_HEADER >> 20} MB")
+            return json.loads(file.read(size), object_pairs_hook=_once)
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(path, error) from error
 
 
-def _once(pairs: list[tuple[str, object]]) -> None:
-    names = {name for name, _ in pairs}
-    if len(names) < len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)
         raise ValueError(f"its header has {quoted(twice)} twice")
+    return named
 
 
 def load_net(checkpoint: Path, net: str, layers: Layers, header_only: bool = False) -> nn.Module:
