@@ -1,4 +1,4 @@
-"""The journal of a long video: what it gives back, what it drops, whom it belongs to, when it goes."""
+"""The journal of a long video: what it gives back, what it drops, whom it belongs to. When it goes: test_unfinished.py."""
 
 import os
 from dataclasses import replace
@@ -10,11 +10,9 @@ import torch
 from comfyui_memo.memo_modules.errors import InputError
 from comfyui_memo.memo_modules.sampling import REPLAYED_CLIPS
 from comfyui_memo.memo_modules.types import VideoState
-from comfyui_memo.memo_modules.video import journal
 from comfyui_memo.memo_modules.video.journal import Inputs, Journal, opened
 
 MADE_OF = Inputs({"seed": "42", "image": "abc"}, {"face": torch.arange(1.0, 5.0)})
-DAY = 86400
 
 
 def state(clips: int) -> VideoState:
@@ -160,46 +158,3 @@ def test_no_file_of_a_video_that_went_on_is_held(tmp_path):
         kept = again.state(None)
         assert str(again.folder) not in Path("/proc/self/maps").read_text()
     assert kept.clips == 2
-
-
-def age(folder, days: float) -> None:
-    for path in folder.iterdir():
-        os.utime(path, (path.stat().st_atime, path.stat().st_mtime - days * DAY))
-
-
-def test_old_and_large_journals_go_first_the_oldest(tmp_path):
-    folders = []
-    for seed, days in (("1", 20), ("2", 5), ("3", 1)):
-        with opened(tmp_path, "video", replace(MADE_OF, exact={"seed": seed})) as made:
-            fill(made, 2)
-        age(made.folder, days)
-        folders.append(made.folder)
-    other = tmp_path / "somebody's"
-    other.mkdir()
-    size = sum(path.stat().st_size for path in folders[2].iterdir())
-    journal.clean(tmp_path, 14 * DAY, 10 * size)
-    assert sorted(tmp_path.iterdir()) == sorted([*folders[1:], other])
-    journal.clean(tmp_path, 14 * DAY, size * 3 // 2)
-    assert sorted(tmp_path.iterdir()) == sorted([folders[2], other])
-
-
-def test_the_journal_to_go_on_with_is_never_cleaned(tmp_path):
-    """However large and old it is; nor does any other have to go since it is large."""
-    folders = {}
-    for seed, clips, days in (("42", 9, 20), ("1", 2, 20), ("2", 1, 1)):
-        with opened(tmp_path, "video", replace(MADE_OF, exact={"seed": seed})) as made:
-            fill(made, clips)
-        age(made.folder, days)
-        folders[seed] = made.folder
-    size = sum(path.stat().st_size for path in folders["1"].iterdir())
-    with opened(tmp_path, "video", replace(MADE_OF, exact={"seed": "42"}), 14 * DAY, size) as again:
-        assert equal(again.state(None), state(9))
-        assert set(tmp_path.iterdir()) == {again.folder, folders["2"]}
-
-
-def test_a_journal_at_work_is_never_cleaned(tmp_path):
-    with opened(tmp_path, "video", MADE_OF) as made:
-        fill(made, 2)
-        age(made.folder, 100)
-        journal.clean(tmp_path, 14 * DAY, 0)
-        assert len(list(made.folder.glob("clip-*"))) == 4

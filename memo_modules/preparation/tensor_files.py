@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..checkpoints import is_zip
 from ..errors import InputError
+from ..tensor_saving import save_tensors
 from ..whole_files import whole_file
 
 FIELDS = ("video", "face_emb", "audio_emb", "audio_emotion")
@@ -26,7 +26,7 @@ def write_tensor(path: Path, field: str, tensor: Tensor, metadata: dict[str, str
     """Write ``tensor`` to a safetensors file under the name ``field``; the file is there when it is whole. metadata: for
     its header; the bytes of a file with one entry, or none, depend on nothing else."""
     with whole_file(path) as partial:
-        save_file({field: tensor.contiguous()}, partial, metadata)
+        save_tensors(partial, {field: tensor}, metadata)
 
 
 def tensor_shape(path: Path, field: str) -> tuple[int, ...]:

@@ -60,7 +60,9 @@ def write_segment(path: Path, frames: Tensor, fps: Fraction, format: VideoFormat
             picture = (frame.detach().float().clamp(0, 1) * 255).round().to("cpu", torch.uint8).movedim(0, -1).numpy()
             yield planes(picture, format.pixel_format)
 
-    write_pictures(path, pictures(), (height, width), fps, format)
+    format.check(height, width)
+    with whole_file(path) as partial:
+        write_pictures(partial, pictures(), (height, width), fps, format)
 
 
 def write_pictures(
@@ -73,16 +75,17 @@ def write_pictures(
     metadata: Mapping[str, str] | None = None,
     labelled: bool = False,
 ) -> None:
-    """A whole video file of pictures as they come, each as the planes that pixel_formats.planes gives; they may be the same
-    arrays every time. size: (height, width). audio, metadata, labelled: as ``join_segments`` takes them.
+    """A video file of pictures as they come, each as the planes that pixel_formats.planes gives; they may be the same arrays
+    every time. size: (height, width). audio, metadata, labelled: as ``join_segments`` takes them. ``path`` is written as they
+    come: whoever calls sees to it that it has its name when it is whole.
 
     Large pictures are encoded with less memory, which makes h264 files of them a little larger. Raises InputError for sizes and
-    sound that the format does not take, MissingPackageError and StorageError as ``write_segment``.
+    sound that the format does not take, MissingPackageError as ``write_segment``, and OSError.
     """
     height, width = size
     format.check(height, width, audio)
     av = import_av()
-    with whole_file(path) as partial, _created(partial, fps, format, metadata or {}, labelled) as container:
+    with _created(path, fps, format, metadata or {}, labelled) as container:
         stream = container.add_stream(ENCODERS[format.codec], rate=fps, options=_encoder_options(format, height * width))
         stream.height, stream.width, stream.pix_fmt = height, width, format.pixel_format
         _tag_colours(stream.codec_context, format.pixel_format)
