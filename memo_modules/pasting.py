@@ -101,9 +101,7 @@ def paste_to_file(
             progress(done, len(frames))
 
     format.check(height, width, audio)
-    return new_file(
-        path, lambda partial: write_pictures(partial, counted(), (height, width), fps, format, audio, metadata, labelled), again
-    )
+    return new_file(path, lambda partial: write_pictures(partial, counted(), (height, width), fps, format, audio, metadata, labelled), again)
 
 
 def mask(crop: Crop, feather: float = FEATHER) -> Tensor:

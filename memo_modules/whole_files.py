@@ -70,7 +70,10 @@ def move_new(source: Path, path: Path, again: Callable[[], Path] | None = None) 
 
 def _named(file: Path, path: Path, again: Callable[[], Path] | None) -> Path:
     taken = set()
-    while not _claim(file, path):
+    while True:
+        with storing(path):
+            if _claim(file, path):
+                return path
         taken.add(path)
         wanted = again() if again else path
         wanted.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +81,6 @@ def _named(file: Path, path: Path, again: Callable[[], Path] | None) -> Path:
         while path in taken:
             number += 1
             path = wanted.with_name(f"{wanted.stem}_{number}{wanted.suffix}")
-    return path
 
 
 def _claim(file: Path, path: Path) -> bool:
@@ -178,7 +180,9 @@ def _said(error: OSError, path: Path, partial: Path) -> str:
             f"{path} could not be written ({reason}): {written / 1e6:.1f} MB were written, and the disk has {free / 1e6:.1f} MB left. "
             "The incomplete file is removed; free some space or choose another folder, and run again."
         )
-    return f"{path} could not be written ({reason}). Nothing incomplete is kept; see that its folder can be written, or choose another, and run again."
+    return (
+        f"{path} could not be written ({reason}). Nothing incomplete is kept; see that its folder can be written, or choose another, and run again."
+    )
 
 
 def _to_disk(file: Path) -> None:

@@ -183,6 +183,9 @@ def test_what_is_no_lock_is_named_and_nothing_is_removed(world, tmp_path):
     (left / LOCK).unlink(missing_ok=True)
     (left / LOCK).symlink_to(mine)
     world.days(NOW, 40, 0)
-    with pytest.raises(InputError, match="lock is not a file that this pack has made. Remove it"), opened(world.root, "video", replace(MADE_OF, exact={"seed": "1"})):
+    with (
+        pytest.raises(InputError, match="lock is not a file that this pack has made. Remove it"),
+        opened(world.root, "video", replace(MADE_OF, exact={"seed": "1"})),
+    ):
         pass
     assert mine.read_text() == "mine" and (left / INPUTS).exists()

@@ -141,9 +141,10 @@ def _check_record(path: Path, record: dict[str, str | None]) -> None:
         raise InputError(f"{path} cannot be read ({first_line(error)}). Choose another output folder.") from error
     others = [name for name in {**made_with, **record} if made_with.get(name) != record.get(name)]
     if others:
+        before, now = (shortened(str(made.get(others[0]))) for made in (made_with, record))
         raise InputError(
             f"output: {path.parent} was prepared with other {' and other '.join(others)}; "
-            f"{others[0]} was {shortened(str(made_with.get(others[0])))}, now it is {record.get(others[0])}. Choose another output folder, or delete this one."
+            f"{others[0]} was {before}, now it is {now}. Choose another output folder, or delete this one."
         )
 
 

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
-from ..errors import InputError
-from ..regular_files import is_regular, open_regular
+from ..errors import InputError, StorageError
+from ..regular_files import NotRegularError, is_regular, open_regular
 from ..sampling import REPLAYED_CLIPS
 from ..types import VideoState
 from ..whole_files import remove_partial, storing, whole_file
@@ -37,6 +37,8 @@ LATER = ("audio.heard", "audio.blocks", "state.blocks", "state.generator")
 
 _DAMAGE = (OSError, SafetensorError, ValueError, LookupError, TypeError, RuntimeError)
 """What reading a file raises that is not what it should be; the last of them for JSON that is too deep."""
+
+_NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, NotRegularError)
 
 _MOST_READ = 2**30
 """Bytes of an entry: hundreds of times those of the largest clip."""
@@ -103,7 +105,8 @@ class Journal:
 
     def append(self, state: VideoState, segment: Path | None) -> None:
         """The next clip is done: ``state`` is behind it, ``segment`` on the disk."""
-        _write_entry(self._entry(), state, segment)
+        with storing(self.folder):
+            _write_entry(self._entry(), state, segment)
         self._keep(state, segment)
 
     def remove(self) -> None:
@@ -220,16 +223,17 @@ def _write_entry(path: Path, state: VideoState, segment: Path | None) -> None:
 
 def _read_entry(path: Path, before: VideoState | None) -> tuple[VideoState, Path | None] | None:
     """State behind a clip, with the past latents of this clip alone, and its video; None when anything is missing, damaged or
-    does not follow the state ``before``, behind the clip before, if any."""
-    if not path.exists():
+    does not follow the state ``before``, behind the clip before, if any.
+
+    Raises StorageError when the disk does not give it: that says nothing of what is on it.
+    """
+    if not os.path.lexists(path):
         return None
     try:
-        if not is_regular(path) or path.stat().st_size > _MOST_READ:
-            raise ValueError("it is no file of this pack")
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-            # copies: a file that is mapped could not be removed under Windows
-            latents, past_latents, generator = tensors = [file.get_tensor(name).clone() for name in ("latents", "past_latents", "generator")]
+        with open_regular(path) as file:
+            content = file.read(_MOST_READ)
+        held, metadata = load(content), json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        latents, past_latents, generator = tensors = [held[name] for name in ("latents", "past_latents", "generator")]
         facts = json.loads(metadata["facts"])
         segment = _segment(path, facts["segment"]) if "segment" in facts else None
         if _crc(metadata["facts"].encode(), *map(_bytes, tensors)) != int(metadata["crc"]):
@@ -240,6 +244,11 @@ def _read_entry(path: Path, before: VideoState | None) -> tuple[VideoState, Path
         _check_follows(state, before)
         return state, segment
     except _DAMAGE as error:
+        if isinstance(error, OSError) and not isinstance(error, _NOT_THERE):
+            raise StorageError(
+                f"{error.filename or path} cannot be read ({error.strerror}). Nothing is removed: run again when it can, or remove it, "
+                "and its clip and those after it will be made again."
+            ) from error
         _log.warning("%s is damaged (%s): this clip and those after it will be made again.", path, first_line(error))
         return None
 
