@@ -62,10 +62,17 @@ def move_new(source: Path, path: Path, again: Callable[[], Path] | None = None) 
         path.parent.mkdir(parents=True, exist_ok=True)
         moved = _named(source, path, again)
     except OSError:  # it is on another disk, or tells below what is wrong with this one
-        return new_file(path, lambda partial: shutil.copyfile(source, partial), again)
+        return new_file(path, lambda partial: _copy(source, partial), again)
     with storing(moved):
         flush_names(moved.parent)
     return moved
+
+
+def _copy(source: Path, partial: Path) -> None:
+    try:
+        shutil.copyfile(source, partial)
+    except OSError as error:  # whichever of the two it names, it is the copy that is not there
+        raise OSError(error.errno, error.strerror) from error
 
 
 def _named(file: Path, path: Path, again: Callable[[], Path] | None) -> Path:

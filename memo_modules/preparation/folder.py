@@ -14,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from ..errors import InputError
+from ..locks import locked
 from ..regular_files import open_regular
 from ..whole_files import remove_partial, storing, write_whole
 from ..words import first_line, shortened
@@ -55,7 +56,8 @@ def prepare_folder(
     """
     videos, output = Path(os.path.abspath(videos)), Path(os.path.abspath(output))
     paths = find_videos(videos, leave_out=output if videos in output.parents else None)
-    output.mkdir(parents=True, exist_ok=True)
+    with storing(output):
+        output.mkdir(parents=True, exist_ok=True)
     with _alone(output):
         _check_record(output / RECORD, {"videos": _place(videos, output), **settings})
         entries = {entry["face_emb"]: entry for entry in _whole_entries(output)}
@@ -151,16 +153,10 @@ def _check_record(path: Path, record: dict[str, str | None]) -> None:
 @contextmanager
 def _alone(output: Path) -> Iterator[None]:
     """Keep other processes from the folder. Raises InputError when one is at work there."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(output / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(f"output: another process is preparing videos in {output}. Wait for it, or choose another folder.") from None
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # before it is released, or it might be another's by then; on Windows it stays
-            (output / LOCK).unlink()
-        lock.release()
+    busy = f"output: another process is preparing videos in {output}. Wait for it, or choose another folder."
+    with locked(output / LOCK, busy):
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # before it is released, or it might be another's by then; on Windows it stays
+                (output / LOCK).unlink()

@@ -78,8 +78,19 @@ def write_checkpoint(output_dir: Path, step: int, keep: int, write: Callable[[Pa
         flush_names(output_dir)
     written = [folder for number, folder in checkpoints(output_dir).items() if number <= step]
     for folder in written[:-keep]:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
     return target
+
+
+def _remove(folder: Path) -> None:
+    """What a checkpoint is known by goes last: of one of which a part could not be removed the rest goes with the next."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != STATE:
+                path.unlink()
+        shutil.rmtree(folder)
 
 
 def _remove_rests(output_dir: Path) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -150,14 +150,15 @@ def opened(root: Path, name: str, inputs: Inputs, max_age: float = math.inf, max
 def _find(root: Path, name: str, inputs: Inputs) -> tuple[Path, list[str]]:
     """The folder for a video, and what has changed since the last one of its name when that is another."""
     others = {}
+    key = zlib.crc32(json.dumps(dict(inputs.exact), sort_keys=True).encode())
+    ours = root / f"{name}-{key:08x}"
     for folder in root.glob(f"{glob.escape(name)}-*"):
-        before = _read_inputs(folder / INPUTS, inputs)
+        before = _read_inputs(folder / INPUTS, inputs, needed=folder == ours)
         if before is not None:
             others[folder] = inputs.changes(before)
             if not others[folder]:
                 return folder, []
-    key = zlib.crc32(json.dumps(dict(inputs.exact), sort_keys=True).encode())
-    folder = root / f"{name}-{key:08x}"
+    folder = ours
     while os.path.lexists(folder):  # the same but for what was computed, or damaged
         key = (key + 1) % 2**32
         folder = root / f"{name}-{key:08x}"
@@ -192,22 +193,39 @@ def _write_inputs(path: Path, inputs: Inputs) -> None:
         partial.write_bytes(save({name: value.contiguous() for name, value in inputs.computed.items()}, dict(inputs.exact)))
 
 
-def _read_inputs(path: Path, expected: Inputs) -> Inputs | None:
-    """What is in the file; tensors of another kind or shape than the ``expected`` are empty. None when it cannot be read."""
-    if not is_regular(path):
-        return None
+def _read_inputs(path: Path, expected: Inputs, needed: bool) -> Inputs | None:
+    """What is in the file; tensors of another kind or shape than the ``expected`` are empty. None when it cannot be read.
+
+    needed: it is most likely that of the video to be made. Raises StorageError when the disk does not give that.
+    """
     try:
-        with safe_open(path, framework="pt") as file:
-            names = [name for name in file.keys() if name in expected.computed]
-            like = {name: _is_like(file.get_slice(name), expected.computed[name]) for name in names}
-            return Inputs(file.metadata() or {}, {name: file.get_tensor(name).clone() if like[name] else torch.empty(0) for name in names})
+        held, metadata = _read_tensors(path)
     except _DAMAGE as error:
-        _log.warning("%s is damaged (%s): its video is not continued.", path, first_line(error))
+        if needed:
+            _raise_if_not_given(error, path)
+        if os.path.lexists(path):
+            _log.warning("%s is damaged (%s): its video is not continued.", path, first_line(error))
         return None
+    like = {name: name in held and (held[name].dtype, held[name].shape) == (tensor.dtype, tensor.shape) for name, tensor in expected.computed.items()}
+    return Inputs(metadata, {name: held[name] if like[name] else torch.empty(0) for name in expected.computed if name in held})
 
 
-def _is_like(part, tensor: Tensor) -> bool:
-    return part.get_dtype() == "F32" and tensor.dtype == torch.float32 and list(part.get_shape()) == list(tensor.shape)
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file, read at once: one that is mapped could not be removed under Windows, and would
+    end the process where the disk fails later. Raises one of _DAMAGE."""
+    with open_regular(path) as file:
+        content = file.read(_MOST_READ)
+    tensors = load(content)  # which checks the header
+    return tensors, json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
+
+
+def _raise_if_not_given(error: Exception, path: Path) -> None:
+    """Raises StorageError for an error of the disk, which says nothing of what is in the file."""
+    if isinstance(error, OSError) and not isinstance(error, _NOT_THERE):
+        raise StorageError(
+            f"{error.filename or path} cannot be read ({error.strerror}). Nothing is removed: run again when it can. Where it never can, "
+            "remove it: it is made again, and what comes after it."
+        ) from error
 
 
 def _write_entry(path: Path, state: VideoState, segment: Path | None) -> None:
@@ -230,9 +248,7 @@ def _read_entry(path: Path, before: VideoState | None) -> tuple[VideoState, Path
     if not os.path.lexists(path):
         return None
     try:
-        with open_regular(path) as file:
-            content = file.read(_MOST_READ)
-        held, metadata = load(content), json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        held, metadata = _read_tensors(path)
         latents, past_latents, generator = tensors = [held[name] for name in ("latents", "past_latents", "generator")]
         facts = json.loads(metadata["facts"])
         segment = _segment(path, facts["segment"]) if "segment" in facts else None
@@ -244,11 +260,7 @@ def _read_entry(path: Path, before: VideoState | None) -> tuple[VideoState, Path
         _check_follows(state, before)
         return state, segment
     except _DAMAGE as error:
-        if isinstance(error, OSError) and not isinstance(error, _NOT_THERE):
-            raise StorageError(
-                f"{error.filename or path} cannot be read ({error.strerror}). Nothing is removed: run again when it can, or remove it, "
-                "and its clip and those after it will be made again."
-            ) from error
+        _raise_if_not_given(error, path)
         _log.warning("%s is damaged (%s): this clip and those after it will be made again.", path, first_line(error))
         return None
 

@@ -13,14 +13,15 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 
-from ..errors import InputError, MemoError
+from ..errors import MemoError
+from ..locks import locked
 from ..regular_files import is_regular, read_regular
-from ..whole_files import storing, write_whole
+from ..whole_files import write_whole
 
 INPUTS, LOCK, SEEN = "inputs.safetensors", "lock", "seen.json"
 """Files of a journal: by the first it is known, the second is held by the process at work, the third lists dates."""
@@ -67,23 +68,8 @@ def held(folder: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _locked(folder: Path, patience: float) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
-    path = folder / LOCK
-    with storing(path):
-        if path.is_symlink() or (path.exists() and not is_regular(path)):
-            raise InputError(f"{path} is not a file that this pack has made. Remove it, and run again: nothing else has to go.")
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=patience, poll_interval=0.05)
-        except Timeout:
-            raise InputError(f"{folder}: another ComfyUI is making this video. Wait for it, or choose another file name.") from None
-    try:
-        yield
-    finally:
-        lock.release()
+def _locked(folder: Path, patience: float = 0) -> AbstractContextManager:
+    return locked(folder / LOCK, f"{folder}: another ComfyUI is making this video. Wait for it, or choose another file name.", patience)
 
 
 def clean(root: Path, max_age: float, max_bytes: float) -> None:
@@ -95,12 +81,12 @@ def clean(root: Path, max_age: float, max_bytes: float) -> None:
         for folder in root.iterdir():
             with suppress(OSError, MemoError):
                 if folder.resolve() not in _own and not folder.is_symlink() and is_regular(folder / INPUTS):
-                    with _locked(folder, 0):
+                    with _locked(folder):
                         found.append(_look(folder))
     total = sum(left.size for left in found)
     for left in sorted(found, key=lambda left: (-len(left.dates), left.touched)):
         if left.is_old(max_age) or (total > max_bytes and len(left.dates) > 1):
-            with suppress(OSError, MemoError), _locked(left.folder, 0):
+            with suppress(OSError, MemoError), _locked(left.folder):
                 if _files(left.folder) == left.files:
                     _log.info("Removing the unfinished video %s (%.1f GB), left since %s.", left.folder, left.size / 1e9, time.ctime(left.touched))
                     remove(left.folder)

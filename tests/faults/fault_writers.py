@@ -121,8 +121,8 @@ def removing_old_journals(folder: Path, other: Path) -> None:
 
 
 def pasted(folder: Path, other: Path) -> None:
-    photo, frames = torch.zeros(1, 32, 32, 3), FRAMES.movedim(1, -1)
-    paste_to_file(folder / "a.mp4", photo, frames, Crop(8, 8, 16, (32, 32)), FPS, VideoFormat(), SOUND)
+    photo, frames = torch.zeros(1, 96, 96, 3), FRAMES.movedim(1, -1).repeat(1, 4, 4, 1)
+    paste_to_file(folder / "a.mp4", photo, frames, Crop(16, 16, 64, (96, 96)), FPS, VideoFormat(), SOUND)
 
 
 def video_sample(folder: Path, other: Path) -> None:
@@ -211,11 +211,22 @@ def prepared(folder: Path, other: Path) -> None:
     prepare_folder(folder / "videos", folder / "data", {"audio_encoder": "abc"}, make)
 
 
+def careless(folder: Path, other: Path) -> None:
+    """How not to write: for the test of the helper itself."""
+    (folder / "a.txt").write_text("new" * 100)
+    (folder / "others.mp4").write_bytes(b"theirs" * 100)
+
+
+def first_lines(name: str, content: bytes, after: bytes) -> bool:
+    """Lines are appended; the next run takes a half one off."""
+    return name in ("data/metadata.jsonl", "data/failed.jsonl") and after.startswith(content)
+
+
 WRITERS = {
     "a file that replaces another": Writer(replaced, with_old),
     "a file that refuses to": Writer(refusing, with_others, refuses="already exists"),
     "a file that takes the next name": Writer(numbered, with_old, again=lambda name: name.startswith("a_")),
-    "the same without links": Writer(numbered_without_links, with_old, again=lambda name: name.startswith("a")),
+    "the same without links": Writer(numbered_without_links, with_old, again=lambda name: name.startswith("a_"), hollow=True),
     "a journal": Writer(append_to_journal, with_others, apart=("journals",)),
     "old journals removed": Writer(removing_old_journals, with_old_journals, apart=("journals",)),
     "a long video": Writer(video_to_file, with_others, apart=("journals",), again=lambda name: name == "video/v_2.mp4"),
@@ -231,5 +242,6 @@ WRITERS = {
     "safetensors of a pickle": Writer(from_pickle, with_pickle, refuses="already exists"),
     "a checkpoint of a training": Writer(next_checkpoint, with_training),
     "a checkpoint written again": Writer(checkpoint_again, with_training),
-    "prepared data": Writer(prepared, with_videos),
+    "prepared data": Writer(prepared, with_videos, between=first_lines),
 }
+CARELESS = {"careless": Writer(careless, with_old)}
