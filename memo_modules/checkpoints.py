@@ -278,7 +278,7 @@ def _opened(path: Path):
     raise_fault(file_fault(path))
     try:
         return safe_open(path, framework="pt")
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # the last is what torch says of one that it may not map
         raise _unreadable(path, error) from error
 
 

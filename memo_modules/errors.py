@@ -1,6 +1,5 @@
 """The error types of the library: each message says what was expected, what came and what to do."""
 
-
 from .words import MOST_SAID, printable, shortened
 
 
@@ -28,7 +27,7 @@ class DownloadError(MemoError, OSError):
 
 
 class StorageError(MemoError, OSError):
-    """A file cannot be written because the disk is full or takes no file of that size; nothing of it is left."""
+    """A file cannot be written: the disk is full, takes no file of that size or name, or fails. Nothing incomplete is left."""
 
 
 class MissingPackageError(MemoError, ImportError):

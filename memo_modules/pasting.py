@@ -18,6 +18,7 @@ from .types import Audio, Crop
 from .video.files import write_pictures
 from .video.formats import VideoFormat
 from .video.pixel_formats import planes
+from .whole_files import new_file
 
 FEATHER = 0.1
 
@@ -78,11 +79,14 @@ def paste_to_file(
     color_match: str = "off",
     progress: Callable[[int, int], None] = lambda done, total: None,
     labelled: bool = True,
-) -> None:
-    """A video file of what ``paste`` gives, of which never more than one frame is there; ``path`` is there when it is whole.
+    again: Callable[[], Path] | None = None,
+) -> Path:
+    """A video file of what ``paste`` gives, of which never more than one frame is in memory. It gets its name when it is whole,
+    ``path`` or where another file has that the next one, see whole_files.new_file, which takes ``again``; returns it.
 
     audio, metadata, labelled: as video.files.join_segments takes them.
-    yuv420p takes even sizes alone: the last row or column of an odd photo is left out. Raises as ``paste`` and ``write_pictures``.
+    yuv420p takes even sizes alone: the last row or column of an odd photo is left out. Raises as ``paste`` and ``write_pictures``,
+    and StorageError.
     """
     photo, frames = _checked(photo, frames, crop)
     if format.pixel_format == "yuv420p":
@@ -96,7 +100,8 @@ def paste_to_file(
             yield picture
             progress(done, len(frames))
 
-    write_pictures(path, counted(), (height, width), fps, format, audio, metadata, labelled)
+    format.check(height, width, audio)
+    return new_file(path, lambda partial: write_pictures(partial, counted(), (height, width), fps, format, audio, metadata, labelled), again)
 
 
 def mask(crop: Crop, feather: float = FEATHER) -> Tensor:

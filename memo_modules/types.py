@@ -18,10 +18,14 @@ NO_EMOTION = len(EMOTIONS)
 
 @dataclass(frozen=True)
 class Audio:
-    """A waveform: float32 (channels samples) in [-1, 1], on the CPU."""
+    """A waveform: float32 (channels samples) in [-1, 1], on the CPU.
+
+    made_of: digest of what it was computed from, where computing it again may round otherwise; see fingerprints.audio_digest.
+    """
 
     waveform: Tensor
     sample_rate: int
+    made_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class AudioFeatures:
     frame_count: frames to keep, ⌈samples · fps / sample_rate⌉ of the audio as it came in.
     timing: "exact" (no stretch) or "upstream" (the reference implementation's padding and stretch).
     start: the frame of the voice that the part begins with. What is before it and behind its end is heard and not shown.
+    heard: digest of the whole voice and of how it was heard, "" where that is not known.
     """
 
     hidden_states: Tensor
@@ -40,6 +45,7 @@ class AudioFeatures:
     clip_frames: int
     timing: str = "exact"
     start: int = 0
+    heard: str = ""
 
     @property
     def clips(self) -> int:

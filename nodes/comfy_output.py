@@ -1,6 +1,9 @@
 """ComfyUI's output folder: where files go, what core writes into them, how a node shows them."""
 
 import json
+import os
+import secrets
+import string
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
@@ -15,30 +18,48 @@ from ..memo_modules.video.provenance import write_png
 
 
 def output_file(prefix: str, suffix: str, width: int, height: int) -> Callable[[], Path]:
-    """What gives the path of a new file in ComfyUI's output folder, numbered as core numbers its own.
+    """What gives the path of a new file in ComfyUI's output folder, numbered as core numbers its own, each time that it is
+    asked. Somebody else may take the name in between: see whole_files.new_file.
 
     Raises InputError for a prefix that leaves the folder, or of which no file can be made: better now than when all is done.
     """
 
-    def next_path() -> Path:
-        folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, str(output), width, height)
-        return Path(folder, f"{name}_{counter:05}_{suffix}")
+    def path(number: str | None = None) -> Path:
+        try:
+            folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, str(output), width, height)
+        except OSError as error:
+            raise _cannot_create(prefix, error) from error
+        return Path(folder, f"{name}_{number or f'{counter:05}'}_{suffix}")
 
     output = Path(folder_paths.get_output_directory()).resolve()
-    parts = prefix.replace("\\", "/").split("/")
-    if "\0" in prefix or ".." in parts or not parts[-1] or not (output / prefix).resolve().is_relative_to(output):
+    if not _stays_inside(prefix, output):
         raise InputError(
             f"filename_prefix: expected the beginning of a file name inside ComfyUI's output folder, such as video/MEMO, got {prefix!r}."
         )
+    # as long as a name with a number, and nobody's: what is removed below is this one
+    probe = path("".join(secrets.choice(string.ascii_lowercase) for _ in range(5)))
     try:
-        probe = next_path()
         probe.parent.mkdir(parents=True, exist_ok=True)
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
-        shown = prefix if len(prefix) <= 60 else f"{prefix[:60]} ..."
-        raise InputError(f"filename_prefix: cannot create a file named {shown!r} in ComfyUI's output folder ({error.strerror}).") from error
-    return next_path
+        raise _cannot_create(prefix, error) from error
+    return path
+
+
+def _stays_inside(prefix: str, output: Path) -> bool:
+    parts = prefix.replace("\\", "/").split("/")
+    try:
+        prefix.encode("utf-8")
+        os.fsencode(prefix)
+        return "\0" not in prefix and ".." not in parts and bool(parts[-1]) and (output / prefix).resolve().is_relative_to(output)
+    except (UnicodeError, RuntimeError):  # half of a character that takes two; links in a circle
+        return False
+
+
+def _cannot_create(prefix: str, error: OSError) -> InputError:
+    shown = prefix if len(prefix) <= 60 else f"{prefix[:60]} ..."
+    return InputError(f"filename_prefix: cannot create a file named {shown!r} in ComfyUI's output folder ({error.strerror}).")
 
 
 def saved_result(path: Path) -> ui.SavedResult:

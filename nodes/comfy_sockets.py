@@ -15,10 +15,13 @@ from torch import Tensor, nn
 
 from ..memo_modules import checkpoints
 from ..memo_modules.errors import InputError
-from ..memo_modules.fingerprints import weights_digest
+from ..memo_modules.fingerprints import tensor_digest, weights_digest
 from ..memo_modules.solvers import Velocity
 from ..memo_modules.types import Audio
 from ..memo_modules.vae import SCALING_FACTOR, autoencoder_weights, widened
+
+_MADE_OF = "memo_made_of"
+"""Beside a waveform of our own: what it is made of, and the digest of its samples."""
 
 
 def to_audio(audio: Mapping, name: str = "audio") -> Audio:
@@ -27,11 +30,20 @@ def to_audio(audio: Mapping, name: str = "audio") -> Audio:
     waveform, sample_rate = audio["waveform"], audio["sample_rate"]
     if waveform.ndim != 3 or waveform.shape[0] != 1:
         raise InputError(f"{name}: expected one waveform (1, channels, samples), got shape {list(waveform.shape)}. Pass one clip at a time.")
-    return Audio(waveform[0].cpu(), int(sample_rate) if sample_rate == sample_rate // 1 else sample_rate)
+    return Audio(waveform[0].cpu(), int(sample_rate) if sample_rate == sample_rate // 1 else sample_rate, _made_of(audio))
 
 
 def from_audio(audio: Audio) -> dict:
-    return {"waveform": audio.waveform[None], "sample_rate": audio.sample_rate}
+    made = {_MADE_OF: (audio.made_of, tensor_digest(audio.waveform))} if audio.made_of else {}
+    return {"waveform": audio.waveform[None], "sample_rate": audio.sample_rate, **made}
+
+
+def _made_of(audio: Mapping) -> str:
+    """Audio.made_of, where these are still the samples of which it was said: other packs copy what is beside them."""
+    match audio.get(_MADE_OF):
+        case (str(made_of), str(samples)) if samples == tensor_digest(audio["waveform"][0]):
+            return made_of
+    return ""
 
 
 def load_vae(place: Path):

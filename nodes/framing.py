@@ -157,9 +157,9 @@ class MemoPasteBackToFile(io.ComfyNode):
         label_as_synthetic=True,
     ) -> io.NodeOutput:
         format = chosen_format(codec, crf, pixel_format, audio_codec)
-        path = comfy_output.output_file(filename_prefix, format.suffix, *crop.photo_size)()
-        paste_to_file(
-            path,
+        target = comfy_output.output_file(filename_prefix, format.suffix, *crop.photo_size)
+        path = paste_to_file(
+            target(),
             photo,
             images,
             crop,
@@ -171,6 +171,7 @@ class MemoPasteBackToFile(io.ComfyNode):
             color_match,
             _progress(),
             label_as_synthetic,
+            target,
         )
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), ui=ui.PreviewVideo([comfy_output.saved_result(path)]))
 

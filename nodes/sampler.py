@@ -9,7 +9,7 @@ from dataclasses import asdict
 import torch
 from comfy_api.latest import io, ui
 
-from ..memo_modules.fingerprints import some_values, tensor_digest
+from ..memo_modules.fingerprints import block_values, some_values, tensor_digest
 from ..memo_modules.noise import NOISES
 from ..memo_modules.portrait import prepare_portrait
 from ..memo_modules.progress import clips_done, contact_sheet
@@ -204,9 +204,13 @@ class Sampling:
             "lead_in": str(self.lead_in),
             "state": "" if self.state is None else f"{self.state.clips} {self.state.last_frames}",
         }
-        computed = {"face": self.face.embedding, "audio": some_values(audio.hidden_states)}
+        computed = {"face": self.face.embedding, "audio": some_values(audio.hidden_states), "audio.blocks": block_values(audio.hidden_states)}
+        if audio.heard:
+            exact["audio.heard"] = audio.heard
         if self.state is not None:
+            exact["state.generator"] = tensor_digest(self.state.generator)
             computed["state"] = some_values(self.state.latents)
+            computed["state.blocks"] = block_values(torch.cat([*self.state.past_latents, self.state.latents]))
         return Inputs(exact, {name: tensor.float().cpu() for name, tensor in computed.items()})
 
 

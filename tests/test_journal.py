@@ -1,20 +1,24 @@
-"""The journal of a long video: what it gives back, what it drops, whom it belongs to, when it goes."""
+"""The journal of a long video: what it gives back, what it drops, whom it belongs to. When it goes: test_unfinished.py."""
 
+import json
 import os
+import subprocess
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
-from comfyui_memo.memo_modules.errors import InputError
+from comfyui_memo.memo_modules.errors import InputError, StorageError
 from comfyui_memo.memo_modules.sampling import REPLAYED_CLIPS
 from comfyui_memo.memo_modules.types import VideoState
-from comfyui_memo.memo_modules.video import journal
 from comfyui_memo.memo_modules.video.journal import Inputs, Journal, opened
+from comfyui_memo.memo_modules.video.unfinished import INPUTS
 
 MADE_OF = Inputs({"seed": "42", "image": "abc"}, {"face": torch.arange(1.0, 5.0)})
-DAY = 86400
 
 
 def state(clips: int) -> VideoState:
@@ -108,6 +112,198 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
         assert not list(first.folder.glob("clip-00001*"))
 
 
+def pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def device(path):
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def lead_nowhere(path):
+    path.unlink()
+    path.symlink_to(path.parent / "nothing")
+
+
+def become_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has none of these")
+@pytest.mark.parametrize("become", [pipe, device, lead_nowhere, become_folder])
+@pytest.mark.parametrize("name", ["clip-00001.safetensors", "clip-00001.mp4", "clip-00002.safetensors", "clip-00009.mp4", "video.mp4"])
+def test_what_is_no_file_is_dropped_and_the_video_continues(tmp_path, name, become):
+    """It neither hangs nor fails, now or when it would write that file."""
+    with opened(tmp_path, "video", MADE_OF) as first:
+        fill(first, 2)
+    path = first.folder / name
+    path.touch()
+    become(path)
+    with opened(tmp_path, "video", MADE_OF) as again:
+        assert len(again.segments) == (1 if "00001" in name else 2) and again.folder == first.folder
+        fill(again, 4)
+        (again.folder / "video.mp4").write_bytes(b"whole")
+    with opened(tmp_path, "video", MADE_OF) as repaired:
+        assert equal(repaired.state(None), state(4))
+
+
+def test_a_folder_with_something_in_it_is_named_and_stays(tmp_path):
+    with opened(tmp_path, "video", MADE_OF) as first:
+        fill(first, 1)
+    mine = first.folder / "clip-00001.mp4" / "mine"
+    mine.parent.mkdir()
+    mine.touch()
+    with pytest.raises(InputError, match="clip-00001.mp4 is a folder where a file of an unfinished video belongs. Remove it"):
+        with opened(tmp_path, "video", MADE_OF):
+            pass
+    assert mine.exists() and len(list(first.folder.glob("clip-00000*"))) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has none of these")
+@pytest.mark.parametrize("become", [pipe, device, lead_nowhere, become_folder, empty])
+def test_inputs_that_cannot_be_read_leave_their_video_and_begin_another(tmp_path, become):
+    with opened(tmp_path, "video", MADE_OF) as first:
+        fill(first, 1)
+    become(first.folder / INPUTS)
+    with opened(tmp_path, "video", MADE_OF) as other:
+        assert other.folder != first.folder and other.segments == []
+        fill(other, 1)
+    with opened(tmp_path, "video", MADE_OF) as again:
+        assert again.folder == other.folder and len(again.segments) == 1
+    assert (first.folder / "clip-00000.mp4").exists()
+
+
+FOREIGN = {
+    "bool": torch.ones(4, dtype=torch.bool),
+    "fp8": torch.ones(4).to(torch.float8_e4m3fn),
+    "complex": torch.ones(4, dtype=torch.complex64),
+    "integers": torch.ones(4, dtype=torch.int64),
+    "another shape": torch.ones(2, 2, 1),
+    "a single value": torch.tensor(1.0),
+    "nothing": torch.ones(0),
+}
+
+
+@pytest.mark.parametrize("tensor", FOREIGN.values(), ids=FOREIGN)
+def test_a_foreign_journal_of_the_same_name_stops_nothing(tmp_path, tensor):
+    folder = tmp_path / "video-00000000"
+    folder.mkdir()
+    save_file({"face": tensor}, folder / INPUTS, {"seed": "42", "image": "abc"})
+    with opened(tmp_path, "video", MADE_OF) as made:
+        assert made.changed == ["face"] and made.folder != folder
+
+
+def forge(path: Path, tensors=None, **facts) -> None:
+    """Give an entry other content, and the checksum that belongs to it."""
+    with safe_open(path, framework="pt") as file:
+        held = {name: file.get_tensor(name).clone() for name in file.keys()}
+        text = json.dumps(json.loads(file.metadata()["facts"]) | facts)
+    held |= tensors or {}
+    write_forged(path, held, text)
+
+
+def write_forged(path: Path, held: dict, text: str) -> None:
+    crc = zlib.crc32(text.encode())
+    for name in ("latents", "past_latents", "generator"):
+        crc = zlib.crc32(held[name].reshape(-1).view(torch.uint8).numpy().data, crc)
+    save_file(held, path, {"facts": text, "crc": str(crc)})
+
+
+FORGED = {
+    "another clip's video": {"segment": "clip-00000.mp4"},
+    "a path": {"segment": "../clip-00001.mp4"},
+    "an absolute path": {"segment": "/etc/passwd"},
+    "itself": {"segment": "clip-00001.safetensors"},
+    "no name": {"segment": ["clip-00001.mp4"]},
+    "a number for a name": {"segment": 7},
+    "an empty name": {"segment": ""},
+    "no segment": {"segment": None},
+    "too many clips": {"clips": 9},
+    "clips before the first": {"clips": -2},
+    "true for a number of clips": {"clips": True},
+    "a text": {"clips": "2"},
+    "endless frames": {"last_frames": 10**30},
+    "frames less than none": {"last_frames": -1},
+    "half a frame": {"last_frames": 1.5},
+    "a model that is none": {"model": 5},
+    "another model": {"model": "other"},
+    "latents of another size": {"tensors": {"latents": torch.zeros(16, 4, 2, 2)}},
+    "latents of other frames": {"tensors": {"latents": torch.zeros(15, 4, 1, 1)}},
+    "flat latents": {"tensors": {"latents": torch.zeros(16)}},
+    "not a number": {"tensors": {"latents": torch.full((16, 4, 1, 1), float("nan"))}},
+    "latents that are true": {"tensors": {"latents": torch.ones(16, 4, 1, 1, dtype=torch.bool)}},
+    "past of another size": {"tensors": {"past_latents": torch.zeros(2, 4, 2, 2)}},
+    "no past": {"tensors": {"past_latents": torch.zeros(0, 4, 1, 1)}},
+    "a short generator": {"tensors": {"generator": torch.zeros(3, dtype=torch.uint8)}},
+    "a generator of floats": {"tensors": {"generator": torch.zeros(5056)}},
+}
+
+
+@pytest.mark.parametrize("content", FORGED.values(), ids=FORGED)
+def test_content_that_nobody_can_have_written_is_dropped_whatever_its_checksum(tmp_path, content):
+    with opened(tmp_path, "video", MADE_OF) as first:
+        fill(first, 3)
+    forge(first.folder / "clip-00001.safetensors", **content)
+    with opened(tmp_path, "video", MADE_OF) as again:
+        assert len(again.segments) == 1
+        fill(again, 3)
+    with opened(tmp_path, "video", MADE_OF) as repaired:
+        assert equal(repaired.state(None), state(3))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 50_000, "7", "[]", "null", "", '{"clips": ' + "9" * 5000 + "}"])
+def test_facts_that_are_no_facts_are_dropped(tmp_path, text):
+    with opened(tmp_path, "video", MADE_OF) as first:
+        fill(first, 2)
+    path = first.folder / "clip-00001.safetensors"
+    write_forged(path, load_file(path), text)
+    with opened(tmp_path, "video", MADE_OF) as again:
+        assert len(again.segments) == 1
+
+
+def test_an_entry_that_claims_terabytes_is_not_read(tmp_path):
+    with opened(tmp_path, "video", MADE_OF) as first:
+        fill(first, 2)
+    header = json.dumps({name: {"dtype": "F32", "shape": [2**34, 1, 1, 1], "data_offsets": [0, 2**36]} for name in ("latents",)}).encode()
+    with (first.folder / "clip-00001.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + 2**36)  # takes no room
+    with opened(tmp_path, "video", MADE_OF) as again:
+        assert len(again.segments) == 1
+
+
+@pytest.mark.parametrize("name", ["root", "folder"])
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, name):
+    root = tmp_path / "file"
+    root.write_text("in the way")
+    root = root / "journals" if name == "folder" else root
+    with pytest.raises(StorageError, match="file.* could not be written"), opened(root, "video", MADE_OF):
+        pass
+
+
+def test_a_disk_that_is_read_only_is_named(tmp_path):
+    """Which root may write to all the same unless it is one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.name == "nt" or subprocess.run(["mount", "-t", "tmpfs", "tmpfs", disk], capture_output=True, check=False).returncode:
+        pytest.skip("a small disk needs the right to mount one")
+    try:
+        with opened(disk / "journals", "video", MADE_OF) as first:
+            fill(first, 1)
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        for made_of in (MADE_OF, replace(MADE_OF, exact={"seed": "7"})):
+            with pytest.raises(StorageError, match="could not be written .Read-only file system"), opened(disk / "journals", "video", made_of):
+                pass
+        subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+        with opened(disk / "journals", "video", MADE_OF) as again:
+            assert len(again.segments) == 1
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
 CHANGES = {
     "another seed": ({"seed": "43"}, {}, ["seed"]),
     "two things": ({"seed": "43", "image": "x"}, {}, ["image", "seed"]),
@@ -136,6 +332,52 @@ def test_what_was_computed_may_be_rounded_otherwise(tmp_path):
         assert len(again.segments) == 1
 
 
+def test_what_former_versions_did_not_write_down_is_unknown_and_not_changed(tmp_path):
+    with opened(tmp_path, "video", MADE_OF) as first:
+        fill(first, 1)
+    more = Inputs({**MADE_OF.exact, "audio.heard": "abc"}, {**MADE_OF.computed, "audio.blocks": torch.ones(3, 4)})
+    with opened(tmp_path, "video", more) as again:
+        assert len(again.segments) == 1 and again.folder == first.folder
+    other = replace(more, exact={**more.exact, "seed": "7"})
+    with opened(tmp_path, "video", other) as other:
+        assert other.changed == ["seed"]
+
+
+HEARD = Inputs({"seed": "42", "audio.heard": "abc"}, {"audio.blocks": torch.randn(1000, 64, generator=torch.Generator().manual_seed(0))})
+
+
+def block(number: int, factor: float) -> torch.Tensor:
+    values = HEARD.computed["audio.blocks"].clone()
+    values[number] *= factor
+    return values
+
+
+@pytest.mark.parametrize(
+    ("exact", "blocks", "names"),
+    [
+        ({"audio.heard": "other"}, block(0, 1.0), ["audio"]),
+        ({}, block(517, 1.02), ["audio"]),
+        ({}, block(999, 0.0), ["audio"]),
+        ({}, block(3, float("nan")), ["audio"]),
+        ({}, torch.ones(999, 64), ["audio"]),
+        ({}, HEARD.computed["audio.blocks"] * 1.001, []),
+        ({}, block(517, 1.009), []),
+    ],
+)
+def test_a_block_of_a_voice_that_changed_is_a_change_of_the_voice(tmp_path, exact, blocks, names):
+    with opened(tmp_path, "video", HEARD) as first:
+        fill(first, 1)
+    with opened(tmp_path, "video", Inputs({**HEARD.exact, **exact}, {"audio.blocks": blocks})) as other:
+        assert other.changed == names and len(other.segments) == (not names)
+
+
+def test_a_voice_whose_digest_is_not_known_now_is_told_by_its_blocks(tmp_path):
+    with opened(tmp_path, "video", HEARD) as first:
+        fill(first, 1)
+    with opened(tmp_path, "video", Inputs({"seed": "42"}, {"audio.blocks": block(5, 1.001)})) as again:
+        assert len(again.segments) == 1
+
+
 def test_a_journal_belongs_to_one_process_at_a_time(tmp_path):
     with opened(tmp_path, "video", MADE_OF) as first:
         fill(first, 1)
@@ -160,46 +402,3 @@ def test_no_file_of_a_video_that_went_on_is_held(tmp_path):
         kept = again.state(None)
         assert str(again.folder) not in Path("/proc/self/maps").read_text()
     assert kept.clips == 2
-
-
-def age(folder, days: float) -> None:
-    for path in folder.iterdir():
-        os.utime(path, (path.stat().st_atime, path.stat().st_mtime - days * DAY))
-
-
-def test_old_and_large_journals_go_first_the_oldest(tmp_path):
-    folders = []
-    for seed, days in (("1", 20), ("2", 5), ("3", 1)):
-        with opened(tmp_path, "video", replace(MADE_OF, exact={"seed": seed})) as made:
-            fill(made, 2)
-        age(made.folder, days)
-        folders.append(made.folder)
-    other = tmp_path / "somebody's"
-    other.mkdir()
-    size = sum(path.stat().st_size for path in folders[2].iterdir())
-    journal.clean(tmp_path, 14 * DAY, 10 * size)
-    assert sorted(tmp_path.iterdir()) == sorted([*folders[1:], other])
-    journal.clean(tmp_path, 14 * DAY, size * 3 // 2)
-    assert sorted(tmp_path.iterdir()) == sorted([folders[2], other])
-
-
-def test_the_journal_to_go_on_with_is_never_cleaned(tmp_path):
-    """However large and old it is; nor does any other have to go since it is large."""
-    folders = {}
-    for seed, clips, days in (("42", 9, 20), ("1", 2, 20), ("2", 1, 1)):
-        with opened(tmp_path, "video", replace(MADE_OF, exact={"seed": seed})) as made:
-            fill(made, clips)
-        age(made.folder, days)
-        folders[seed] = made.folder
-    size = sum(path.stat().st_size for path in folders["1"].iterdir())
-    with opened(tmp_path, "video", replace(MADE_OF, exact={"seed": "42"}), 14 * DAY, size) as again:
-        assert equal(again.state(None), state(9))
-        assert set(tmp_path.iterdir()) == {again.folder, folders["2"]}
-
-
-def test_a_journal_at_work_is_never_cleaned(tmp_path):
-    with opened(tmp_path, "video", MADE_OF) as made:
-        fill(made, 2)
-        age(made.folder, 100)
-        journal.clean(tmp_path, 14 * DAY, 0)
-        assert len(list(made.folder.glob("clip-*"))) == 4

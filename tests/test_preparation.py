@@ -268,8 +268,8 @@ def test_no_damage_loses_or_doubles_a_line(whole, damage, again):
 def test_a_line_whose_files_are_not_there_and_what_killed_writers_left_are_cleared_away(whole):
     videos, output, expected = whole
     os.remove(output / "audio_emb" / "sub" / "a.mkv.safetensors")
-    (output / "face_emb" / "b.mp4.safetensors.0123.part").touch()
-    (output / f"{METADATA}.0123.part").touch()
+    (output / "face_emb" / "b.mp4.safetensors.01234567.part").touch()
+    (output / f"{METADATA}.01234567.part").touch()
     report = prepare_folder(videos, output, {}, prepare_quickly)
     assert list(report.prepared) == [str(videos / "sub" / "a.mkv")] and files_in(output) == expected
 

@@ -4,6 +4,7 @@ The encoder is transformers' Wav2Vec2Model with one change by MEMO (and Hallo be
 convolutions is interpolated from 50 per second to one per video frame before the transformer sees it.
 """
 
+import hashlib
 import math
 from collections.abc import Callable
 from fractions import Fraction
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from ..checkpoints import PICKLES, REPAIR, SIZE_ERRORS, Source, assign_weights, check_numbers, pickle_fault, raise_fault
 from ..clips import CLIP_FRAMES, clip_count, frame_count, samples_for_frames
 from ..errors import CheckpointError, InputError, MissingPackageError
+from ..fingerprints import audio_digest
 from ..models.config import check_whole
 from ..types import Audio, AudioFeatures
 from .io import mono, resample, validate
@@ -227,7 +229,12 @@ def encode_audio(
     with torch.inference_mode():
         states = encoder(waveform.to(device), frames, check_interrupt)
     kept = frame_count(audio.waveform.shape[1], audio.sample_rate, fps)
-    return AudioFeatures(states[heard:], fps, kept, clip_frames, timing)
+    return AudioFeatures(states[heard:], fps, kept, clip_frames, timing, heard=_heard(audio, previous))
+
+
+def _heard(audio: Audio, previous: Audio | None) -> str:
+    """Digest of all sound that a video is made of; fps, timing and frames are told beside it."""
+    return hashlib.sha256(" ".join(audio_digest(each) for each in (audio, previous) if each is not None).encode()).hexdigest()
 
 
 def _with_end_of(previous: Audio, audio: Audio, fps: Fraction, clip_frames: int) -> tuple[Audio, int]:

@@ -10,6 +10,7 @@ import torch
 
 from ..checkpoints import REPAIR, file_fault, raise_fault
 from ..errors import CheckpointError, MissingPackageError
+from ..fingerprints import audio_digest, file_digest
 from ..onnx_sessions import OnnxModel, quiet
 from ..types import Audio
 from .io import mono, resample, validate
@@ -50,7 +51,8 @@ class VocalSeparator(OnnxModel):
         if source.waveform.shape[0] == 1:
             vocals = vocals.mean(dim=0, keepdim=True)
         vocals = resample(Audio(vocals, SAMPLE_RATE), audio.sample_rate).waveform
-        return Audio(vocals[:, : audio.waveform.shape[1]].contiguous(), audio.sample_rate)
+        made_of = " ".join((audio_digest(audio), *map(file_digest, self.files)))  # a card rounds otherwise from run to run
+        return Audio(vocals[:, : audio.waveform.shape[1]].contiguous(), audio.sample_rate, made_of)
 
     def _demix(self, mix, progress, check_interrupt):
         """Vocals (2 samples) of ``mix`` (2 samples), numpy float32 at 44.1 kHz."""

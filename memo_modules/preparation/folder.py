@@ -14,8 +14,11 @@ from fractions import Fraction
 from pathlib import Path
 
 from ..errors import InputError
-from ..whole_files import remove_partial, write_whole
-from .preparer import Job, Outcome
+from ..locks import locked
+from ..regular_files import open_regular
+from ..whole_files import remove_partial, storing, write_whole
+from ..words import first_line, shortened
+from .preparer import VIDEOS, Job, Outcome
 from .tensor_files import FIELDS
 from .videos import find_videos
 
@@ -53,7 +56,8 @@ def prepare_folder(
     """
     videos, output = Path(os.path.abspath(videos)), Path(os.path.abspath(output))
     paths = find_videos(videos, leave_out=output if videos in output.parents else None)
-    output.mkdir(parents=True, exist_ok=True)
+    with storing(output):
+        output.mkdir(parents=True, exist_ok=True)
     with _alone(output):
         _check_record(output / RECORD, {"videos": _place(videos, output), **settings})
         entries = {entry["face_emb"]: entry for entry in _whole_entries(output)}
@@ -67,10 +71,18 @@ def prepare_folder(
                     _keep(outcome, output, entries, report)
                     progress(done, len(to_do), report)
         finally:
-            remove_partial(output)
+            _remove_partial(output)
             _write_lines(output / METADATA, (entries[name] for name in sorted(entries)))
             _write_lines(output / FAILED, ({"video": video, "reason": report.failed[video]} for video in sorted(report.failed)))
     return report
+
+
+def _remove_partial(output: Path) -> None:
+    """What workers that were ended left; of what others may write into the same folder nothing."""
+    for folder in (*FIELDS[1:], VIDEOS):
+        remove_partial(output / folder)
+    for name in (METADATA, FAILED, RECORD):
+        remove_partial(output, name, below=False)
 
 
 def _keep(outcome: Outcome, output: Path, entries: dict[str, dict], report: Report) -> None:
@@ -79,7 +91,7 @@ def _keep(outcome: Outcome, output: Path, entries: dict[str, dict], report: Repo
         return
     entry = outcome.entry
     entries[entry["face_emb"]] = entry  # first: an interrupt while the line is written must not lose it at the end
-    with (output / METADATA).open("a", encoding="utf-8", newline="\n") as file:
+    with storing(output / METADATA), (output / METADATA).open("a", encoding="utf-8", newline="\n") as file:
         file.write(json.dumps(entry) + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -89,7 +101,7 @@ def _keep(outcome: Outcome, output: Path, entries: dict[str, dict], report: Repo
 def _whole_entries(output: Path) -> Iterator[dict[str, str]]:
     """Lines of metadata.jsonl whose files are in place."""
     path = output / METADATA
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    lines = _text(path).splitlines() if path.exists() else []
     for number, line in enumerate(lines, 1):
         try:
             entry = {field: json.loads(line)[field] for field in FIELDS}
@@ -97,13 +109,22 @@ def _whole_entries(output: Path) -> Iterator[dict[str, str]]:
                 yield entry
                 continue
             reason = "a file that it names is missing"
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             reason = f"it is not an object with the fields {', '.join(FIELDS)}"
         _log.warning("%s, line %d is removed: %s.", path, number, reason)
 
 
 def _write_lines(path: Path, entries) -> None:
     write_whole(path, "".join(f"{json.dumps(entry)}\n" for entry in entries))
+
+
+def _text(path: Path) -> str:
+    """Of a file that may have been put there by somebody else. Raises InputError when it is none, or cannot be read."""
+    try:
+        with open_regular(path) as file:
+            return file.read().decode("utf-8", errors="replace")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}). Remove it, or choose another output folder.") from error
 
 
 def _place(path: Path, output: Path) -> str:
@@ -117,30 +138,25 @@ def _check_record(path: Path, record: dict[str, str | None]) -> None:
         write_whole(path, json.dumps(record, indent=2) + "\n")
         return
     try:
-        made_with = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path} cannot be read ({error}). Choose another output folder.") from error
+        made_with = dict(json.loads(_text(path)))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read ({first_line(error)}). Choose another output folder.") from error
     others = [name for name in {**made_with, **record} if made_with.get(name) != record.get(name)]
     if others:
+        before, now = (shortened(str(made.get(others[0]))) for made in (made_with, record))
         raise InputError(
             f"output: {path.parent} was prepared with other {' and other '.join(others)}; "
-            f"{others[0]} was {made_with.get(others[0])}, now it is {record.get(others[0])}. Choose another output folder, or delete this one."
+            f"{others[0]} was {before}, now it is {now}. Choose another output folder, or delete this one."
         )
 
 
 @contextmanager
 def _alone(output: Path) -> Iterator[None]:
     """Keep other processes from the folder. Raises InputError when one is at work there."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(output / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(f"output: another process is preparing videos in {output}. Wait for it, or choose another folder.") from None
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # before it is released, or it might be another's by then; on Windows it stays
-            (output / LOCK).unlink()
-        lock.release()
+    busy = f"output: another process is preparing videos in {output}. Wait for it, or choose another folder."
+    with locked(output / LOCK, busy):
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # before it is released, or it might be another's by then; on Windows it stays
+                (output / LOCK).unlink()

@@ -24,6 +24,9 @@ from ..store.fetching import verify
 from .tensor_files import FIELDS, write_tensor
 from .videos import Video, read_video, rewrite, rewritten_frames
 
+VIDEOS = "videos"
+"""The folder in the output of those that were rewritten at another frame rate."""
+
 LOOKS = range(0, 30, 5)
 """Frames in which a face is looked for, one after the other: a video may fade in."""
 
@@ -110,7 +113,7 @@ class Preparer:
         entry = dict(job.entry)
         try:
             if fps != video.fps:
-                entry[FIELDS[0]] = f"videos/{job.name}.mp4"
+                entry[FIELDS[0]] = f"{VIDEOS}/{job.name}.mp4"
                 rewrite(job.path, job.output / entry[FIELDS[0]], video, fps)
             for field, tensor in tensors.items():
                 write_tensor(job.output / entry[field], field, tensor, {"fps": str(fps)})

@@ -7,12 +7,12 @@ Only what is asked for is read of either; nothing in a pickle is run.
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import InputError
 from ..pickles import Called, Inert
 from ..regular_files import open_regular
+from ..tensor_saving import save_tensors
 from ..torch_files import read_torch_file
 from ..whole_files import whole_file
 from ..words import first_line
@@ -27,7 +27,7 @@ def write_tensor(path: Path, field: str, tensor: Tensor, metadata: dict[str, str
     """Write ``tensor`` to a safetensors file under the name ``field``; the file is there when it is whole. metadata: for
     its header; the bytes of a file with one entry, or none, depend on nothing else."""
     with whole_file(path) as partial:
-        save_file({field: tensor.contiguous()}, partial, metadata)
+        save_tensors(partial, {field: tensor}, metadata)
 
 
 def tensor_shape(path: Path, field: str) -> tuple[int, ...]:

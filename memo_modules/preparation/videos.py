@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from ..clips import frame_rate
-from ..errors import InputError
+from ..errors import InputError, MemoError
 from ..pyav import audio_resampler, fraction, import_av, open_to_read, quarter_turns, upright
 from ..types import Audio
 from ..whole_files import whole_file
@@ -211,6 +211,8 @@ def _opened(path: Path, read: list) -> Iterator:
     try:
         with open_to_read(path) as container:
             yield container
+    except MemoError:  # of what is written meanwhile; some are OSErrors
+        raise
     except av.InvalidDataError as error:
         if read:
             raise InputError(f"it is cut off or damaged: it can be read up to frame {len(read)} ({error.strerror}).") from error

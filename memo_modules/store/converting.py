@@ -1,20 +1,24 @@
 """Published folders to single files and back, bit by bit, and pickles to safetensors without running anything in them."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..checkpoints import CLASSIFIER, CONFIGS, NETS, Source, component_source, net_source, read_configs, read_weights
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError
+from ..tensor_saving import save_tensors
 from ..whole_files import whole_file
+
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def to_single_files(checkpoint: Path, target: Path, dtype: torch.dtype | None = None, one_per_net: bool = False) -> list[Path]:
     """Write the components of a checkpoint folder as ``target``, one safetensors file with their configs in its metadata,
-    or as one such file per component in the folder ``target``. Returns what was written.
+    or as one such file per component in the folder ``target``. Returns what was written; files get their names when all are
+    written.
 
     dtype: of the weights, by default as they are. Raises CheckpointError when a component is damaged or there is none,
     and InputError when something is in the place of the target.
@@ -23,13 +27,15 @@ def to_single_files(checkpoint: Path, target: Path, dtype: torch.dtype | None = 
     if not sources:
         raise CheckpointError(f"{checkpoint} holds none of {', '.join((*NETS, CLASSIFIER))}. Name the folder that holds them.")
     groups = {target / f"{component}.safetensors": [component] for component in sources} if one_per_net else {target: list(sources)}
-    for file, components in groups.items():
-        tensors, configs = {}, {}
-        for component in components:
-            configs[component] = sources[component].read_config()
-            weights = sources[component].read_weights()
-            tensors |= {f"{component}.{key}": tensor for key, tensor in weights.items()}
-        _write(tensors, file, dtype, {CONFIGS: json.dumps(configs)})
+    with ExitStack() as names:
+        for file, components in groups.items():
+            partial = names.enter_context(whole_file(file, replaces=False))
+            tensors, configs = {}, {}
+            for component in components:
+                configs[component] = sources[component].read_config()
+                weights = sources[component].read_weights()
+                tensors |= {f"{component}.{key}": tensor for key, tensor in weights.items()}
+            _save(tensors, partial, dtype, {CONFIGS: json.dumps(configs)})
     return list(groups)
 
 
@@ -37,14 +43,16 @@ def to_folder(single: Path, target: Path, dtype: torch.dtype | None = None) -> l
     """Write what `to_single_files` made, a file or a folder of them, in the published layout. See there."""
     files = [single] if single.suffix == ".safetensors" else sorted(single.glob("*.safetensors"))
     written = []
-    for file in files:
-        for component, config in read_configs(file).items():
-            if component not in (*NETS, CLASSIFIER):
-                raise CheckpointError(f"{file} holds {component!r}, which is not a component of MEMO.")
-            folder = target / "misc" / component if component == CLASSIFIER else target / component
-            _write(Source(file, component=component).read_weights(), folder / "diffusion_pytorch_model.safetensors", dtype)
-            (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-            written.append(folder)
+    with ExitStack() as names:
+        for file in files:
+            for component, config in read_configs(file).items():
+                if component not in (*NETS, CLASSIFIER):
+                    raise CheckpointError(f"{file} holds {component!r}, which is not a component of MEMO.")
+                folder = target / "misc" / component if component == CLASSIFIER else target / component
+                weights, described = (names.enter_context(whole_file(folder / name, replaces=False)) for name in (_WEIGHTS, "config.json"))
+                _save(Source(file, component=component).read_weights(), weights, dtype)
+                described.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+                written.append(folder)
     if not written:
         raise CheckpointError(f"{single} holds no component of MEMO in its metadata, so it cannot be taken apart.")
     return written
@@ -56,7 +64,8 @@ def pickle_to_safetensors(path: Path, target: Path, dtype: torch.dtype | None = 
     Whatever else the pickle names is neither imported nor called. Raises CheckpointError when it holds no tensors by name.
     """
     tensors = {key: tensor.clone() for key, tensor in read_weights(path).items()}  # they may share memory
-    _write(tensors, target, dtype)
+    with whole_file(target, replaces=False) as partial:
+        _save(tensors, partial, dtype)
     return target
 
 
@@ -64,11 +73,7 @@ def _sources(checkpoint: Path) -> dict[str, Source]:
     return {net: net_source(checkpoint, net) for net in NETS} | {CLASSIFIER: component_source(checkpoint / "misc" / CLASSIFIER, CLASSIFIER)}
 
 
-def _write(tensors: dict[str, Tensor], file: Path, dtype: torch.dtype | None, metadata: dict[str, str] | None = None) -> None:
-    """Under its name only when it is whole."""
-    if file.exists():
-        raise InputError(f"{file} already exists. Remove it, or name another target.")
+def _save(tensors: dict[str, Tensor], file: Path, dtype: torch.dtype | None, metadata: dict[str, str] | None = None) -> None:
     if dtype is not None:
         tensors = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
-    with whole_file(file) as partial:
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, partial, metadata={"format": "pt", **(metadata or {})})
+    save_tensors(file, tensors, {"format": "pt", **(metadata or {})})

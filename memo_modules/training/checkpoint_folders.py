@@ -8,16 +8,18 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ..checkpoints import NETS, net_source
 from ..errors import CheckpointError, InputError
 from ..sampling import MemoNets
-from ..whole_files import flush, flush_names
+from ..tensor_saving import save_tensors
+from ..whole_files import flush, flush_names, storing
 
 STATE, TENSORS = "trainer.json", "trainer.safetensors"
 
@@ -40,6 +42,7 @@ def resume_from(output_dir: Path, resume: str | None) -> Path | None:
 
     Raises InputError when there is none at the path, and for a new training where another one has left checkpoints.
     """
+    _remove_rests(output_dir)
     there = checkpoints(output_dir)
     if resume == "latest":
         return there[max(there)] if there else None
@@ -55,32 +58,50 @@ def resume_from(output_dir: Path, resume: str | None) -> Path | None:
 def write_checkpoint(output_dir: Path, step: int, keep: int, write: Callable[[Path], None]) -> Path:
     """`checkpoint-STEP` with what ``write`` puts into the folder that it is handed.
 
-    It has its name only when it is whole; then all but the newest ``keep`` up to this step are deleted.
+    It has its name only when it is whole; then all but the newest ``keep`` up to this step are deleted. Raises StorageError
+    when the disk does not take it: it is removed, and what was there is still there.
     """
     target = output_dir / f"checkpoint-{step}"
     partial, former = (target.with_name(f"{target.name}.{ending}") for ending in ("partial", "former"))
-    output_dir.mkdir(parents=True, exist_ok=True)
-    _remove_rests(output_dir)
-    partial.mkdir()
-    write(partial)
-    flush(partial)  # or a power cut leaves the name with nothing in it, and what went for it is gone
-    if target.exists():  # a training that was resumed before it
-        os.replace(target, former)
-    os.replace(partial, target)
-    flush_names(output_dir)
-    _remove_rests(output_dir)
+    with storing(target, partial):
+        output_dir.mkdir(parents=True, exist_ok=True)
+        _remove_rests(output_dir)
+        try:
+            partial.mkdir()
+            write(partial)
+            flush(partial)  # or a power cut leaves the name with nothing in it, and what went for it is gone
+            if target.exists():  # a training that was resumed before it
+                os.replace(target, former)
+            os.replace(partial, target)
+        finally:
+            _remove_rests(output_dir)
+        flush_names(output_dir)
     written = [folder for number, folder in checkpoints(output_dir).items() if number <= step]
     for folder in written[:-keep]:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
     return target
 
 
+def _remove(folder: Path) -> None:
+    """What a checkpoint is known by goes last: of one of which a part could not be removed the rest goes with the next."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != STATE:
+                path.unlink()
+        shutil.rmtree(folder)
+
+
 def _remove_rests(output_dir: Path) -> None:
-    """Remove what is not whole, and what was written again; not what was to be written again and is the only one."""
-    for folder in output_dir.iterdir():
+    """Remove what is not whole, and what was written again. What was to be written again, and is not, gets its name back."""
+    for folder in output_dir.iterdir() if output_dir.is_dir() else ():
         rest = _REST.fullmatch(folder.name)
         if rest and (rest[2] == "partial" or folder.with_name(rest[1]).exists()):
             shutil.rmtree(folder, ignore_errors=True)
+        elif rest and (folder / STATE).is_file():
+            with suppress(OSError):  # another process of this training does the same
+                os.replace(folder, folder.with_name(rest[1]))
 
 
 def write_nets(folder: Path, source: Path, nets: MemoNets, weights: Mapping[str, Tensor]) -> None:
@@ -90,16 +111,16 @@ def write_nets(folder: Path, source: Path, nets: MemoNets, weights: Mapping[str,
     """
     for name in NETS:
         state = getattr(nets, name).state_dict()
-        held = {key: weights.get(f"{name}.{key}", tensor).to(tensor.dtype).contiguous() for key, tensor in state.items()}
+        held = {key: weights.get(f"{name}.{key}", tensor).to(tensor.dtype) for key, tensor in state.items()}
         (folder / name).mkdir()
-        save_file(held, folder / name / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+        save_tensors(folder / name / "diffusion_pytorch_model.safetensors", held, {"format": "pt"})
         config = json.dumps(net_source(source, name).read_config(), indent=2, sort_keys=True)
         (folder / name / "config.json").write_text(config + "\n", encoding="utf-8")
 
 
 def write_state(folder: Path, values: Mapping, tensors: Mapping[str, Tensor]) -> None:
     """The trainer's state; the JSON last, by which a checkpoint is known."""
-    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / TENSORS)
+    save_tensors(folder / TENSORS, tensors)
     (folder / STATE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 

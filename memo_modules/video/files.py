@@ -1,5 +1,7 @@
 """Video files: one closed segment per clip, joined at the end without encoding anything again."""
 
+import errno
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from ..audio.encoding import SoundTrack
 from ..clips import ceil_div
-from ..errors import InputError
+from ..errors import InputError, StorageError
 from ..pyav import fraction, import_av, open_to_read
 from ..types import Audio
 from ..whole_files import whole_file
@@ -30,6 +32,9 @@ _REORDER_DELAY = {"h264": 2, "ffv1": 0}
 _FRUGAL = {2048**2: "rc-lookahead=0:bframes=0:ref=1:force-cfr=1", 4096**2: "subme=0"}
 """What h264 does without in pictures of more pixels: first the 40 pictures that it looks ahead, then fractions of a pixel in
 motion. At 24 megapixels they take 4 GB and 150 MB. The first is the largest that the sampler makes."""
+
+_NOT_GIVEN = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC}
+"""Errors of opening that say nothing of the file. A disk that fails (EIO) is not told from a file that is cut off."""
 
 _MIN_TIMESCALE = 10_000  # ticks per second that ffmpeg takes at least, unless told
 
@@ -60,7 +65,9 @@ def write_segment(path: Path, frames: Tensor, fps: Fraction, format: VideoFormat
             picture = (frame.detach().float().clamp(0, 1) * 255).round().to("cpu", torch.uint8).movedim(0, -1).numpy()
             yield planes(picture, format.pixel_format)
 
-    write_pictures(path, pictures(), (height, width), fps, format)
+    format.check(height, width)
+    with whole_file(path) as partial:
+        write_pictures(partial, pictures(), (height, width), fps, format)
 
 
 def write_pictures(
@@ -73,16 +80,17 @@ def write_pictures(
     metadata: Mapping[str, str] | None = None,
     labelled: bool = False,
 ) -> None:
-    """A whole video file of pictures as they come, each as the planes that pixel_formats.planes gives; they may be the same
-    arrays every time. size: (height, width). audio, metadata, labelled: as ``join_segments`` takes them.
+    """A video file of pictures as they come, each as the planes that pixel_formats.planes gives; they may be the same arrays
+    every time. size: (height, width). audio, metadata, labelled: as ``join_segments`` takes them. ``path`` is written as they
+    come: whoever calls sees to it that it has its name when it is whole.
 
     Large pictures are encoded with less memory, which makes h264 files of them a little larger. Raises InputError for sizes and
-    sound that the format does not take, MissingPackageError and StorageError as ``write_segment``.
+    sound that the format does not take, MissingPackageError as ``write_segment``, and OSError.
     """
     height, width = size
     format.check(height, width, audio)
     av = import_av()
-    with whole_file(path) as partial, _created(partial, fps, format, metadata or {}, labelled) as container:
+    with _created(path, fps, format, metadata or {}, labelled) as container:
         stream = container.add_stream(ENCODERS[format.codec], rate=fps, options=_encoder_options(format, height * width))
         stream.height, stream.width, stream.pix_fmt = height, width, format.pixel_format
         _tag_colours(stream.codec_context, format.pixel_format)
@@ -139,7 +147,7 @@ def join_segments(
     first = _read(segments[0])
     format.check(first.height, first.width, audio)
     with whole_file(path) as partial, _created(partial, fps, format, metadata or {}, labelled) as container:
-        with open_to_read(segments[0]) as template:
+        with _opened(segments[0]) as template:
             pictures = container.add_stream_from_template(template.streams.video[0], opaque=True)
             pictures.rate = fps
         sound = SoundTrack(container, audio, format.audio_codec) if audio else None
@@ -182,21 +190,30 @@ class _Segment:
         return f"{self.codec} in {self.pixel_format}, {self.width}x{self.height} at {float(self.fps):.6g} frames per second"
 
 
-def _read(path: Path) -> _Segment:
+@contextmanager
+def _opened(path: Path) -> Iterator:
+    """A segment to read. Raises InputError for one that is damaged or missing, StorageError where the disk does not give it."""
     av = import_av()
     try:
         with open_to_read(path) as container:
-            stream = container.streams.video[0]
-            packets = [packet for packet in container.demux(stream) if packet.size]
-            times = [packet.pts * packet.time_base for packet in packets]
-            context = stream.codec_context
-            size = (context.height, context.width)
-            codec = context.codec.canonical_name
-            if stream.frames not in (0, len(packets)):  # mkv does not count them
-                raise InputError(f"{path} is cut off: {len(packets)} of its {stream.frames} pictures are there. Remove it and make its clip again.")
-            return _Segment(codec, context.pix_fmt, *size, fraction(stream.average_rate), context.extradata, packets, times)
+            yield container
     except (av.FFmpegError, OSError, LookupError, TypeError) as error:  # no such file, no pictures in it, no times on them
+        if isinstance(error, OSError) and error.errno in _NOT_GIVEN:
+            raise StorageError(f"{path} cannot be read ({os.strerror(error.errno)}). It is kept: run again when it can.") from error
         raise InputError(f"{path} is missing, damaged or not a video ({error}). Remove it and make its clip again.") from error
+
+
+def _read(path: Path) -> _Segment:
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        times = [packet.pts * packet.time_base for packet in packets]
+        context = stream.codec_context
+        size = (context.height, context.width)
+        codec = context.codec.canonical_name
+        if stream.frames not in (0, len(packets)):  # mkv does not count them
+            raise InputError(f"{path} is cut off: {len(packets)} of its {stream.frames} pictures are there. Remove it and make its clip again.")
+        return _Segment(codec, context.pix_fmt, *size, fraction(stream.average_rate), context.extradata, packets, times)
 
 
 def _check_like(segment: _Segment, first: _Segment, name: Path, fps: Fraction, format: VideoFormat) -> None:

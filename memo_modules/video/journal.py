@@ -4,41 +4,54 @@ It holds one entry per clip, the clip's video beside it, and what the video is m
 is on the disk, and both wholly or not at all: whatever stops the work, nothing is lost but the clip under way.
 """
 
+import glob
 import json
 import logging
 import math
-import shutil
-import time
+import os
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, StorageError
+from ..regular_files import NotRegularError, is_regular, open_regular
 from ..sampling import REPLAYED_CLIPS
 from ..types import VideoState
-from ..whole_files import remove_partial, whole_file
-
-INPUTS, LOCK = "inputs.safetensors", "lock"
+from ..whole_files import remove_partial, storing, whole_file
+from ..words import first_line
+from .unfinished import INPUTS, clean, held, remove
 
 CLOSE = 0.01
 """Relative distance up to which computed inputs are the same: a GPU rounds differently from one run to the next."""
+
+LATER = ("audio.heard", "audio.blocks", "state.blocks", "state.generator")
+"""Inputs that journals of former versions do not have: there they are unknown, and what else is known decides."""
+
+_DAMAGE = (OSError, SafetensorError, ValueError, LookupError, TypeError, RuntimeError)
+"""What reading a file raises that is not what it should be; the last of them for JSON that is too deep."""
+
+_NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, NotRegularError)
+
+_MOST_READ = 2**30
+"""Bytes of an entry: hundreds of times those of the largest clip."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a video is made of, by the names that its user knows.
+    """What a video is made of, by the names that its user knows, or such a name, a point and what of it.
 
-    exact: text, or digests, that are the same or not. computed: float tensors that other runs compute with other rounding.
+    exact: text, or digests, that are the same or not. computed: float32 tensors that other runs compute with other rounding;
+    of those with rows each row has to be the same but for that.
     """
 
     exact: Mapping[str, str]
@@ -46,12 +59,16 @@ class Inputs:
 
     def changes(self, before: "Inputs") -> list[str]:
         """Names of what was otherwise before."""
-        changed = [name for name, value in self.exact.items() if before.exact.get(name) != value]
-        for name, value in self.computed.items():
-            old = before.computed.get(name)
-            if old is None or old.shape != value.shape or not (old - value).norm() <= CLOSE * value.norm():
-                changed.append(name)
-        return sorted(set(changed))
+        known, computed = before.exact.keys() | set(self.exact).difference(LATER), before.computed.keys() | set(self.computed).difference(LATER)
+        changed = {name for name, value in self.exact.items() if name in known and before.exact.get(name) != value}
+        changed |= {name for name, value in self.computed.items() if name in computed and not _is_close(before.computed.get(name), value)}
+        return sorted({name.partition(".")[0] for name in changed})
+
+
+def _is_close(old: Tensor | None, new: Tensor) -> bool:
+    if old is None or old.shape != new.shape:
+        return False
+    return bool(((old - new).norm(dim=-1) <= CLOSE * new.norm(dim=-1)).all())
 
 
 class Journal:
@@ -67,7 +84,8 @@ class Journal:
         self.segments: list[Path | None] = []
         self._last: VideoState | None = None
         self._past_latents = deque(maxlen=REPLAYED_CLIPS)
-        while (entry := _read_entry(self._entry())) is not None:
+        _clear(folder)
+        while (entry := _read_entry(self._entry(), self._last)) is not None:
             self._keep(*entry)
         kept = {path for number, segment in enumerate(self.segments) for path in (self._entry(number), segment)}
         for path in folder.glob("clip-*"):
@@ -87,12 +105,13 @@ class Journal:
 
     def append(self, state: VideoState, segment: Path | None) -> None:
         """The next clip is done: ``state`` is behind it, ``segment`` on the disk."""
-        _write_entry(self._entry(), state, segment)
+        with storing(self.folder):
+            _write_entry(self._entry(), state, segment)
         self._keep(state, segment)
 
     def remove(self) -> None:
         """The video is finished."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove(self.folder)
 
     def _keep(self, state: VideoState, segment: Path | None) -> None:
         self.segments.append(segment)
@@ -108,75 +127,65 @@ def opened(root: Path, name: str, inputs: Inputs, max_age: float = math.inf, max
     """The Journal in ``root`` of the video ``name`` made of ``inputs``: the one that was begun, or a new one.
 
     What is damaged in it is dropped, and all behind it; of the other journals those that ``clean`` removes are. Raises
-    InputError when another process works on it.
+    InputError when another process works on it, or when something that is none of its files is in the way, and StorageError
+    when nothing can be written there.
     """
-    from filelock import FileLock, Timeout
-
-    folder, changed = _find(root, name, inputs)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise InputError(f"{folder}: another ComfyUI is making this video. Wait for it, or choose another file name.") from None
-    try:
-        remove_partial(folder)
-        if not (folder / INPUTS).exists():
-            _write_inputs(folder / INPUTS, inputs)
-        clean(root, max_age, max_bytes)
-        yield Journal(folder, changed)
-    finally:
-        lock.release()
-        if not (folder / INPUTS).exists():  # removed, but for the lock
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def clean(root: Path, max_age: float, max_bytes: float) -> None:
-    """Remove journals untouched for ``max_age`` seconds, and the oldest ones while all take more than ``max_bytes``; none
-    that is open, for which none of the others has to make room."""
-    from filelock import FileLock, Timeout
-
-    found = []
-    for folder in root.iterdir() if root.is_dir() else ():
-        if (folder / INPUTS).is_file() and not _is_open(folder):
-            files = [path.stat() for path in folder.iterdir() if path.is_file()]
-            found.append((max(file.st_mtime for file in files), sum(file.st_size for file in files), folder))
-    total = sum(size for _, size, _ in found)
-    for touched, size, folder in sorted(found):
-        if time.time() - touched <= max_age and total <= max_bytes:
-            break
-        with suppress(Timeout), FileLock(folder / LOCK, blocking=False):
-            _log.info("Removing the unfinished video %s (%.1f GB), last worked on %s.", folder, size / 1e9, time.ctime(touched))
-            shutil.rmtree(folder, ignore_errors=True)
-            total -= size
-
-
-def _is_open(folder: Path) -> bool:
-    from filelock import FileLock, Timeout
-
-    try:
-        with FileLock(folder / LOCK, blocking=False):
-            return False
-    except Timeout:
-        return True
+    with storing(root):
+        folder, changed = _find(root, name, inputs)
+        folder.mkdir(parents=True, exist_ok=True)
+    with held(folder):
+        try:
+            with storing(folder):
+                remove_partial(folder, below=False)
+                if not (folder / INPUTS).exists():
+                    _write_inputs(folder / INPUTS, inputs)
+                clean(root, max_age, max_bytes)
+                journal = Journal(folder, changed)
+            yield journal
+        finally:
+            if not os.path.lexists(folder / INPUTS):  # removed, but for the lock
+                remove(folder)
 
 
 def _find(root: Path, name: str, inputs: Inputs) -> tuple[Path, list[str]]:
     """The folder for a video, and what has changed since the last one of its name when that is another."""
     others = {}
-    for folder in root.glob(f"{name}-*"):
-        before = _read_inputs(folder / INPUTS)
+    key = zlib.crc32(json.dumps(dict(inputs.exact), sort_keys=True).encode())
+    ours = root / f"{name}-{key:08x}"
+    for folder in root.glob(f"{glob.escape(name)}-*"):
+        before = _read_inputs(folder / INPUTS, inputs, needed=folder == ours)
         if before is not None:
             others[folder] = inputs.changes(before)
             if not others[folder]:
                 return folder, []
-    key = zlib.crc32(json.dumps(dict(inputs.exact), sort_keys=True).encode())
-    folder = root / f"{name}-{key:08x}"
-    while folder.exists():  # the same but for what was computed, or damaged
+    folder = ours
+    while os.path.lexists(folder):  # the same but for what was computed, or damaged
         key = (key + 1) % 2**32
         folder = root / f"{name}-{key:08x}"
-    latest = max(others, key=lambda folder: (folder / INPUTS).stat().st_mtime, default=None)
+    latest = max(others, key=lambda folder: _modified(folder / INPUTS), default=None)
     return folder, others.get(latest, [])
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # removed meanwhile
+        return -math.inf
+
+
+def _clear(folder: Path) -> None:
+    """Remove what has the name of a file of ours and is none: pipes, devices, links to such, empty folders. Raises InputError
+    for a folder with something in it."""
+    for path in folder.iterdir():
+        if not path.name.startswith(("clip-", "video.")) or is_regular(path):
+            continue
+        if path.is_symlink() or not path.is_dir():
+            path.unlink()
+            continue
+        try:
+            path.rmdir()
+        except OSError:
+            raise InputError(f"{path} is a folder where a file of an unfinished video belongs. Remove it, and run again.") from None
 
 
 def _write_inputs(path: Path, inputs: Inputs) -> None:
@@ -184,12 +193,39 @@ def _write_inputs(path: Path, inputs: Inputs) -> None:
         partial.write_bytes(save({name: value.contiguous() for name, value in inputs.computed.items()}, dict(inputs.exact)))
 
 
-def _read_inputs(path: Path) -> Inputs | None:
+def _read_inputs(path: Path, expected: Inputs, needed: bool) -> Inputs | None:
+    """What is in the file; tensors of another kind or shape than the ``expected`` are empty. None when it cannot be read.
+
+    needed: it is most likely that of the video to be made. Raises StorageError when the disk does not give that.
+    """
     try:
-        with safe_open(path, framework="pt") as file:
-            return Inputs(file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()})
-    except (OSError, SafetensorError):
+        held, metadata = _read_tensors(path)
+    except _DAMAGE as error:
+        if needed:
+            _raise_if_not_given(error, path)
+        if os.path.lexists(path):
+            _log.warning("%s is damaged (%s): its video is not continued.", path, first_line(error))
         return None
+    like = {name: name in held and (held[name].dtype, held[name].shape) == (tensor.dtype, tensor.shape) for name, tensor in expected.computed.items()}
+    return Inputs(metadata, {name: held[name] if like[name] else torch.empty(0) for name in expected.computed if name in held})
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file, read at once: one that is mapped could not be removed under Windows, and would
+    end the process where the disk fails later. Raises one of _DAMAGE."""
+    with open_regular(path) as file:
+        content = file.read(_MOST_READ)
+    tensors = load(content)  # which checks the header
+    return tensors, json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
+
+
+def _raise_if_not_given(error: Exception, path: Path) -> None:
+    """Raises StorageError for an error of the disk, which says nothing of what is in the file."""
+    if isinstance(error, OSError) and not isinstance(error, _NOT_THERE):
+        raise StorageError(
+            f"{error.filename or path} cannot be read ({error.strerror}). Nothing is removed: run again when it can. Where it never can, "
+            "remove it: it is made again, and what comes after it."
+        ) from error
 
 
 def _write_entry(path: Path, state: VideoState, segment: Path | None) -> None:
@@ -197,31 +233,69 @@ def _write_entry(path: Path, state: VideoState, segment: Path | None) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     facts = {"last_frames": state.last_frames, "clips": state.clips, "model": state.model}
     if segment is not None:
-        facts |= {"segment": segment.name, "segment_crc": _crc(segment.read_bytes())}
+        facts |= {"segment": segment.name, "segment_crc": _crc_of_file(segment)}
     text = json.dumps(facts)
     with whole_file(path) as partial:
         partial.write_bytes(save(tensors, {"facts": text, "crc": str(_crc(text.encode(), *map(_bytes, tensors.values())))}))
 
 
-def _read_entry(path: Path) -> tuple[VideoState, Path | None] | None:
-    """State behind a clip, with the past latents of this clip alone, and its video; None when anything is missing or damaged."""
-    if not path.exists():
+def _read_entry(path: Path, before: VideoState | None) -> tuple[VideoState, Path | None] | None:
+    """State behind a clip, with the past latents of this clip alone, and its video; None when anything is missing, damaged or
+    does not follow the state ``before``, behind the clip before, if any.
+
+    Raises StorageError when the disk does not give it: that says nothing of what is on it.
+    """
+    if not os.path.lexists(path):
         return None
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-            # copies: a file that is mapped could not be removed under Windows
-            latents, past_latents, generator = tensors = [file.get_tensor(name).clone() for name in ("latents", "past_latents", "generator")]
+        held, metadata = _read_tensors(path)
+        latents, past_latents, generator = tensors = [held[name] for name in ("latents", "past_latents", "generator")]
         facts = json.loads(metadata["facts"])
-        segment = path.with_name(facts["segment"]) if "segment" in facts else None
-        whole = _crc(metadata["facts"].encode(), *map(_bytes, tensors)) == int(metadata["crc"])
-        if whole and (segment is None or _crc(segment.read_bytes()) == facts["segment_crc"]):
-            return VideoState((past_latents,), latents, facts["last_frames"], facts["clips"], generator, facts["model"]), segment
-        reason = "its checksum or that of its video does not match"
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        reason = str(error)
-    _log.warning("%s is damaged (%s): this clip and those after it will be made again.", path, reason)
-    return None
+        segment = _segment(path, facts["segment"]) if "segment" in facts else None
+        if _crc(metadata["facts"].encode(), *map(_bytes, tensors)) != int(metadata["crc"]):
+            raise ValueError("its checksum does not match")
+        if segment is not None and _crc_of_file(segment) != facts["segment_crc"]:
+            raise ValueError("the checksum of its video does not match")
+        state = VideoState((past_latents,), latents, facts["last_frames"], facts["clips"], generator, facts["model"])
+        _check_follows(state, before)
+        return state, segment
+    except _DAMAGE as error:
+        _raise_if_not_given(error, path)
+        _log.warning("%s is damaged (%s): this clip and those after it will be made again.", path, first_line(error))
+        return None
+
+
+def _segment(entry: Path, name: object) -> Path:
+    """The video of a clip, which lies beside its ``entry`` and is named like it."""
+    if type(name) is not str or Path(name).stem != entry.stem or Path(name).name != name or name == entry.name:
+        raise ValueError("it does not name the video of its clip")
+    return entry.with_name(name)
+
+
+def _check_follows(state: VideoState, before: VideoState | None) -> None:
+    """Raises ValueError for what nobody can have written who went on behind ``before``, whatever its checksum says."""
+    latents, [past_latents] = state.latents, state.past_latents
+    counts = (state.clips, state.last_frames)
+    if not all(type(count) is int for count in counts) or state.clips < 1 or type(state.model) is not str:
+        raise ValueError("its counts are none")
+    if latents.ndim != 4 or past_latents.ndim != 4 or latents.shape[1:] != past_latents.shape[1:] or not len(past_latents):
+        raise ValueError("its latents have no shape of a clip")
+    if not 0 <= state.last_frames <= len(latents):
+        raise ValueError("it has more frames than its clip")
+    for tensor in (latents, past_latents):
+        if not tensor.is_floating_point() or not tensor.float().isfinite().all():
+            raise ValueError("its latents are not finite numbers")
+    torch.Generator().set_state(state.generator)  # raises RuntimeError and TypeError for what is none
+    if before is not None and (state.clips, latents.shape, state.model) != (before.clips + 1, before.latents.shape, before.model):
+        raise ValueError("it does not follow the clip before it")
+
+
+def _crc_of_file(path: Path) -> int:
+    crc = 0
+    with open_regular(path) as file:
+        while block := file.read(1 << 20):
+            crc = zlib.crc32(block, crc)
+    return crc
 
 
 def _bytes(tensor: Tensor) -> memoryview:

@@ -1,6 +1,5 @@
 """A video of any length into a file: clip by clip onto the disk, and on from the last clip after whatever stopped it."""
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,12 +10,12 @@ from pathlib import Path
 from torch import Tensor
 
 from ..clips import frame_count, resampled_frames
-from ..errors import StorageError
+from ..errors import InputError, StorageError
 from ..host_memory import return_freed_memory
 from ..progress import clips_done, clock, counted
 from ..sampling import SampledClip
 from ..types import Audio, AudioFeatures, VideoState
-from ..whole_files import whole_file
+from ..whole_files import move_new as _move
 from .files import join_segments, write_segment
 from .formats import VideoFormat
 from .journal import Journal
@@ -82,12 +81,14 @@ def sample_to_file(
 ) -> tuple[Path, VideoState]:
     """Make what of ``video`` is not in ``journal``, and the file of it; returns its path and what it takes to go on.
 
-    target: asked for the path of the file when it is made; the file is renamed to it. start: what the video goes on behind.
+    target: asked for the path of the file when it is made, and again while another file has it. start: what the video goes
+    on behind.
     say: what is to come, before it starts, and with every clip how long it takes. The journal is removed when the file is
     there. Raises StorageError when the disk has no room; then and after anything else the same call goes on.
     """
     width, height = video.size
     video.format.check(height, width, video.sound)
+    _check_fits(video, journal, start)
     say(_announcement(video, journal))
     began, here = time.monotonic(), len(journal.segments)
     written = sum(segment.stat().st_size for segment in journal.segments if segment)
@@ -109,7 +110,7 @@ def sample_to_file(
     segments = [segment for segment in journal.segments if segment]
     metadata, labelled = video.metadata, video.labelled
     join_segments(whole, segments, video.fps, video.format, video.sound, metadata, check_interrupt=check_interrupt, labelled=labelled)
-    path = _move(whole, target())
+    path = _move(whole, target(), target)
     state = journal.state(start)
     journal.remove()
     return path, state
@@ -135,21 +136,18 @@ def _announcement(video: LongVideo, journal: Journal) -> str:
     return f"{changed}{goes_on}{counted(video.clips, 'clip')}, {counted(frames, 'frame')}, about {_size(size)}.{space}"
 
 
+def _check_fits(video: LongVideo, journal: Journal, start: VideoState | None) -> None:
+    """Raises InputError when what is in the journal cannot be of this video: then it would never be continued."""
+    width, height = video.size
+    made, last = len(journal.segments), journal.state(None)
+    if last is None:
+        return
+    frames, _, rows, columns = last.latents.shape
+    expected = (made + (start.clips if start else 0), video.audio.clip_frames, rows * width)
+    if made > video.clips or (last.clips, frames, columns * height) != expected:
+        raise InputError(f"{journal.folder} holds {counted(made, 'clip')} of another video. Remove it, and run again.")
+
+
 def _size(size: float) -> str:
     factor, unit = (1e9, "GB") if size >= 1e9 else (1e6, "MB") if size >= 1e6 else (1e3, "kB")
     return f"{size / factor:.1f} {unit}"
-
-
-def _move(source: Path, target: Path) -> Path:
-    """``target``, or with a number behind its name when there is a file already: what somebody has is never replaced."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    number, path = 1, target
-    while path.exists():
-        number += 1
-        path = target.with_name(f"{target.stem}_{number}{target.suffix}")
-    try:
-        os.rename(source, path)
-    except OSError:  # another disk
-        with whole_file(path) as partial:
-            shutil.copyfile(source, partial)
-    return path

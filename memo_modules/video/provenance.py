@@ -11,6 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from .. import __version__
+from ..whole_files import whole_file
 
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 """IPTC's name for what a trained model made."""
@@ -54,4 +55,5 @@ def write_png(path: Path, picture: Image.Image) -> None:
     for name, text in TAGS.items():
         info.add_text(name[0].upper() + name[1:], text)  # as PNG's own keywords are written
     info.add_itxt("XML:com.adobe.xmp", XMP)
-    picture.save(path, pnginfo=info)
+    with whole_file(path) as partial:
+        picture.save(partial, "PNG", pnginfo=info)
