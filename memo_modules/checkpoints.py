@@ -3,7 +3,7 @@
 import json
 import pickle
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -18,6 +18,7 @@ from .models.diffusion_net import DiffusionNet
 from .models.layers import Layers
 from .models.projections import AudioProjection, ImageProjection
 from .models.reference_net import ReferenceNet
+from .words import quoted
 
 NETS = ("reference_net", "diffusion_net", "image_proj", "audio_proj")
 """The four nets of a MEMO checkpoint: each a folder with config.json and weights, or part of a single file."""
@@ -321,6 +322,24 @@ def check_fit(checkpoint: Path, nets: dict[str, nn.Module]) -> None:
             raise CheckpointError(f"{checkpoint / net} does not belong to its diffusion_net: {what} {found}, expected {expected}. {REPAIR}")
 
 
+def check_shapes(weights: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], source: Path, model: str) -> None:
+    """Raises CheckpointError naming the file, the first offending key, what was expected and what was found, when not
+    exactly the keys of ``expected`` are there, each with its shape. model: what they are of."""
+    missing = [key for key in expected if key not in weights]
+    foreign = [key for key in weights if key not in expected]
+    if missing or foreign:
+        parts = [f"{len(keys)} {what}, first {quoted(keys[0])}" for what, keys in (("missing", missing), ("not of this model", foreign)) if keys]
+        raise CheckpointError(
+            f"{source} does not fit {model}: {len(expected)} keys expected, {len(weights)} found; {'; '.join(parts)}. {REPAIR}"
+        )
+    for key, tensor in weights.items():
+        if tuple(tensor.shape) != tuple(expected[key]):
+            raise CheckpointError(
+                f"{source}: {key!r} has shape {list(tensor.shape)}, expected {list(expected[key])} for {model}. "
+                "Is config.json the one that belongs to this file?"
+            )
+
+
 def assign_weights(module: nn.Module, weights: dict[str, Tensor], source: Path, plain: nn.Module | None = None) -> None:
     """Put ``weights`` into ``module`` (built on the meta device), each in the dtype it was built with; no copy is made
     where that is the file's.
@@ -330,21 +349,10 @@ def assign_weights(module: nn.Module, weights: dict[str, Tensor], source: Path, 
     what was expected and what was found.
     """
     plain = plain or module
-    expected, unused = plain.state_dict(), getattr(plain, "unused", ())
+    unused = getattr(plain, "unused", ())
+    expected = plain.state_dict()
     weights = {key: tensor for key, tensor in weights.items() if key in expected or not key.startswith(unused)}
-    missing = [key for key in expected if key not in weights]
-    foreign = [key for key in weights if key not in expected]
-    if missing or foreign:
-        parts = [f"{len(keys)} {what}, first {keys[0]!r}" for what, keys in (("missing", missing), ("not of this model", foreign)) if keys]
-        raise CheckpointError(
-            f"{source} does not fit {type(module).__name__}: {len(expected)} keys expected, {len(weights)} found; {'; '.join(parts)}. {REPAIR}"
-        )
-    for key, tensor in weights.items():
-        if tensor.shape != expected[key].shape:
-            raise CheckpointError(
-                f"{source}: {key!r} has shape {list(tensor.shape)}, expected {list(expected[key].shape)} for {type(module).__name__}. "
-                "Is config.json the one that belongs to this file?"
-            )
+    check_shapes(weights, {key: tensor.shape for key, tensor in expected.items()}, source, type(module).__name__)
     # Rows that are joined when they are loaded are cast then: cast here, they would be in memory twice.
     whole = dict(chain(plain.named_parameters(), plain.named_buffers()))
     weights = {key: tensor.to(whole[key].dtype) if key in whole else tensor for key, tensor in weights.items()}

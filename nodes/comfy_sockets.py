@@ -13,12 +13,11 @@ import comfy.utils
 import torch
 from torch import Tensor, nn
 
-from ..memo_modules import checkpoints
 from ..memo_modules.errors import InputError
 from ..memo_modules.fingerprints import weights_digest
 from ..memo_modules.solvers import Velocity
 from ..memo_modules.types import Audio
-from ..memo_modules.vae import SCALING_FACTOR, autoencoder_weights, widened
+from ..memo_modules.vae import SCALING_FACTOR, check_autoencoder, load_widened
 
 
 def to_audio(audio: Mapping, name: str = "audio") -> Audio:
@@ -35,11 +34,13 @@ def from_audio(audio: Audio) -> dict:
 
 
 def load_vae(place: Path):
-    """core's VAE from a single file or from a folder as diffusers writes it, of any width."""
+    """core's VAE from a single file or from a folder as diffusers writes it, of any width. Raises CheckpointError when it is
+    no VAE of Stable Diffusion 1, of which core's class would make what it can."""
     if not place.is_dir():
+        check_autoencoder(place)
         weights, metadata = comfy.utils.load_torch_file(str(place), return_metadata=True)
         return comfy.sd.VAE(sd=weights, metadata=metadata)
-    weights, config = widened(autoencoder_weights(place), checkpoints.read_json(place / "config.json"))
+    weights, config = load_widened(place)
     widths = config["block_out_channels"]
     sizes = {
         "ch": widths[0],

@@ -61,7 +61,7 @@ def _import_problems(file, node, at_top):
 
 
 def _within_models(name):
-    return name.startswith(("memo_modules.models", "memo_modules.types", "memo_modules.errors"))
+    return name.startswith(("memo_modules.models", "memo_modules.types", "memo_modules.errors", "memo_modules.words"))
 
 
 def _imported(file, node):
