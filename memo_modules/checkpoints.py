@@ -1,6 +1,5 @@
 """Files to modules: weights read without running anything in them, keys strict, every error names file and key."""
 
-import json
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from .documents import parse_json
 from .errors import CheckpointError
 from .models.config import DiffusionNetConfig, ReferenceNetConfig
 from .models.diffusion_net import DiffusionNet
@@ -39,8 +39,8 @@ SIZE_ERRORS = (LookupError, ValueError, ArithmeticError, TypeError, RuntimeError
 
 _SMALLEST_PICKLE = 2**14
 
-_LARGEST_JSON, _DEEPEST_JSON = 2**24, 16
-"""Bytes, what lies behind which is not read, and levels."""
+_LARGEST_JSON = 2**24
+"""Bytes, what lies behind which is not read."""
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
@@ -147,7 +147,7 @@ def read_json(path: Path) -> dict:
     raise_fault(file_fault(path))
     try:
         with path.open("rb") as file:
-            config = _parsed(file.read(_LARGEST_JSON))
+            config = parse_json(file.read(_LARGEST_JSON))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not readable as JSON ({error}). {REPAIR}") from error
     if not isinstance(config, dict):
@@ -155,26 +155,12 @@ def read_json(path: Path) -> dict:
     return config
 
 
-def _parsed(content: bytes | str) -> object:
-    """What JSON says. Raises ValueError when it is none, or nested more deeply than what looks at it can follow."""
-    try:
-        value = json.loads(content)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    level = [value]
-    for _ in range(_DEEPEST_JSON):
-        level = [part for whole in level if isinstance(whole, dict | list) for part in (whole.values() if isinstance(whole, dict) else whole)]
-    if level:
-        raise ValueError("nested too deeply")
-    return value
-
-
 def read_configs(path: Path) -> dict[str, dict]:
     """Component to config of a single file; empty for any other safetensors file. Raises CheckpointError when it is damaged."""
     with _opened(path) as file:
         entry = (file.metadata() or {}).get(CONFIGS, "{}")
     try:
-        configs = _parsed(entry)
+        configs = parse_json(entry)
     except ValueError:
         configs = None
     if not isinstance(configs, dict) or not all(isinstance(config, dict) for config in configs.values()):

@@ -19,6 +19,7 @@ from comfyui_memo.memo_modules.audio.encoder_config import EncoderConfig
 from comfyui_memo.memo_modules.audio.features import AudioEncoder, check_audio_encoder, load_audio_encoder
 from comfyui_memo.memo_modules.errors import CheckpointError
 from comfyui_memo.memo_modules.models.layers import Layers
+from comfyui_memo.memo_modules.pickles import tensors_of_pickle
 from comfyui_memo.memo_modules.store.converting import pickle_to_safetensors
 
 FLOAT32 = Layers(dtype=torch.float32)
@@ -95,6 +96,11 @@ CONFIGS = {
         f"motion_module_kwargs: num_transformer_block: expected a whole number from 1 to 16, got {HUGE}{UNSUPPORTED}",
     ),
     "motion by number": (motion(attention_block_types=2), f"motion_module_kwargs: attention_block_types: {TEMPORAL}, got 2{UNSUPPORTED}"),
+    "motion times motion": (
+        motion(num_transformer_block=16, attention_block_types=["Temporal_Self"] * 16),
+        "expected at most 32 for layers_per_block times num_transformer_block times the number of attention_block_types, got 256"
+        f"{UNSUPPORTED}",
+    ),
     "no motion": (motion(attention_block_types=[]), f"motion_module_kwargs: attention_block_types: {TEMPORAL}, got []{UNSUPPORTED}"),
     "a number in a thousand digits": (
         config(layers_per_block=10**999),
@@ -179,6 +185,39 @@ def test_weights_without_values(tmp_path):
         load_emotion2vec(empty(tmp_path / "model.safetensors", key))
 
 
+EMOTION2VEC = "modality_encoders.AUDIO."
+BLOCKS = {
+    "depth": [f"blocks.{i}.x" for i in range(20_000)],
+    "prenet_depth": [f"{EMOTION2VEC}context_encoder.blocks.{i}.x" for i in range(20_000)],
+    "conv_layers": [f"{EMOTION2VEC}local_encoder.conv_layers.{i}.0.weight" for i in range(4, 5000)],
+    "conv_pos_depth": [f"{EMOTION2VEC}relative_positional_encoder.{i}.0.weight" for i in range(2, 5000)],
+}
+
+
+@pytest.mark.parametrize("size", BLOCKS)
+@pytest.mark.parametrize("header_only", [True, False])
+def test_blocks_of_emotion2vec_that_have_names_alone(tiny_models, tmp_path, size, header_only):
+    """A file of 2 MB had an encoder of 20,000 blocks built, which a list waited for."""
+    weights = tensors_of_pickle(tiny_models / "memo" / "emotion2vec_plus_large" / "model.pt")
+    weights = {key.removeprefix("d2v_model."): tensor for key, tensor in weights.items() if key.startswith("d2v_model.")}
+    save_file(weights | {key: torch.empty(0, 0, 0) for key in BLOCKS[size] if key not in weights}, tmp_path / "model.safetensors")
+    start = time.monotonic()
+    with pytest.raises(CheckpointError) as error:
+        load_emotion2vec(tmp_path / "model.safetensors", header_only=header_only)
+    assert str(error.value).startswith(f"{tmp_path / 'model.safetensors'}: {size}: expected ") and len(str(error.value)) < 500
+    assert time.monotonic() - start < 5
+
+
+def test_layers_of_a_classifier_that_have_names_alone(tmp_path):
+    folder = tmp_path / "audio_emotion_classifier"
+    folder.mkdir()
+    empty(folder / WEIGHTS, *(f"layers.fc{i}.weight" for i in range(1, 20_000)))
+    start = time.monotonic()
+    with pytest.raises(CheckpointError, match="depth: expected a whole number from 1 to 64, got 19999, which is not supported"):
+        load_emotion_classifier(folder, header_only=True)
+    assert time.monotonic() - start < 5
+
+
 def test_metadata_of_a_single_file(tmp_path):
     for entry in ("[" * 100_000, "3", '{"image_proj": 1}', "{"):
         save_file({"image_proj.a": torch.zeros(1)}, tmp_path / "whole.safetensors", metadata={"memo": entry})
@@ -257,7 +296,9 @@ def test_audio_encoder_of_which_only_what_it_is_made_of_is_read(tiny_models, cop
     assert time.monotonic() - start < 10
 
 
-@pytest.mark.parametrize("options", [{}, {"conv_bias": True, "feat_extract_norm": "layer"}, {"conv_dim": [8, 9], "conv_kernel": [4, 5], "conv_stride": [8, 10]}])
+@pytest.mark.parametrize(
+    "options", [{}, {"conv_bias": True, "feat_extract_norm": "layer"}, {"conv_dim": [8, 9], "conv_kernel": [4, 5], "conv_stride": [8, 10]}]
+)
 def test_the_weights_of_an_audio_encoder_are_those_that_transformers_makes(options):
     with torch.device("meta"):
         built = AudioEncoder(options | {"num_hidden_layers": 2}).state_dict()

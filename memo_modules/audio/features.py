@@ -50,7 +50,8 @@ class AudioEncoder(nn.Module):
         try:
             model = Wav2Vec2Model._from_config(Wav2Vec2Config(**config.for_transformers()), attn_implementation="sdpa")
         except Exception as error:  # transformers' errors have no common base
-            raise CheckpointError(f"The audio encoder's config.json does not describe a model that can be built ({first_line(error)}). {REPAIR}") from error
+            reason = first_line(error)
+            raise CheckpointError(f"The audio encoder's config.json does not describe a model that can be built ({reason}). {REPAIR}") from error
         self.feature_extractor = model.feature_extractor
         self.feature_projection = model.feature_projection
         self.encoder = model.encoder

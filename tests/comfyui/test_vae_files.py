@@ -21,7 +21,7 @@ MOST_MB = 150
 def said(comfyui_path, tiny_models, tmp_path_factory) -> dict[str, list]:
     """What load_vaes.py found of each VAE."""
     base = tmp_path_factory.mktemp("vaes")
-    pack = copy_pack(base / "custom_nodes" / "ComfyUI-MEMO")
+    copy_pack(base / "custom_nodes" / "ComfyUI-MEMO")
     for name, (spoil, _) in {"as it is": (config(), ""), **SPOILT}.items():
         spoil(Path(shutil.copytree(tiny_models / "vae" / "sd-vae-ft-mse", base / "vaes" / name)))
     published = autoencoder_shapes({"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2})
