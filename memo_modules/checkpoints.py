@@ -315,9 +315,7 @@ def check_shapes(weights: Mapping[str, Tensor], expected: Mapping[str, Sequence[
     foreign = [key for key in weights if key not in expected]
     if missing or foreign:
         parts = [f"{len(keys)} {what}, first {quoted(keys[0])}" for what, keys in (("missing", missing), ("not of this model", foreign)) if keys]
-        raise CheckpointError(
-            f"{source} does not fit {model}: {len(expected)} keys expected, {len(weights)} found; {'; '.join(parts)}. {REPAIR}"
-        )
+        raise CheckpointError(f"{source} does not fit {model}: {len(expected)} keys expected, {len(weights)} found; {'; '.join(parts)}. {REPAIR}")
     for key, tensor in weights.items():
         if tuple(tensor.shape) != tuple(expected[key]):
             raise CheckpointError(

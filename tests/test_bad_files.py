@@ -87,8 +87,7 @@ CONFIGS = {
     "a truth in words": (config(use_inflated_groupnorm="yes"), f"use_inflated_groupnorm: expected true or false, got 'yes'{UNSUPPORTED}"),
     "blocks by number": (
         config(down_block_types=4),
-        "down_block_types: expected ('CrossAttnDownBlock', 'CrossAttnDownBlock', 'CrossAttnDownBlock', 'DownBlock') (2D or 3D), got 4"
-        f"{UNSUPPORTED}",
+        f"down_block_types: expected ('CrossAttnDownBlock', 'CrossAttnDownBlock', 'CrossAttnDownBlock', 'DownBlock') (2D or 3D), got 4{UNSUPPORTED}",
     ),
     "motion in a list": (config(motion_module_kwargs=[1]), f"motion_module_kwargs: expected options by name, got [1]{UNSUPPORTED}"),
     "endless motion": (
@@ -98,8 +97,7 @@ CONFIGS = {
     "motion by number": (motion(attention_block_types=2), f"motion_module_kwargs: attention_block_types: {TEMPORAL}, got 2{UNSUPPORTED}"),
     "motion times motion": (
         motion(num_transformer_block=16, attention_block_types=["Temporal_Self"] * 16),
-        "expected at most 32 for layers_per_block times num_transformer_block times the number of attention_block_types, got 256"
-        f"{UNSUPPORTED}",
+        f"expected at most 32 for layers_per_block times num_transformer_block times the number of attention_block_types, got 256{UNSUPPORTED}",
     ),
     "no motion": (motion(attention_block_types=[]), f"motion_module_kwargs: attention_block_types: {TEMPORAL}, got []{UNSUPPORTED}"),
     "a number in a thousand digits": (

@@ -120,7 +120,7 @@ def test_the_scripts_that_are_published_run_no_programs(tmp_path):
     copy_pack(tmp_path / "pack")
     scripts = tmp_path / "pack" / "scripts"
     published = sorted(scripts.glob("**/*.py"))
-    assert [path.name for path in published] == ["convert.py", "download.py", "prepare_data.py", "train.py"]
+    assert [path.name for path in published] == ["convert.py", "download.py", "entry.py", "prepare_data.py", "train.py"]
     assert (scripts / "configs" / "finetune.yaml").is_file() and (tmp_path / "pack" / "requirements-training.txt").is_file()
     for path in published:
         tree = ast.parse(path.read_text(encoding="utf-8"))

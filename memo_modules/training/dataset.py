@@ -165,7 +165,8 @@ def _prepared_video(line: str, folder: Path, where: str) -> PreparedVideo:
             raise InputError(f"{where}: expected a path in {field!r}, got {quoted(entry.get(field))}. The fields are {', '.join(FIELDS)}.")
         files[field] = folder / entry[field]
         if not is_regular(files[field]):
-            raise InputError(f"{where}: {field} {shortened(str(files[field]), 300)} is missing. Relative paths start at {folder}. Prepare this video again.")
+            missing = shortened(str(files[field]), 300)
+            raise InputError(f"{where}: {field} {missing} is missing. Relative paths start at {folder}. Prepare this video again.")
     features, labels = (tensor_shape(files[field], field) for field in ("audio_emb", "audio_emotion"))
     if len(features) != 3 or labels != features[:1]:
         raise InputError(f"{where}: expected audio_emb (frames layers channels) and audio_emotion (frames), got {features} and {labels}.")
