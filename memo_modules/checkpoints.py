@@ -3,7 +3,7 @@
 import json
 import struct
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from .documents import parse_json
 from .errors import CheckpointError
 from .models.config import DiffusionNetConfig, ReferenceNetConfig
 from .models.diffusion_net import DiffusionNet
@@ -43,8 +44,8 @@ SIZE_ERRORS = (LookupError, ValueError, ArithmeticError, TypeError, RuntimeError
 
 _SMALLEST_PICKLE = 2**14
 
-_LARGEST_JSON, _DEEPEST_JSON = 2**22, 16
-"""Bytes and levels of a config."""
+_LARGEST_JSON = 2**22
+"""Bytes of a config."""
 
 _LARGEST_HEADER = 2**23
 """Bytes of the header of a safetensors file: 60,000 tensors take as many."""
@@ -164,26 +165,12 @@ def read_json(path: Path) -> dict:
         content = read_regular(path, _LARGEST_JSON + 1)
         if len(content) > _LARGEST_JSON:
             raise ValueError(f"larger than {_LARGEST_JSON >> 20} MB")
-        config = _parsed(content)
+        config = parse_json(content)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not readable as JSON ({first_line(error)}). {REPAIR}") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: expected a JSON object, got {type(config).__name__}. {REPAIR}")
     return config
-
-
-def _parsed(content: bytes | str) -> object:
-    """What JSON says. Raises ValueError when it is none, or nested more deeply than what looks at it can follow."""
-    try:
-        value = json.loads(content)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    level = [value]
-    for _ in range(_DEEPEST_JSON):
-        level = [part for whole in level if isinstance(whole, dict | list) for part in (whole.values() if isinstance(whole, dict) else whole)]
-    if level:
-        raise ValueError("nested too deeply")
-    return value
 
 
 def read_configs(path: Path) -> dict[str, dict]:
@@ -194,7 +181,7 @@ def read_configs(path: Path) -> dict[str, dict]:
         return {}
     _header(path)
     try:
-        configs = _parsed(entry)
+        configs = parse_json(entry)
     except ValueError:
         configs = None
     if not isinstance(configs, dict) or not all(isinstance(config, dict) for config in configs.values()):
@@ -375,6 +362,22 @@ def check_numbers(weights: dict[str, Tensor], source: Path, expected: Mapping[st
             )
 
 
+def check_shapes(weights: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], source: Path, model: str) -> None:
+    """Raises CheckpointError naming the file, the first offending key, what was expected and what was found, when not
+    exactly the keys of ``expected`` are there, each with its shape. model: what they are of."""
+    missing = [key for key in expected if key not in weights]
+    foreign = [key for key in weights if key not in expected]
+    if missing or foreign:
+        parts = [f"{len(keys)} {what}, first {quoted(keys[0])}" for what, keys in (("missing", missing), ("not of this model", foreign)) if keys]
+        raise CheckpointError(f"{source} does not fit {model}: {len(expected)} keys expected, {len(weights)} found; {'; '.join(parts)}. {REPAIR}")
+    for key, tensor in weights.items():
+        if tuple(tensor.shape) != tuple(expected[key]):
+            raise CheckpointError(
+                f"{source}: {quoted(key)} has shape {list(tensor.shape)}, expected {list(expected[key])} for {model}. "
+                "Is config.json the one that belongs to this file?"
+            )
+
+
 def assign_weights(module: nn.Module, weights: dict[str, Tensor], source: Path, plain: nn.Module | None = None) -> None:
     """Put ``weights`` into ``module`` (built on the meta device), each in the dtype it was built with; no copy is made
     where that is the file's.
@@ -384,21 +387,10 @@ def assign_weights(module: nn.Module, weights: dict[str, Tensor], source: Path, 
     what was expected and what was found.
     """
     plain = plain or module
-    expected, unused = plain.state_dict(), getattr(plain, "unused", ())
+    unused = getattr(plain, "unused", ())
+    expected = plain.state_dict()
     weights = {key: tensor for key, tensor in weights.items() if key in expected or not key.startswith(unused)}
-    missing = [key for key in expected if key not in weights]
-    foreign = [key for key in weights if key not in expected]
-    if missing or foreign:
-        parts = [f"{len(keys)} {what}, first {quoted(keys[0])}" for what, keys in (("missing", missing), ("not of this model", foreign)) if keys]
-        raise CheckpointError(
-            f"{source} does not fit {type(module).__name__}: {len(expected)} keys expected, {len(weights)} found; {'; '.join(parts)}. {REPAIR}"
-        )
-    for key, tensor in weights.items():
-        if tensor.shape != expected[key].shape:
-            raise CheckpointError(
-                f"{source}: {quoted(key)} has shape {list(tensor.shape)}, expected {list(expected[key].shape)} for {type(module).__name__}. "
-                "Is config.json the one that belongs to this file?"
-            )
+    check_shapes(weights, {key: tensor.shape for key, tensor in expected.items()}, source, type(module).__name__)
     check_numbers(weights, source, expected)
     # Rows that are joined when they are loaded are cast then: cast here, they would be in memory twice.
     whole = dict(chain(plain.named_parameters(), plain.named_buffers()))

@@ -13,12 +13,11 @@ import comfy.utils
 import torch
 from torch import Tensor, nn
 
-from ..memo_modules import checkpoints
 from ..memo_modules.errors import InputError
 from ..memo_modules.fingerprints import tensor_digest, weights_digest
 from ..memo_modules.solvers import Velocity
 from ..memo_modules.types import Audio
-from ..memo_modules.vae import SCALING_FACTOR, autoencoder_weights, widened
+from ..memo_modules.vae import SCALING_FACTOR, check_autoencoder, load_widened
 
 _MADE_OF = "memo_made_of"
 """Beside a waveform of our own: what it is made of, and the digest of its samples."""
@@ -47,11 +46,13 @@ def _made_of(audio: Mapping) -> str:
 
 
 def load_vae(place: Path):
-    """core's VAE from a single file or from a folder as diffusers writes it, of any width."""
+    """core's VAE from a single file or from a folder as diffusers writes it, of any width. Raises CheckpointError when it is
+    no VAE of Stable Diffusion 1, of which core's class would make what it can."""
     if not place.is_dir():
+        check_autoencoder(place)
         weights, metadata = comfy.utils.load_torch_file(str(place), return_metadata=True)
         return comfy.sd.VAE(sd=weights, metadata=metadata)
-    weights, config = widened(autoencoder_weights(place), checkpoints.read_json(place / "config.json"))
+    weights, config = load_widened(place)
     widths = config["block_out_channels"]
     sizes = {
         "ch": widths[0],

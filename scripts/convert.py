@@ -12,6 +12,7 @@ einops and numpy, as ComfyUI's Python has them.
 import argparse
 import sys
 import types
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,8 +23,9 @@ if "comfyui_memo" not in sys.modules:  # the pack's folder as a package, without
     sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
 
 from comfyui_memo.memo_modules.checkpoints import NETS, PICKLES
-from comfyui_memo.memo_modules.errors import MemoError
+from comfyui_memo.memo_modules.errors import InputError
 from comfyui_memo.memo_modules.store.converting import pickle_to_safetensors, to_folder, to_single_files
+from comfyui_memo.scripts.entry import run
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -31,6 +33,8 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 def convert(source: Path, target: Path | None, dtype: torch.dtype | None, one_per_net: bool) -> list[Path]:
     """What was written. Raises MemoError for a source that cannot be converted and a target that is there already."""
     source = source.absolute()
+    if not source.name:
+        raise InputError(f"{source} is the root of a disk, expected a checkpoint folder, what this script made of one, or a pickle.")
     if source.suffix in PICKLES:
         return [pickle_to_safetensors(source, target or source.with_suffix(".safetensors"), dtype)]
     is_checkpoint = any((source / net).is_dir() for net in NETS)  # the trainer's have files of its own beside the nets
@@ -52,7 +56,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except MemoError as error:
-        sys.exit(f"convert.py: {error}")
+    run("convert.py", partial(main, sys.argv[1:]))

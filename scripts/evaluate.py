@@ -16,6 +16,7 @@ import json
 import sys
 import types
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,10 +24,13 @@ if "comfyui_memo" not in sys.modules:  # the pack's folder as a package, without
     sys.modules["comfyui_memo"] = types.ModuleType("comfyui_memo")
     sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
 
-from comfyui_memo.memo_modules.errors import MemoError
+from comfyui_memo.memo_modules.errors import InputError
+from comfyui_memo.memo_modules.solvers import flow_sigmas
 from comfyui_memo.memo_modules.types import SamplerSettings
+from comfyui_memo.memo_modules.words import quoted
 from comfyui_memo.scripts.benchmarking.device import Device
 from comfyui_memo.scripts.benchmarking.results import stamp
+from comfyui_memo.scripts.entry import run as run_script
 from comfyui_memo.scripts.evaluation import report
 from comfyui_memo.scripts.evaluation.reader import obtain_reader
 from comfyui_memo.scripts.evaluation.rendering import weights_hash
@@ -74,22 +78,27 @@ def parse(argv: list[str]) -> argparse.Namespace:
         elif getattr(arguments, name) is None:
             setattr(arguments, name, value)
     arguments.base = base_settings(([f"steps={steps}"] if steps else []) + arguments.set)
-    for name, least in (("identities", 1), ("seconds", 0.6), ("workers", 1)):
-        if getattr(arguments, name) < least:
-            parser.error(f"--{name}: expected at least {least}, got {getattr(arguments, name)}")
+    for name, least, most in (("identities", 1, 1000), ("seconds", 0.6, 600), ("long_seconds", 0, 3600), ("workers", 1, 256), ("size", 32, 2048)):
+        if not least <= getattr(arguments, name) <= most:
+            parser.error(f"--{name.replace('_', '-')}: expected {least} to {most}, got {getattr(arguments, name)}")
     return arguments
 
 
 def base_settings(changes: list[str]) -> SamplerSettings:
-    """The published settings with ``changes``, each NAME=VALUE. Raises ValueError for an unknown name."""
+    """The published settings with ``changes``, each NAME=VALUE. Raises InputError for an unknown name and a value that is none."""
     kinds = {field.name: type(field.default) for field in fields(SamplerSettings)}
     values = {}
     for change in changes:
         name, _, value = change.partition("=")
         if name not in kinds or not value:
-            raise ValueError(f"--set: expected NAME=VALUE with a name of {', '.join(kinds)}, got {change!r}.")
-        values[name] = kinds[name](value)
-    return replace(SamplerSettings(), **values)
+            raise InputError(f"--set: expected NAME=VALUE with a name of {', '.join(kinds)}, got {quoted(change)}.")
+        try:
+            values[name] = kinds[name](value)
+        except ValueError:
+            raise InputError(f"--set: {name}: expected a value of the kind {kinds[name].__name__}, got {quoted(value)}.") from None
+    settings = replace(SamplerSettings(), **values)
+    flow_sigmas(settings.steps)  # raises for steps that cannot be, before anything is trained or rendered
+    return settings
 
 
 def evaluate(arguments: argparse.Namespace) -> dict:
@@ -152,7 +161,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ValueError, MemoError) as error:
-        sys.exit(f"evaluate.py: {error}")
+    run_script("evaluate.py", partial(main, sys.argv[1:]))

@@ -16,10 +16,13 @@ if "comfyui_memo" not in sys.modules:  # the pack's folder as a package, without
     sys.modules["comfyui_memo"] = types.ModuleType("comfyui_memo")
     sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
 
+from comfyui_memo.scripts.entry import run
 from comfyui_memo.scripts.small_world.sheets import contact_sheet
 from comfyui_memo.scripts.small_world.videos import CLIPS_PER_SEED, write_world
 
 SHOWN = 8
+LARGEST, LONGEST, LAST_SEED = 2048, 600, 10**6
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -33,10 +36,14 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if not 1 <= arguments.clips <= CLIPS_PER_SEED:
         parser.error(f"--clips: expected 1 to {CLIPS_PER_SEED}, got {arguments.clips}")
-    if arguments.size < 32 or arguments.size % 2:
-        parser.error(f"--size: expected an even number from 32 on, got {arguments.size}")
-    if round(arguments.seconds * 30) < 1:
-        parser.error(f"--seconds: expected at least one frame, 1/30 s, got {arguments.seconds}")
+    if not 32 <= arguments.size <= LARGEST or arguments.size % 2:
+        parser.error(f"--size: expected an even number from 32 to {LARGEST}, got {arguments.size}")
+    if not 1 / 30 <= arguments.seconds <= LONGEST:
+        parser.error(f"--seconds: expected at least one frame, 1/30 s, and at most {LONGEST}, got {arguments.seconds}")
+    if not 0 <= arguments.seed <= LAST_SEED:
+        parser.error(f"--seed: expected 0 to {LAST_SEED}, got {arguments.seed}")
+    if arguments.sheet and (arguments.sheet.suffix.lower() not in PICTURES or not arguments.sheet.absolute().parent.is_dir()):
+        parser.error(f"--sheet: expected a file {', '.join(PICTURES)} in a folder that is there, got {arguments.sheet}")
     return arguments
 
 
@@ -56,4 +63,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run("make_small_world.py", main)

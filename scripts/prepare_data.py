@@ -9,6 +9,7 @@ is started again. The features follow a video's own frames. MEMO makes 30 per se
 """
 
 import argparse
+import re
 import sys
 import time
 import types
@@ -24,16 +25,19 @@ if "comfyui_memo" not in sys.modules:  # the pack's folder as a package, without
     sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
 
 from comfyui_memo.memo_modules.clips import frame_rate
-from comfyui_memo.memo_modules.errors import InputError, MemoError
+from comfyui_memo.memo_modules.errors import InputError
 from comfyui_memo.memo_modules.preparation.folder import FAILED, METADATA, Report, Run, prepare_folder
 from comfyui_memo.memo_modules.preparation.preparer import Job, ModelPlaces, Outcome, Settings, fingerprints
 from comfyui_memo.memo_modules.preparation.ray_workers import RayActors
 from comfyui_memo.memo_modules.preparation.videos import duration, find_videos
 from comfyui_memo.memo_modules.preparation.workers import Processes, run_crew, run_here
 from comfyui_memo.memo_modules.store.obtain import find_model, obtain
+from comfyui_memo.memo_modules.words import first_line, quoted
+from comfyui_memo.scripts.entry import run
 
 SHOWN = 20
 FPS = 30
+MOST_WORKERS = 1024
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -55,8 +59,12 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if not arguments.durations and (arguments.output is None or arguments.models is None):
         parser.error("expected OUTPUT and --models MODELS, or --durations")
-    if arguments.workers < 1:
-        parser.error(f"--workers: expected at least 1, got {arguments.workers}")
+    if not 1 <= arguments.workers <= MOST_WORKERS:
+        parser.error(f"--workers: expected 1 to {MOST_WORKERS}, got {arguments.workers}")
+    if not re.fullmatch(r"cpu|(cuda|xpu)(:\d{1,3})?|mps", arguments.device):
+        parser.error(f"--device: expected cpu or cuda, got {quoted(arguments.device)}")
+    if arguments.checkpoint and not arguments.models:
+        parser.error("--checkpoint: expected --models MODELS with it")
     if arguments.models and not arguments.models.is_dir():
         parser.error(f"--models: {arguments.models} is not a folder")
     if arguments.checkpoint and not (arguments.models / "memo" / arguments.checkpoint).is_dir():
@@ -80,7 +88,18 @@ def find_places(arguments: argparse.Namespace) -> ModelPlaces:
     )
 
 
+def check_device(device: str) -> None:
+    """Raises InputError when torch cannot compute there, which the workers would find out one by one."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device: {device} is not there ({first_line(error)}). Use cpu.") from error
+
+
 def prepare(arguments: argparse.Namespace) -> int:
+    check_device(arguments.device)
     places = find_places(arguments)
     for role, place in vars(places).items():
         print(f"{role}: {place or 'none'}", flush=True)
@@ -147,18 +166,9 @@ def show_durations(folder: Path) -> int:
 
 
 def main() -> int:
-    for stream in (sys.stdout, sys.stderr):  # names that a console cannot write
-        stream.reconfigure(errors="backslashreplace")
     arguments = parse_arguments()
-    try:
-        return show_durations(arguments.videos) if arguments.durations else prepare(arguments)
-    except (MemoError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nStopped. What is finished stays; start it again to go on.", file=sys.stderr)
-        return 130
+    return show_durations(arguments.videos) if arguments.durations else prepare(arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run("prepare_data.py", main, "stopped. What is finished stays; start it again to continue.")

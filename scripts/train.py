@@ -11,10 +11,12 @@ Needs torch, diffusers, accelerate, pyyaml and av; tensorboard or wandb for curv
 import argparse
 import json
 import logging
+import math
 import os
 import signal
 import sys
 import types
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,6 +25,7 @@ if "comfyui_memo" not in sys.modules:  # the pack's folder as a package, without
     sys.modules["comfyui_memo"] = types.ModuleType("comfyui_memo")
     sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
 
+from comfyui_memo.memo_modules.documents import parse_json
 from comfyui_memo.memo_modules.errors import InputError, MemoError, MissingPackageError
 from comfyui_memo.memo_modules.training.assembly import load_vae, make_trainer
 from comfyui_memo.memo_modules.training.dataset import read_metadata
@@ -30,6 +33,8 @@ from comfyui_memo.memo_modules.training.loop import StepLog
 from comfyui_memo.memo_modules.training.samples import write_sample
 from comfyui_memo.memo_modules.training.settings import TrainingSettings, read_settings
 from comfyui_memo.memo_modules.vae import DiffusersVAE
+from comfyui_memo.memo_modules.words import first_line
+from comfyui_memo.scripts.entry import run
 
 AVERAGED = ("loss_all", "mask_rate", "grad_norm", "seconds")
 
@@ -44,8 +49,8 @@ class Log:
         self.seconds: float | None = None
         if accelerator.is_main_process:
             settings.output_dir.mkdir(parents=True, exist_ok=True)
-            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= trainer.counters.step]
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if self.path.exists() else []
+            kept = [line for line in lines if line.endswith("\n") and _step_of(line) <= trainer.counters.step]
             self.path.write_text("".join(kept), encoding="utf-8")
 
     def step(self, log: StepLog) -> None:
@@ -78,6 +83,15 @@ class Log:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self.accelerator.log(values, step=log.step)
+
+
+def _step_of(line: str) -> float:
+    """Of a line of log.jsonl; without end where it is damaged."""
+    try:
+        step = parse_json(line)["step"]
+    except (ValueError, TypeError, LookupError):
+        step = None
+    return step if isinstance(step, int) else math.inf
 
 
 def _finite(value: float) -> float | None:
@@ -178,20 +192,17 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--resume", metavar="latest|CHECKPOINT", help="go on behind a checkpoint of this trainer")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings in the place of those in CONFIG.yaml")
     arguments = parser.parse_intermixed_args(argv)
-    train(read_settings(arguments.config, arguments.overrides), arguments.resume)
-
-
-if __name__ == "__main__":
+    settings = read_settings(arguments.config, arguments.overrides)
     try:
-        main(sys.argv[1:])
-    except MemoError as error:
-        sys.exit(f"train.py: {error}")
+        train(settings, arguments.resume)
     except RuntimeError as error:
         if "out of memory" not in str(error):
             raise
-        sys.exit(
-            f"train.py: the card has too little memory ({str(error).splitlines()[0]}). Lower batch_size, data.width and data.height, or leave "
-            "out ema_decay; --resume latest continues from the last checkpoint."
-        )
-    except KeyboardInterrupt:
-        sys.exit("train.py: stopped. --resume latest continues from the last checkpoint.")
+        raise MemoError(
+            f"the card has too little memory ({first_line(error)}). Lower batch_size, data.width and data.height, or leave out ema_decay; "
+            "--resume latest continues from the last checkpoint."
+        ) from error
+
+
+if __name__ == "__main__":
+    run("train.py", partial(main, sys.argv[1:]), "stopped. --resume latest continues from the last checkpoint.")

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import struct
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,8 @@ from safetensors.torch import load, load_file, save, save_file
 from comfyui_memo.memo_modules import checkpoints
 from comfyui_memo.memo_modules.audio.emotion import load_emotion_classifier
 from comfyui_memo.memo_modules.audio.emotion2vec import load_emotion2vec
-from comfyui_memo.memo_modules.audio.features import load_audio_encoder
+from comfyui_memo.memo_modules.audio.encoder_config import EncoderConfig
+from comfyui_memo.memo_modules.audio.features import AudioEncoder, check_audio_encoder, load_audio_encoder
 from comfyui_memo.memo_modules.errors import CheckpointError, InputError
 from comfyui_memo.memo_modules.models.layers import Layers
 from comfyui_memo.memo_modules.preparation.tensor_files import read_rows, tensor_shape
@@ -59,42 +61,51 @@ def motion(**changes) -> Callable[[bytes], bytes]:
 
 
 UNSUPPORTED = ", which is not supported."
+FOUR = "4 whole numbers"
+TEMPORAL = "expected 1 to 16 times 'Temporal_Self'"
 CONFIGS = {
     "endless layers": (config(layers_per_block=HUGE), f"layers_per_block: expected a whole number from 1 to 16, got {HUGE}{UNSUPPORTED}"),
     "layers per level": (
         config(layers_per_block=[1, 2, 2, 2]),
-        f"layers_per_block: expected a whole number from 1 to 16, got (1, 2, 2, 2){UNSUPPORTED}",
+        f"layers_per_block: expected a whole number from 1 to 16, got [1, 2, 2, 2]{UNSUPPORTED}",
     ),
     "half a layer": (config(layers_per_block=1.5), f"layers_per_block: expected a whole number from 1 to 16, got 1.5{UNSUPPORTED}"),
-    "channels in words": (config(block_out_channels="abcd"), "expected four levels, got block_out_channels 'abcd' and attention_head_dim 8."),
+    "channels in words": (config(block_out_channels="abcd"), f"block_out_channels: expected {FOUR} from 1 to 8192, got 'abcd'{UNSUPPORTED}"),
     "huge channels": (
         config(block_out_channels=[64, 64, 64, 2**62]),
-        f"block_out_channels: expected a whole number from 1 to 8192, got {2**62}{UNSUPPORTED}",
+        f"block_out_channels: expected {FOUR} from 1 to 8192, got [64, 64, 64, {2**62}]{UNSUPPORTED}",
     ),
     "channels that are no numbers": (
         config(block_out_channels=[64, 64, None, 64]),
-        f"block_out_channels: expected a whole number from 1 to 8192, got None{UNSUPPORTED}",
+        f"block_out_channels: expected {FOUR} from 1 to 8192, got [64, 64, None, 64]{UNSUPPORTED}",
     ),
-    "no heads": (config(attention_head_dim=0), f"attention_head_dim: expected a whole number from 1 to 256, got 0{UNSUPPORTED}"),
+    "no heads": (
+        config(attention_head_dim=0),
+        f"attention_head_dim: expected a whole number from 1 to 256, or {FOUR} from 1 to 256, got 0{UNSUPPORTED}",
+    ),
     "heads that leave a rest": (config(attention_head_dim=7), "block_out_channels (64, 64, 64, 64) is not divisible by attention_head_dim 7."),
     "no groups": (config(norm_num_groups=0), f"norm_num_groups: expected a whole number from 1 to 8192, got 0{UNSUPPORTED}"),
     "groups that leave a rest": (config(norm_num_groups=48), "block_out_channels (64, 64, 64, 64) is not divisible by norm_num_groups 48."),
-    "epsilon in words": (config(norm_eps="1e-5"), "norm_eps: expected a number between 0 and 1, got '1e-5'."),
-    "a truth in words": (config(use_inflated_groupnorm="yes"), "use_inflated_groupnorm: expected true or false, got 'yes'."),
+    "epsilon in words": (config(norm_eps="1e-5"), f"norm_eps: expected a number between 0 and 1, got '1e-5'{UNSUPPORTED}"),
+    "a truth in words": (config(use_inflated_groupnorm="yes"), f"use_inflated_groupnorm: expected true or false, got 'yes'{UNSUPPORTED}"),
     "blocks by number": (
         config(down_block_types=4),
-        "down_block_types = 4 is not supported, expected ('CrossAttnDownBlock', 'CrossAttnDownBlock', 'CrossAttnDownBlock', 'DownBlock') (2D or 3D).",
+        f"down_block_types: expected ('CrossAttnDownBlock', 'CrossAttnDownBlock', 'CrossAttnDownBlock', 'DownBlock') (2D or 3D), got 4{UNSUPPORTED}",
     ),
-    "motion in a list": (config(motion_module_kwargs=[1]), "motion_module_kwargs: expected options by name, got (1,)."),
+    "motion in a list": (config(motion_module_kwargs=[1]), f"motion_module_kwargs: expected options by name, got [1]{UNSUPPORTED}"),
     "endless motion": (
         motion(num_transformer_block=HUGE),
-        f"num_transformer_block: expected a whole number from 1 to 16, got {HUGE}{UNSUPPORTED}",
+        f"motion_module_kwargs: num_transformer_block: expected a whole number from 1 to 16, got {HUGE}{UNSUPPORTED}",
     ),
-    "motion by number": (motion(attention_block_types=2), f"attention_block_types: expected only 'Temporal_Self', got 2{UNSUPPORTED}"),
-    "no motion": (motion(attention_block_types=[]), f"attention_block_types: expected only 'Temporal_Self', got (){UNSUPPORTED}"),
+    "motion by number": (motion(attention_block_types=2), f"motion_module_kwargs: attention_block_types: {TEMPORAL}, got 2{UNSUPPORTED}"),
+    "motion times motion": (
+        motion(num_transformer_block=16, attention_block_types=["Temporal_Self"] * 16),
+        f"expected at most 32 for layers_per_block times num_transformer_block times the number of attention_block_types, got 256{UNSUPPORTED}",
+    ),
+    "no motion": (motion(attention_block_types=[]), f"motion_module_kwargs: attention_block_types: {TEMPORAL}, got []{UNSUPPORTED}"),
     "a number in a thousand digits": (
         config(layers_per_block=10**999),
-        f"layers_per_block: expected a whole number from 1 to 16, got 1{'0' * 59} ...{UNSUPPORTED}",
+        f"layers_per_block: expected a whole number from 1 to 16, got 1{'0' * 75} ...{UNSUPPORTED}",
     ),
     "a list for a config": (lambda content: b"[]", f"expected a JSON object, got list.{REPAIR}"),
 }
@@ -248,6 +259,39 @@ def test_weights_without_values(tmp_path):
         load_emotion2vec(empty(tmp_path / "model.safetensors", key))
 
 
+EMOTION2VEC = "modality_encoders.AUDIO."
+BLOCKS = {
+    "depth": [f"blocks.{i}.x" for i in range(20_000)],
+    "prenet_depth": [f"{EMOTION2VEC}context_encoder.blocks.{i}.x" for i in range(20_000)],
+    "conv_layers": [f"{EMOTION2VEC}local_encoder.conv_layers.{i}.0.weight" for i in range(4, 5000)],
+    "conv_pos_depth": [f"{EMOTION2VEC}relative_positional_encoder.{i}.0.weight" for i in range(2, 5000)],
+}
+
+
+@pytest.mark.parametrize("size", BLOCKS)
+@pytest.mark.parametrize("header_only", [True, False])
+def test_blocks_of_emotion2vec_that_have_names_alone(tiny_models, tmp_path, size, header_only):
+    """A file of 2 MB had an encoder of 20,000 blocks built, which a list waited for."""
+    weights = checkpoints.read_weights(tiny_models / "memo" / "emotion2vec_plus_large" / "model.pt")
+    weights = {key.removeprefix("d2v_model."): tensor for key, tensor in weights.items() if key.startswith("d2v_model.")}
+    save_file(weights | {key: torch.empty(0, 0, 0) for key in BLOCKS[size] if key not in weights}, tmp_path / "model.safetensors")
+    start = time.monotonic()
+    with pytest.raises(CheckpointError) as error:
+        load_emotion2vec(tmp_path / "model.safetensors", header_only=header_only)
+    assert str(error.value).startswith(f"{tmp_path / 'model.safetensors'}: {size}: expected ") and len(str(error.value)) < 500
+    assert time.monotonic() - start < 5
+
+
+def test_layers_of_a_classifier_that_have_names_alone(tmp_path):
+    folder = tmp_path / "audio_emotion_classifier"
+    folder.mkdir()
+    empty(folder / WEIGHTS, *(f"layers.fc{i}.weight" for i in range(1, 20_000)))
+    start = time.monotonic()
+    with pytest.raises(CheckpointError, match="depth: expected a whole number from 1 to 64, got 19999, which is not supported"):
+        load_emotion_classifier(folder, header_only=True)
+    assert time.monotonic() - start < 5
+
+
 def test_metadata_of_a_single_file(tmp_path):
     for entry in ("[" * 100_000, "3", '{"image_proj": 1}', "{"):
         save_file({"image_proj.a": torch.zeros(1)}, tmp_path / "whole.safetensors", metadata={"memo": entry})
@@ -285,12 +329,29 @@ def test_weight_norm_that_does_not_fit(tiny_models, tmp_path, copy):
         load_audio_encoder(place)
 
 
+ACTIVATIONS = "expected 'gelu' or 'gelu_new' or 'relu' or 'silu' or 'swish'"
 ENCODER = {
     "endless layers": (config(num_hidden_layers=HUGE), f"num_hidden_layers: expected a whole number from 1 to 96, got {HUGE}{UNSUPPORTED}"),
-    "a stride of nothing": (config(conv_stride=[5, 2, 2, 0, 2, 2, 2]), f"conv_stride: expected a whole number from 1 to 1024, got 0{UNSUPPORTED}"),
-    "other lengths": (config(conv_dim=[32]), "The audio encoder's config.json does not describe a model that can be built"),
-    "unknown activation": (config(hidden_act="code()"), "The audio encoder's config.json does not describe a model that can be built"),
-    "heads that leave a rest": (config(num_attention_heads=7), "The audio encoder's config.json does not describe a model that can be built"),
+    "20,000 blocks": (config(num_hidden_layers=20_000), f"num_hidden_layers: expected a whole number from 1 to 96, got 20000{UNSUPPORTED}"),
+    "a stride of nothing": (
+        config(conv_stride=[5, 2, 2, 0, 2, 2, 2]),
+        f"conv_stride: expected 1 to 32 whole numbers from 1 to 1024, got [5, 2, 2, 0, 2, 2, 2]{UNSUPPORTED}",
+    ),
+    "states without end": (config(conv_stride=[1] * 7), "conv_stride: expected numbers whose product is 80 to 1280, got 1."),
+    "strides of hours": (config(conv_stride=[1024] * 7), f"conv_stride: expected numbers whose product is 80 to 1280, got {2**70}."),
+    "kernels of seconds": (config(conv_kernel=[1024] * 7), "expected a state of at most 2000 samples, got 323269."),
+    "other lengths": (config(conv_dim=[32]), "expected lists of the same length, got conv_dim of 1, conv_kernel of 7, conv_stride of 7."),
+    "another count": (config(num_feat_extract_layers=3), "num_feat_extract_layers: expected 7, as conv_dim has numbers, got 3."),
+    "unknown activation": (config(hidden_act="code()"), f"{ACTIVATIONS}, got 'code()'{UNSUPPORTED}"),
+    "activation in a list": (config(feat_extract_activation=["gelu"]), f"{ACTIVATIONS}, got ['gelu']{UNSUPPORTED}"),
+    "unknown norm": (config(feat_extract_norm="batch"), f"feat_extract_norm: expected 'group' or 'layer', got 'batch'{UNSUPPORTED}"),
+    "heads that leave a rest": (config(num_attention_heads=7), "hidden_size 64 is not divisible by num_attention_heads 7."),
+    "groups that leave a rest": (config(num_conv_pos_embedding_groups=5), "hidden_size 64 is not divisible by num_conv_pos_embedding_groups 5."),
+    "a bias in words": (config(conv_bias="no"), f"conv_bias: expected true or false, got 'no'{UNSUPPORTED}"),
+    "no epsilon": (config(layer_norm_eps=0), f"layer_norm_eps: expected a number between 0 and 1, got 0{UNSUPPORTED}"),
+    "norms before": (config(do_stable_layer_norm=True), "do_stable_layer_norm: expected false, got true (a wav2vec2-large)."),
+    "wider": (config(hidden_size=16384), "'encoder.layer_norm.bias' has shape [64], expected [16384] for AudioEncoder."),
+    "more layers": (config(num_hidden_layers=96), "does not fit AudioEncoder: 1553 keys expected, 49 found; 1504 missing"),
 }
 
 
@@ -298,29 +359,45 @@ ENCODER = {
 def test_audio_encoder_that_cannot_be(tiny_models, copy, name):
     change, sentence = ENCODER[name]
     place = copy(tiny_models / "audio_encoders" / "wav2vec2-base-960h", "config.json", change)
-    with pytest.raises(CheckpointError) as error:
-        load_audio_encoder(place)
-    assert sentence in str(error.value)
+    for read in (load_audio_encoder, check_audio_encoder):  # a list tells as much
+        with pytest.raises(CheckpointError) as error:
+            read(place)
+        assert str(error.value).startswith(str(place)) and sentence in str(error.value)
 
 
-VAE = {
-    "endless layers": (config(layers_per_block=HUGE), f"layers_per_block: expected a whole number from 1 to 16, got {HUGE}{UNSUPPORTED}"),
-    "no widths": (config(block_out_channels=None), f"block_out_channels: expected a whole number from 1 to 8192, got None{UNSUPPORTED}"),
-    "groups that leave a rest": (config(norm_num_groups=31), "its config.json does not describe a VAE that can be built"),
-    "unknown blocks": (config(down_block_types=["code()"] * 4), "its config.json does not describe a VAE that can be built"),
+IGNORED = {
+    "adapters": {"add_adapter": True, "num_adapter_layers": 100_000, "output_hidden_size": 2**40, "adapter_attn_dim": 2**20},
+    "labels": {"num_labels": 10**8},
+    "labels by name": {"id2label": {str(i): "x" for i in range(10_000)}},
+    "a type": {"torch_dtype": "bfloat16", "dtype": "float16"},
+    "code": {"auto_map": {"AutoModel": "evil--model.Wav2Vec2Model"}, "trust_remote_code": True},
+    "kernels": {"attn_implementation": "kernels-community/x", "_attn_implementation": "flex_attention", "experts_implementation": 3},
+    "quantising": {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}},
+    "training": {"mask_time_prob": -1, "mask_time_length": 0, "layerdrop": "x", "hidden_dropout": 7, "feat_proj_dropout": [], "vocab_size": -1},
+    "methods": {"from_dict": 3, "to_dict": "x", "attribute_map": {"hidden_size": "evil"}, "base_model_tp_plan": 1, "use_return_dict": {}},
 }
+"""What transformers would act on, and nothing here is made of."""
 
 
-@pytest.mark.parametrize("name", VAE)
-def test_vae_that_cannot_be(tiny_models, copy, name):
-    change, sentence = VAE[name]
-    place = copy(tiny_models / "vae" / "sd-vae-ft-mse", "config.json", change)
-    with pytest.raises(CheckpointError) as error:
-        load_autoencoder(place)
-    assert sentence in str(error.value)
-    if "expected" in sentence:  # a list tells as much
-        with pytest.raises(CheckpointError):
-            check_autoencoder(place)
+@pytest.mark.parametrize("name", IGNORED)
+def test_audio_encoder_of_which_only_what_it_is_made_of_is_read(tiny_models, copy, name):
+    place = copy(tiny_models / "audio_encoders" / "wav2vec2-base-960h", "config.json", config(**IGNORED[name]))
+    plain = load_audio_encoder(tiny_models / "audio_encoders" / "wav2vec2-base-960h").state_dict()
+    start, before = time.monotonic(), torch.get_default_dtype()
+    check_audio_encoder(place)
+    state = load_audio_encoder(place).state_dict()
+    assert state.keys() == plain.keys() and all(torch.equal(state[key], plain[key]) for key in plain)
+    assert {value.dtype for value in state.values()} == {torch.float32} and torch.get_default_dtype() == before
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"conv_bias": True, "feat_extract_norm": "layer"}, {"conv_dim": [8, 9], "conv_kernel": [4, 5], "conv_stride": [8, 10]}]
+)
+def test_the_weights_of_an_audio_encoder_are_those_that_transformers_makes(options):
+    with torch.device("meta"):
+        built = AudioEncoder(options | {"num_hidden_layers": 2}).state_dict()
+    assert {key: tuple(value.shape) for key, value in built.items()} == EncoderConfig.from_dict(options | {"num_hidden_layers": 2}, "").shapes()
 
 
 def recompressed(content: bytes) -> bytes:

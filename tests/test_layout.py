@@ -61,7 +61,7 @@ def _import_problems(file, node, at_top):
 
 
 def _within_models(name):
-    return name.startswith(("memo_modules.models", "memo_modules.types", "memo_modules.errors"))
+    return name.startswith(("memo_modules.models", "memo_modules.types", "memo_modules.errors", "memo_modules.words"))
 
 
 def _imported(file, node):
@@ -120,7 +120,7 @@ def test_the_scripts_that_are_published_run_no_programs(tmp_path):
     copy_pack(tmp_path / "pack")
     scripts = tmp_path / "pack" / "scripts"
     published = sorted(scripts.glob("**/*.py"))
-    assert [path.name for path in published] == ["convert.py", "download.py", "prepare_data.py", "train.py"]
+    assert [path.name for path in published] == ["convert.py", "download.py", "entry.py", "prepare_data.py", "train.py"]
     assert (scripts / "configs" / "finetune.yaml").is_file() and (tmp_path / "pack" / "requirements-training.txt").is_file()
     for path in published:
         tree = ast.parse(path.read_text(encoding="utf-8"))

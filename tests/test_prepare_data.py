@@ -15,6 +15,7 @@ import pytest
 from video_files import ramp, record
 
 from comfyui_memo.scripts import prepare_data
+from comfyui_memo.scripts.entry import run
 from comfyui_memo.scripts.small_world import FPS, Clip, character, make_clip
 from comfyui_memo.scripts.small_world.scenery import backdrop
 from comfyui_memo.scripts.small_world.videos import write_video
@@ -36,9 +37,10 @@ REASONS = {
 def call(monkeypatch, capsys, *arguments) -> tuple[int, str]:
     """Exit status and output of the script, called in this process."""
     monkeypatch.setattr(sys, "argv", ["prepare_data.py", *map(str, arguments)])
-    status = prepare_data.main()
+    with pytest.raises(SystemExit) as end:
+        run("prepare_data.py", prepare_data.main)
     captured = capsys.readouterr()
-    return status, captured.out + captured.err
+    return end.value.code, captured.out + captured.err
 
 
 def test_durations_of_a_folder(tmp_path, monkeypatch, capsys):
@@ -69,13 +71,12 @@ def test_what_was_done_is_said(tiny_models, tmp_path, monkeypatch, capsys, one_t
         (["videos"], "expected OUTPUT and --models"),
         (["videos", "out", "--models", "nowhere"], "--models: nowhere is not a folder"),
         (["videos", "out", "--models", ".", "--checkpoint", "none"], "--checkpoint: there is no memo/none"),
-        (["videos", "out", "--models", ".", "--workers", "0"], "--workers: expected at least 1, got 0"),
+        (["videos", "out", "--models", ".", "--workers", "0"], "--workers: expected 1 to 1024, got 0"),
     ],
 )
 def test_arguments_that_do_not_fit(monkeypatch, capsys, arguments, message):
-    with pytest.raises(SystemExit):
-        call(monkeypatch, capsys, *arguments)
-    assert message in capsys.readouterr().err
+    status, said = call(monkeypatch, capsys, *arguments)
+    assert status == 2 and message in said
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,12 @@ def test_videos_too_short_are_left_out_and_a_set_without_others_is_refused(tmp_p
     [
         ("{not json", "line 2: expected a JSON object"),
         ("[1]", "line 2: expected a JSON object, got list"),
+        ("[" * 100_000, r"line 2: expected a JSON object, got '\[\[\[.* \(nested too deeply\)"),
+        ("x" * 10**6, r"line 2: expected a JSON object, got 'xxx"),
+        ({"audio_emb": ["x" * 1000] * 1000}, r"line 2: expected a path in 'audio_emb', got \['xxx"),
+        ({"video": "x" * 5000}, "line 2: video .*is missing"),
+        ({"video": "a\0b"}, "line 2: video .*is missing"),
+        ({"video": "."}, "line 2: video .*is missing"),
         ({"audio_emb": None}, "line 2: expected a path in 'audio_emb', got None"),
         ({"video": "elsewhere.mp4"}, "line 2: video .*elsewhere.mp4 is missing"),
         ({"audio_emotion": "a_face_emb.safetensors"}, "expected a tensor 'audio_emotion', found face_emb"),
@@ -152,8 +158,9 @@ def test_videos_too_short_are_left_out_and_a_set_without_others_is_refused(tmp_p
 def test_a_bad_line_is_named(tmp_path, broken, message):
     good = prepare(tmp_path)
     bad = broken if isinstance(broken, str) else {**good, **broken}
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as error:
         read_metadata([write_metadata(tmp_path, good, bad)])
+    assert len(str(error.value)) <= 4000
 
 
 def test_features_and_labels_of_different_length_are_refused(tmp_path):

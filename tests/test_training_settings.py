@@ -1,6 +1,7 @@
 """The YAML of a training: every key is known and read, everything else is refused by name."""
 
 import json
+import time
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from comfyui_memo.memo_modules.training.parameters import OptimizerSettings, lea
 from comfyui_memo.memo_modules.training.settings import TrainingSettings, changes, plain, read_settings
 
 FINETUNE = Path(__file__).resolve().parents[1] / "scripts" / "configs" / "finetune.yaml"
+BOMB = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}' if i else 'x'] * 9)}]\n" for i in range(12))
 LEAST = "checkpoint: a\nvae: b\noutput_dir: c\ndata: {metadata: [d]}\n"
 
 
@@ -48,6 +50,44 @@ def test_the_configurations_of_accelerate_can_be_read():
     assert processes == {"accelerate_cards": 8, "accelerate_machines": 16, "accelerate_zero2": 8}
     zero = load_config_from_file(str(FINETUNE.with_name("accelerate_zero2.yaml"))).deepspeed_config["deepspeed_config_file"]
     assert json.loads((FINETUNE.parents[2] / zero).read_text(encoding="utf-8"))["zero_optimization"]["stage"] == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"{LEAST}steps: {'[' * 100_000}", "nested too deeply"),
+        (f"{LEAST}{BOMB}steps: *a11", "more than 100000 values"),
+        (f"{LEAST}steps:\n  a: &a [{'x' * 20_000}]\n  b: &b [{', '.join(['*a'] * 90)}]\n  c: [{', '.join(['*b'] * 90)}]", "more than 100000 values"),
+        (f"{LEAST}steps: {'x' * 100_000}", "steps: expected a whole number, got 'xxxx"),
+        (f"{LEAST}steps: 0x{'f' * 100_000}\nbatch_size: x", "batch_size: expected a whole number, got 'x'"),
+        (f"{LEAST}steps: -0x{'f' * 100_000}", "steps: expected at least 1, got"),
+        (f"{LEAST}? 0x{'f' * 100_000}\n: 1", "no such setting"),
+        (f"{LEAST}ema_decay: 1{'0' * 400}", "ema_decay: expected a number, got 1000"),
+        (LEAST.replace("output_dir: c", "output_dir: ~nobody-of-that-name/x"), "output_dir: '~nobody-of-that-name/x' names no folder"),
+        (LEAST.replace("output_dir: c", 'output_dir: "a\\0b"'), r"output_dir: expected a path, got 'a\x00b'"),
+        (f"{LEAST}steps: !!bool x", "not readable as YAML"),
+        ("a: \0", "not readable as YAML"),
+        ("x" * 300_000, "longer than 256 kB"),
+        ("[a]", "expected keys and values, got list"),
+        ("", "expected keys and values, got NoneType"),
+    ],
+    ids=range(15),
+)
+def test_what_a_file_may_not_say_is_a_sentence(tmp_path, text, words):
+    """A bomb of aliases in `steps` was a message of 580 MB, deep lists a traceback."""
+    start = time.monotonic()
+    with pytest.raises(InputError) as error:
+        read(tmp_path, text)
+    assert words in str(error.value) and len(str(error.value)) < 1500
+    assert time.monotonic() - start < 5
+
+
+def test_files_that_are_none(tmp_path):
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\xfd")
+    for path in (tmp_path, tmp_path / "none.yaml", tmp_path / ("x" * 300), tmp_path / "bytes.yaml", Path("/dev/zero")):
+        with pytest.raises(InputError) as error:
+            read_settings(path)
+        assert f"{path} cannot be read" in str(error.value)
 
 
 def test_values_have_the_types_of_their_settings(tmp_path):

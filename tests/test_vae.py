@@ -9,11 +9,12 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
+from vae_cases import SPOILT, write_blank
 
 from comfyui_memo.memo_modules.errors import CheckpointError
 from comfyui_memo.memo_modules.store import finding
 from comfyui_memo.memo_modules.store.catalogue import CATALOGUE
-from comfyui_memo.memo_modules.vae import VAE_WEIGHTS, check_autoencoder, load_autoencoder, widened
+from comfyui_memo.memo_modules.vae import VAE_WEIGHTS, autoencoder_shapes, check_autoencoder, load_autoencoder, load_widened, own_name, widened
 from comfyui_memo.scripts.make_tiny_checkpoint import old_name
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,12 +45,11 @@ def test_a_widened_vae_computes_the_same(widths, groups):
 
 
 def test_the_published_widths_stay(folder):
-    config = json.loads((folder / "config.json").read_text()) | {"block_out_channels": (32, 64), "norm_num_groups": 32}
-    config |= {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    config = json.loads((folder / "config.json").read_text()) | {"block_out_channels": (32, 64, 64, 64), "norm_num_groups": 32}
     weights = AutoencoderKL.from_config(config).state_dict()
     padded, wide = widened(weights, config)
-    assert wide == config | {"block_out_channels": [32, 64]}
-    assert all(torch.equal(padded[key], weights[key]) for key in weights)
+    assert wide == config
+    assert padded.keys() == weights.keys() and all(torch.equal(padded[key], weights[key]) for key in weights)
 
 
 def test_a_vae_in_a_checkpoint_is_listed_by_its_name(folder, tiny_models):
@@ -88,47 +88,54 @@ def test_old_names_and_new_ones_load_alike(folder):
     assert all(map(torch.equal, load_autoencoder(folder).state_dict().values(), vae.state_dict().values()))
 
 
-def test_names_of_stable_diffusions_own_code_are_refused_in_words(folder):
-    save_file(load_file(folder / VAE_WEIGHTS) | {"decoder.mid.block_1.norm1.weight": torch.zeros(8)}, folder / VAE_WEIGHTS)
-    with pytest.raises(CheckpointError, match="expected those of diffusers. Use sd-vae-ft-mse.safetensors"):
-        load_autoencoder(folder)
+@pytest.mark.parametrize("name", SPOILT)
+def test_what_is_no_vae_of_ours_is_refused_in_words(folder, name):
+    """By the list, by ComfyUI's way of loading and by diffusers' alike; comfyui/test_vae_files.py asks ComfyUI itself."""
+    spoil, words = SPOILT[name]
+    spoil(folder)
+    for read in (check_autoencoder, load_autoencoder, load_widened):
+        with pytest.raises(CheckpointError) as error:
+            read(folder)
+        assert str(error.value).startswith(str(folder)) and words in str(error.value)
+    if name not in ("another class", "a list for a config", "no config"):  # other folders have such a config.json
+        listing = finding.find("vae", [folder.parents[1]])
+        assert listing.found == {} and words in listing.refused["mine"]
 
 
-def change_config(folder: Path, **values) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("widths", [(128, 256, 512, 512), (8, 8, 16, 8)])
+def test_the_weights_of_a_vae_are_those_that_diffusers_makes(widths, layers):
+    with torch.device("meta"):
+        built = AutoencoderKL(**BLOCKS, block_out_channels=widths, layers_per_block=layers, norm_num_groups=4).state_dict()
+    assert {key: tuple(value.shape) for key, value in built.items()} == autoencoder_shapes({"block_out_channels": widths, "layers_per_block": layers})
 
 
-def other_latents(folder: Path) -> None:
-    weights = load_file(folder / VAE_WEIGHTS)
-    weights["decoder.conv_in.weight"] = weights["decoder.conv_in.weight"].repeat(1, 4, 1, 1)
-    save_file(weights, folder / VAE_WEIGHTS)
+PUBLISHED = autoencoder_shapes({"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2})
+OWN = {own_name(key): (*shape, 1, 1) if len(shape) == 2 else shape for key, shape in PUBLISHED.items()}
+"""Of Stable Diffusion's own code, whose attention is made of convolutions."""
 
 
 @pytest.mark.parametrize(
-    ("damage", "words"),
+    ("shapes", "words"),
     [
-        (
-            lambda folder: change_config(folder, scaling_factor=0.13025),
-            "VAE of another model: 4 latent channels, scaling factor 0.13025; expected 4 and 0.18215",
-        ),
-        (other_latents, "VAE of another model: 16 latent channels"),
-        (lambda folder: save_file({"a": torch.zeros(1)}, folder / VAE_WEIGHTS), "not a VAE: 'decoder.conv_in.weight' is missing"),
-        (lambda folder: (folder / VAE_WEIGHTS).write_bytes(b""), "is empty"),
+        (PUBLISHED, None),
+        ({old_name(key): shape for key, shape in PUBLISHED.items()}, None),
+        (OWN, None),
+        (OWN | {"loss.logvar": (), "model_ema.decay": ()}, None),
+        (PUBLISHED | {"loss.logvar": ()}, "1 not of this model, first 'loss.logvar'"),
+        (OWN | {"x": (1,)}, "does not fit the VAE of Stable Diffusion 1: 248 keys expected, 249 found; 1 not of this model, first 'x'"),
+        ({key: shape for key, shape in OWN.items() if key != "quant_conv.bias"}, "1 missing, first 'quant_conv.bias'"),
+        (OWN | {"encoder.conv_in.weight": (500, 3, 3, 3)}, "'encoder.conv_in.weight' has shape [500, 3, 3, 3], expected [128, 3, 3, 3]"),
+        (PUBLISHED | {"decoder.conv_in.weight": (512, 16, 3, 3)}, "is the VAE of another model: 16 latent channels"),
+        ({"taesd_decoder.1.weight": (64, 4, 3, 3)}, "is not a VAE: 'decoder.conv_in.weight' is missing"),
     ],
 )
-def test_what_is_no_vae_of_ours_is_refused_in_words(folder, damage, words):
-    damage(folder)
-    with pytest.raises(CheckpointError, match=words):
-        check_autoencoder(folder)
-    listing = finding.find("vae", [folder.parents[1]])
-    assert listing.found == {} and words in listing.refused["mine"]
-
-
-def test_single_files_of_vaes_are_listed_and_others_refused(tmp_path):
-    root = tmp_path / "vae"
-    root.mkdir()
-    save_file({"decoder.conv_in.weight": torch.zeros(8, 4, 3, 3)}, root / "sd1.safetensors")
-    save_file({"decoder.conv_in.weight": torch.zeros(8, 16, 3, 3)}, root / "flux.safetensors")
-    listing = finding.find("vae", [root])
-    assert list(listing.found) == ["sd1.safetensors"] and "16 latent channels" in listing.refused["flux.safetensors"]
+def test_single_files_of_vaes_are_listed_and_others_refused(tmp_path, shapes, words):
+    place = write_blank(tmp_path / "vae" / "one.safetensors", shapes)
+    listing = finding.find("vae", [place.parent])
+    if words is None:
+        assert listing.found == {"one.safetensors": place}
+    else:
+        assert listing.found == {} and words in listing.refused["one.safetensors"]
+        with pytest.raises(CheckpointError):
+            load_autoencoder(place)

@@ -18,12 +18,17 @@ from ..checkpoints import CLASSIFIER, SIZE_ERRORS, component_source, load_module
 from ..errors import CheckpointError, InputError
 from ..models.emotion_classifier import EmotionClassifier
 from ..models.layers import Layers
+from ..models.options import read_options, whole
 from ..types import EMOTIONS, Audio, EmotionTrack
+from ..words import first_line
 from .emotion2vec import Emotion2Vec
 from .features import SAMPLE_RATE
 from .io import mono, resample, validate
 
 Result = TypeVar("Result")
+
+_SIZES = {"depth": whole(1, 64)}
+"""What the names of a classifier's weights may say; the published one has 5 layers."""
 
 
 def detect_emotion(
@@ -132,8 +137,10 @@ def load_emotion_classifier(place: Path, operations: Any = nn, header_only: bool
         sizes = EmotionClassifier.sizes(weights)
     except SIZE_ERRORS as error:
         raise CheckpointError(
-            f"{path} is not an emotion classifier: {error} is missing or has the wrong shape. Use the file from misc/audio_emotion_classifier."
+            f"{path} is not an emotion classifier: {first_line(error, 200)} is missing or has the wrong shape. "
+            "Use the file from misc/audio_emotion_classifier."
         ) from None
+    read_options(sizes, _SIZES, str(path))
     if sizes["classes"] != len(EMOTIONS):
         raise CheckpointError(f"{path} distinguishes {sizes['classes']} emotions, but MEMO expects {len(EMOTIONS)}: {', '.join(EMOTIONS)}.")
     return load_module(lambda meta: EmotionClassifier(meta, **sizes), Layers(operations, dtype=torch.float32), weights, path)

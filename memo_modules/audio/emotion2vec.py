@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from ..checkpoints import SIZE_ERRORS, load_module, read_weights
 from ..errors import CheckpointError
 from ..models.layers import Layers
+from ..models.options import Option, read_options, whole
+from ..words import first_line
 
 _AUDIO = "modality_encoders.AUDIO."
 
@@ -83,6 +85,19 @@ class Emotion2VecConfig:
             prenet_norm=_AUDIO + "context_encoder.norm.weight" in weights,
         )
 
+    def check(self, source: str) -> None:
+        """Raises CheckpointError naming ``source`` and the size with which no encoder can be built, or not at once."""
+        read_options(vars(self), _RANGES, source)
+        blocks = self.prenet_depth + self.depth
+        for name, found, expected in (("alibi_layers", self.alibi_layers, (1, blocks)), ("alibi_heads", self.alibi_heads, (1, self.heads))):
+            if found not in expected:
+                raise CheckpointError(f"{source}: {name}: expected {expected[0]} or {expected[1]}, got {found}, which is not supported.")
+        for name in ("heads", "conv_pos_groups"):
+            if self.d % getattr(self, name):
+                raise CheckpointError(f"{source}: d {self.d} is not divisible by {name} {getattr(self, name)}.")
+        if self.receptive_field > _LONGEST_FIELD:
+            raise CheckpointError(f"{source}: conv_layers: expected a state of at most {_LONGEST_FIELD} samples, got {self.receptive_field}.")
+
     @property
     def receptive_field(self) -> int:
         """Samples that one state is made of, the least that a waveform must have."""
@@ -91,6 +106,23 @@ class Emotion2VecConfig:
             field = (field - 1) * stride + kernel
         return field
 
+
+_RANGES = {
+    "d": whole(1, 16384),
+    "depth": whole(1, 96),
+    "prenet_depth": whole(0, 96),
+    "heads": whole(1, 256),
+    "d_mlp": whole(1, 65536),
+    "extra_tokens": whole(0, 1024),
+    "conv_layers": Option("1 to 32 convolutions", lambda layers: 1 <= len(layers) <= 32),
+    "conv_pos_kernel": whole(1, 1024),
+    "conv_pos_depth": whole(1, 32),
+    "conv_pos_groups": whole(1, 16384),
+}
+"""Far beyond every emotion2vec there is; names of weights without a value could have any number of blocks built."""
+
+_LONGEST_FIELD = 16000
+"""Samples that a state is made of, a second: 400 in every emotion2vec."""
 
 _PROJECTION = _AUDIO + "project_features.2.weight"
 _CONV_LAYER = re.escape(_AUDIO) + r"local_encoder\.conv_layers\.\d+\."
@@ -295,11 +327,12 @@ def load_emotion2vec(path: Path, operations: Any = nn, header_only: bool = False
     weights = _without_prefix(read_weights(path, header_only))
     try:
         config = Emotion2VecConfig.from_weights(weights)
-        keys = Emotion2Vec(config, Layers(device="meta")).state_dict()
     except SIZE_ERRORS as error:
         raise CheckpointError(
-            f"{path} is not an emotion2vec model ({error} is missing or has the wrong shape). Use emotion2vec_plus_large."
+            f"{path} is not an emotion2vec model ({first_line(error, 200)} is missing or has the wrong shape). Use emotion2vec_plus_large."
         ) from error
+    config.check(str(path))
+    keys = Emotion2Vec(config, Layers(device="meta")).state_dict()
     weights = {key: weights[key] for key in keys if key in weights}
     return load_module(lambda meta: Emotion2Vec(config, meta), Layers(operations, dtype=torch.float32), weights, path)
 

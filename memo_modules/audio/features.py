@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checkpoints import PICKLES, REPAIR, SIZE_ERRORS, Source, assign_weights, check_numbers, pickle_fault, raise_fault
+from ..checkpoints import PICKLES, REPAIR, SIZE_ERRORS, Source, assign_weights, check_numbers, check_shapes, pickle_fault, raise_fault
 from ..clips import CLIP_FRAMES, clip_count, frame_count, samples_for_frames
 from ..errors import CheckpointError, InputError, MissingPackageError
 from ..fingerprints import audio_digest
-from ..models.config import check_whole
 from ..types import Audio, AudioFeatures
+from ..words import first_line, quoted
+from .encoder_config import EncoderConfig
 from .io import mono, resample, validate
 
 SAMPLE_RATE = 16000
@@ -29,20 +30,6 @@ TIMINGS = ("exact", "upstream")
 CONTEXT_CLIPS = 8
 """Clips (4.3 s at 30 fps) of what was said before that are heard together with audio that goes on."""
 
-_CONFIG_LIMITS = {
-    "num_hidden_layers": 96,
-    "hidden_size": 16384,
-    "intermediate_size": 65536,
-    "num_attention_heads": 256,
-    "conv_dim": 8192,
-    "conv_kernel": 1024,
-    "conv_stride": 1024,
-    "num_feat_extract_layers": 32,
-    "num_conv_pos_embeddings": 1024,
-    "num_conv_pos_embedding_groups": 1024,
-}
-"""Far beyond every wav2vec2 there is; a number from a damaged file would have millions of layers made."""
-
 _CHUNK = 500
 """Convolution outputs (10 s) made at a time: the first layer alone would take 4 GB for ten minutes."""
 
@@ -50,24 +37,23 @@ _CHUNK = 500
 class AudioEncoder(nn.Module):
     """wav2vec2 (post-norm, as wav2vec2-base) giving the states of every layer at video rate.
 
-    config: the content of its config.json. Weight norm of the position convolution is folded, so that every weight
+    config: what its config.json says. Weight norm of the position convolution is folded, so that every weight
     is a plain parameter of a plain layer; see ``encoder_weights``. Raises CheckpointError for an unsupported option.
     """
 
-    def __init__(self, config: dict):
+    def __init__(self, config: EncoderConfig | dict):
         super().__init__()
         try:
             from transformers import Wav2Vec2Config, Wav2Vec2Model
         except ImportError as error:
             raise MissingPackageError(f"The audio encoder needs transformers ({error}): pip install transformers") from error
+        if isinstance(config, dict):
+            config = EncoderConfig.from_dict(config, "The audio encoder's config.json")
         try:
-            config = Wav2Vec2Config.from_dict(config)
-            model = Wav2Vec2Model._from_config(config, attn_implementation="sdpa")
+            model = Wav2Vec2Model._from_config(Wav2Vec2Config(**config.for_transformers()), attn_implementation="sdpa")
         except Exception as error:  # transformers' errors have no common base
-            reason = str(error).strip().split("\n")[0]
+            reason = first_line(error)
             raise CheckpointError(f"The audio encoder's config.json does not describe a model that can be built ({reason}). {REPAIR}") from error
-        if config.do_stable_layer_norm:
-            raise CheckpointError("The audio encoder has do_stable_layer_norm (a wav2vec2-large). Use wav2vec2-base-960h.")
         self.feature_extractor = model.feature_extractor
         self.feature_projection = model.feature_projection
         self.encoder = model.encoder
@@ -76,10 +62,7 @@ class AudioEncoder(nn.Module):
             normed.in_channels, normed.out_channels, normed.kernel_size, padding=normed.padding, groups=normed.groups
         )
         self.group_norm = config.feat_extract_norm == "group"
-        self.stride = math.prod(config.conv_stride)
-        self.receptive_field = 1
-        for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride)):
-            self.receptive_field = (self.receptive_field - 1) * stride + kernel
+        self.stride, self.receptive_field = config.stride, config.receptive_field
         self.eval()
 
     def forward(self, waveform: Tensor, frames: int, check_interrupt: Callable[[], None] = lambda: None) -> Tensor:
@@ -161,29 +144,39 @@ def encoder_source(place: Path) -> Source:
     return Source(pickled if pickled.exists() and not safetensors.exists() else safetensors, place / "config.json")
 
 
-def encoder_config(source: Source) -> dict:
+def encoder_config(source: Source) -> EncoderConfig:
     """Its config. Raises CheckpointError when it is missing, damaged or of another model."""
     config = source.read_config()
     if config.get("model_type") != "wav2vec2":
-        raise CheckpointError(f"{source.name_of_config}: model_type is {config.get('model_type')!r}, expected 'wav2vec2'. Use wav2vec2-base-960h.")
-    for name, highest in _CONFIG_LIMITS.items():
-        values = config.get(name, [])
-        for value in values if isinstance(values, list) else [values]:
-            check_whole(value, name, 1, highest, source.name_of_config)
-    return config
+        found = quoted(config.get("model_type"))
+        raise CheckpointError(f"{source.name_of_config}: model_type is {found}, expected 'wav2vec2'. Use wav2vec2-base-960h.")
+    return EncoderConfig.from_dict(config, source.name_of_config)
 
 
 def check_audio_encoder(place: Path) -> None:
     """Raises CheckpointError when header and config tell that it cannot be loaded. A pickle is not opened, and
-    transformers, which would tell all of the keys, is not imported."""
+    transformers is not imported."""
     source = encoder_source(place)
-    encoder_config(source)
+    config = encoder_config(source)
     if source.path.suffix in PICKLES:
         raise_fault(pickle_fault(source.path))
         return
+    _fitting_weights(source, config, header_only=True)
+
+
+def _fitting_weights(source: Source, config: EncoderConfig, header_only: bool = False) -> dict[str, Tensor]:
+    """The weights of the encoder in ``source``. Raises CheckpointError when they are not those of a model of ``config``."""
+    weights = source.read_weights(header_only)
     key = "feature_projection.projection.weight"
-    if not source.read_weights(header_only=True).keys() & {key, f"wav2vec2.{key}"}:
+    if not weights.keys() & {key, f"wav2vec2.{key}"}:
         raise CheckpointError(f"{source.path} is not a wav2vec2 model: {key!r} is missing. Use wav2vec2-base-960h.")
+    check_numbers({key: tensor for key, tensor in weights.items() if ".pos_conv_embed." in key}, source.path)  # before they are folded
+    try:
+        weights = encoder_weights(weights)
+    except SIZE_ERRORS as error:
+        raise CheckpointError(f"{source.path}: its position convolution has the wrong shape ({error}). {REPAIR}") from error
+    check_shapes(weights, config.shapes(), source.path, AudioEncoder.__name__)
+    return weights
 
 
 def load_audio_encoder(place: Path) -> AudioEncoder:
@@ -193,14 +186,9 @@ def load_audio_encoder(place: Path) -> AudioEncoder:
     """
     source = encoder_source(place)
     config = encoder_config(source)
+    weights = _fitting_weights(source, config)
     with torch.device("meta"):
         encoder = AudioEncoder(config)
-    weights = source.read_weights()
-    check_numbers({key: tensor for key, tensor in weights.items() if ".pos_conv_embed." in key}, source.path)  # before they are folded
-    try:
-        weights = encoder_weights(weights)
-    except SIZE_ERRORS as error:
-        raise CheckpointError(f"{source.path}: its position convolution has the wrong shape ({error}). {REPAIR}") from error
     assign_weights(encoder, weights, source.path)
     return encoder
 

@@ -1,6 +1,5 @@
 """The training set: random clips of prepared videos. Published in memo/datasets/video_dataset.py."""
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +11,17 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from ..audio.emotion import clip_label
+from ..documents import parse_json
 from ..errors import InputError
 from ..preparation.tensor_files import FIELDS, read_rows, tensor_shape
+from ..regular_files import is_regular, read_regular
+from ..words import quoted, shortened
 from .frames import ReadFrames, read_frames
 
 PERTURBATION_RATE = 0.05
+
+_LARGEST_METADATA = 2**28
+"""Bytes of a metadata.jsonl: a million videos."""
 
 _log = logging.getLogger(__name__)
 
@@ -135,9 +140,12 @@ def read_metadata(paths: Sequence[Path]) -> list[PreparedVideo]:
     videos = []
     for path in paths:
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            content = read_regular(path, _LARGEST_METADATA + 1)
+            lines = content.decode("utf-8").splitlines()
         except (OSError, ValueError) as error:
             raise InputError(f"metadata: {path} cannot be read ({error}).") from error
+        if len(content) > _LARGEST_METADATA:
+            raise InputError(f"metadata: {path} is larger than {_LARGEST_METADATA >> 20} MB. Divide it.")
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 videos.append(_prepared_video(line, path.parent, f"{path}, line {number}"))
@@ -146,18 +154,19 @@ def read_metadata(paths: Sequence[Path]) -> list[PreparedVideo]:
 
 def _prepared_video(line: str, folder: Path, where: str) -> PreparedVideo:
     try:
-        entry = json.loads(line)
+        entry = parse_json(line)
     except ValueError as error:
-        raise InputError(f"{where}: expected a JSON object, got {line[:60]!r} ({error}).") from error
+        raise InputError(f"{where}: expected a JSON object, got {quoted(line, 60)} ({error}).") from error
     if not isinstance(entry, dict):
         raise InputError(f"{where}: expected a JSON object, got {type(entry).__name__}.")
     files = {}
     for field in FIELDS:
         if not isinstance(entry.get(field), str):
-            raise InputError(f"{where}: expected a path in {field!r}, got {entry.get(field)!r}. The fields are {', '.join(FIELDS)}.")
+            raise InputError(f"{where}: expected a path in {field!r}, got {quoted(entry.get(field))}. The fields are {', '.join(FIELDS)}.")
         files[field] = folder / entry[field]
-        if not files[field].is_file():
-            raise InputError(f"{where}: {field} {files[field]} is missing. Relative paths start at {folder}. Prepare this video again.")
+        if not is_regular(files[field]):
+            missing = shortened(str(files[field]), 300)
+            raise InputError(f"{where}: {field} {missing} is missing. Relative paths start at {folder}. Prepare this video again.")
     features, labels = (tensor_shape(files[field], field) for field in ("audio_emb", "audio_emotion"))
     if len(features) != 3 or labels != features[:1]:
         raise InputError(f"{where}: expected audio_emb (frames layers channels) and audio_emotion (frames), got {features} and {labels}.")

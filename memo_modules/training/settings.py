@@ -7,7 +7,10 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ..documents import LARGEST_YAML, parse_yaml
 from ..errors import InputError
+from ..regular_files import read_regular
+from ..words import quoted, shortened
 from .dataset import ClipLayout
 from .draws import Rates
 from .objective import ROBUST_THRESHOLD
@@ -106,26 +109,35 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> TrainingSettings
     Relative paths count from the working directory. Raises InputError naming the key that is unknown, missing or has a
     value that cannot be used.
     """
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        changes = [(key, yaml.safe_load(value)) for key, _, value in (override.partition("=") for override in overrides)]
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{path} and {' '.join(overrides) or 'nothing else'}: not readable as YAML ({error}).") from error
+    values = _parsed(_text(path), str(path))
+    changes = [(key, _parsed(value, quoted(override))) for override in overrides for key, _, value in [override.partition("=")]]
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected keys and values, got {type(values).__name__}.")
     for override, (key, value) in zip(overrides, changes):
         if "=" not in override:
-            raise InputError(f"{override!r}: expected key=value.")
+            raise InputError(f"{quoted(override)}: expected key=value.")
         *sections, last = key.split(".")
         section = values
         for name in sections:
             section = section.setdefault(name, {})
             if not isinstance(section, dict):
-                raise InputError(f"{override!r}: {name} has no keys.")
+                raise InputError(f"{quoted(override)}: {name} has no keys.")
         section[last] = value
     return from_mapping(TrainingSettings, values)
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_regular(path, LARGEST_YAML + 1).decode("utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}). Name a YAML file, as those in scripts/configs.") from error
+
+
+def _parsed(text: str, where: str) -> object:
+    try:
+        return parse_yaml(text)
+    except ValueError as error:
+        raise InputError(f"{where}: not readable as YAML ({shortened(str(error), 500)}).") from error
 
 
 def from_mapping(kind: type, values: Mapping[str, Any], section: str = "") -> Any:
@@ -133,7 +145,7 @@ def from_mapping(kind: type, values: Mapping[str, Any], section: str = "") -> An
     known = {each.name: each for each in fields(kind)}
     for key in values:
         if key not in known:
-            raise InputError(f"{section}{key}: no such setting. Known here: {', '.join(known)}.")
+            raise InputError(f"{section}{key if isinstance(key, str) else quoted(key)}: no such setting. Known here: {', '.join(known)}.")
     for name, each in known.items():
         if name not in values and each.default is MISSING and each.default_factory is MISSING:
             raise InputError(f"{section}{name}: expected a value, there is none.")
@@ -183,13 +195,22 @@ def _convert(hint, value, key: str):
     if origin is None and type(value) is hint and hint in (str, bool, int):
         return value
     if hint is Path and isinstance(value, str):
-        return Path(value).expanduser()
+        return _path(value, key)
     if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
             return float(value)  # YAML takes 1e-5 for a string
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
-    raise InputError(f"{key}: expected {_in_words(hint)}, got {value!r}.")
+    raise InputError(f"{key}: expected {_in_words(hint)}, got {quoted(value)}.")
+
+
+def _path(value: str, key: str) -> Path:
+    if "\0" in value:
+        raise InputError(f"{key}: expected a path, got {quoted(value)}.")
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:  # ~somebody that this machine does not know
+        raise InputError(f"{key}: {quoted(value)} names no folder ({error}).") from error
 
 
 def _in_words(hint) -> str:
@@ -207,4 +228,4 @@ def _check_least(section: str, settings, **least: int) -> None:
     for name, low in least.items():
         value = getattr(settings, name)
         if (len(value) if isinstance(value, tuple) else value) < low:
-            raise InputError(f"{section}{name}: expected at least {low}, got {value}.")
+            raise InputError(f"{section}{name}: expected at least {low}, got {quoted(value)}.")

@@ -100,8 +100,8 @@ def obtain_reader(path: Path, training: Training = Training(), say: Callable[[st
         with safe_open(path, framework="pt") as file:
             if file.metadata().get("training") == signature:
                 return load_reader(path)
+    path.parent.mkdir(parents=True, exist_ok=True)  # or it would be trained for minutes and have no place to go
     reader = train_reader(training, say)
-    path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"training": signature, "stranger": repr(reader.stranger), "figures": json.dumps(reader.figures)}
     save_file(reader.net.state_dict(), path, metadata=metadata)
     return reader

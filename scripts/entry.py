@@ -1,0 +1,56 @@
+"""How a script ends: with what it made, or with one sentence on what stood in its way.
+
+if __name__ == "__main__":
+    run("convert.py", main)
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from comfyui_memo.memo_modules.errors import MemoError
+from comfyui_memo.memo_modules.words import first_line, printable, quoted, shortened
+
+_MOST_SAID = 2000
+
+
+def run(name: str, main: Callable[[], int | None], stopped: str = "stopped.") -> NoReturn:
+    """Run ``main`` and end the process with the number that it returns.
+
+    What is wrong with the user's files, disk or input is said in a sentence, and the number is 1; Ctrl-C, of which ``stopped``
+    says what it means, ends with 130. A traceback is left to what nobody expected.
+    """
+    for stream in (sys.stdout, sys.stderr):  # names that a console cannot write
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status = main() or 0
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        _say(name, stopped)
+        status = 130
+    except BrokenPipeError:  # what it was piped into has ended, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        status = 1
+    except MemoError as error:
+        _say(name, str(error))
+        status = 1
+    except OSError as error:
+        _say(name, in_words(error))
+        status = 1
+    except MemoryError as error:
+        _say(name, f"this machine has too little memory for it ({first_line(error)}).")
+        status = 1
+    sys.exit(status)
+
+
+def in_words(error: OSError) -> str:
+    """What the system objects to, and the file or folder that it is about."""
+    reason = error.strerror or first_line(error)
+    places = [quoted(os.fsdecode(place), 300) for place in (error.filename, error.filename2) if isinstance(place, str | bytes)]
+    return f"{' -> '.join(places)}: {reason}. Choose another file or folder." if places else f"{reason}."
+
+
+def _say(name: str, sentence: str) -> None:
+    print(f"{name}: {shortened(printable(sentence), _MOST_SAID)}", file=sys.stderr, flush=True)
