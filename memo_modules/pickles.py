@@ -86,13 +86,15 @@ class _Machine:
         read, steps = self.file.read, _STEPS
         try:
             while True:
-                self.spend(1)
+                self.left -= 1
                 code = read(1)
                 if code == b".":
                     break
                 step = steps.get(code)
                 if step is None:
                     raise ValueError(f"it has no instruction {code.hex()}" if code else "it ends in the middle")
+                if self.left < 0:
+                    raise ValueError(f"it has more than {MOST_STEPS} steps")
                 step(self)
             held = self.stack.pop()
         except (IndexError, KeyError):

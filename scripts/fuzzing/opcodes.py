@@ -16,7 +16,8 @@ NAMES = (
     ("builtins", "dict"), ("builtins", "getattr"), ("builtins", "eval"), ("builtins", "exec"), ("builtins", "setattr"), ("builtins", "__import__"),
     ("os", "system"), ("posix", "system"), ("nt", "system"), ("subprocess", "Popen"), ("operator", "attrgetter"), ("functools", "partial"),
     ("copyreg", "add_extension"), ("copyreg", "_reconstructor"), ("importlib", "import_module"), ("runpy", "run_path"), ("pickle", "loads"),
-    ("torch._utils", "_rebuild_tensor_v2.__globals__"), ("os", "path.os.system"), ("argparse", "Namespace"), ("sys", "modules"), ("", ""),
+    ("torch._utils", "_rebuild_tensor_v2.__globals__"), ("os", "path.os.system"), ("argparse", "Namespace"), ("sys", "modules"), ("this", "s"),
+    ("wave", "open"), ("", ""),
 )  # fmt: skip
 """What a hostile pickle names, and what torch's own do."""
 
