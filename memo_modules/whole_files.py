@@ -76,13 +76,13 @@ def _copy(source: Path, partial: Path) -> None:
 
 
 def _named(file: Path, path: Path, again: Callable[[], Path] | None) -> Path:
-    taken = set()
+    first, taken = path, set()
     while True:
         with storing(path):
             if _claim(file, path):
                 return path
         taken.add(path)
-        wanted = again() if again else path
+        wanted = again() if again else first
         wanted.parent.mkdir(parents=True, exist_ok=True)
         path, number = wanted, 1
         while path in taken:

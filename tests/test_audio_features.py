@@ -133,6 +133,21 @@ def test_convolving_in_chunks_changes_nothing(monkeypatch, norm, samples):
     assert (chunked - whole).abs().max() < 2e-5 * whole.abs().max()
 
 
+def test_what_was_heard_is_told_to_the_sample(encoder):
+    """By which a video is continued, or begun anew when a word is another."""
+    voice, before = noise(40_000), noise(30_000)
+    changed = []
+    for sound in (voice, before):
+        waveform = sound.waveform.clone()
+        waveform[0, 1] += 2**-15
+        changed.append(Audio(waveform, 16000))
+    heard = [(voice, None), (changed[0], None), (voice, before), (voice, changed[1]), (Audio(voice.waveform, 16001), None)]
+    digests = [encode_audio(encoder, sound, Fraction(30), previous=previous).heard for sound, previous in heard]
+    assert len(set(digests)) == 5 and digests[0] == encode_audio(encoder, noise(40_000), Fraction(30)).heard
+    features = encode_audio(encoder, voice, Fraction(30))
+    assert {part.heard for part in features.split(2)} == {digests[0]}
+
+
 def test_interrupt_reaches_the_caller(encoder):
     class Cancelled(Exception):
         pass

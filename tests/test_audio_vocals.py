@@ -46,6 +46,14 @@ def test_vocals_keep_length_rate_loudness_and_place(separator, audio, channels):
     assert (vocals.waveform - expected)[:, middle].abs().max() < 3e-3 * expected.abs().max()
 
 
+def test_vocals_are_told_by_the_mix_and_the_network_that_made_them(separator, tmp_path):
+    """A card computes them with other last bits the next time."""
+    mix, quieter = tones(44100, 9000, 0.5), tones(44100, 9000, 0.4)
+    other = VocalSeparator.load(write_identity(tmp_path / "Kim_Vocal_2.onnx", ("batch", 4, 2048, 16)), cuda=False)
+    made_of = [each.separate(sound).made_of for each, sound in ((separator, mix), (separator, mix), (separator, quieter), (other, mix))]
+    assert made_of[0] == made_of[1] and len(set(made_of)) == 3
+
+
 @pytest.mark.parametrize("samples", [1, 7680, 15361])
 def test_silence_and_any_length_stay_finite(separator, samples):
     with torch.inference_mode():

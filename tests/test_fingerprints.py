@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from comfyui_memo.memo_modules.fingerprints import tensor_digest, weights_digest
+from comfyui_memo.memo_modules.fingerprints import audio_digest, block_values, tensor_digest, weights_digest
+from comfyui_memo.memo_modules.types import Audio
 
 
 class OnCard(torch.Tensor):
@@ -48,3 +49,28 @@ def test_a_tensor_has_one_digest_wherever_it_is():
     tensor = torch.arange(12.0).view(3, 4)
     assert tensor_digest(tensor) == tensor_digest(tensor.as_subclass(OnCard)) == tensor_digest(tensor.t().contiguous().t())
     assert len({tensor_digest(other) for other in (tensor, tensor.t(), tensor + 1, tensor.double())}) == 4
+
+
+STATES = torch.randn(3000, 2, 96, generator=torch.Generator().manual_seed(0)) + 3  # a part of them is the same everywhere
+
+
+@pytest.mark.parametrize("frame", [0, 17, 1504, 2999])
+def test_another_content_of_one_row_changes_its_block_and_no_other(frame):
+    changed = STATES.clone()
+    changed[frame] = STATES[frame].flip(-1)
+    distance = (block_values(changed) - block_values(STATES)).norm(dim=-1) / block_values(STATES).norm(dim=-1)
+    assert distance.argmax() == frame // 16 and distance.max() > 0.03 and distance.count_nonzero() == 1
+
+
+def test_rounding_changes_a_block_as_little_as_the_tensor():
+    rounded = STATES * (1 + 1e-3 * torch.randn(STATES.shape, generator=torch.Generator().manual_seed(1)))
+    assert ((block_values(rounded) - block_values(STATES)).norm(dim=-1) / block_values(STATES).norm(dim=-1)).max() < 5e-3
+    assert block_values(STATES[:17]).shape == (2, 64) and torch.equal(block_values(STATES[:17])[1, 4:], torch.zeros(60))
+
+
+def test_every_sample_of_a_sound_counts_unless_it_is_told_what_it_is_made_of():
+    sound = Audio(torch.rand(1, 1000), 16000)
+    touched = Audio(sound.waveform.clone(), 16000)
+    touched.waveform[0, 500] += 2**-15
+    assert len({audio_digest(each) for each in (sound, touched, Audio(sound.waveform, 16001), Audio(sound.waveform[:, 1:], 16000))}) == 4
+    assert audio_digest(Audio(sound.waveform, 16000, "mix")) == audio_digest(Audio(touched.waveform, 16000, "mix")) == "mix"

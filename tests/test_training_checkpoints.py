@@ -2,12 +2,13 @@
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
-from comfyui_memo.memo_modules.errors import CheckpointError, InputError
+from comfyui_memo.memo_modules.errors import CheckpointError, InputError, StorageError
 from comfyui_memo.memo_modules.training import checkpoint_folders
 from comfyui_memo.memo_modules.training.dataset import ClipLayout
 from comfyui_memo.memo_modules.training.draws import Rates
@@ -79,6 +80,29 @@ def test_a_checkpoint_written_again_replaces_the_former_and_leaves_later_ones(tm
     checkpoint_folders.write_checkpoint(tmp_path, 2, 2, lambda folder: checkpoint_folders.write_state(folder, {"step": "again"}, {}))
     assert names(tmp_path) == {"checkpoint-2", "checkpoint-4"}
     assert checkpoint_folders.read_state(tmp_path / "checkpoint-2")[0] == {"step": "again"}
+
+
+def test_a_checkpoint_that_was_set_aside_when_the_process_was_killed_is_resumed(tmp_path):
+    """Between its old content and its new one it has no name for a moment."""
+    for step in (2, 4):
+        checkpoint_folders.write_checkpoint(tmp_path, step, 2, write)
+    (tmp_path / "checkpoint-4").rename(tmp_path / "checkpoint-4.former")
+    assert checkpoint_folders.resume_from(tmp_path, "latest") == tmp_path / "checkpoint-4"
+    assert names(tmp_path) == {"checkpoint-2", "checkpoint-4"}
+
+
+def test_a_full_disk_is_named_and_what_was_there_stays(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.name == "nt" or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True, check=False).returncode:
+        pytest.skip("a small disk needs the right to mount one")
+    try:
+        checkpoint_folders.write_checkpoint(disk, 2, 1, write)
+        with pytest.raises(StorageError, match="checkpoint-4 could not be written .No space left on device"):
+            checkpoint_folders.write_checkpoint(disk, 4, 1, lambda folder: checkpoint_folders.write_state(folder, {}, {"a": torch.ones(100_000)}))
+        assert names(disk) == {"checkpoint-2"} and checkpoint_folders.read_state(disk / "checkpoint-2")[0] == {"step": 1}
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_where_a_training_starts_from(tmp_path):

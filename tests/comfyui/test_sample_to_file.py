@@ -96,6 +96,29 @@ def test_cancelled_and_queued_again_it_goes_on(comfyui_server, graph, frames):
     assert unfinished(comfyui_server) == []
 
 
+def test_one_sample_of_the_voice_that_is_another_begins_anew(comfyui_server, graph, tmp_path):
+    """A word that was changed must not be said with the lips of the old one; there is no sound that would tell."""
+    prompt = to_file(graph, filename_prefix="video/changed")
+    del prompt[find(prompt, "MemoSampleToFile")]["inputs"]["sound"]
+
+    def cancel(kind, data):
+        if kind == "progress_text" and data["text"].startswith("Clip 1 of 3"):
+            comfyui_server.interrupt()
+
+    with pytest.raises(ServerError, match="interrupted"):
+        comfyui_server.run(prompt, cancel)
+    voice = write_wav(tmp_path / "changed.wav", SAMPLES, 16000)
+    content = bytearray(voice.read_bytes())
+    content[-2 * 3000] ^= 1  # the least that 16 bits can tell
+    voice.write_bytes(content)
+    prompt[find(prompt, "LoadAudio")]["inputs"]["audio"] = comfyui_server.add_input(voice)
+    record = Record()
+    with pytest.raises(ServerError, match="interrupted"):
+        comfyui_server.run(prompt, lambda kind, data: (record(kind, data), cancel(kind, data)))
+    assert any(text.startswith("Starting over, because these changed: audio. 3 clips") for text in record.texts)
+    shutil.rmtree(comfyui_server.base / "output" / "memo_unfinished")
+
+
 @pytest.mark.slow
 def test_a_killed_comfyui_goes_on_when_it_is_back(comfyui_path, tiny_models, comfyui_server, inputs, frames, tmp_path):
     """Everything that the video is made of is computed once more, and found to be what it was."""

@@ -6,7 +6,7 @@ whole, none of others gone or changed, no error but the pack's own, nothing left
 once more gives what the undisturbed one gave. The calls are those of the C library (faults.c), so that what PyAV and
 safetensors write counts too.
 
-    python fault_points.py LIBRARY WRITER STRIDE        as `points` starts it, with faults.c compiled and preloaded
+    python fault_points.py LIBRARY '{WRITER: STRIDE}'        as `points` starts it, with faults.c compiled and preloaded
 """
 
 import ctypes
@@ -61,16 +61,17 @@ class Report:
     problems: list[str] = field(default_factory=list)
 
 
-def points(writer: str, stride: int, folder: Path) -> Report:
-    """`run` for a writer of fault_writers.py in a process that has faults.c below it; ``folder``: for what is compiled."""
+def points(strides: dict[str, int], folder: Path) -> dict[str, Report]:
+    """`run`, by the names of writers in fault_writers.py, for every so many-th of their disturbances, in a process that has
+    faults.c below it; ``folder``: for what is compiled."""
     library = folder / "faults.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, HERE / "faults.c", "-ldl"], check=True)
     settings = {**os.environ, "LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, library, writer, str(stride)]
+    command = [sys.executable, __file__, library, json.dumps(strides)]
     done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False, cwd=HERE)
     assert done.returncode == 0, done.stderr[-4000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    return Report(Counter(found["calls"]), found["runs"], found["problems"])
+    return {writer: Report(Counter(each["calls"]), each["runs"], each["problems"]) for writer, each in found.items()}
 
 
 class Faults:
@@ -242,5 +243,6 @@ if __name__ == "__main__":
     sys.modules["comfyui_memo"].__path__ = [str(HERE.parents[1])]
     from fault_writers import CARELESS, WRITERS
 
-    found = run({**WRITERS, **CARELESS}[sys.argv[2]], Faults(sys.argv[1]), int(sys.argv[3]))
-    print(json.dumps({"calls": found.calls, "runs": found.runs, "problems": found.problems}))
+    faults, every = Faults(sys.argv[1]), {**WRITERS, **CARELESS}
+    reports = {writer: run(every[writer], faults, stride) for writer, stride in json.loads(sys.argv[2]).items()}
+    print(json.dumps({writer: vars(report) for writer, report in reports.items()}))
