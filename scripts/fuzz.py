@@ -1,7 +1,7 @@
 """Damage small valid files at random and see that reading them ends well: with the content, or with an error that says why.
 
     python scripts/fuzz.py checkpoints [--seconds 600] [--seed 0] [--keep DIR]
-    python scripts/fuzz.py sound
+    python scripts/fuzz.py sound | texts | onnx
 
 Every case runs in a process of its own with limits of time and memory, so that a crash, a hang and a flood of memory are
 findings like any other. Linux only. Exits with 1 when there is a finding.
@@ -24,9 +24,11 @@ if "comfyui_memo" not in sys.modules:  # the pack's folder as a package, without
     sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
 
 from comfyui_memo.scripts.fuzzing.children import FINE, Outcome, outcome_of
+from comfyui_memo.scripts.fuzzing.onnx_targets import onnx_targets
 from comfyui_memo.scripts.fuzzing.targets import Target, checkpoint_targets, sound_targets
+from comfyui_memo.scripts.fuzzing.text_targets import text_targets
 
-KINDS = {"checkpoints": checkpoint_targets, "sound": sound_targets}
+KINDS = {"checkpoints": checkpoint_targets, "sound": sound_targets, "texts": text_targets, "onnx": onnx_targets}
 
 
 def fuzz(targets: dict[str, Target], scratch: Path, seed: int, goes_on: Callable[[int], bool]) -> dict[str, Counter[Outcome]]:

@@ -47,8 +47,11 @@ def test_what_is_found(call, kind, what):
     [
         ("checkpoints", 60),
         ("sound", 60),
+        ("texts", 60),
         pytest.param("checkpoints", None, marks=pytest.mark.slow),
         pytest.param("sound", None, marks=pytest.mark.slow),
+        pytest.param("texts", None, marks=pytest.mark.slow),
+        pytest.param("onnx", None, marks=pytest.mark.slow),
     ],
 )
 def test_nothing_is_found(tmp_path, one_thread, kind, cases):

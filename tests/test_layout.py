@@ -23,6 +23,7 @@ HEAVY = {"audio_separator", "av", "cv2", "diffusers", "insightface", "onnx", "on
 # The registry refuses packages that run programs or code.
 FORBIDDEN_CALLS = {"print", "eval", "exec", "os.system"}
 FORBIDDEN_NAMES = {"sys.path", "subprocess"}
+WEB = ("routes", "aiohttp", "add_routes")
 
 
 def violations(file: PurePosixPath, source: str) -> list[str]:
@@ -34,6 +35,8 @@ def violations(file: PurePosixPath, source: str) -> list[str]:
             found.append(f"{ast.unparse(node.func)} in line {node.lineno}")
         if isinstance(node, ast.Attribute | ast.Name) and ast.unparse(node) in FORBIDDEN_NAMES:
             found.append(f"{ast.unparse(node)} in line {node.lineno}")
+        if isinstance(node, ast.Attribute | ast.Name) and ast.unparse(node).rsplit(".", 1)[-1] in WEB:
+            found.append(f"{ast.unparse(node)} in line {node.lineno}: the pack answers no requests of its own")
         if isinstance(node, ast.ExceptHandler) and node.type is None:
             found.append(f"bare except in line {node.lineno}")
         if isinstance(node, ast.Attribute) and ast.unparse(node) == "torch.cuda" and file not in KNOW_DEVICES:
@@ -85,6 +88,7 @@ def test_pack_file_keeps_the_rules(path):
         ("nodes/a.py", "try:\n    pass\nexcept:\n    pass"),
         ("nodes/a.py", "import sys\nsys.path.append('x')"),
         ("nodes/a.py", "from torch import *"),
+        ("nodes/comfy_output.py", "def f(app):\n    return app.routes"),
         ("nodes/a.py", "import subprocess\nsubprocess.run([])"),
         ("nodes/a.py", "import comfy.utils"),
         ("nodes/a.py", "def f():\n    from folder_paths import models_dir"),

@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import re
 import struct
 import zipfile
 from typing import Any
@@ -15,6 +16,21 @@ ODD_VALUES = (
     "\0", "a" * 5000, [], [0], [-1], [1, 2, 3], [2**62, 4], ["x"] * 4, [None] * 4, [1e9] * 4, [64] * 1000, {}, {"x": 1}, [[]],
 )  # fmt: skip
 """JSON values that a reader does not expect."""
+
+
+FOUND_CONFIGS = (
+    {"in_channels": 2_000_000}, {"out_channels": 2**40}, {"sample_size": [2**40] * 2}, {"down_block_types": ["code()"] * 4},
+    {"layers_per_block": 10**9}, {"block_out_channels": [65] * 4, "norm_num_groups": 1}, {"block_out_channels": [16, 32, 48, 48]},
+    {"add_adapter": True, "num_adapter_layers": 100_000}, {"num_labels": 10**8}, {"num_hidden_layers": 20_000}, {"conv_stride": [1] * 7},
+    {"conv_dim": [32]}, {"hidden_act": "code()"}, {"quantization_config": {"load_in_8bit": True}}, {"auto_map": {"AutoModel": "x--y.Z"}},
+    {"torch_dtype": "float16"}, {"do_stable_layer_norm": True}, {"act_fn": "mish"}, {"scaling_factor": float("nan")},
+)  # fmt: skip
+"""Changes of configs that were taken once, or took minutes or all memory."""
+
+FOUND_TEXTS = (
+    "[" * 100_000, "a: &a [*a]", "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}' if i else 'x'] * 9)}]\n" for i in range(12)),
+    "steps: " + "[" * 900, "? [1]\n: 2", "a: !!bool x", "a: !!python/object/apply:os.system [true]", "steps: 0x" + "f" * 100_000, "\0", "",
+)  # fmt: skip
 
 
 def damage(content: bytes, draw: random.Random, head: int | None = None) -> bytes:
@@ -97,6 +113,8 @@ def damaged_config(content: bytes, draw: random.Random) -> bytes:
         return damage(content, draw)
     if draw.random() < 0.02:
         return b'{"a":' * 100_000 + b"1" + b"}" * 100_000
+    if draw.random() < 0.2:
+        return json.dumps(json.loads(content) | draw.choice(FOUND_CONFIGS)).encode()
     return json.dumps(damaged_json(json.loads(content), draw)).encode()
 
 
@@ -146,3 +164,74 @@ def damaged_zip(content: bytes, draw: random.Random) -> bytes:
             if draw.random() < 0.98:
                 archive.writestr(name, part)
     return target.getvalue()
+
+
+def crowded_safetensors(content: bytes, draw: random.Random) -> bytes:
+    """A safetensors file as ``damaged_safetensors``, or one with thousands of names that no value belongs to."""
+    if draw.random() < 0.7:
+        return damaged_safetensors(content, draw)
+    (size,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + size])
+    name = draw.choice([key for key in header if key != "__metadata__"])
+    shape = draw.choice(([0], [0, 0, 0], [2**40, 0], header[name]["shape"]))
+    for number in range(draw.choice((3, 100, 5000, 20_000))):
+        numbered = re.sub(r"\d+", str(number), name) if re.search(r"\d", name) else f"blocks.{number}.x"
+        header.setdefault(numbered, {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]})
+    written = json.dumps(header).encode()
+    return struct.pack("<Q", len(written)) + written + content[8 + size :]
+
+
+def damaged_yaml(content: bytes, draw: random.Random) -> bytes:
+    """A YAML file with other values, one that was found, or damaged as bytes."""
+    import yaml
+
+    if draw.random() < 0.2:
+        return damage(content, draw)
+    if draw.random() < 0.2:
+        return content + draw.choice(FOUND_TEXTS).encode()
+    return json.dumps(damaged_json(yaml.safe_load(content), draw)).encode()  # which is YAML, and written as deep as one likes
+
+
+def damaged_lines(content: bytes, draw: random.Random) -> bytes:
+    """A file of a JSON object in every line with another one in the place of one of them, or damaged as bytes."""
+    if draw.random() < 0.3:
+        return damage(content, draw)
+    lines = content.splitlines()
+    at = draw.randrange(len(lines))
+    lines[at] = draw.choice(FOUND_TEXTS).encode() if draw.random() < 0.2 else json.dumps(damaged_json(json.loads(lines[at]), draw)).encode()
+    return b"\n".join(lines)
+
+
+def damaged_onnx(content: bytes, draw: random.Random) -> bytes:
+    """An ONNX file with other shapes, types, operators or numbers in its graph, or damaged as bytes."""
+    import onnx
+
+    if draw.random() < 0.3:
+        return damage(content, draw)
+    model = onnx.load_model_from_string(content)
+    graph = model.graph
+    for _ in range(draw.choice((1, 1, 2))):
+        kind, node = draw.choice(("shape", "shape", "type", "operator", "constant", "sizes", "attribute", "name", "version")), draw.choice(graph.node)
+        described = draw.choice([*graph.input, *graph.output])
+        sides = described.type.tensor_type.shape.dim
+        if kind == "shape" and sides:
+            draw.choice(sides).dim_value = draw.choice((0, 1, 3, 128, 2**31, 2**62, -1))
+        elif kind == "type":
+            described.type.tensor_type.elem_type = draw.randrange(0, 20)
+        elif kind == "operator":
+            node.op_type = draw.choice(("Identity", "Neg", "Log", "Sqrt", "Transpose", "Shape", "NonZero", "NoSuchOperator", "Tile", "Expand"))
+        elif kind in ("constant", "sizes") and graph.initializer:
+            constant = draw.choice(graph.initializer)
+            if kind == "sizes":
+                constant.dims[:] = draw.choice(([], [0], [2**40], [128, 4], [-1, 3], list(reversed(constant.dims))))
+            else:
+                constant.raw_data = (draw.choice((b"\xff", b"\x00", b"\x7f")) * len(constant.raw_data))[: len(constant.raw_data)]
+        elif kind == "attribute" and node.attribute:
+            attribute = draw.choice(node.attribute)
+            attribute.i = draw.choice(INTERESTING[:12])
+            attribute.ints[:] = [draw.choice((0, 1, 7, 2**31, -1)) for _ in attribute.ints]
+        elif kind == "name":
+            node.output[0] = draw.choice(("x", "", graph.output[0].name, node.input[0] if node.input else "y"))
+        elif kind == "version":
+            model.opset_import[0].version = draw.choice((0, 1, 7, 25, 10**6))
+    return model.SerializeToString()

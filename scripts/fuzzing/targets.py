@@ -22,8 +22,8 @@ from comfyui_memo.memo_modules.models.layers import Layers
 from comfyui_memo.memo_modules.pyav import audio_resampler
 from comfyui_memo.memo_modules.store.converting import pickle_to_safetensors, to_single_files
 from comfyui_memo.memo_modules.store.finding import find
-from comfyui_memo.memo_modules.vae import load_autoencoder
-from comfyui_memo.scripts.fuzzing.mutations import damage, damaged_config, damaged_safetensors, damaged_zip
+from comfyui_memo.memo_modules.vae import load_autoencoder, load_widened
+from comfyui_memo.scripts.fuzzing.mutations import crowded_safetensors, damage, damaged_config, damaged_safetensors, damaged_zip
 from comfyui_memo.scripts.fuzzing.opcodes import damaged_opcodes
 from comfyui_memo.scripts.make_tiny_checkpoint import write_tiny_checkpoint
 
@@ -73,7 +73,7 @@ def checkpoint_targets(folder: Path) -> dict[str, Target]:
         "single file": Target(_single_file(tiny, folder), {"": damaged_safetensors}, _single),
         "classifier": Target(tiny / "misc" / "audio_emotion_classifier", {WEIGHTS: damaged_safetensors}, _classifier),
         "emotion2vec": Target(folder / "memo/emotion2vec_plus_large/model.pt", {"": damaged_zip}, _emotion2vec),
-        "emotion2vec safetensors": Target(_emotion2vec_safetensors(folder), {"": damaged_safetensors}, _emotion2vec),
+        "emotion2vec safetensors": Target(_emotion2vec_safetensors(folder), {"": crowded_safetensors}, _emotion2vec),
         "audio encoder": Target(
             folder / "audio_encoders/wav2vec2-base-960h", {CONFIG: damaged_config, "model.safetensors": damaged_safetensors}, _audio_encoder
         ),
@@ -84,7 +84,7 @@ def checkpoint_targets(folder: Path) -> dict[str, Target]:
     }
 
 
-def _listed(role: str, place: Path) -> None:
+def listed(role: str, place: Path) -> None:
     """A list never fails, whatever lies in the folder."""
     try:
         find(role, [place.parent])
@@ -94,7 +94,7 @@ def _listed(role: str, place: Path) -> None:
 
 def _net(net: str) -> Callable[[Path], None]:
     def read(place: Path) -> None:
-        _listed("nets", place)
+        listed("nets", place)
         checkpoints.load_net(place.parent, net, Layers(dtype=torch.float32))
 
     return read
@@ -102,7 +102,7 @@ def _net(net: str) -> Callable[[Path], None]:
 
 def _reference_net(place: Path) -> None:
     """What is loaded computes."""
-    _listed("nets", place)
+    listed("nets", place)
     net = checkpoints.load_net(place.parent, "reference_net", Layers(dtype=torch.float32))
     with torch.inference_mode():
         net(torch.zeros(1, net.config.in_channels, 8, 8), torch.zeros(1, 4, net.config.cross_attention_dim))
@@ -119,17 +119,17 @@ def _single_file(tiny: Path, folder: Path) -> Path:
 
 
 def _single(place: Path) -> None:
-    _listed("nets", place)
+    listed("nets", place)
     checkpoints.load_net(place, "image_proj", Layers(dtype=torch.float32))
 
 
 def _classifier(place: Path) -> None:
-    _listed("emotion_classifier", place)
+    listed("emotion_classifier", place)
     load_emotion_classifier(place)
 
 
 def _emotion2vec(place: Path) -> None:
-    _listed("emotion2vec", place)
+    listed("emotion2vec", place)
     load_emotion2vec(place)
 
 
@@ -138,13 +138,15 @@ def _emotion2vec_safetensors(folder: Path) -> Path:
 
 
 def _audio_encoder(place: Path) -> None:
-    _listed("audio_encoder", place)
+    listed("audio_encoder", place)
     load_audio_encoder(place)
 
 
 def _vae(place: Path) -> None:
-    _listed("vae", place)
+    """As the trainer and as ComfyUI load it."""
+    listed("vae", place)
     load_autoencoder(place)
+    load_widened(place)
 
 
 def _pickles(tiny: Path, folder: Path) -> dict[str, Path]:
