@@ -18,6 +18,7 @@ from .models.diffusion_net import DiffusionNet
 from .models.layers import Layers
 from .models.projections import AudioProjection, ImageProjection
 from .models.reference_net import ReferenceNet
+from .regular_files import read_regular
 
 NETS = ("reference_net", "diffusion_net", "image_proj", "audio_proj")
 """The four nets of a MEMO checkpoint: each a folder with config.json and weights, or part of a single file."""
@@ -103,8 +104,7 @@ def weights_file(folder: Path) -> Path:
 def file_fault(path: Path) -> str | None:
     """What is wrong with a model file that its first bytes tell, in a sentence; None when nothing is."""
     try:
-        with path.open("rb") as file:
-            start = file.read(64).lstrip().lower()
+        start = read_regular(path, 64).lstrip().lower()
     except FileNotFoundError:
         return f"{path} is missing. {REPAIR}"
     except IsADirectoryError:
