@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import environment
@@ -42,9 +43,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, default=Path("output", "talking_portrait.mp4"), help="the video (default: output/talking_portrait.mp4)"
     )
-    parser.add_argument("--steps", type=int, help="denoising steps per clip (default: 20, with the small model 5)")
-    parser.add_argument("--size", type=int, help="width and height in pixels (default: 512, with the small model 128)")
-    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--steps", type=_whole_number(1, 1000), help="denoising steps per clip (default: 20, with the small model 5)")
+    parser.add_argument("--size", type=_whole_number(64, 2048, 8), help="width and height in pixels (default: 512, with the small model 128)")
+    parser.add_argument("--seed", type=_whole_number(0, 2**64 - 1), default=42)
     parser.add_argument("--gpu", action="store_true", help="let ComfyUI choose the device; the environment made here has torch for the CPU on Linux")
     arguments = parser.parse_args()
     arguments.checkpoint = arguments.checkpoint.resolve()
@@ -53,10 +54,28 @@ def parse_arguments() -> argparse.Namespace:
     arguments.audio = arguments.audio or ROOT / "assets" / ("babble.wav" if small else "speech.wav")
     arguments.steps = arguments.steps or (5 if small else 20)
     arguments.size = arguments.size or (128 if small else 512)
-    for file in (arguments.image, arguments.audio, arguments.checkpoint):
-        if not file.exists():
-            parser.error(f"{file} does not exist")
+    for name, file in (("image", arguments.image), ("audio", arguments.audio)):
+        if not file.is_file():
+            parser.error(f"argument --{name}: {file} is no file")
+    if not arguments.checkpoint.is_dir() or len(arguments.checkpoint.parents) < 2:
+        parser.error(f"argument --checkpoint: {arguments.checkpoint} is no folder models/memo/NAME")
+    if arguments.output.is_dir():
+        parser.error(f"argument --output: {arguments.output} is a folder; name a file in it")
     return arguments
+
+
+def _whole_number(least: int, most: int, multiple_of: int = 1) -> Callable[[str], int]:
+    """What reads an argument; the bounds are those of MEMO Sampler."""
+
+    def read(text: str) -> int:
+        number = int(text)
+        if not least <= number <= most or number % multiple_of:
+            multiple = f", a multiple of {multiple_of}" if multiple_of > 1 else ""
+            raise argparse.ArgumentTypeError(f"expected {least} to {most}{multiple}, got {number}")
+        return number
+
+    read.__name__ = "whole number"  # for what is none
+    return read
 
 
 def clone_comfyui() -> Path | None:
@@ -127,10 +146,14 @@ def run_in_library(arguments: argparse.Namespace, folder: Path) -> Path:
     # the pack's folder as a package, without its __init__.py, which needs a ComfyUI
     sys.modules["comfyui_memo"] = types.ModuleType("comfyui_memo")
     sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
+    from comfyui_memo.memo_modules.errors import MemoError
     from comfyui_memo.scripts.demo_library import make_video
 
     print("No ComfyUI: running the same steps through the library", flush=True)
-    make_video(arguments.checkpoint, arguments.image, arguments.audio, folder / "video.mp4", arguments.size, sampling(arguments))
+    try:
+        make_video(arguments.checkpoint, arguments.image, arguments.audio, folder / "video.mp4", arguments.size, sampling(arguments))
+    except MemoError as error:
+        sys.exit(f"demo.py: {error}")
     return folder / "video.mp4"
 
 
@@ -144,13 +167,24 @@ def make(arguments: argparse.Namespace, comfyui: Path | None) -> None:
     print(arguments.output.resolve())
 
 
+def _sentences(said: str) -> str:
+    """What ComfyUI says of a prompt that it refuses, without the JSON around it."""
+    try:
+        nodes = json.loads(said[said.index("{") :])["node_errors"].values()
+        return " ".join(f"{node['class_type']}: {fault['details'] or fault['message']}" for node in nodes for fault in node["errors"]) or said
+    except (ValueError, LookupError, TypeError, AttributeError):  # it says something else
+        return said
+
+
 def main() -> int:
     arguments = parse_arguments()
     if Path(sys.prefix).resolve() == environment.VENV.resolve():
         try:
             make(arguments, environment.find_comfyui())
-        except ServerError as error:
-            sys.exit(str(error))
+        except (ServerError, OSError) as error:
+            sys.exit(f"demo.py: {_sentences(str(error))}")
+        except KeyboardInterrupt:
+            sys.exit("\ndemo.py: stopped.")
         return 0
     comfyui = environment.find_comfyui() or clone_comfyui()
     python = environment.ensure(comfyui)

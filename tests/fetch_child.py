@@ -23,16 +23,15 @@ class Cancelled(Exception):
     pass
 
 
-def main(files, root, block, cancel_at=None, room=None, file_limit=None, metadata_timeout=10.0):
-    """cancel_at: bytes after which the user cancels. room: what the disk says it has. file_limit: bytes after which a
-    write fails, as on a full disk."""
-    import huggingface_hub.constants
-
+def main(files, root, cancel_at=None, cancel_after=None, room=None, file_limit=None, metadata_timeout=10.0, pauses=(0.1, 0.1)):
+    """cancel_at: bytes after which the user cancels, cancel_after: seconds. room: what the disk says it has. file_limit:
+    bytes after which a write fails, as on a full disk. pauses: between attempts in which nothing came."""
     from comfyui_memo.memo_modules.errors import MemoError
-    from comfyui_memo.memo_modules.store import fetching
+    from comfyui_memo.memo_modules.store import fetching, hub, transfer
     from comfyui_memo.memo_modules.store.catalogue import ModelFile
 
-    huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = block
+    hub.client()  # which takes long to import on a busy machine
+    transfer.PACE, transfer._PAUSES = 0, pauses
     fetching._METADATA_TIMEOUT = metadata_timeout
     if room is not None:
         shutil.disk_usage = lambda _: namedtuple("usage", "free")(room)
@@ -40,11 +39,14 @@ def main(files, root, block, cancel_at=None, room=None, file_limit=None, metadat
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     seen = []
 
+    started = time.monotonic()
+
     def check_interrupt():
         if cancel_at is not None and seen and seen[-1][0] >= cancel_at:
             raise Cancelled
+        if cancel_after is not None and time.monotonic() - started > cancel_after:
+            raise Cancelled
 
-    started = time.monotonic()
     try:
         fetching.fetch([ModelFile(**file) for file in files], Path(root), lambda done, total: seen.append((done, total)), check_interrupt)
         error, message = None, ""

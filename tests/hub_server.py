@@ -7,6 +7,7 @@ first line and serves until stdin closes.
 
 import argparse
 import functools
+import gzip
 import hashlib
 import http.server
 import os
@@ -52,9 +53,54 @@ class Corrupt:
 
 @dataclass(frozen=True)
 class Status:
-    """Answers HEAD and GET with this status; the one fault that stays until it is removed from the list."""
+    """Answers HEAD and GET with this status; stays until it is removed from the list, unless it happens ``once``."""
 
     code: int
+    retry_after: str | None = None
+    once: bool = False
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """Answers the GET of the content with this status."""
+
+    code: int
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """Answers HEAD and GET with a web page, as the login page of a network does, saying nothing of its content; stays."""
+
+
+@dataclass(frozen=True)
+class Trickle:
+    """Sends one byte at a time, of the body, of the headers before it, or ("metadata", which stays) of any answer at all."""
+
+    part: str
+    seconds: float = 0.05
+
+
+@dataclass(frozen=True)
+class Endless:
+    """Sends bytes without end."""
+
+
+@dataclass(frozen=True)
+class Longer:
+    """Says that the content has more bytes than it has."""
+
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Bomb:
+    """Sends a compressed body that grows a thousandfold."""
+
+
+@dataclass(frozen=True)
+class OtherRange:
+    """Answers with a range that begins elsewhere than asked for."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +123,8 @@ class IgnoreRange:
     """Answers 200 with the whole file, whatever range was asked for."""
 
 
-Fault = Cut | Corrupt | Status | Silence | Slow | IgnoreRange
+Fault = Cut | Corrupt | Status | Refuse | Page | Trickle | Endless | Longer | Bomb | OtherRange | Silence | Slow | IgnoreRange
+_PAGE = b"<!DOCTYPE html><html><title>Sign in</title></html>"
 
 
 class HubServer:
@@ -89,6 +136,7 @@ class HubServer:
     each as (method, path, Range header or None), ``authorizations`` the last Authorization header by path. ``faults`` gives,
     by a file's path inside its repository, the faults its next GETs meet, one each in order; a large file's GET is the one
     at the CDN, not the one that is redirected there. Change ``faults`` at any time; a file with none left is served well.
+    With ``etags`` False it says of no content what it is, as a plain mirror.
     """
 
     def __init__(self, repositories: dict[str, Path]):
@@ -96,6 +144,7 @@ class HubServer:
         self.requests: list[tuple[str, str, str | None]] = []
         self.authorizations: dict[str, str | None] = {}
         self.faults: dict[str, list[Fault]] = {}
+        self.etags = True
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         # The CDN has a port of its own: clients follow a HEAD's redirect within one origin, to where no X-Repo-Commit is.
@@ -120,11 +169,14 @@ class HubServer:
             self.requests.append((method, path, byte_range))
             self.authorizations[path] = authorization
 
-    def status_fault(self, path: str) -> Status | None:
-        """The status this file is to be answered with, None when its content is served."""
+    def standing_fault(self, path: str) -> Status | Page | Trickle | None:
+        """What any request for this file is answered with, None when its content is served."""
         with self._lock:
             first = next(iter(self.faults.get(path, ())), None)
-        return first if isinstance(first, Status) else None
+            if isinstance(first, Status) and first.once:
+                self.faults[path].pop(0)
+        standing = isinstance(first, Status | Page) or (isinstance(first, Trickle) and first.part == "metadata")
+        return first if standing else None
 
     def take_fault(self, path: str) -> Fault | None:
         """The fault that this GET of the file's content meets."""
@@ -208,8 +260,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if folder is None:
             # The hub tells those without a token that they are not authorized, not that there is no such repository.
             return self._send_error_answer(404 if "Authorization" in self.headers else 401, "RepoNotFound")
-        if fault := self._hub.status_fault(name):
+        fault = self._hub.standing_fault(name)
+        if isinstance(fault, Status):
+            headers |= {"Retry-After": fault.retry_after} if fault.retry_after else {}
             return self._send_error_answer(fault.code, _ERROR_CODES.get(fault.code), headers)
+        if isinstance(fault, Page):
+            return self._send_page()
+        if isinstance(fault, Trickle):
+            return self._trickle(b"HTTP/1.1 200 OK\r\nX-Long: " + b"." * 10_000, fault.seconds)
         file = folder / name
         if ".." in name.split("/") or not file.is_file():
             return self._send_error_answer(404, "EntryNotFound", headers)
@@ -217,11 +275,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         stat = file.stat()
         large = stat.st_size >= LARGE_FILE
         etag = _etag(file, stat.st_size, stat.st_mtime_ns)
-        if large and revision:
+        if large and revision and self._hub.etags:
             headers |= {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(stat.st_size)}
             headers |= {"Location": f"{self._hub.cdn_url}/cdn/{quote(repository)}/{quote(name)}", "Content-Length": "0"}
             return self._send_headers(302, headers)
-        headers |= {"ETag": f'"{etag}"', "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
+        headers |= {"ETag": f'"{etag}"'} if self._hub.etags else {}
+        headers |= {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
         headers["Content-Disposition"] = f"inline; filename*=UTF-8''{quote(file.name)}; filename=\"{file.name}\";"
         if self.command == "HEAD":
             return self._send_headers(200, headers | {"Content-Length": str(stat.st_size)})
@@ -235,6 +294,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if asked:
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
         headers["Content-Length"] = str(stop - start)
+        if self._send_otherwise(fault, headers, file, start):
+            return
 
         if isinstance(fault, Silence):
             if fault.headers:
@@ -260,6 +321,45 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 return
         if isinstance(fault, Cut):
             self._cut(fault.reset)
+
+    def _send_otherwise(self, fault: Fault | None, headers: dict[str, str], file: Path, start: int) -> bool:
+        """Whether the fault was one after which nothing of the content is to be sent."""
+        if isinstance(fault, Refuse):
+            self._send_error_answer(fault.code, None, dict(fault.headers))
+        elif isinstance(fault, Endless):
+            del headers["Content-Length"]
+            self._send_headers(200, headers | {"Connection": "close"})
+            while self._hub.pause(0):
+                self.wfile.write(bytes(_BLOCK))
+        elif isinstance(fault, Longer):
+            self._send_headers(200, headers | {"Content-Length": str(int(headers["Content-Length"]) + fault.bytes)})
+            self.wfile.write(file.read_bytes() + bytes(fault.bytes))
+        elif isinstance(fault, Bomb):
+            bomb = gzip.compress(bytes(2**24))
+            self._send_headers(200, headers | {"Content-Encoding": "gzip", "Content-Length": str(len(bomb))})
+            self.wfile.write(bomb)
+        elif isinstance(fault, OtherRange):
+            self._send_headers(206, headers | {"Content-Range": f"bytes {start + 1}-{start + 1}/{file.stat().st_size}", "Content-Length": "1"})
+            self.wfile.write(b"!")
+        elif isinstance(fault, Trickle):
+            if fault.part == "body":
+                self._send_headers(200, headers)
+            self._trickle(file.read_bytes() if fault.part == "body" else b"HTTP/1.1 200 OK\r\nX-Long: " + b"." * 10_000, fault.seconds)
+        else:
+            return False
+        return True
+
+    def _trickle(self, content: bytes, seconds: float) -> None:
+        self.close_connection = True
+        for i in range(len(content)):
+            self.wfile.write(content[i : i + 1])
+            if not self._hub.pause(seconds):
+                return
+
+    def _send_page(self) -> None:
+        self._send_headers(200, {"Content-Type": "text/html", "Content-Length": str(len(_PAGE))})
+        if self.command != "HEAD":
+            self.wfile.write(_PAGE)
 
     def _cut(self, reset: bool) -> None:
         self.close_connection = True

@@ -14,17 +14,17 @@ import time
 from pathlib import Path, PureWindowsPath
 
 import pytest
-from hub_server import Corrupt, Cut, HubServer, IgnoreRange, Silence, Slow, Status
+from hub_server import Corrupt, Cut, HubServer, IgnoreRange, Silence, Slow, Status, Trickle
 
 from comfyui_memo.memo_modules.errors import DownloadError
 from comfyui_memo.memo_modules.store import fetching
+from comfyui_memo.memo_modules.store import hub as client
 
 CHILD = Path(__file__).with_name("fetch_child.py")
 REPOSITORY = "owner/name"
 WEIGHTS, CONFIG = "net/weights.safetensors", "net/config.json"
 CONTENT = {WEIGHTS: random.Random(0).randbytes(1_000_000), CONFIG: b'{"layers": 2}\n'}
 SHA256 = hashlib.sha256(CONTENT[WEIGHTS]).hexdigest()
-BLOCK = 10_000
 
 
 def entry(path: str, **known) -> dict:
@@ -56,7 +56,7 @@ def start(hub_url: str, models: Path, files=WEIGHTS_ALONE, environment=None, **o
     environment = clean | {"HF_ENDPOINT": hub_url, "HF_HOME": str(home), "HF_HUB_DOWNLOAD_TIMEOUT": "1"} | (environment or {})
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     child = subprocess.Popen([sys.executable, CHILD], env=environment, text=True, **pipes)
-    child.stdin.write(json.dumps({"files": list(files), "root": str(models), "block": BLOCK, **options}))
+    child.stdin.write(json.dumps({"files": list(files), "root": str(models), **options}))
     child.stdin.close()
     child.stdin = None
     return child
@@ -91,7 +91,7 @@ def test_fresh(hub, models):
     assert result["error"] is None and has_come(models) and (models / CONFIG).read_bytes() == CONTENT[CONFIG]
     total = sum(map(len, CONTENT.values()))
     done = [done for done, _ in result["progress"]]
-    assert done == sorted(done) and len(done) > 50 and result["progress"][-1] == [total, total]
+    assert done == sorted(done) and len(done) > 10 and result["progress"][-1] == [total, total]
     assert not list(models.rglob("*.partial"))
 
 
@@ -112,17 +112,27 @@ def test_a_cut_connection_goes_on_where_it_was(hub, models, fraction, reset):
     hub.faults[WEIGHTS] = [Cut(fraction, reset=reset)]
     assert fetch(hub.url, models)["error"] is None and has_come(models)
     [whole, rest] = ranges(hub)
-    came = int(fraction * 1_000_000) // BLOCK * BLOCK
-    assert whole is None and (rest == f"bytes={came}-" or reset)  # a reset also drops what was still on its way
+    assert whole is None and (rest == f"bytes={int(fraction * 1_000_000)}-" or reset)  # a reset also drops what was still on its way
 
 
 @pytest.mark.parametrize("fraction", [0.3, 0.6, 0.95])
 def test_a_cancelled_download_goes_on_in_the_next_run(hub, models, fraction):
     size = int(fraction * 1_000_000)
     assert fetch(hub.url, models, cancel_at=size)["error"] == "Cancelled"
-    assert partial(models).stat().st_size == size and not (models / WEIGHTS).exists()
+    came = partial(models).stat().st_size
+    assert came >= size and not (models / WEIGHTS).exists()
     assert fetch(hub.url, models)["error"] is None and has_come(models)
-    assert ranges(hub)[-1] == f"bytes={size}-"
+    assert ranges(hub)[-1] == f"bytes={came}-" or came == 1_000_000
+
+
+@pytest.mark.parametrize("fault", [Trickle("headers"), Silence(60), Slow(10_000)], ids=str)
+def test_a_process_ends_while_a_server_keeps_it_waiting(hub, models, fault):
+    """Nothing that was left behind by Cancel holds it, or fails in its log."""
+    hub.faults[WEIGHTS] = [fault]
+    started = time.monotonic()
+    result = fetch(hub.url, models, cancel_after=0.5, environment={"HF_HUB_DOWNLOAD_TIMEOUT": "100"})
+    assert result["error"] == "Cancelled" and result["seconds"] < 2.5 and "Traceback" not in result["log"]
+    assert time.monotonic() - started < 50
 
 
 def test_a_killed_process_leaves_a_part_to_go_on_from(hub, models):
@@ -297,11 +307,11 @@ def hub_of(monkeypatch):
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
 def test_a_proxy_is_asked_in_the_place_of_the_hub(hub, hub_of, monkeypatch, variable):
     hub_of("http://hub.invalid")
-    assert fetching.unreachable().startswith("hub.invalid cannot be reached")
+    assert client.unreachable().startswith("hub.invalid cannot be reached")
     monkeypatch.setenv(variable, hub.url)
-    assert fetching.unreachable() is None
+    assert client.unreachable() is None
     monkeypatch.setenv("NO_PROXY", "hub.invalid")
-    assert fetching.unreachable().startswith("hub.invalid cannot be reached")
+    assert client.unreachable().startswith("hub.invalid cannot be reached")
 
 
 @pytest.mark.parametrize("living", [True, False])
@@ -323,7 +333,7 @@ def test_an_address_that_does_not_answer_does_not_hide_the_next(hub, hub_of, mon
     monkeypatch.setattr(socket, "getaddrinfo", addresses)
     monkeypatch.setattr(socket, "create_connection", through_the_network)
     start = time.monotonic()
-    assert (fetching.unreachable() is None) == living
+    assert (client.unreachable() is None) == living
     assert time.monotonic() - start < 2
 
 

@@ -7,34 +7,32 @@ the next attempt goes on from there, after an error, a cancel or the end of the 
 import hashlib
 import logging
 import os
-import queue
+import re
 import shutil
-import socket
-import threading
-import time
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from ..errors import DownloadError, MissingPackageError
-from ..whole_files import NO_ROOM
+from ..errors import CheckpointError, DownloadError
+from ..regular_files import open_regular, read_regular
+from ..whole_files import NO_ROOM, write_whole
+from . import aside, hub
 from .catalogue import ModelFile
+from .transfer import USER_AGENT, BrokenError, asked, fill, there
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Bytes there, bytes in all."""
 
-_PROBE_TIMEOUT = 1.2  # seconds; an error without a network has to come within two
 _METADATA_TIMEOUT = 10.0
-_ATTEMPTS = 3  # without a byte between them
 _ROOM = 2**26  # that a disk must keep free
-_BLOCK = 2**22
-_USER_AGENT = {"user-agent": "ComfyUI-MEMO"}  # the client's own tells versions of Python and torch
+_BLOCK = 2**20
+_LARGEST = 2**50
+_BEGINNINGS = {".onnx": tuple(b"\x08\x12\x1a\x22\x28\x32\x3a\x42\x72\xa2\xca"[i : i + 1] for i in range(11))}
+_BEGINNINGS |= dict.fromkeys((".bin", ".pt", ".pth", ".ckpt"), (b"PK\x03\x04", b"\x80"))
+"""By suffix: how a file may begin. The first bytes of an ONNX file are the number of one of its fields."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class _Remote:
     @property
     def missing(self) -> int:
         """Bytes that have not come yet."""
-        return self.size - (self.partial.stat().st_size if self.partial.exists() else 0)
+        return max(0, self.size - there(self.partial))
 
 
 def fetch(
@@ -69,23 +67,24 @@ def fetch(
 ) -> None:
     """Bring ``files`` to their targets below ``root``; a file there under the same name is replaced.
 
-    Files in the hub's own cache are taken from there. ``check_interrupt`` may raise, at every block. Raises
-    DownloadError when a file cannot be had, and MissingPackageError without huggingface_hub.
+    Files in the hub's own cache are taken from there. ``check_interrupt`` may raise; it is asked several times a second,
+    whatever is waited for. Raises DownloadError when a file cannot be had, and MissingPackageError without huggingface_hub.
     """
-    with _quiet():
+    aside.called(hub.client, check_interrupt)  # its import takes long on a busy machine
+    with hub.quiet():
         _fetch_all(files, root, progress, check_interrupt)
 
 
 def _fetch_all(files: Sequence[ModelFile], root: Path, progress: Progress, check_interrupt: Callable[[], None]) -> None:
+    for file in files:
+        if (root / file.target).is_dir():
+            raise DownloadError(f"{root / file.target} is a folder, where a file belongs. Move it elsewhere, then run again.")
     wanted = [file for file in files if not _taken_from_cache(file, root / file.target, check_interrupt)]
     if not wanted:
         return
-    if reason := unreachable():
+    if reason := hub.unreachable():
         raise DownloadError(f"{reason}: run again with a connection, or {by_hand(wanted, root)}")
-    remotes = []
-    for file in wanted:
-        check_interrupt()
-        remotes.append(_ask(file, root / file.target))
+    remotes = [_ask(file, root / file.target, check_interrupt) for file in wanted]
     _check_room(remotes, root)
     total, before = sum(remote.size for remote in remotes), 0
     for remote in remotes:
@@ -97,6 +96,8 @@ def _fetch_all(files: Sequence[ModelFile], root: Path, progress: Progress, check
         except DownloadError:
             raise
         except OSError as error:
+            if error.errno in NO_ROOM:
+                raise DownloadError(f"{remote.target}: the disk is full. {_kept(remote)}Free some space, then run again.") from error
             raise DownloadError(f"{remote.target} cannot be written: {error.strerror or error}.") from error
         before += remote.size
         progress(before, total)
@@ -108,63 +109,13 @@ def by_hand(files: Sequence[ModelFile], root: Path) -> str:
     return f"fetch by hand, from https://huggingface.co/{files[0].repository}: {targets}"
 
 
-def unreachable() -> str | None:
-    """Why the hub cannot be asked, within two seconds; None when it, or the proxy on the way to it, takes connections."""
-    constants = _client().constants
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    hub = urlsplit(constants.ENDPOINT)
-    server = hub
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(hub.scheme) or proxies.get("all")
-    if proxy and not urllib.request.proxy_bypass(hub.hostname or ""):
-        server = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    port = server.port or (443 if server.scheme == "https" else 80)
-    error = _connect(server.hostname, port)
-    return error and f"{server.hostname} cannot be reached ({error})"
-
-
-def _connect(host: str, port: int) -> str | None:
-    """What is wrong when none of the addresses of ``host`` takes a connection in time. All are tried at once: the first of
-    them often is one that this network does not get to."""
-    outcomes, end = queue.SimpleQueue(), time.monotonic() + _PROBE_TIMEOUT
-
-    def begin(action: Callable[[], object]) -> None:
-        def run() -> None:
-            try:
-                outcomes.put(action())
-            except OSError as failure:
-                outcomes.put(failure)
-
-        threading.Thread(target=run, daemon=True).start()  # looking up a name knows no time limit
-
-    begin(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-    under_way, error = 1, "no answer"
-    while under_way:
-        try:
-            outcome = outcomes.get(timeout=max(0.0, end - time.monotonic()))
-        except queue.Empty:
-            return error
-        under_way -= 1
-        if isinstance(outcome, socket.socket):
-            outcome.close()
-            return None
-        if isinstance(outcome, OSError):
-            error = str(outcome) or error
-            continue
-        for *_, address in outcome:
-            begin(partial(socket.create_connection, address[:2], _PROBE_TIMEOUT))
-        under_way += len(outcome)
-    return error
-
-
 def verify(path: Path, size: int | None, sha256: str | None, check_interrupt: Callable[[], None] = lambda: None, blob: str | None = None) -> str:
     """SHA-256 of the file ``path``. Raises DownloadError when it has another size or hash than given."""
     found = path.stat().st_size
     if size is not None and found != size:
         raise DownloadError(f"{path} has {found} bytes, expected {size}.")
     whole, as_blob = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % found, usedforsecurity=False)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while block := file.read(_BLOCK):
             check_interrupt()
             whole.update(block)
@@ -180,8 +131,8 @@ def verify(path: Path, size: int | None, sha256: str | None, check_interrupt: Ca
 def learned_sha256(path: Path) -> str | None:
     """What was written beside ``path`` when it was downloaded and verified."""
     try:
-        return _record(path).read_text(encoding="utf-8").split()[0]
-    except (OSError, IndexError):
+        return re.match("[0-9a-f]{64}(?= )", read_regular(_record(path), 65).decode("ascii"))[0]
+    except (OSError, ValueError, TypeError):  # there is none, or it is something else
         return None
 
 
@@ -189,47 +140,59 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:.0f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"
 
 
-def _client():
-    """huggingface_hub, which takes half a second to import."""
-    try:
-        import huggingface_hub
-        import huggingface_hub.file_download
-    except ImportError as error:
-        raise MissingPackageError(f"Downloading models needs huggingface_hub ({error}): `pip install -r requirements.txt`.") from error
-    return huggingface_hub
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the client's telemetry: it would look for the program that runs it, and ask the hub for a list of such."""
-    constants = _client().constants
-    before, constants.HF_HUB_DISABLE_TELEMETRY = constants.HF_HUB_DISABLE_TELEMETRY, True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_DISABLE_TELEMETRY = before
-
-
 def _taken_from_cache(file: ModelFile, target: Path, check_interrupt: Callable[[], None]) -> bool:
     """Whether the hub's cache on this machine had the file: linked where one disk holds both, else copied."""
-    cached = _client().try_to_load_from_cache(file.repository, file.path, revision=file.revision)
+    cached = hub.client().try_to_load_from_cache(file.repository, file.path, revision=file.revision)
     if not isinstance(cached, str):
         return False
     source, partial = Path(cached).resolve(), target.parent / ".downloads" / f"{target.name}.{os.getpid()}.partial"
     sha256, blob = _hashes(source.name)  # the cache names contents by them
+    known = file.sha256 or sha256 or blob
     try:
-        verify(source, file.size, file.sha256 or sha256, check_interrupt, blob)
+        found = verify(source, file.size, file.sha256 or sha256, check_interrupt, blob)
+        if not known:
+            _check_form(source)
         partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)
         try:
             os.link(source, partial)
         except OSError:
-            shutil.copyfile(source, partial)
-        os.replace(partial, target)
+            _copy(source, partial, check_interrupt)
+        _place(partial, target, found if known and not file.sha256 else None)
     except OSError as error:
         logger.warning("The hub's cache has %s, which is not used: %s", source, error)
         return False
+    finally:
+        partial.unlink(missing_ok=True)
     logger.info("Took %s from the hub's cache", target)
     return True
+
+
+def _copy(source: Path, target: Path, check_interrupt: Callable[[], None]) -> None:
+    with open_regular(source) as reading, target.open("xb") as writing:
+        while block := reading.read(_BLOCK):
+            check_interrupt()
+            writing.write(block)
+    _flush(target, check_interrupt)
+
+
+def _flush(path: Path, check_interrupt: Callable[[], None]) -> None:
+    """Have the file on the disk, which takes minutes where it is slow."""
+
+    def flush() -> None:
+        with path.open("r+b") as file:
+            os.fsync(file.fileno())
+
+    aside.called(flush, check_interrupt)
+
+
+def _place(partial: Path, target: Path, learned: str | None) -> None:
+    """Give a file its name. learned: its SHA-256 where the hub told it and the catalogue does not, to be checked later."""
+    if learned:
+        write_whole(_record(target), f"{learned}  {target.name}\n")
+    else:
+        _record(target).unlink(missing_ok=True)  # that of an older file
+    os.replace(partial, target)
 
 
 def _hashes(etag: str) -> tuple[str | None, str | None]:
@@ -238,13 +201,15 @@ def _hashes(etag: str) -> tuple[str | None, str | None]:
     return (etag if is_hash and len(etag) == 64 else None), (etag if is_hash and len(etag) == 40 else None)
 
 
-def _ask(file: ModelFile, target: Path) -> _Remote:
-    hub, before = _client(), _state(target)
-    url = hub.hf_hub_url(file.repository, file.path, revision=file.revision)
+def _ask(file: ModelFile, target: Path, check_interrupt: Callable[[], None]) -> _Remote:
+    client, before = hub.client(), _state(target)
+    url = client.hf_hub_url(file.repository, file.path, revision=file.revision)
     try:
-        metadata = hub.get_hf_file_metadata(url, timeout=_METADATA_TIMEOUT, headers=dict(_USER_AGENT))
-    except Exception as error:
-        raise DownloadError(f"{target} cannot be downloaded: {_reason(error, url)}.") from error
+        metadata = asked(
+            lambda: client.get_hf_file_metadata(url, timeout=_METADATA_TIMEOUT, headers=dict(USER_AGENT)), url, _METADATA_TIMEOUT, check_interrupt
+        )
+    except BrokenError as error:
+        raise DownloadError(f"{target} cannot be downloaded: {error}.") from error
     sha256, blob = _hashes(metadata.etag or "")
     if file.sha256 and sha256 and file.sha256 != sha256 or file.size and metadata.size and file.size != metadata.size:
         raise DownloadError(
@@ -252,7 +217,7 @@ def _ask(file: ModelFile, target: Path) -> _Remote:
             f"SHA-256 {file.sha256}): it was not downloaded. If HF_ENDPOINT names a mirror, try without it."
         )
     size = file.size or metadata.size
-    if size is None:
+    if size is None or not 0 <= size < _LARGEST:
         raise DownloadError(f"{url}: the server does not say how large the file is, so it cannot be verified. Is HF_ENDPOINT a Hugging Face hub?")
     return _Remote(file, target, url, size, file.sha256 or sha256, blob, before)
 
@@ -295,8 +260,14 @@ def _state(path: Path) -> tuple[int, int] | None:
 
 def _fetch_one(remote: _Remote, progress: Callable[[int], None], check_interrupt: Callable[[], None]) -> None:
     """Bring one file, and once more from the start when it is not what was expected."""
+    known = remote.sha256 or remote.blob
+    if not known:
+        remote.partial.unlink(missing_ok=True)  # of what, nobody knows
     for last in (False, True):
-        _fill(remote, progress, check_interrupt)
+        try:
+            fill(remote.url, remote.partial, remote.size, progress, check_interrupt)
+        except BrokenError as error:
+            raise DownloadError(f"{remote.target} could not be downloaded: {error}. {_kept(remote)}".rstrip()) from error
         try:
             sha256 = verify(remote.partial, remote.size, remote.sha256, check_interrupt, remote.blob)
             break
@@ -307,86 +278,47 @@ def _fetch_one(remote: _Remote, progress: Callable[[int], None], check_interrupt
                     f"{remote.target} arrived corrupted twice and was discarded: {error} A proxy or mirror may be altering it."
                 ) from error
             logger.warning("%s Fetching it again.", error)
-    if not remote.file.sha256 and (remote.sha256 or remote.blob):
-        _record(remote.target).write_text(f"{sha256}  {remote.target.name}\n", encoding="utf-8")
-    os.replace(remote.partial, remote.target)
+    partial = remote.partial if known else _of_right_form(remote)
+    _flush(partial, check_interrupt)
+    _place(partial, remote.target, sha256 if known and not remote.file.sha256 else None)
     for stale in remote.partial.parent.glob(f"{remote.target.name}.*.partial"):
         stale.unlink()
 
 
+def _kept(remote: _Remote) -> str:
+    there = remote.size - remote.missing
+    return f"{megabytes(there)} of it is kept; run again to continue. " if there else ""
+
+
+def _of_right_form(remote: _Remote) -> Path:
+    """The partial file of a content that nobody vouches for, under a name by which its readers know what it must be."""
+    path = remote.partial.with_name(remote.target.name)
+    os.replace(remote.partial, path)
+    try:
+        _check_form(path)
+    except DownloadError as error:
+        path.unlink()
+        raise DownloadError(f"{remote.target} is not what {remote.url} sent, which was discarded: {error}") from error
+    return path
+
+
+def _check_form(path: Path) -> None:
+    """Raises DownloadError when a file is not what its name says."""
+    from .. import checkpoints  # with torch, which nothing else here needs
+
+    try:
+        if path.suffix == ".json":
+            checkpoints.read_json(path)
+        elif path.suffix == ".safetensors":
+            checkpoints.read_weights(path, header_only=True)
+        else:
+            fault = checkpoints.pickle_fault if path.suffix in checkpoints.PICKLES else checkpoints.file_fault
+            checkpoints.raise_fault(fault(path))
+            if not read_regular(path, 4).startswith(_BEGINNINGS.get(path.suffix, b"")):
+                raise CheckpointError(f"{path} does not begin as a file of its kind does.")
+    except CheckpointError as error:
+        raise DownloadError(str(error).removesuffix(checkpoints.REPAIR).rstrip()) from error
+
+
 def _record(target: Path) -> Path:
     return target.with_name(f"{target.name}.sha256")
-
-
-class _Sink:
-    """What the client writes a partial file into. Each block shows progress and asks for an interrupt; ``interrupt`` is
-    what the asking raised."""
-
-    def __init__(self, file, progress: Callable[[int], None], check_interrupt: Callable[[], None]):
-        self._file, self._progress, self._check_interrupt = file, progress, check_interrupt
-        self.interrupt: BaseException | None = None
-
-    def write(self, block: bytes) -> int:
-        written = self._file.write(block)
-        try:
-            self._progress(self._file.tell())  # ComfyUI's progress bar asks too
-            self._check_interrupt()
-        except BaseException as interrupt:
-            self.interrupt = interrupt
-            raise
-        return written
-
-    def __getattr__(self, name: str):  # the client also asks where it is, rewinds and truncates
-        return getattr(self._file, name)
-
-
-def _fill(remote: _Remote, progress: Callable[[int], None], check_interrupt: Callable[[], None]) -> None:
-    """Complete the partial file, over as many connections as it takes while something comes."""
-    hub, failures = _client(), 0
-    while True:
-        if remote.missing < 0 or (remote.partial.exists() and not (remote.sha256 or remote.blob)):
-            remote.partial.unlink()  # of what, nobody knows
-        before = remote.missing
-        with remote.partial.open("ab") as file:
-            sink = _Sink(file, progress, check_interrupt)
-            headers = hub.utils.build_hf_headers(headers=dict(_USER_AGENT))
-            names = {"expected_size": remote.size, "displayed_filename": remote.target.name}
-            try:
-                hub.file_download.http_get(remote.url, sink, resume_size=remote.size - before, headers=headers, **names)
-                error = None
-            except Exception as failure:
-                error = failure
-            file.flush()
-            os.fsync(file.fileno())
-        if sink.interrupt:
-            raise sink.interrupt
-        if error is None:
-            return
-        failures = 0 if remote.missing < before else failures + 1
-        if failures == _ATTEMPTS or not _is_passing(error):
-            kept = f" {megabytes(remote.size - remote.missing)} of it is kept; run again to continue." if remote.missing < remote.size else ""
-            raise DownloadError(f"{remote.target} could not be downloaded: {_reason(error, remote.url)}.{kept}") from error
-        logger.warning("%s: %s. Continuing.", remote.url, _reason(error, remote.url))
-        check_interrupt()
-
-
-def _is_passing(error: Exception) -> bool:
-    """Whether trying again may help: a connection that broke, not a full disk and not an answer that says no."""
-    return _status(error) is None and not (isinstance(error, OSError) and error.errno in NO_ROOM)
-
-
-def _status(error: Exception) -> int | None:
-    return getattr(getattr(error, "response", None), "status_code", None)
-
-
-def _reason(error: Exception, url: str) -> str:
-    if isinstance(error, OSError) and error.errno in NO_ROOM:
-        return "the disk is full. Free some space, then run again"
-    status = _status(error)
-    if status == 404:
-        return f"{url} does not exist (404)"
-    if status in (401, 403):
-        return f"access to {url} was denied ({status}). If the repository is gated, accept its terms and set HF_TOKEN"
-    if status is not None:
-        return f"{url} answered {status}"
-    return f"{urlsplit(url).hostname}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"

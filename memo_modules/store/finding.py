@@ -2,9 +2,10 @@
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path, PurePath
 
 from ..audio.emotion import load_emotion_classifier
@@ -14,6 +15,7 @@ from ..checkpoints import (
     CLASSIFIER,
     NETS,
     PICKLES,
+    REPAIR,
     check_checkpoint,
     component_source,
     file_fault,
@@ -26,9 +28,13 @@ from ..checkpoints import (
 from ..errors import CheckpointError
 from ..face import DETECTOR_FILE, RECOGNISER_FILE
 from ..vae import VAE_WEIGHTS, check_autoencoder
+from .walking import walk
 
-_DEPTH = 7
-"""Levels of folders, the root the first: deep enough for the published layout one level too deep."""
+_MOST_FILES = 10_000
+"""That are looked at to notice that a model was changed: more than any has."""
+
+_JUDGED = 2**14
+"""Judgements that are kept."""
 
 
 @dataclass
@@ -52,53 +58,24 @@ class _Role:
 
 def find(role: str, roots: list[Path]) -> Listing:
     """The models of a role (see catalogue.CATALOGUE) below ``roots``; of two with the same name the first that can be
-    loaded. Folders that must not be read are among the refused."""
+    loaded. Folders that must not be read are among the refused, and what was too large to be searched to its end."""
     listing, kind = Listing(), _ROLES[role]
     for root in roots:
-        for folder, folders, files in _walk(root, listing):
-            for path in kind.candidates(folder, folders, files):
+        tree = walk(root)
+        listing.refused |= tree.refused
+        for folder in tree.folders:
+            for path in kind.candidates(folder.path, folder.folders, [*folder.files, *folder.others] if folder.others else folder.files):
                 name = _name(path, root, kind.place)
                 if name in listing.found:
                     continue
-                fault = _fault(role, path, signature(path))
+                special = folder.others.get(path.name) if path.parent == folder.path else None
+                fault = f"{path} {special}. {REPAIR}" if special else _fault(role, path, signature(path))
                 if fault:
                     listing.refused.setdefault(name, fault)
                 else:
                     listing.found[name] = path
     listing.refused = {name: fault for name, fault in listing.refused.items() if name not in listing.found}
     return listing
-
-
-def _walk(root: Path, listing: Listing) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Folders from the root down, those near it first, with the names in them. Links are followed, but never in a circle."""
-    level, seen = [root], set()
-    for _ in range(_DEPTH):
-        below = []
-        for folder in level:
-            try:
-                status = folder.stat()
-                if (status.st_dev, status.st_ino) in seen:
-                    continue
-                seen.add((status.st_dev, status.st_ino))
-                with os.scandir(folder) as entries:
-                    entries = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-                folders = [entry.name for entry in entries if _is_folder(entry)]
-            except PermissionError:
-                name = folder.relative_to(root).as_posix() if folder != root else root.name
-                listing.refused[name] = permission_fault(folder)
-                continue
-            except OSError:  # not there, or gone meanwhile
-                continue
-            yield folder, folders, [entry.name for entry in entries if entry.name not in folders]
-            below += [folder / name for name in folders]
-        level = below
-
-
-def _is_folder(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that nobody may follow, or in a circle
-        return False
 
 
 def _name(path: Path, root: Path, place: tuple[str, ...]) -> str:
@@ -114,9 +91,24 @@ def _name(path: Path, root: Path, place: tuple[str, ...]) -> str:
 
 
 def signature(path: Path) -> tuple:
-    """Path, size and times of the files of a model: whether it is another one than before."""
-    paths = [path, *sorted(file for pattern in ("*", "*/*") for file in path.glob(pattern))]
-    return tuple(filter(None, map(_file_signature, paths)))
+    """Path, size and times of the files of a model, two levels deep: whether it is another one than before."""
+    return tuple(filter(None, map(_file_signature, [path, *sorted(_inside(path, 2))])))
+
+
+def _inside(folder: Path, levels: int) -> list[Path]:
+    """What is in a folder, those first that are near; no more than any model has."""
+    found, level = [], [folder]
+    for _ in range(levels):
+        below = []
+        for path in level:
+            try:
+                with os.scandir(path) as entries:
+                    below += map(Path, islice(entries, _MOST_FILES - len(found) - len(below)))
+            except OSError:  # a file, or what must not be looked into
+                continue
+        found += below
+        level = below
+    return found
 
 
 def _file_signature(path: Path) -> tuple[str, int, int, int] | None:
@@ -128,7 +120,7 @@ def _file_signature(path: Path) -> tuple[str, int, int, int] | None:
     return (str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=_JUDGED)
 def _fault(role: str, path: Path, signature: tuple) -> str | None:
     try:
         _ROLES[role].judge(path)
@@ -202,7 +194,7 @@ def _components(path: Path) -> frozenset[str] | None:
     return _components_cached(path, signature) if signature else None
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=_JUDGED)
 def _components_cached(path: Path, signature: tuple) -> frozenset[str] | None:
     try:
         return frozenset(read_configs(path))

@@ -8,6 +8,7 @@ from ..errors import CheckpointError
 from .catalogue import CATALOGUE, Model, ModelFile
 from .fetching import Progress, by_hand, fetch
 from .finding import Listing, find
+from .walking import forget
 
 Roots = Callable[[str], list[Path]]
 """Model folders of a kind (`memo`, `vae`, ..), the one where new files go first."""
@@ -61,6 +62,7 @@ def obtain(
         raise CheckpointError(f"{model.title} is not there: switch on download, or {by_hand(files, root)}")
     if files:
         fetch(files, root, progress, check_interrupt)
+        forget()
         there = listing(role, roots)
         if name in there.found:
             return there.found[name]
