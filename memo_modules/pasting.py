@@ -78,10 +78,11 @@ def paste_to_file(
     color_match: str = "off",
     progress: Callable[[int, int], None] = lambda done, total: None,
     labelled: bool = True,
+    check_interrupt: Callable[[], None] = lambda: None,
 ) -> None:
     """A video file of what ``paste`` gives, of which never more than one frame is there; ``path`` is there when it is whole.
 
-    audio, metadata, labelled: as video.files.join_segments takes them.
+    audio, metadata, labelled, check_interrupt: as video.files.join_segments takes them.
     yuv420p takes even sizes alone: the last row or column of an odd photo is left out. Raises as ``paste`` and ``write_pictures``.
     """
     photo, frames = _checked(photo, frames, crop)
@@ -96,7 +97,7 @@ def paste_to_file(
             yield picture
             progress(done, len(frames))
 
-    write_pictures(path, counted(), (height, width), fps, format, audio, metadata, labelled)
+    write_pictures(path, counted(), (height, width), fps, format, audio, metadata, labelled, check_interrupt)
 
 
 def mask(crop: Crop, feather: float = FEATHER) -> Tensor:

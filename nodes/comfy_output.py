@@ -1,7 +1,7 @@
 """ComfyUI's output folder: where files go, what core writes into them, how a node shows them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,7 +11,9 @@ from comfy_api.latest import io, ui
 from PIL import Image
 
 from ..memo_modules.errors import InputError
+from ..memo_modules.values import described
 from ..memo_modules.video.provenance import write_png
+from ..memo_modules.words import printable, quoted
 
 
 def output_file(prefix: str, suffix: str, width: int, height: int) -> Callable[[], Path]:
@@ -26,9 +28,14 @@ def output_file(prefix: str, suffix: str, width: int, height: int) -> Callable[[
 
     output = Path(folder_paths.get_output_directory()).resolve()
     parts = prefix.replace("\\", "/").split("/")
-    if "\0" in prefix or ".." in parts or not parts[-1] or not (output / prefix).resolve().is_relative_to(output):
+    if prefix != printable(prefix):
         raise InputError(
-            f"filename_prefix: expected the beginning of a file name inside ComfyUI's output folder, such as video/MEMO, got {prefix!r}."
+            "filename_prefix: expected letters and signs that a file name can hold, got control characters or half an emoji in "
+            f"{quoted(prefix)}."
+        )
+    if ".." in parts or not parts[-1] or not (output / prefix).resolve().is_relative_to(output):
+        raise InputError(
+            f"filename_prefix: expected the beginning of a file name inside ComfyUI's output folder, such as video/MEMO, got {quoted(prefix)}."
         )
     try:
         probe = next_path()
@@ -36,8 +43,7 @@ def output_file(prefix: str, suffix: str, width: int, height: int) -> Callable[[
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
-        shown = prefix if len(prefix) <= 60 else f"{prefix[:60]} ..."
-        raise InputError(f"filename_prefix: cannot create a file named {shown!r} in ComfyUI's output folder ({error.strerror}).") from error
+        raise InputError(f"filename_prefix: cannot create a file named {quoted(prefix)} in ComfyUI's output folder ({error.strerror}).") from error
     return next_path
 
 
@@ -62,9 +68,17 @@ def unfinished_folder(where: str) -> Path:
     return Path(folder, "memo_unfinished")
 
 
-def workflow_metadata(prompt: dict | None, extra: dict | None) -> dict[str, str]:
-    """What core writes into its own files, so that they open as the workflow that made them; nothing where that is switched off."""
+def workflow_metadata(prompt: Mapping | None, extra: Mapping | None) -> dict[str, str]:
+    """What core writes into its own files, so that they open as the workflow that made them; nothing where that is switched off.
+
+    Raises InputError for what no front end sends and no file could hold.
+    """
     if args.disable_metadata:
         return {}
-    found = ({} if prompt is None else {"prompt": prompt}) | (extra or {})
-    return {name: json.dumps(value) for name, value in found.items()}
+    if not isinstance(extra or {}, Mapping):
+        raise InputError(f"extra_pnginfo: expected names with values, got {described(extra)}. Leave it out of the prompt.")
+    found = ({} if prompt is None else {"prompt": prompt}) | dict(extra or {})
+    try:
+        return {printable(str(name)): json.dumps(value) for name, value in found.items()}
+    except (TypeError, ValueError, RecursionError):  # what is no JSON, goes round in circles, or is too deep
+        raise InputError("extra_pnginfo: expected values that JSON can hold. Leave it out of the prompt.") from None
