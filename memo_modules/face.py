@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checkpoints import REPAIR, file_fault, raise_fault
+from .checkpoints import REPAIR
 from .errors import CheckpointError, InputError, MissingPackageError
-from .onnx_sessions import OnnxModel, quiet
+from .onnx_sessions import OnnxModel, check_graph, check_made, opening, quiet, running
 from .portrait import eight_bits, rgb_picture
 from .types import Face
 
@@ -22,6 +22,12 @@ RECOGNISER_FILE = "glintr100.onnx"
 
 DETECTION_SIZE = (640, 640)
 EMBEDDING_SIZE = 512
+
+_NETWORKS = {
+    "detection": ({None: (1, 3, None, None)}, [(..., width) for width in (1, 4, 10) for _ in range(3)]),
+    "recognition": ({None: (None, 3, 112, 112)}, [(None, EMBEDDING_SIZE)]),
+}
+"""What the networks take and give: pictures, to scores, boxes and landmarks on three grids, and to the embedding."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +65,17 @@ class FaceAnalyzer(OnnxModel):
         detector, _ = self.open()
         bgr = image[..., ::-1]
         margin = max(bgr.shape[:2]) // 2
-        found = _detect(detector, bgr, 0) or _detect(detector, bgr, margin)
+        path, _ = self.files
+        found = _detect(detector, bgr, 0, path) or _detect(detector, bgr, margin, path)
         return sorted(found, key=lambda face: face.area, reverse=True)
 
     def embed(self, image: np.ndarray, face: Detection) -> Tensor:
         """The embedding of a face of that picture: float32 (1 512), not normalised."""
         _, recogniser = self.open()
-        with quiet():  # insightface calls what scikit-image deprecates
+        _, path = self.files
+        with running(path), quiet():  # insightface calls what scikit-image deprecates
             embedding = recogniser.get(np.ascontiguousarray(image[..., ::-1]), SimpleNamespace(kps=face.landmarks))
+        check_made(embedding, (EMBEDDING_SIZE,), path)
         return torch.from_numpy(embedding)[None]
 
     def _open(self, providers: list[str]) -> tuple[Any, Any]:
@@ -106,20 +115,20 @@ def check_faces(faces: Sequence[Detection], index: int, pixels: np.ndarray, othe
         raise InputError(f"index: expected 0 to {len(faces) - 1}, since the picture has {len(faces)} face(s), got {index}.")
 
 
-def _detect(detector: Any, bgr: np.ndarray, margin: int) -> list[Detection]:
+def _detect(detector: Any, bgr: np.ndarray, margin: int, path: Path) -> list[Detection]:
     canvas = np.pad(bgr, ((margin, margin), (margin, margin), (0, 0)))
-    boxes, landmarks = detector.detect(canvas)
+    with running(path), quiet():
+        boxes, landmarks = detector.detect(canvas)
+    check_made(boxes, (None, 5), path)
+    check_made(landmarks, (len(boxes), 5, 2), path)
     return [Detection(tuple((box[:4] - margin).tolist()), float(box[4]), points - margin) for box, points in zip(boxes, landmarks, strict=True)]
 
 
 def _open_model(model_zoo: ModuleType, path: Path, task: str, providers: list[str]) -> Any:
-    raise_fault(file_fault(path))
-    try:
+    check_graph(path, f"a model for face {task}", *_NETWORKS[task])
+    with opening(path):
         # insightface 2 would open a second session for a fixed picture size
         model = model_zoo.get_model(str(path), providers=providers, static_shape_sessions=False)
-    except Exception as error:  # onnxruntime's errors have no common base
-        reason = str(error).split("\n")[0]
-        raise CheckpointError(f"{path} cannot be opened as an ONNX model ({reason}). {REPAIR}") from error
     if model is None or model.taskname != task:
         kind = "one that insightface does not know" if model is None else model.taskname
         raise CheckpointError(f"{path}: expected a model for face {task}, got {kind}. {REPAIR}")

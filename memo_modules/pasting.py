@@ -79,12 +79,13 @@ def paste_to_file(
     color_match: str = "off",
     progress: Callable[[int, int], None] = lambda done, total: None,
     labelled: bool = True,
+    check_interrupt: Callable[[], None] = lambda: None,
     again: Callable[[], Path] | None = None,
 ) -> Path:
     """A video file of what ``paste`` gives, of which never more than one frame is in memory. It gets its name when it is whole,
     ``path`` or where another file has that the next one, see whole_files.new_file, which takes ``again``; returns it.
 
-    audio, metadata, labelled: as video.files.join_segments takes them.
+    audio, metadata, labelled, check_interrupt: as video.files.join_segments takes them.
     yuv420p takes even sizes alone: the last row or column of an odd photo is left out. Raises as ``paste`` and ``write_pictures``,
     and StorageError.
     """
@@ -100,8 +101,12 @@ def paste_to_file(
             yield picture
             progress(done, len(frames))
 
-    format.check(height, width, audio)
-    return new_file(path, lambda partial: write_pictures(partial, counted(), (height, width), fps, format, audio, metadata, labelled), again)
+    format.check(height, width, audio, check_interrupt)
+
+    def write(partial: Path) -> None:
+        write_pictures(partial, counted(), (height, width), fps, format, audio, metadata, labelled, check_interrupt)
+
+    return new_file(path, write, again)
 
 
 def mask(crop: Crop, feather: float = FEATHER) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .errors import InputError
+from .values import FLOATS, tensor_fault
 
 SMALLEST = 64
 """Pixels of a side below which there is no face to speak of."""
@@ -42,12 +43,14 @@ def rgb_frames(images: Tensor, name: str = "images") -> Tensor:
 def _rgb(image: Tensor, name: str, expected: str) -> Tensor:
     if not isinstance(image, Tensor):
         raise InputError(f"{name}: expected a picture as a tensor, got {type(image).__name__}.")
+    if fault := tensor_fault(image):
+        raise InputError(f"{name}: {fault}")
     if image.ndim != 4 or image.shape[-1] not in (1, 3):
         hint = " Remove the alpha channel with Split Image with Alpha." if image.shape[-1:] == (4,) else ""
         raise InputError(f"{name}: expected {expected}, got shape {list(image.shape)}.{hint}")
     if min(image.shape[1:3]) < SMALLEST:
         raise InputError(f"{name}: expected at least {SMALLEST} x {SMALLEST} pixels, got {image.shape[2]} x {image.shape[1]}.")
-    if not image.is_floating_point():
+    if image.dtype not in FLOATS:
         raise InputError(f"{name}: expected floating-point values in [0, 1], got {image.dtype}. Divide them by 255.")
     lowest, highest = (float(value) for value in torch.aminmax(image.detach()))
     if not isfinite(lowest) or not isfinite(highest):

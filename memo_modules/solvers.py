@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
+from .values import FLOATS
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """Latents (f c h w) float32 and sigma (1,) float32 in [0, 1], on one device, to d latents / d sigma, in their shape."""
@@ -29,6 +30,9 @@ def flow_sigmas(steps: int) -> Tensor:
 
 def check_sigmas(sigmas: Tensor) -> None:
     """Raises InputError for anything but two or more numbers that fall, none above 1 or below 0."""
+    if sigmas.dtype not in FLOATS:
+        raise InputError(f"sigmas: expected floating-point numbers that fall from 1 to 0, got {str(sigmas.dtype).removeprefix('torch.')}.")
+    sigmas = sigmas.float()
     falls = sigmas.ndim == 1 and len(sigmas) > 1 and bool((sigmas[1:] < sigmas[:-1]).all())
     if not falls or not 0 <= float(sigmas[-1]) < float(sigmas[0]) <= 1:
         shown = ", ".join(f"{value:g}" for value in sigmas.flatten()[:4].tolist())

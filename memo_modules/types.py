@@ -1,19 +1,38 @@
-"""The values that travel between the steps of MEMO. All are immutable."""
+"""The values that travel between the steps of MEMO. All are immutable.
 
-from collections.abc import MutableSequence, Sequence
+What another pack may have made has a method ``check``, which raises InputError when something in it can never have come from a
+step of MEMO: it names the input, called ``name``, and the field. ``check_interrupt`` is called several times a second and may raise.
+"""
+
+from collections.abc import Callable, MutableSequence, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from .clips import clip_count
+from .clips import FASTEST, SLOWEST, clip_count
 from .errors import InputError
+from .values import check_number, check_tensor, check_tuple, check_whole, described
 
 EMOTIONS = ("angry", "disgusted", "fearful", "happy", "neutral", "other", "sad", "surprised", "unknown")
 """Emotion classes in the order of MEMO's classifier; index 9, one past the last, is "no emotion" (guidance)."""
 
 NO_EMOTION = len(EMOTIONS)
+
+
+TIMINGS = ("exact", "upstream")
+"""How the states of a voice lie in time, see audio.features.encode_audio."""
+
+MOST = 2**30
+"""Of clips, pixels and samples of a voice at 16 kHz (18 hours): more is no number of them."""
+
+_LATEST = 2**40
+"""Sample at which a run of a track without end begins at the latest; a timeline is written up to 277 hours."""
+
+LARGEST_CROP = 16
+"""Sides of the photo that a crop's side is at most. A face that fills it, with the widest margin, makes ten."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +65,20 @@ class AudioFeatures:
     timing: str = "exact"
     start: int = 0
     heard: str = ""
+
+    def check(self, name: str, check_interrupt: Callable[[], None] = lambda: None) -> None:
+        if not isinstance(self.fps, Fraction) or not SLOWEST <= self.fps <= FASTEST:
+            raise InputError(f"{name}: fps: expected a fraction from {SLOWEST} to {FASTEST}, got {described(self.fps)}.")
+        if not isinstance(self.timing, str) or self.timing not in TIMINGS:
+            raise InputError(f"{name}: timing: expected one of {', '.join(TIMINGS)}, got {described(self.timing)}.")
+        check_tensor(self.hidden_states, f"{name}: hidden_states", ("frames", "layers", "d"), check_interrupt=check_interrupt)
+        frames = len(self.hidden_states)
+        check_whole(self.clip_frames, f"{name}: clip_frames", 1, frames)
+        check_whole(self.start, f"{name}: start", 0, frames - 1)
+        check_whole(self.frame_count, f"{name}: frame_count", 1, frames - self.start)
+        for field, value in (("hidden_states", frames), ("start", self.start)):
+            if value % self.clip_frames:
+                raise InputError(f"{name}: {field}: expected whole clips of {self.clip_frames} frames, got {value}.")
 
     @property
     def clips(self) -> int:
@@ -81,6 +114,25 @@ class EmotionTrack:
     samples: int
     sample_rate: int
 
+    def check(self, name: str, check_interrupt: Callable[[], None] = lambda: None) -> None:
+        check_whole(self.sample_rate, f"{name}: sample_rate", 1, 10**6)
+        check_whole(self.samples, f"{name}: samples", 0, MOST)
+        for field in ("starts", "labels"):
+            check_tuple(getattr(self, field), f"{name}: {field}")
+        check_tuple(self.labels, f"{name}: labels", len(self.starts))
+        for start in self.starts:
+            check_whole(start, f"{name}: starts", 0, (self.samples or _LATEST) - 1)
+        if self.starts[0] or any(start >= following for start, following in pairwise(self.starts)):
+            raise InputError(f"{name}: starts: expected rising numbers from 0, got {described(str(self.starts))}.")
+        for label in self.labels:
+            check_whole(label, f"{name}: labels", 0, len(EMOTIONS) - 1)
+        if self.probabilities is not None:
+            check_tuple(self.probabilities, f"{name}: probabilities", len(self.starts))
+            for run in filter(lambda run: run is not None, self.probabilities):
+                check_tuple(run, f"{name}: probabilities", len(EMOTIONS))
+                for probability in run:
+                    check_number(probability, f"{name}: probabilities", 0, 1.001)  # softmax rounds
+
 
 @dataclass(frozen=True)
 class Face:
@@ -94,6 +146,14 @@ class Face:
     box: tuple[float, float, float, float] | None
     score: float
 
+    def check(self, name: str, check_interrupt: Callable[[], None] = lambda: None) -> None:
+        check_tensor(self.embedding, f"{name}: embedding", (1, "d"))
+        if self.box is not None:
+            check_tuple(self.box, f"{name}: box", 4)
+            for value in self.box:
+                check_number(value, f"{name}: box", -MOST, MOST)
+        check_number(self.score, f"{name}: score", -MOST, MOST)
+
 
 @dataclass(frozen=True)
 class Crop:
@@ -106,6 +166,14 @@ class Crop:
     top: int
     side: int
     photo_size: tuple[int, int]
+
+    def check(self, name: str, check_interrupt: Callable[[], None] = lambda: None) -> None:
+        check_tuple(self.photo_size, f"{name}: photo_size", 2)
+        for length in self.photo_size:
+            check_whole(length, f"{name}: photo_size", 1, MOST)
+        check_whole(self.side, f"{name}: side", 1, LARGEST_CROP * max(self.photo_size))
+        for field, length in zip(("left", "top"), self.photo_size, strict=True):
+            check_whole(getattr(self, field), f"{name}: {field}", 1 - self.side, length - 1)  # some of it is in the photo
 
     @property
     def inside(self) -> tuple[slice, slice]:
@@ -186,3 +254,19 @@ class VideoState:
     clips: int
     generator: Tensor
     model: str
+
+    def check(self, name: str, check_interrupt: Callable[[], None] = lambda: None) -> None:
+        check_tensor(self.latents, f"{name}: latents", ("frames", 4, "h", "w"))
+        check_tuple(self.past_latents, f"{name}: past_latents")
+        for past in self.past_latents:
+            check_interrupt()
+            check_tensor(past, f"{name}: past_latents", ("frames", *self.latents.shape[1:]))
+        check_whole(self.last_frames, f"{name}: last_frames", 1, len(self.latents))
+        check_whole(self.clips, f"{name}: clips", 1, MOST)
+        if not isinstance(self.model, str):
+            raise InputError(f"{name}: model: expected text, got {described(self.model)}.")
+        check_tensor(self.generator, f"{name}: generator", ("bytes",), torch.uint8)
+        try:
+            torch.Generator().set_state(self.generator)
+        except (RuntimeError, TypeError):
+            raise InputError(f"{name}: generator: expected the state of a generator of torch, got other bytes.") from None

@@ -4,6 +4,8 @@ import re
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
+_LOOK_ALIKES = str.maketrans({"<": "‹", ">": "›", "&": "＆"})
+
 MOST_SHOWN = 80
 """Characters of a value that a message shows."""
 
@@ -30,6 +32,12 @@ def shortened(text: str, most: int = MOST_SHOWN) -> str:
 def printable(text: str) -> str:
     """``text`` with what no encoding can write, or a terminal would act on, escaped: half an emoji, control characters."""
     return _UNPRINTABLE.sub(lambda char: repr(char[0])[1:-1], text)
+
+
+def harmless(text: str) -> str:
+    """``text`` for a page that takes it for HTML, and for one that does not: signs that mean something in HTML are replaced by others
+    that look like them."""
+    return printable(text).translate(_LOOK_ALIKES)
 
 
 def first_line(error: BaseException, most: int = 300) -> str:

@@ -2,7 +2,10 @@
 
 from comfy_api.latest import InputImpl, Types, io
 
+from ..memo_modules.types import Audio
+from ..memo_modules.video.formats import VideoFormat
 from . import comfy_adapter as adapter
+from . import comfy_sockets as sockets
 from .audio import MemoEncodeAudio, MemoSeparateVocals, fps_input
 from .emotion import MemoDetectEmotion
 from .face import MemoEmbedFace
@@ -117,13 +120,18 @@ class MemoTalkingPortrait(io.ComfyNode):
 
     @classmethod
     def execute(cls, models, image, audio, resolution, fps, steps, guidance_scale, seed) -> io.NodeOutput:
+        heard, say = sockets.to_audio(audio), adapter.say_in(cls.hidden.unique_id)
+        if note := VideoFormat().clipped(heard, adapter.check_interrupt):  # of what Save Video writes
+            say(note)
         face = MemoEmbedFace.execute(face_analysis=models.face_analysis, image=image, index=0, allow_no_face=False)[0]
         vocals = MemoSeparateVocals.execute(vocal_separator=models.vocal_separator, audio=audio)[0]
         emotion = MemoDetectEmotion.execute(emotion_model=models.emotion_model, audio=audio, emotion_source="audio")[0]
         features = MemoEncodeAudio.execute(audio_encoder=models.audio_encoder, audio=vocals, fps=fps, timing="exact")[0]
         sampling = Sampling(models.model, models.vae, image, face, features, emotion, resolution, resolution, steps, guidance_scale, seed)
-        images, _ = all_frames(sampling, adapter.say_in(cls.hidden.unique_id))
-        video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=audio, frame_rate=features.fps))
+        images, _ = all_frames(sampling, say)
+        # Save Video writes AAC, whose encoder never comes back from some samples that are far beyond
+        sound = sockets.from_audio(Audio(heard.waveform.clamp(-1, 1) if note else heard.waveform, heard.sample_rate))
+        video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=sound, frame_rate=features.fps))
         return io.NodeOutput(images, float(features.fps), video, ui=overview(images, features))
 
 

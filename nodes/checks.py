@@ -11,13 +11,24 @@ from functools import wraps
 from numbers import Integral, Real
 from typing import Any
 
+import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..memo_modules.audio.emotion2vec import Emotion2Vec
+from ..memo_modules.audio.features import AudioEncoder
 from ..memo_modules.audio.vocals import VocalSeparator
 from ..memo_modules.errors import InputError
 from ..memo_modules.face import FaceAnalyzer
+from ..memo_modules.models.diffusion_net import DiffusionNet
+from ..memo_modules.models.emotion_classifier import EmotionClassifier
+from ..memo_modules.models.projections import AudioProjection, ImageProjection
+from ..memo_modules.models.reference_net import ReferenceNet
+from ..memo_modules.solvers import check_sigmas
 from ..memo_modules.types import AudioFeatures, Crop, EmotionTrack, Face, VideoState
+from ..memo_modules.values import described, tensor_fault
+from ..memo_modules.words import quoted
+from . import comfy_adapter as adapter
 from .types import AudioEncoderModel, EmotionModel, MemoModel, MemoModels
 
 
@@ -39,25 +50,83 @@ def _is_audio(value: Any) -> bool:
     return isinstance(value, Mapping) and isinstance(value.get("waveform"), Tensor) and isinstance(value.get("sample_rate"), Real)
 
 
-SOCKETS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "MEMO_MODEL": (_is(MemoModel), "Load MEMO Model"),
-    "MEMO_MODELS": (_is(MemoModels), "Load All MEMO Models"),
-    "MEMO_AUDIO_ENCODER": (_is(AudioEncoderModel), "Load MEMO Audio Encoder"),
-    "MEMO_EMOTION_MODEL": (_is(EmotionModel), "Load MEMO Emotion Model"),
-    "MEMO_VOCAL_SEPARATOR": (_manages(VocalSeparator), "Load MEMO Vocal Separator"),
-    "MEMO_FACE_ANALYSIS": (_manages(FaceAnalyzer), "Load MEMO Face Analysis"),
-    "MEMO_AUDIO": (_is(AudioFeatures), "MEMO Encode Audio"),
-    "MEMO_EMOTION": (_is(EmotionTrack), "MEMO Detect Emotion, MEMO Set Emotion or MEMO Emotion Timeline"),
-    "MEMO_FACE": (_is(Face), "MEMO Embed Face"),
-    "MEMO_CROP": (_is(Crop), "MEMO Crop Portrait"),
-    "MEMO_STATE": (_is(VideoState), "MEMO Sampler"),
-    "AUDIO": (_is_audio, "Load Audio"),
-    "IMAGE": (_is(Tensor), "Load Image"),
-    "SAMPLER": (_has("sample"), "KSamplerSelect"),
-    "SIGMAS": (_is(Tensor), "a scheduler node"),
-    "VAE": (_has("encode", "decode", "spacial_compression_encode"), "Load MEMO VAE"),
+def _nothing_more(value: Any, name: str) -> None:
+    pass
+
+
+def _check_fields(value: Any, name: str) -> None:
+    value.check(name, adapter.check_interrupt)
+
+
+def _check_plain(value: Tensor, name: str) -> None:
+    if fault := tensor_fault(value):
+        raise InputError(f"{name}: {fault}")
+
+
+def _check_sigmas(value: Tensor, name: str) -> None:
+    _check_plain(value, name)
+    check_sigmas(value)
+
+
+def _holds(**kinds: Callable[[Any], bool] | str) -> Callable[[Any, str], None]:
+    """Fields to what their values are known by, or to the socket that they belong to."""
+
+    def check(value: Any, name: str) -> None:
+        for field, kind in kinds.items():
+            held = getattr(value, field)
+            if isinstance(kind, str):
+                check_socket(kind, held, f"{name}: {field}")
+            elif not kind(held):
+                raise InputError(f"{name}: {field}: expected what a loader of MEMO puts there, got {described(held)}.")
+
+    return check
+
+
+SOCKETS: dict[str, tuple[Callable[[Any], bool], str, Callable[[Any, str], None]]] = {
+    "MEMO_MODEL": (
+        _is(MemoModel),
+        "Load MEMO Model",
+        _holds(
+            dtype=lambda dtype: dtype in (torch.float32, torch.float16, torch.bfloat16),
+            reference_net=_manages(ReferenceNet),
+            diffusion_net=_manages(DiffusionNet),
+            image_proj=_manages(ImageProjection),
+            audio_proj=_manages(AudioProjection),
+            compiled_regions=_is(dict),
+        ),
+    ),
+    "MEMO_MODELS": (
+        _is(MemoModels),
+        "Load All MEMO Models",
+        _holds(
+            model="MEMO_MODEL",
+            vae="VAE",
+            audio_encoder="MEMO_AUDIO_ENCODER",
+            emotion_model="MEMO_EMOTION_MODEL",
+            vocal_separator="MEMO_VOCAL_SEPARATOR",
+            face_analysis="MEMO_FACE_ANALYSIS",
+        ),
+    ),
+    "MEMO_AUDIO_ENCODER": (_is(AudioEncoderModel), "Load MEMO Audio Encoder", _holds(encoder=_manages(AudioEncoder))),
+    "MEMO_EMOTION_MODEL": (
+        _is(EmotionModel),
+        "Load MEMO Emotion Model",
+        _holds(encoder=_manages(Emotion2Vec), classifier=_manages(EmotionClassifier)),
+    ),
+    "MEMO_VOCAL_SEPARATOR": (_manages(VocalSeparator), "Load MEMO Vocal Separator", _nothing_more),
+    "MEMO_FACE_ANALYSIS": (_manages(FaceAnalyzer), "Load MEMO Face Analysis", _nothing_more),
+    "MEMO_AUDIO": (_is(AudioFeatures), "MEMO Encode Audio", _check_fields),
+    "MEMO_EMOTION": (_is(EmotionTrack), "MEMO Detect Emotion, MEMO Set Emotion or MEMO Emotion Timeline", _check_fields),
+    "MEMO_FACE": (_is(Face), "MEMO Embed Face", _check_fields),
+    "MEMO_CROP": (_is(Crop), "MEMO Crop Portrait", _check_fields),
+    "MEMO_STATE": (_is(VideoState), "MEMO Sampler", _check_fields),
+    "AUDIO": (_is_audio, "Load Audio", _nothing_more),  # comfy_sockets.to_audio looks at the sound that is used
+    "IMAGE": (_is(Tensor), "Load Image", _check_plain),
+    "SAMPLER": (_has("sample"), "KSamplerSelect", _nothing_more),
+    "SIGMAS": (_is(Tensor), "a scheduler node", _check_sigmas),
+    "VAE": (_has("encode", "decode", "spacial_compression_encode"), "Load MEMO VAE", _nothing_more),
 }
-"""Type of a socket to what its values are known by, and the node that makes them."""
+"""Type of a socket to what its values are known by, the node that makes them, and what looks into them and raises InputError."""
 
 
 def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
@@ -67,32 +136,43 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     @wraps(execute)
     def check_and_execute(cls, **values) -> io.NodeOutput:
         for given in (node.SCHEMA or node.GET_SCHEMA()).inputs:
-            value = values.get(given.id)
-            if value is not None or not given.optional:
-                check_value(node, given, value)
+            if values.get(given.id) is not None or not given.optional:
+                values[given.id] = check_value(node, given, values.get(given.id))
+            else:
+                values.pop(given.id, None)  # a link that gives nothing: as if it were not there
         return execute(cls, **values)
 
     node.execute = classmethod(check_and_execute)
     return node
 
 
-def check_value(node: type[io.ComfyNode], given: io.Input, value: Any) -> None:
-    """Raises InputError when ``value`` is nothing for the input ``given`` of ``node``."""
+def check_value(node: type[io.ComfyNode], given: io.Input, value: Any) -> Any:
+    """``value`` for the input ``given`` of ``node``, numbers and text as Python's own. Raises InputError when it is nothing for it."""
     kind = given.get_io_type()
     if kind in SOCKETS:
-        fits, maker = SOCKETS[kind]
-        if not fits(value):
-            raise InputError(f"{given.id}: expected {kind} from {maker}, got {described(value)}.")
+        check_socket(kind, value, given.id)
     elif kind in ("INT", "FLOAT"):
-        _check_number(given, value, whole=kind == "INT")
-    elif kind == "BOOLEAN" and not isinstance(value, Integral):
-        raise InputError(f"{given.id}: expected true or false, got {described(value)}.")
+        return _checked_number(given, value, whole=kind == "INT")
+    elif kind == "BOOLEAN":
+        if not isinstance(value, Integral):
+            raise InputError(f"{given.id}: expected true or false, got {described(value)}.")
+        return bool(value)
     elif kind in ("COMBO", "STRING"):
         if not isinstance(value, str):
             raise InputError(f"{given.id}: expected text, got {described(value)}.")
         # a list of files may have grown since
         if kind == "COMBO" and value not in given.options and not checks_itself(node, given):
-            raise InputError(f"{given.id}: expected one of {', '.join(given.options)}, got {value!r}.")
+            raise InputError(f"{given.id}: expected one of {', '.join(given.options)}, got {quoted(value)}.")
+        return str(value)
+    return value
+
+
+def check_socket(kind: str, value: Any, name: str) -> None:
+    """Raises InputError when ``value`` is nothing for a socket of the type ``kind``."""
+    fits, maker, look_into = SOCKETS[kind]
+    if not fits(value):
+        raise InputError(f"{name}: expected {kind} from {maker}, got {described(value)}.")
+    look_into(value, name)
 
 
 def checks_itself(node: type[io.ComfyNode], given: io.Input) -> bool:
@@ -100,20 +180,10 @@ def checks_itself(node: type[io.ComfyNode], given: io.Input) -> bool:
     return given.id in inspect.signature(node.validate_inputs).parameters
 
 
-def _check_number(given: io.Int.Input | io.Float.Input, value: Any, whole: bool) -> None:
+def _checked_number(given: io.Int.Input | io.Float.Input, value: Any, whole: bool) -> int | float:
     lowest, highest = (default if bound is None else bound for bound, default in ((given.min, -math.inf), (given.max, math.inf)))
-    if isinstance(value, Integral if whole else Real) and lowest <= value <= highest:  # which NaN is not
-        return
+    is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    if is_number and lowest <= value <= highest:  # which NaN is not
+        return int(value) if whole else float(value)
     kind = "a whole number" if whole else "a number"
     raise InputError(f"{given.id}: expected {kind} from {lowest} to {highest}, got {described(value)}.")
-
-
-def described(value: Any) -> str:
-    """A value, in an error: short ones as they are, of others the kind."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {list(value.shape)}"
-    if isinstance(value, str | int | float):
-        return repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:60]} ..."
-    return type(value).__name__

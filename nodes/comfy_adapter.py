@@ -30,6 +30,7 @@ from ..memo_modules.models.motion import PositionTable
 from ..memo_modules.onnx_sessions import OnnxModel
 from ..memo_modules.sampling import MemoNets
 from ..memo_modules.types import SamplerSettings
+from ..memo_modules.words import harmless, printable
 from .types import MemoModel
 
 MODEL_FOLDER = "memo"
@@ -321,11 +322,14 @@ Say = Callable[[str], None]
 
 
 def say_in(node_id: str) -> Say:
-    """What shows a sentence in the node and writes it into the log."""
+    """What shows a sentence in the node and writes it into the log.
+
+    Front ends take it for HTML, and those before 1.46 run the scripts in it. Newer ones may show it as it is, too: entities would be read.
+    """
 
     def say(text: str) -> None:
-        _log.info("%s", text)
-        PromptServer.instance.send_progress_text(text, node_id)
+        _log.info("%s", printable(text))
+        PromptServer.instance.send_progress_text(harmless(text), node_id)
 
     return say
 

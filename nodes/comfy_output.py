@@ -4,7 +4,7 @@ import json
 import os
 import secrets
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,7 +14,9 @@ from comfy_api.latest import io, ui
 from PIL import Image
 
 from ..memo_modules.errors import InputError
+from ..memo_modules.values import described
 from ..memo_modules.video.provenance import write_png
+from ..memo_modules.words import printable, quoted
 
 
 def output_file(prefix: str, suffix: str, width: int, height: int) -> Callable[[], Path]:
@@ -32,9 +34,13 @@ def output_file(prefix: str, suffix: str, width: int, height: int) -> Callable[[
         return Path(folder, f"{name}_{number or f'{counter:05}'}_{suffix}")
 
     output = Path(folder_paths.get_output_directory()).resolve()
+    if prefix != printable(prefix):
+        raise InputError(
+            f"filename_prefix: expected letters and signs that a file name can hold, got control characters or half an emoji in {quoted(prefix)}."
+        )
     if not _stays_inside(prefix, output):
         raise InputError(
-            f"filename_prefix: expected the beginning of a file name inside ComfyUI's output folder, such as video/MEMO, got {prefix!r}."
+            f"filename_prefix: expected the beginning of a file name inside ComfyUI's output folder, such as video/MEMO, got {quoted(prefix)}."
         )
     # as long as a name with a number, and nobody's: what is removed below is this one
     probe = path("".join(secrets.choice(string.ascii_lowercase) for _ in range(5)))
@@ -50,16 +56,14 @@ def output_file(prefix: str, suffix: str, width: int, height: int) -> Callable[[
 def _stays_inside(prefix: str, output: Path) -> bool:
     parts = prefix.replace("\\", "/").split("/")
     try:
-        prefix.encode("utf-8")
         os.fsencode(prefix)
-        return "\0" not in prefix and ".." not in parts and bool(parts[-1]) and (output / prefix).resolve().is_relative_to(output)
-    except (UnicodeError, RuntimeError):  # half of a character that takes two; links in a circle
+        return ".." not in parts and bool(parts[-1]) and (output / prefix).resolve().is_relative_to(output)
+    except (UnicodeError, RuntimeError):  # what this system's names cannot hold; links in a circle
         return False
 
 
 def _cannot_create(prefix: str, error: OSError) -> InputError:
-    shown = prefix if len(prefix) <= 60 else f"{prefix[:60]} ..."
-    return InputError(f"filename_prefix: cannot create a file named {shown!r} in ComfyUI's output folder ({error.strerror}).")
+    return InputError(f"filename_prefix: cannot create a file named {quoted(prefix)} in ComfyUI's output folder ({error.strerror}).")
 
 
 def saved_result(path: Path) -> ui.SavedResult:
@@ -83,9 +87,17 @@ def unfinished_folder(where: str) -> Path:
     return Path(folder, "memo_unfinished")
 
 
-def workflow_metadata(prompt: dict | None, extra: dict | None) -> dict[str, str]:
-    """What core writes into its own files, so that they open as the workflow that made them; nothing where that is switched off."""
+def workflow_metadata(prompt: Mapping | None, extra: Mapping | None) -> dict[str, str]:
+    """What core writes into its own files, so that they open as the workflow that made them; nothing where that is switched off.
+
+    Raises InputError for what no front end sends and no file could hold.
+    """
     if args.disable_metadata:
         return {}
-    found = ({} if prompt is None else {"prompt": prompt}) | (extra or {})
-    return {name: json.dumps(value) for name, value in found.items()}
+    if not isinstance(extra or {}, Mapping):
+        raise InputError(f"extra_pnginfo: expected names with values, got {described(extra)}. Leave it out of the prompt.")
+    found = ({} if prompt is None else {"prompt": prompt}) | dict(extra or {})
+    try:
+        return {printable(str(name)): json.dumps(value) for name, value in found.items()}
+    except (TypeError, ValueError, RecursionError):  # what is no JSON, goes round in circles, or is too deep
+        raise InputError("extra_pnginfo: expected values that JSON can hold. Leave it out of the prompt.") from None

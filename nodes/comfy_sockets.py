@@ -7,29 +7,37 @@ from functools import partial
 from pathlib import Path
 from types import CellType, SimpleNamespace
 
+import comfy.model_management
 import comfy.model_sampling
 import comfy.sd
 import comfy.utils
 import torch
 from torch import Tensor, nn
 
+from ..memo_modules.audio.io import validate
 from ..memo_modules.errors import InputError
 from ..memo_modules.fingerprints import tensor_digest, weights_digest
+from ..memo_modules.portrait import MULTIPLE
 from ..memo_modules.solvers import Velocity
 from ..memo_modules.types import Audio
 from ..memo_modules.vae import SCALING_FACTOR, check_autoencoder, load_widened
+from ..memo_modules.values import described, tensor_fault
 
 _MADE_OF = "memo_made_of"
 """Beside a waveform of our own: what it is made of, and the digest of its samples."""
 
 
 def to_audio(audio: Mapping, name: str = "audio") -> Audio:
-    """ComfyUI's AUDIO as the library's, which checks what is in it. Raises InputError naming the input when it is a batch or
-    nothing."""
+    """ComfyUI's AUDIO as the library's. Raises InputError naming the input when it is a batch, and when ``validate`` refuses it."""
     waveform, sample_rate = audio["waveform"], audio["sample_rate"]
+    if fault := tensor_fault(waveform):
+        raise InputError(f"{name}: {fault}")
     if waveform.ndim != 3 or waveform.shape[0] != 1:
         raise InputError(f"{name}: expected one waveform (1, channels, samples), got shape {list(waveform.shape)}. Pass one clip at a time.")
-    return Audio(waveform[0].cpu(), int(sample_rate) if sample_rate == sample_rate // 1 else sample_rate, _made_of(audio))
+    whole = not isinstance(sample_rate, bool) and -1e9 < sample_rate < 1e9 and sample_rate == int(sample_rate)  # else validate refuses it
+    sound = Audio(waveform[0].detach().cpu(), int(sample_rate) if whole else sample_rate, _made_of(audio))
+    validate(sound, name, comfy.model_management.throw_exception_if_processing_interrupted)
+    return sound
 
 
 def from_audio(audio: Audio) -> dict:
@@ -79,30 +87,41 @@ class CoreVAE:
     def __init__(self, vae):
         if getattr(vae, "latent_channels", 4) != 4 or getattr(vae, "latent_dim", 2) != 2:
             raise InputError(
-                f"vae: expected a Stable Diffusion 1 VAE (4 latent channels, pictures), got one with {vae.latent_channels} channels "
-                f"in {vae.latent_dim} dimensions. Load sd-vae-ft-mse."
+                f"vae: expected a Stable Diffusion 1 VAE (4 latent channels, pictures), got one with {getattr(vae, 'latent_channels', 4)} channels "
+                f"in {getattr(vae, 'latent_dim', 2)} dimensions. Load sd-vae-ft-mse."
             )
+        if vae.spacial_compression_encode() != MULTIPLE or not isinstance(getattr(vae, "first_stage_model", None), nn.Module):
+            raise InputError("vae: expected a Stable Diffusion 1 VAE, got something of another make. Load sd-vae-ft-mse.")
         self.vae = vae
 
     def latent_size(self, portrait: Tensor) -> tuple[int, int]:
         """(h, w) of the latents of a portrait (1 3 H W)."""
-        factor = self.vae.spacial_compression_encode()
-        return portrait.shape[2] // factor, portrait.shape[3] // factor
+        return portrait.shape[2] // MULTIPLE, portrait.shape[3] // MULTIPLE
 
     def digest(self) -> str:
         return weights_digest(self.vae.first_stage_model)
 
     def encode(self, images: Tensor) -> Tensor:
         # core's VAE leaves the scale to the model
-        return self.vae.encode(images.movedim(1, -1) / 2 + 0.5).float() * SCALING_FACTOR
+        n, _, height, width = images.shape
+        latents = self.vae.encode(images.movedim(1, -1) / 2 + 0.5)
+        return _of_shape(latents, (n, 4, height // MULTIPLE, width // MULTIPLE), "vae").float() * SCALING_FACTOR
 
     def decode(self, latents: Tensor) -> Tensor:
-        return self.vae.decode(latents / SCALING_FACTOR).movedim(-1, 1).float()
+        n, _, h, w = latents.shape
+        return _of_shape(self.vae.decode(latents / SCALING_FACTOR), (n, h * MULTIPLE, w * MULTIPLE, 3), "vae").movedim(-1, 1).float()
+
+
+def _of_shape(made: object, shape: tuple[int, ...], maker: str) -> Tensor:
+    """What the input ``maker`` has made. Raises InputError when it is not of ``shape``."""
+    if not isinstance(made, Tensor) or made.shape != shape:
+        raise InputError(f"{maker}: expected it to make a tensor of shape {list(shape)}, got {described(made)}. Connect another one.")
+    return made
 
 
 def sampler_name(sampler) -> str:
     """Text that tells a SAMPLER of core's from others, in this process and in others."""
-    return _described(type(sampler)) + _described(vars(sampler))
+    return _described(type(sampler)) + _described(getattr(sampler, "__dict__", {}))
 
 
 def _described(value, depth: int = 8) -> str:
@@ -136,9 +155,10 @@ class CoreSolver:
         def callback(step: int, denoised: Tensor, latents: Tensor, steps: int) -> None:
             after_step(step + 1)
 
-        extra_args = {"model_options": {}, "seed": self.seed}
+        extra_args = {"model_options": {}, "seed": self.seed % 2**64}
         self.seed += 1
-        return self.sampler.sample(_FlowModel(velocity), sigmas, extra_args, callback, noise, torch.zeros_like(noise), None, True)
+        latents = self.sampler.sample(_FlowModel(velocity), sigmas, extra_args, callback, noise, torch.zeros_like(noise), None, True)
+        return _of_shape(latents, noise.shape, "sampler")
 
 
 class _FlowSampling(comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST):

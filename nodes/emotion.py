@@ -4,7 +4,6 @@ from comfy_api.latest import io, ui
 
 from ..memo_modules.audio.drawing import draw_emotions
 from ..memo_modules.audio.emotion import constant_emotion, detect_emotion
-from ..memo_modules.audio.io import validate
 from ..memo_modules.audio.timeline import EXAMPLE, NEUTRAL, parse_timeline, timeline_track
 from ..memo_modules.clips import ceil_div
 from ..memo_modules.errors import InputError
@@ -48,7 +47,7 @@ class MemoDetectEmotion(io.ComfyNode):
         device = adapter.bring_in(emotion_model.encoder, emotion_model.classifier)
         encoder, classifier = emotion_model.encoder.model, emotion_model.classifier.model
         track = detect_emotion(encoder, classifier, heard, device, adapter.Progress(), adapter.check_interrupt, name=emotion_source)
-        return io.NodeOutput(track, ui=ui.PreviewImage(draw_emotions(track, heard)))
+        return io.NodeOutput(track, ui=ui.PreviewImage(draw_emotions(track, heard, adapter.check_interrupt)))
 
 
 class MemoSetEmotion(io.ComfyNode):
@@ -100,10 +99,9 @@ class MemoEmotionTimeline(io.ComfyNode):
         sound = None if audio is None else sockets.to_audio(audio)
         samples = 0
         if sound is not None:
-            validate(sound)
             samples = ceil_div(sound.waveform.shape[1] * filling.sample_rate, sound.sample_rate)
         track = timeline_track(segments, filling, samples)
-        return io.NodeOutput(track, ui=ui.PreviewImage(draw_emotions(track, sound)))
+        return io.NodeOutput(track, ui=ui.PreviewImage(draw_emotions(track, sound, adapter.check_interrupt)))
 
 
 NODES = [MemoDetectEmotion, MemoSetEmotion, MemoEmotionTimeline]

@@ -7,7 +7,7 @@ from comfy_api.latest import InputImpl, io, ui
 from ..memo_modules.clips import frame_rate
 from ..memo_modules.framing import CROP_MULTIPLE, MARGIN, crop_portrait
 from ..memo_modules.pasting import COLOR_MATCHES, FEATHER, mask, paste, paste_to_file
-from ..memo_modules.portrait import rgb_picture
+from ..memo_modules.portrait import rgb_frames, rgb_picture
 from . import comfy_adapter as adapter
 from . import comfy_output
 from . import comfy_sockets as sockets
@@ -109,7 +109,7 @@ class MemoPasteBack(io.ComfyNode):
 
     @classmethod
     def execute(cls, photo, images, crop, feather, color_match) -> io.NodeOutput:
-        frames, (width, height) = len(images), crop.photo_size
+        frames, (width, height) = len(rgb_frames(images)), crop.photo_size
         adapter.check_room(
             frames * height * width * 3 * 4,
             f"images: {frames} frames of {width} x {height}",
@@ -135,7 +135,7 @@ class MemoPasteBackToFile(io.ComfyNode):
                 label_input(),
             ],
             outputs=[io.Video.Output(display_name="video", tooltip="The file, for Save Video and others.")],
-            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
             is_output_node=True,
         )
 
@@ -157,6 +157,10 @@ class MemoPasteBackToFile(io.ComfyNode):
         label_as_synthetic=True,
     ) -> io.NodeOutput:
         format = chosen_format(codec, crf, pixel_format, audio_codec)
+        heard = None if sound is None else sockets.to_audio(sound, "sound")
+        if note := format.clipped(heard, adapter.check_interrupt):
+            adapter.say_in(cls.hidden.unique_id)(note)
+        metadata = comfy_output.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
         target = comfy_output.output_file(filename_prefix, format.suffix, *crop.photo_size)
         path = paste_to_file(
             target(),
@@ -165,12 +169,13 @@ class MemoPasteBackToFile(io.ComfyNode):
             crop,
             frame_rate(fps),
             format,
-            None if sound is None else sockets.to_audio(sound, "sound"),
-            comfy_output.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo),
+            heard,
+            metadata,
             feather,
             color_match,
             _progress(),
             label_as_synthetic,
+            adapter.check_interrupt,
             target,
         )
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), ui=ui.PreviewVideo([comfy_output.saved_result(path)]))

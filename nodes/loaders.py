@@ -13,6 +13,7 @@ from ..memo_modules.audio.vocals import VocalSeparator
 from ..memo_modules.face import FaceAnalyzer
 from ..memo_modules.store import obtain
 from ..memo_modules.store.finding import signature
+from ..memo_modules.words import MOST_SAID, printable, quoted, shortened
 from . import comfy_adapter as adapter
 from . import comfy_sockets as sockets
 from .types import (
@@ -52,8 +53,9 @@ def refusal(**chosen: str | None) -> bool | str:
 
 def _refusal(role: str, name: str) -> str | None:
     if not isinstance(name, str):  # a prompt may hold anything
-        return f"expected the name of a model, got {name!r}."
-    return obtain.refusal(role, name, adapter.model_folders)
+        return f"expected the name of a model, got {quoted(name)}."
+    fault = obtain.refusal(role, name, adapter.model_folders)
+    return fault and shortened(printable(fault), MOST_SAID)
 
 
 _obtained: dict[tuple[str, str], tuple[tuple, tuple | str | None]] = {}

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from comfy_api.latest import InputImpl, io, ui
 
-from ..memo_modules.clips import frame_rate
-from ..memo_modules.fingerprints import tensor_digest
+from ..memo_modules.clips import SLOWEST, frame_rate
+from ..memo_modules.errors import InputError
 from ..memo_modules.video import journal
 from ..memo_modules.video.formats import AUDIO_CODECS, PIXEL_FORMATS, VideoFormat
 from ..memo_modules.video.long_videos import LongVideo, sample_to_file
@@ -51,7 +51,7 @@ def file_inputs() -> list[io.Input]:
         ),
         io.Combo.Input(
             "audio_codec",
-            options=[AUTO, *AUDIO_CODECS],
+            options=[AUTO, *dict.fromkeys(name for names in AUDIO_CODECS.values() for name in names)],
             default=AUTO,
             **adapter.known(io.Combo.Input, advanced=True),
             tooltip="auto: aac with h264, pcm with ffv1. flac keeps sound of 16 or 24 bits exactly, pcm any sound.",
@@ -124,21 +124,23 @@ class MemoSampleToFile(io.ComfyNode):
     def execute(
         cls, filename_prefix, codec, crf, pixel_format, audio_codec, output_fps, unfinished="output", sound=None, label_as_synthetic=True, **inputs
     ) -> io.NodeOutput:
+        heard = None if sound is None else sockets.to_audio(sound, "sound")
+        if 0 < output_fps < SLOWEST:
+            raise InputError(f"output_fps: expected 0, which is the rate as sampled, or {SLOWEST} to 120 frames per second, got {output_fps}.")
         sampling, say = Sampling(**inputs), adapter.say_in(cls.hidden.unique_id)
         audio, (height, width) = sampling.audio, sampling.portrait.shape[2:]
         video = LongVideo(
             audio,
             sampling.lead_in,
             (width, height),
-            None if sound is None else sockets.to_audio(sound, "sound"),
+            heard,
             chosen_format(codec, crf, pixel_format, audio_codec),
             frame_rate(output_fps) if output_fps else audio.fps,
             comfy_output.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo),
             label_as_synthetic,
         )
         made_of = sampling.inputs()
-        heard = "" if video.sound is None else f"{video.sound.sample_rate} {tensor_digest(video.sound.waveform)}"
-        made_of = replace(made_of, exact={**made_of.exact, "sound": heard, "format": f"{video.format} {video.fps}"})
+        made_of = replace(made_of, exact={**made_of.exact, **video.of_clips()})
         target = comfy_output.output_file(filename_prefix, video.format.suffix, width, height)
         root = comfy_output.unfinished_folder(unfinished)
         name = re.sub(r"\W+", "_", filename_prefix)[-60:]

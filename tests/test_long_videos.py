@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_video import FACE, FAST, HAPPY, PORTRAIT, SIZE, speech
 
-from comfyui_memo.memo_modules.errors import StorageError
+from comfyui_memo.memo_modules.errors import InputError, StorageError
 from comfyui_memo.memo_modules.sampling import sample_video
 from comfyui_memo.memo_modules.types import Audio
 from comfyui_memo.memo_modules.video import long_videos
@@ -41,7 +41,7 @@ def make(tiny_nets, tiny_vae, tmp_path):
             return sample_video(tiny_nets, tiny_vae, PORTRAIT, FACE, video.audio, HAPPY, FAST, **options)
 
         said, path = [], target or tmp_path / f"video_{next(numbers)}{video.format.suffix}"
-        with opened(tmp_path / "journals", "video", Inputs({"format": f"{video.format} {video.fps} {video.lead_in}"}, {})) as journal:
+        with opened(tmp_path / "journals", "video", Inputs({**video.of_clips(), "lead_in": str(video.lead_in)}, {})) as journal:
             path, state = sample_to_file(video, journal, sample, lambda: path, start=start, say=said.append)
         return path, state, said
 
@@ -153,6 +153,46 @@ def test_what_has_changed_is_said(make):
         make(progress=lambda done, *_: (_ for _ in ()).throw(Stopped) if done == 2 else None)
     *_, said = make(replace(PLAIN, format=VideoFormat()))
     assert said[0].startswith("Starting over, because these changed: format. 3 clips")
+
+
+def stop_after(clips: int):
+    return lambda done, *_: (_ for _ in ()).throw(Stopped) if done == clips else None
+
+
+def test_with_a_mended_sound_it_goes_on(make):
+    """And with another audio_codec: what an error advises costs no clip that is done."""
+    with pytest.raises(Stopped):
+        make(replace(PLAIN, format=VideoFormat()), progress=stop_after(2))
+    mended = Audio(PLAIN.sound.waveform / 2, PLAIN.sound.sample_rate)
+    path, _, said = make(replace(PLAIN, format=VideoFormat(audio_codec="pcm"), sound=mended))
+    assert said[0].startswith("Continuing after clip 2.")
+    _, heard, _ = contents(path)
+    assert np.array_equal(heard.reshape(-1, 2).T if heard.shape[0] == 1 else heard, mended.waveform.numpy())
+
+
+def test_a_sound_that_makes_other_clips_starts_over():
+    """At another rate the sound decides how many frames the last clip has."""
+    at_25 = replace(PLAIN, fps=Fraction(25))
+    longer = replace(at_25, sound=Audio(torch.zeros(1, 21332), 16000))
+    assert longer.frames != replace(at_25, sound=None).frames
+    assert longer.of_clips() != replace(at_25, sound=None).of_clips()
+    assert PLAIN.of_clips() == replace(PLAIN, sound=None).of_clips() != at_25.of_clips()
+
+
+@pytest.mark.parametrize("format", [VideoFormat(), VideoFormat(audio_codec="flac"), LOSSLESS], ids=lambda format: format.audio_codec)
+def test_a_broken_sound_is_refused_before_the_first_clip(make, format):
+    waveform = PLAIN.sound.waveform.clone()
+    waveform[0, -1] = float("nan")
+    with pytest.raises(InputError, match="^sound: 1 of 42666 samples are NaN or infinite"):
+        make(replace(PLAIN, format=format, sound=Audio(waveform, 16000)), progress=stop_after(0))
+
+
+def test_that_a_sound_is_clipped_is_said_before_the_first_clip(make):
+    loud = Audio(PLAIN.sound.waveform * 32767, 16000)
+    *_, said = make(replace(PLAIN, format=VideoFormat(), sound=loud))
+    assert "sound: expected samples in [-1, 1], got up to 32766; what is beyond is clipped in aac. Is it 16-bit integers" in said[0]
+    *_, said = make(replace(PLAIN, sound=loud))
+    assert "clipped" not in said[0], "pcm holds them"
 
 
 def test_a_lead_in_leaves_the_length_as_it_is(make, frames):

@@ -2,20 +2,24 @@
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from comfyui_memo.memo_modules import onnx_sessions
 from comfyui_memo.memo_modules.audio.vocals import VocalSeparator
+from comfyui_memo.memo_modules.errors import CheckpointError
 from comfyui_memo.memo_modules.face import DETECTOR_FILE, RECOGNISER_FILE, FaceAnalyzer, embed_face
 from comfyui_memo.memo_modules.types import Audio
 from comfyui_memo.scripts.tiny_onnx import write_detector, write_recogniser, write_vocal_separator
 
 onnxruntime = pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx")
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
@@ -148,3 +152,121 @@ def test_sizes(misc, tmp_path):
     files = (misc / "face_analysis" / "models").iterdir()
     assert FaceAnalyzer(misc / "face_analysis" / "models").size == sum(file.stat().st_size for file in files) > 0
     assert FaceAnalyzer(tmp_path).size == 0
+
+
+PICTURE = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.5
+
+
+def separate(misc: Path) -> None:
+    VocalSeparator(misc / "vocal_separator" / "Kim_Vocal_2.onnx").separate(Audio(torch.rand(2, 44100) - 0.5, 44100))
+
+
+def describe(misc: Path) -> None:
+    embed_face(FaceAnalyzer(misc / "face_analysis" / "models"), PICTURE)
+
+
+def rename_input(graph) -> None:
+    for names in (node.input for node in graph.node):
+        names[:] = ["mix" if name == graph.input[0].name else name for name in names]
+    graph.input[0].name = "mix"
+
+
+def take_two(graph) -> None:
+    graph.input.append(onnx.helper.make_tensor_value_info("more", onnx.TensorProto.FLOAT, [1]))
+
+
+def give_two(graph) -> None:
+    graph.node.append(onnx.helper.make_node("Neg", [graph.output[0].name], ["more"]))
+    graph.output.append(onnx.helper.make_tensor_value_info("more", onnx.TensorProto.FLOAT, None))
+
+
+def set_weights(value: float):
+    def edit(graph) -> None:
+        for tensor in graph.initializer:
+            if tensor.data_type == onnx.TensorProto.FLOAT:
+                array = np.full(tuple(tensor.dims), value, np.float32)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+
+    return edit
+
+
+def give(sides: list | None, *nodes: tuple):
+    """Its output goes through ``nodes``, and is stated to have those sides, or any."""
+
+    def edit(graph) -> None:
+        name = graph.output[0].name
+        for number, (kind, attributes) in enumerate(nodes):
+            graph.node.append(onnx.helper.make_node(kind, [name], [f"more_{number}"], **attributes))
+            name = f"more_{number}"
+        graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, sides))
+
+    return edit
+
+
+def narrow(stated: bool):
+    def edit(graph) -> None:
+        [weight] = graph.initializer
+        weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight)[:, :128].copy(), weight.name))
+        graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("embedding", onnx.TensorProto.FLOAT, ["batch", 128] if stated else None))
+
+    return edit
+
+
+def state_terabytes(graph) -> None:
+    graph.initializer[0].dims[:] = [2**20, 2**22]
+
+
+def point_elsewhere(graph) -> None:
+    tensor = graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../elsewhere.bin")
+
+
+def hide_in_a_branch(graph) -> None:
+    """The weight of terabytes stands in a graph within a graph."""
+    inner = onnx.helper.make_graph([], "inner", [], [onnx.helper.make_tensor_value_info("big", onnx.TensorProto.FLOAT, None)])
+    inner.initializer.add(name="big", data_type=onnx.TensorProto.FLOAT, dims=[2**40])
+    graph.node.append(onnx.helper.make_node("If", ["condition"], ["unused"], then_branch=inner, else_branch=inner))
+
+
+SPOILT = {
+    "separator, another name": (separate, rename_input, "expected an MDX vocal separator, a network from 'input' "),
+    "separator, two inputs": (separate, take_two, "expected an MDX vocal separator, a network from "),
+    "separator, two outputs": (separate, give_two, "expected an MDX vocal separator, a network from "),
+    "separator, states one channel": (separate, give([1, 1, 2048, 64], ("Identity", {})), "expected an MDX vocal separator"),
+    "separator, makes one number": (
+        separate,
+        give(None, ("ReduceMean", {})),
+        "expected it to make float32 .1, 4, 2048, 64., got float32 .1, 1, 1, 1.",
+    ),
+    "separator, NaN": (separate, set_weights(float("nan")), "makes numbers that are NaN or infinite"),
+    "separator, infinite": (separate, set_weights(3e38), "makes numbers that are NaN or infinite"),
+    "separator, fails": (separate, give(None, ("Squeeze", {}), ("Transpose", {"perm": [0, 1, 2, 3, 4, 5]})), "(fails when it runs|cannot be opened)"),
+    "separator, terabytes": (separate, state_terabytes, "the weight 'weight' states 4398046511104 values of shape .1048576, 4194304."),
+    "separator, terabytes inside": (separate, hide_in_a_branch, "the weight 'big' states 1099511627776 values"),
+    "separator, other file": (separate, point_elsewhere, "the weight 'weight' lies in another file"),
+    "separator, an operation of nobody": (separate, give(None, ("Frobnicate", {})), "cannot be opened as an ONNX model"),
+    "recogniser, 128 numbers": (describe, narrow(stated=True), "expected a model for face recognition, .* to .any, 512.; got .* .any, 128."),
+    "recogniser, 128 numbers unsaid": (describe, narrow(stated=False), r"expected it to make float32 .512., got float32 .128."),
+    "recogniser, NaN": (describe, set_weights(float("nan")), "makes numbers that are NaN or infinite"),
+    "recogniser, two inputs": (describe, take_two, "expected a model for face recognition"),
+    "recogniser, other file": (describe, point_elsewhere, "the weight 'weight' lies in another file"),
+    "detector, infinite": (describe, set_weights(3e38), "makes numbers that are NaN or infinite"),
+    "detector, ten outputs": (describe, give_two, "expected a model for face detection"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_a_graph_that_is_another_is_named(misc, tmp_path, name):
+    use, edit, sentence = SPOILT[name]
+    copy = tmp_path / "misc"
+    shutil.copytree(misc, copy)
+    files = {"separator": "Kim_Vocal_2.onnx", "recogniser": RECOGNISER_FILE, "detector": DETECTOR_FILE}
+    [path] = copy.rglob(files[name.split(",")[0]])
+    use(copy)  # or it might fail for another reason
+    model = onnx.load(path)
+    edit(model.graph)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(CheckpointError, match=f"{path.name}:? {sentence}"):
+        use(copy)

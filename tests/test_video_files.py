@@ -1,6 +1,7 @@
 """Video files: segments and what they are joined to, read back by PyAV and by ComfyUI."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -15,10 +16,11 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from comfyui_memo.memo_modules.audio.encoding import SoundTrack
 from comfyui_memo.memo_modules.errors import InputError, MissingPackageError, StorageError
 from comfyui_memo.memo_modules.types import Audio
 from comfyui_memo.memo_modules.video import formats
-from comfyui_memo.memo_modules.video.files import join_segments, write_segment, write_video
+from comfyui_memo.memo_modules.video.files import join_segments, write_pictures, write_segment, write_video
 from comfyui_memo.memo_modules.video.formats import VideoFormat
 from comfyui_memo.memo_modules.video.pixel_formats import planes
 
@@ -398,3 +400,123 @@ def test_the_expected_size_is_about_right(tmp_path, format):
     audio = Audio(noise(1, 10_000), 16000)
     write_video(tmp_path / "v", frames, Fraction(25), audio, format)
     assert 0.5 < (tmp_path / "v").stat().st_size / format.expected_bytes(16, 256, 256, audio) < 2
+
+
+def write_loud(folder: str, name: str) -> None:
+    write_video(Path(folder) / "loud.mp4", moving(4), Fraction(25), Audio(LOUD[name], 16000), VideoFormat())
+
+
+LOUD = {
+    "noise": (torch.rand(1, 16000, generator=torch.Generator().manual_seed(0)) * 2 - 1) * 2**23,
+    "clicks": torch.zeros(1, 16000).index_fill(1, torch.arange(0, 16000, 500), 8e6),
+    "a tone": (1e9 * torch.sin(torch.arange(16000) * 0.1))[None],
+    "as loud as it may be": torch.full((2, 16000), -(2.0**31)),
+}
+"""From such samples ffmpeg's AAC encoder does not come back."""
+
+
+@pytest.mark.parametrize("name", LOUD)
+def test_a_loud_sound_does_not_keep_the_encoder_for_ever(tmp_path, name):
+    process = multiprocessing.get_context("fork").Process(target=write_loud, args=(str(tmp_path), name))
+    process.start()
+    process.join(60)
+    alive = process.is_alive()
+    process.kill()
+    assert not alive and process.exitcode == 0
+    assert np.abs(sound(tmp_path / "loud.mp4")[0]).max() < 8, "what is lost in AAC adds some to 1"
+
+
+@pytest.mark.parametrize("codec", ["aac", "flac", "pcm"])
+def test_samples_beyond_full_scale_are_clipped_where_a_codec_holds_no_more(tmp_path, codec):
+    audio = Audio(torch.linspace(-3, 3, 16000)[None], 16000)
+    write_video(tmp_path / "v.mp4", moving(4), Fraction(25), audio, VideoFormat(audio_codec=codec))
+    heard, _ = sound(tmp_path / "v.mp4")
+    if codec == "pcm":
+        assert np.array_equal(heard, audio.waveform.numpy())
+    if codec == "flac":
+        assert np.abs(heard - audio.waveform.clamp(-1, 1).numpy()).max() < 1e-6
+    if codec == "aac":
+        assert np.abs(heard).max() < 2
+
+
+@pytest.mark.parametrize("codec", ["aac", "flac", "pcm"])
+@pytest.mark.parametrize(
+    ("waveform", "message"),
+    [
+        (torch.full((1, 16000), float("nan")), "16000 of 16000 samples are NaN or infinite"),
+        (torch.full((2, 9), float("inf")), "18 of 18 samples are NaN or infinite"),
+        (torch.zeros(1, 16000, dtype=torch.int16), "expected floating-point samples in .-1, 1., got torch.int16"),
+        (torch.zeros(1, 16000, dtype=torch.bool), "expected floating-point samples in .-1, 1., got torch.bool"),
+        (torch.zeros(1, 0), "is empty: 1 channels of 0 samples"),
+        (torch.zeros(0, 9), "is empty: 0 channels of 9 samples"),
+        (torch.zeros(1, 9).to_sparse(), "expected a plain tensor, got a sparse_coo one"),
+        (torch.zeros(1, 9, device="meta"), "expected a tensor with values"),
+        (np.zeros((1, 9), np.float32), "expected a waveform as a tensor, got ndarray"),
+    ],
+    ids=["NaN", "infinite", "int16", "bool", "no samples", "no channels", "sparse", "meta", "numpy"],
+)
+def test_no_writer_takes_a_broken_sound(tmp_path, codec, waveform, message):
+    audio, format = Audio(waveform, 16000), VideoFormat(audio_codec=codec)
+    write_segment(tmp_path / "part", moving(4), Fraction(25), format)
+    for write in (
+        lambda: write_video(tmp_path / "v.mp4", moving(4), Fraction(25), audio, format),
+        lambda: join_segments(tmp_path / "v.mp4", [tmp_path / "part"], Fraction(25), format, audio),
+        lambda: write_pictures(tmp_path / "v.mp4", iter(()), (48, 64), Fraction(25), format, audio),
+        lambda: SoundTrack(None, audio, codec),
+    ):
+        with pytest.raises(InputError, match=f"^sound:? {message}"):
+            write()
+    assert [path.name for path in tmp_path.iterdir()] == ["part"]
+
+
+@pytest.mark.parametrize(
+    ("peak", "codec", "said"),
+    [
+        (1.0, "aac", ""),
+        (1.5, "aac", "got up to 1.5; what is beyond is clipped in aac. Lower its volume, or choose the audio_codec pcm, which keeps them."),
+        (1.5, "flac", "clipped in flac."),
+        (128, "aac", "Is it 8-bit integers that nobody scaled? Then divide it by 128."),
+        (32768, "aac", "got up to 32768; what is beyond is clipped in aac. Is it 16-bit integers that nobody scaled? Then divide it by 32768."),
+        (8e6, "flac", "Is it 24-bit integers"),
+        (2.0**31, "aac", "Is it 32-bit integers"),
+        (1e6, "pcm", ""),
+    ],
+)
+def test_what_is_clipped_is_said(peak, codec, said):
+    note = VideoFormat(audio_codec=codec).clipped(Audio(torch.tensor([[0.0, -peak]]), 16000))
+    assert said in note and bool(note) == bool(said)
+    assert not note or note.startswith("sound: expected samples in [-1, 1], ")
+
+
+@pytest.mark.parametrize("rate", [1000, 7350, 16000, 22050, 44100, 65535, 65536, 96000, 96001, 192000, 500001, 655350, 1_000_000])
+@pytest.mark.parametrize("codec", ["aac", "flac", "pcm"])
+def test_a_rate_is_stored_or_the_advice_can_be_followed(tmp_path, codec, rate):
+    audio = Audio(torch.rand(1, 3000, generator=torch.Generator().manual_seed(0)) - 0.5, rate)
+    try:
+        write_video(tmp_path / "v.mp4", moving(4), Fraction(25), audio, VideoFormat(audio_codec=codec))
+    except InputError as error:
+        advice = str(error).partition("Choose the audio_codec ")[2].rstrip(".")
+        assert advice and codec not in advice, str(error)
+        for other in advice.split(" or "):
+            write_video(tmp_path / "v.mp4", moving(4), Fraction(25), audio, VideoFormat(audio_codec=other))
+            assert sound(tmp_path / "v.mp4")[0].shape[-1] >= 3000
+
+
+def test_a_sound_of_hours_can_be_stopped_while_it_is_written(tmp_path):
+    """It is a hundred times as long as the pictures: all of it is written behind the last."""
+    calls = []
+
+    def check_interrupt() -> None:
+        calls.append(None)
+        if len(calls) == 200:
+            raise Stopped
+
+    write_segment(tmp_path / "part", moving(4), Fraction(25), VideoFormat())
+    audio = Audio(torch.zeros(1, 1).expand(1, 3 * 3600 * 16000), 16000)
+    with pytest.raises(Stopped):
+        join_segments(tmp_path / "v.mp4", [tmp_path / "part"], Fraction(25), VideoFormat(), audio, check_interrupt=check_interrupt)
+    assert [path.name for path in tmp_path.iterdir()] == ["part"]
+
+
+class Stopped(Exception):
+    pass

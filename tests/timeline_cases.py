@@ -35,6 +35,8 @@ BAD = {
     "3 happy": f'"3 happy" {_EXAMPLE}',
     "0-3 sad, then happy": f'"then happy" {_EXAMPLE}',
     "x" * 50: f'"{"x" * 40}…" {_EXAMPLE}',
+    "0-1 \ud83d": f'"\\ud83d" in "0-1 \\ud83d" is not an emotion. There are {_CLASSES}.',
+    "\x07\x7f\x85 happy": f'"\\x07\\x7f\\x85 happy" {_EXAMPLE}',
     "-3 happy": f'"-3 happy" {_NEGATIVE}',
     "-1-3 happy": f'"-1-3 happy" {_NEGATIVE}',
     "0--3 happy": f'"0--3 happy" {_NEGATIVE}',

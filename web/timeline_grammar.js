@@ -81,7 +81,16 @@ function strip(text) {
 
 function quoted(text) {
     const letters = [...text]
-    return letters.length > SHOWN ? `"${letters.slice(0, SHOWN).join("")}…"` : `"${text}"`
+    return letters.length > SHOWN ? `"${printable(letters.slice(0, SHOWN).join(""))}…"` : `"${printable(text)}"`
+}
+
+// control characters and half an emoji as Python writes them
+function printable(text) {
+    return text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]/gu, letter => {
+        if (letter === "\r") return "\\r"
+        const code = letter.codePointAt(0).toString(16)
+        return code.length > 2 ? `\\u${code}` : `\\x${code.padStart(2, "0")}`
+    })
 }
 
 function nearest(letters) {

@@ -1,5 +1,6 @@
 """A picture of emotion over time: the waveform, and below it one band per class with how sure it was heard."""
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..types import EMOTIONS, Audio, EmotionTrack
+from .io import peak
 from .timeline import format_time
 
 COLOURS = {
@@ -33,18 +35,19 @@ _DIMMED = 0.45
 _COVERS_TEXT = 0.75
 
 
-def draw_emotions(track: EmotionTrack, audio: Audio | None = None) -> Tensor:
+def draw_emotions(track: EmotionTrack, audio: Audio | None = None, check_interrupt: Callable[[], None] = lambda: None) -> Tensor:
     """A picture, float32 (1 h w 3) in [0, 1]: ``audio`` over time, and ``track`` below it.
 
     A run that was heard is a column in each band, as high as the class is probable, the chosen one bright and with its
-    percentage; a run that was set by hand fills the band of its class.
+    percentage; a run that was set by hand fills the band of its class. ``check_interrupt`` is called with each column and
+    may raise.
     """
     seconds = _seconds(track, audio)
     picture = Image.new("RGB", (_WIDTH, _WAVEFORM + len(EMOTIONS) * _ROW + _AXIS), _BACKGROUND)
     draw = ImageDraw.Draw(picture)
     left, right = _NAMES, _WIDTH - _MARGIN
     if audio is not None:
-        _draw_waveform(draw, audio, left, right)
+        _draw_waveform(draw, audio, left, right, check_interrupt)
     for label, emotion in enumerate(EMOTIONS):
         top = _WAVEFORM + label * _ROW
         draw.rectangle((left, top + 1, right, top + _ROW - 2), fill=_BAND)
@@ -65,14 +68,14 @@ def _seconds(track: EmotionTrack, audio: Audio | None) -> float:
     return track.samples / track.sample_rate or max(_SECONDS_OF_ENDLESS, 1.25 * track.starts[-1] / track.sample_rate)
 
 
-def _draw_waveform(draw: ImageDraw.ImageDraw, audio: Audio, left: int, right: int) -> None:
+def _draw_waveform(draw: ImageDraw.ImageDraw, audio: Audio, left: int, right: int, check_interrupt: Callable[[], None]) -> None:
     """The loudest of each column, of all channels; the loudest of all fills the height."""
     borders = torch.linspace(0, audio.waveform.shape[1], right - left + 1, dtype=torch.float64).long().tolist()
     spans = [audio.waveform[:, start : max(stop, start + 1)] for start, stop in pairwise(borders)]
-    peaks = [max(-float(span.min()), float(span.max())) for span in spans]
+    peaks = [peak(Audio(span, audio.sample_rate), check_interrupt) for span in spans]
     loudest, middle = max(peaks) or 1, _WAVEFORM / 2
-    for column, peak in enumerate(peaks):
-        height = peak / loudest * (middle - 6)
+    for column, loud in enumerate(peaks):
+        height = loud / loudest * (middle - 6)
         draw.line((left + column, middle - height, left + column, middle + height), fill=_INK)
 
 

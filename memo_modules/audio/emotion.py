@@ -46,9 +46,9 @@ def detect_emotion(
     device: where both networks compute. ``progress`` gets segments done and in all. Raises InputError, calling the
     audio by ``name``, when it is empty, not finite or shorter than the 25 ms that one state of the encoder needs.
     """
-    validate(audio, name)
-    heard = mono(audio) if len(audio.waveform) > 2 else Audio(audio.waveform[:1].float(), audio.sample_rate)
-    waveform = resample(heard, SAMPLE_RATE).waveform[0]
+    validate(audio, name, check_interrupt)
+    heard = mono(audio, check_interrupt) if len(audio.waveform) > 2 else Audio(audio.waveform[:1].float(), audio.sample_rate)
+    waveform = resample(heard, SAMPLE_RATE, check_interrupt).waveform[0]
     shortest = encoder.config.receptive_field
     if len(waveform) < shortest:
         raise InputError(

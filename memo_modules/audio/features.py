@@ -6,7 +6,7 @@ convolutions is interpolated from 50 per second to one per video frame before th
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,20 +18,27 @@ from ..checkpoints import PICKLES, REPAIR, SIZE_ERRORS, Source, assign_weights, 
 from ..clips import CLIP_FRAMES, clip_count, frame_count, samples_for_frames
 from ..errors import CheckpointError, InputError, MissingPackageError
 from ..fingerprints import audio_digest
-from ..types import Audio, AudioFeatures
+from ..types import TIMINGS, Audio, AudioFeatures
 from ..words import first_line, quoted
 from .encoder_config import EncoderConfig
 from .io import mono, resample, validate
 
 SAMPLE_RATE = 16000
 
-TIMINGS = ("exact", "upstream")
-
 CONTEXT_CLIPS = 8
 """Clips (4.3 s at 30 fps) of what was said before that are heard together with audio that goes on."""
 
-_CHUNK = 500
-"""Convolution outputs (10 s) made at a time: the first layer alone would take 4 GB for ten minutes."""
+_CHUNK = 125
+"""Convolution outputs (2.5 s) made at a time: the first layer alone would take 4 GB for ten minutes."""
+
+_ROWS = 1024
+"""Frames that go through layers at a time which look at each by itself, or at its neighbours."""
+
+_PAIRS = {"cpu": 2**22, "cuda": 2**28}
+"""Pairs of frames of which a layer takes up the attention at a time: some tenths of a second. The memory of it is flat, too."""
+
+_LEAST_ROWS = 8
+"""Frames that a layer takes up at a time at least."""
 
 
 class AudioEncoder(nn.Module):
@@ -67,21 +74,28 @@ class AudioEncoder(nn.Module):
 
     def forward(self, waveform: Tensor, frames: int, check_interrupt: Callable[[], None] = lambda: None) -> Tensor:
         """States (frames layers d) of ``waveform`` (1 samples), 16 kHz, zero mean and unit variance, spread over
-        ``frames`` video frames: float32 on the CPU, since an hour of them takes 4 GB. ``check_interrupt`` is called between
-        chunks and layers and may raise."""
+        ``frames`` video frames: float32 on the CPU, since an hour of them takes 4 GB. ``check_interrupt`` is called
+        several times a second and may raise."""
         features = self._convolve(waveform, check_interrupt)
         features = F.interpolate(features, size=frames, mode="linear", align_corners=True).transpose(1, 2)  # 1 f c
-        hidden_states, _ = self.feature_projection(features)
-        hidden_states = hidden_states + self.encoder.pos_conv_embed(hidden_states)
-        hidden_states = self.encoder.layer_norm(hidden_states)
+        hidden_states = self._embed(features, check_interrupt)
         states = torch.empty(frames, len(self.encoder.layers), hidden_states.shape[-1])
         # transformers 4 and 5 disagree on how the states of all layers are asked for: so the layers are walked here.
         for i, layer in enumerate(self.encoder.layers):
-            check_interrupt()
-            out = layer(hidden_states)
-            hidden_states = out[0] if isinstance(out, tuple) else out
-            states[:, i] = hidden_states[0]
+            hidden_states = _through_layer(layer, hidden_states, states[:, i], check_interrupt)
         return states
+
+    def _embed(self, features: Tensor, check_interrupt: Callable[[], None]) -> Tensor:
+        """What goes into the first layer (1 f d) of features (1 f c) at video rate, in chunks, each with its neighbours."""
+        frames = features.shape[1]
+        projected = torch.cat([self.feature_projection(features[:, rows])[0] for rows in _spans(frames, _ROWS, check_interrupt)], dim=1)
+        position, out = self.encoder.pos_conv_embed, torch.empty_like(projected)
+        reach = position.conv.kernel_size[0] // 2
+        for rows in _spans(frames, _ROWS, check_interrupt):
+            first = max(0, rows.start - reach)
+            places = position(projected[:, first : rows.stop + reach])[:, rows.start - first :][:, : rows.stop - rows.start]
+            out[:, rows] = self.encoder.layer_norm(projected[:, rows] + places)
+        return out
 
     def _convolve(self, waveform: Tensor, check_interrupt: Callable[[], None]) -> Tensor:
         """Output (1 c t) of the convolutions, in chunks: equal to the whole at once but for rounding."""
@@ -89,7 +103,7 @@ class AudioEncoder(nn.Module):
         spans = [(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK)]
         first, *rest = self.feature_extractor.conv_layers
         if self.group_norm:
-            mean, variance = self._first_layer_statistics(waveform)
+            mean, variance = self._first_layer_statistics(waveform, check_interrupt)
         outputs = []
         for start, stop in spans:
             check_interrupt()
@@ -105,7 +119,7 @@ class AudioEncoder(nn.Module):
             outputs.append(x)
         return torch.cat(outputs, dim=-1)
 
-    def _first_layer_statistics(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
+    def _first_layer_statistics(self, waveform: Tensor, check_interrupt: Callable[[], None]) -> tuple[Tensor, Tensor]:
         """Mean and variance (c) over all of the first convolution's output, merged chunk by chunk.
 
         The published encoder normalises each channel of it over the whole wave.
@@ -116,6 +130,7 @@ class AudioEncoder(nn.Module):
         step = _CHUNK * self.stride // stride
         seen, mean, squares = 0, 0.0, 0.0
         for start in range(0, total, step):
+            check_interrupt()
             stop = min(start + step, total)
             chunk = conv(waveform[:, None, start * stride : (stop - 1) * stride + kernel])
             variance, chunk_mean = torch.var_mean(chunk, dim=(0, 2), correction=0)
@@ -123,6 +138,36 @@ class AudioEncoder(nn.Module):
             mean = mean + distance * (n / seen)
             squares = squares + n * variance + distance**2 * (n * (seen - n) / seen)
         return mean, squares / total
+
+
+def _spans(frames: int, rows: int, check_interrupt: Callable[[], None]) -> Iterator[slice]:
+    for start in range(0, frames, rows):
+        check_interrupt()
+        yield slice(start, min(start + rows, frames))
+
+
+def _through_layer(layer: nn.Module, hidden_states: Tensor, states: Tensor, check_interrupt: Callable[[], None]) -> Tensor:
+    """What a layer of transformers' encoder (post-norm) makes of hidden states (1 f d), also written into ``states`` (f d): each
+    frame looks at all of them, a part of the frames at a time, so that hours can be interrupted."""
+    frames, attention = hidden_states.shape[1], layer.attention
+
+    def heads(states: Tensor) -> Tensor:
+        return states.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)  # 1 f (h d) -> 1 h f d
+
+    keys, values = (
+        heads(torch.cat([project(hidden_states[:, rows]) for rows in _spans(frames, _ROWS, check_interrupt)], dim=1))
+        for project in (attention.k_proj, attention.v_proj)
+    )
+    out = torch.empty_like(hidden_states)
+    pairs = _PAIRS.get(hidden_states.device.type, _PAIRS["cuda"])
+    at_once = min(_ROWS, max(_LEAST_ROWS, pairs // frames // _LEAST_ROWS * _LEAST_ROWS))
+    for rows in _spans(frames, at_once, check_interrupt):
+        asking = hidden_states[:, rows]
+        heard = F.scaled_dot_product_attention(heads(attention.q_proj(asking)), keys, values)
+        asking = layer.layer_norm(asking + attention.out_proj(heard.transpose(1, 2).flatten(-2)))
+        out[:, rows] = layer.final_layer_norm(asking + layer.feed_forward(asking))
+        states[rows] = out[0, rows]  # waits for a card, which would run ahead of whoever interrupts
+    return out
 
 
 def encoder_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -211,9 +256,9 @@ def encode_audio(
     """
     listened, heard = audio, 0
     if previous is not None:
-        check_length(audio, fps)
-        listened, heard = _with_end_of(previous, audio, fps, clip_frames)
-    waveform, frames = prepare_waveform(listened, fps, clip_frames, timing)
+        check_length(audio, fps, check_interrupt)
+        listened, heard = _with_end_of(previous, audio, fps, clip_frames, check_interrupt)
+    waveform, frames = prepare_waveform(listened, fps, clip_frames, timing, check_interrupt)
     with torch.inference_mode():
         states = encoder(waveform.to(device), frames, check_interrupt)
     kept = frame_count(audio.waveform.shape[1], audio.sample_rate, fps)
@@ -225,19 +270,19 @@ def _heard(audio: Audio, previous: Audio | None) -> str:
     return hashlib.sha256(" ".join(audio_digest(each) for each in (audio, previous) if each is not None).encode()).hexdigest()
 
 
-def _with_end_of(previous: Audio, audio: Audio, fps: Fraction, clip_frames: int) -> tuple[Audio, int]:
+def _with_end_of(previous: Audio, audio: Audio, fps: Fraction, clip_frames: int, check_interrupt: Callable[[], None]) -> tuple[Audio, int]:
     """``audio`` behind the last whole clips of ``previous``, CONTEXT_CLIPS at most, and the frames that these are."""
-    validate(previous, "previous_audio")
+    validate(previous, "previous_audio", check_interrupt)
     rate = audio.sample_rate
-    before = resample(mono(previous), rate).waveform
+    before = resample(mono(previous, check_interrupt), rate, check_interrupt).waveform
     clips = min(CONTEXT_CLIPS, int(before.shape[1] * fps / rate) // clip_frames)
     samples = samples_for_frames(clips * clip_frames, rate, fps)
-    return Audio(torch.cat([before[:, before.shape[1] - samples :], mono(audio).waveform], dim=1), rate), clips * clip_frames
+    return Audio(torch.cat([before[:, before.shape[1] - samples :], mono(audio, check_interrupt).waveform], dim=1), rate), clips * clip_frames
 
 
-def check_length(audio: Audio, fps: Fraction) -> None:
+def check_length(audio: Audio, fps: Fraction, check_interrupt: Callable[[], None] = lambda: None) -> None:
     """Raises InputError for audio that is empty, not finite or shorter than a frame."""
-    validate(audio)
+    validate(audio, check_interrupt=check_interrupt)
     samples, rate = audio.waveform.shape[1], audio.sample_rate
     if samples * fps < rate:
         raise InputError(
@@ -246,14 +291,16 @@ def check_length(audio: Audio, fps: Fraction) -> None:
         )
 
 
-def prepare_waveform(audio: Audio, fps: Fraction, clip_frames: int, timing: str) -> tuple[Tensor, int]:
+def prepare_waveform(
+    audio: Audio, fps: Fraction, clip_frames: int, timing: str, check_interrupt: Callable[[], None] = lambda: None
+) -> tuple[Tensor, int]:
     """What goes into the encoder: the wave (1 samples) at 16 kHz, mono, normalised over its own length and then
     padded with zeros (its mean), and the number of frames it stands for, whole clips."""
-    check_length(audio, fps)
+    check_length(audio, fps, check_interrupt)
     if timing not in TIMINGS:
-        raise InputError(f"timing: expected one of {', '.join(TIMINGS)}, got {timing!r}.")
+        raise InputError(f"timing: expected one of {', '.join(TIMINGS)}, got {quoted(timing)}.")
     samples, rate = audio.waveform.shape[1], audio.sample_rate
-    waveform = resample(mono(audio), SAMPLE_RATE).waveform
+    waveform = resample(mono(audio, check_interrupt), SAMPLE_RATE, check_interrupt).waveform
     if timing == "exact":
         frames = clip_count(frame_count(samples, rate, fps), clip_frames) * clip_frames
         length = samples_for_frames(frames, SAMPLE_RATE, fps)

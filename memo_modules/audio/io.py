@@ -1,6 +1,8 @@
 """Waveforms: decoding, the check every audio input goes through, mixing and resampling."""
 
 import io
+import math
+from collections.abc import Callable, Iterator
 from numbers import Integral
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +16,8 @@ from ..clips import ceil_div
 from ..errors import InputError
 from ..pyav import audio_resampler, import_av, open_to_read
 from ..types import Audio
+from ..values import FLOATS, parts, tensor_fault
+from ..words import quoted
 
 _CHUNK = 1 << 16
 """Samples handed to the resampler at a time: a frame of a whole hour would overflow its counters."""
@@ -73,19 +77,22 @@ def _decoded_chunks(av: ModuleType, file: BinaryIO, name: str) -> tuple[list[np.
         return chunks, stream.rate
 
 
-def validate(audio: Audio, name: str = "audio") -> None:
+def validate(audio: Audio, name: str = "audio", check_interrupt: Callable[[], None] = lambda: None) -> None:
     """Raises InputError naming the input when ``audio`` is not a finite, non-empty waveform (channels samples).
 
     Samples beyond [-1, 1], clipped or of integer scale, are left as they are: all that listens here sets the level itself.
+    ``check_interrupt`` is called several times a second and may raise.
     """
     waveform = audio.waveform
     if not isinstance(waveform, Tensor):
         raise InputError(f"{name}: expected a waveform as a tensor, got {type(waveform).__name__}.")
+    if fault := tensor_fault(waveform):
+        raise InputError(f"{name}: {fault}")
     if waveform.ndim != 2:
         raise InputError(f"{name}: expected one waveform of shape (channels, samples), got shape {list(waveform.shape)}.")
     if waveform.numel() == 0:
         raise InputError(f"{name} is empty: {waveform.shape[0]} channels of {waveform.shape[1]} samples. Load a file with sound.")
-    if not waveform.is_floating_point():
+    if waveform.dtype not in FLOATS:
         raise InputError(f"{name}: expected floating-point samples in [-1, 1], got {waveform.dtype}. Scale them first.")
     if waveform.shape[0] > MOST_CHANNELS:
         raise InputError(
@@ -93,42 +100,67 @@ def validate(audio: Audio, name: str = "audio") -> None:
             "Are channels and samples swapped?"
         )
     if not isinstance(audio.sample_rate, Integral) or not SAMPLE_RATES[0] <= audio.sample_rate <= SAMPLE_RATES[1]:
-        raise InputError(f"{name}: expected a sample rate of {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz, got {audio.sample_rate!r}.")
-    broken = waveform.numel() - int(torch.isfinite(waveform).sum())
-    if broken:
+        raise InputError(f"{name}: expected a sample rate of {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz, got {quoted(audio.sample_rate)}.")
+    loudest = peak(audio, check_interrupt)
+    if not math.isfinite(loudest):
+        broken = waveform.numel() - sum(int(torch.isfinite(part).sum()) for part in parts(audio.waveform, check_interrupt, dim=1))
         raise InputError(f"{name}: {broken} of {waveform.numel()} samples are NaN or infinite. Look at the step that made this audio.")
-    lowest, highest = torch.aminmax(waveform.detach())
-    if (peak := max(-float(lowest), float(highest))) > LOUDEST:
-        raise InputError(f"{name}: expected samples in [-1, 1], got up to {peak:.3g}. Look at the step that made this audio.")
+    if loudest > LOUDEST:
+        raise InputError(f"{name}: expected samples in [-1, 1], got up to {loudest:.3g}. Look at the step that made this audio.")
 
 
-def mono(audio: Audio) -> Audio:
+def peak(audio: Audio, check_interrupt: Callable[[], None] = lambda: None) -> float:
+    """The loudest sample's distance from zero; not finite where any of them is not."""
+    loudest = 0.0
+    for part in parts(audio.waveform, check_interrupt, dim=1):
+        lowest, highest = (float(value) for value in torch.aminmax(part))
+        if not math.isfinite(lowest) or not math.isfinite(highest):
+            return math.nan
+        loudest = max(loudest, -lowest, highest)
+    return loudest
+
+
+def mono(audio: Audio, check_interrupt: Callable[[], None] = lambda: None) -> Audio:
     """The mean of all channels, (1 samples)."""
-    return Audio(audio.waveform.float().mean(dim=0, keepdim=True), audio.sample_rate)
+    waveform = audio.waveform.detach()
+    if len(waveform) == 1:
+        return Audio(waveform.float(), audio.sample_rate)
+    mean, done = torch.empty(1, waveform.shape[1]), 0
+    for part in parts(waveform, check_interrupt, dim=1):
+        mean[:, done : done + part.shape[1]] = part.float().mean(dim=0, keepdim=True)
+        done += part.shape[1]
+    return Audio(mean, audio.sample_rate)
 
 
-def resample(audio: Audio, sample_rate: int) -> Audio:
+def resample(audio: Audio, sample_rate: int, check_interrupt: Callable[[], None] = lambda: None) -> Audio:
     """``audio`` at ``sample_rate``, band-limited, ⌈samples · new / old⌉ long and not shifted in time.
 
     It runs on PyAV, which every ComfyUI has: the filter is ffmpeg's own, as in the reference implementation, takes
-    any pair of rates, and needs no memory for a filter bank where the two have no common divisor.
+    any pair of rates, and needs no memory for a filter bank where the two have no common divisor. ``check_interrupt`` is
+    called many times a second and may raise.
     """
     if sample_rate == audio.sample_rate:
         return audio
-    length = ceil_div(audio.waveform.shape[1] * sample_rate, audio.sample_rate)
-    # The filter ends half its length early, which for a very short wave is before it begins: silence runs it out.
-    silence = np.zeros(_FILTER_LENGTH * ceil_div(audio.sample_rate, sample_rate), dtype=np.float32)
-    channels = [_resample_channel(np.append(channel, silence), audio.sample_rate, sample_rate) for channel in audio.waveform.detach().float().numpy()]
-    return Audio(torch.from_numpy(np.stack(channels)[:, :length]), sample_rate)
+    old, samples = audio.sample_rate, audio.waveform.shape[1]
+    resampled = torch.zeros(len(audio.waveform), ceil_div(samples * sample_rate, old))
+    for channel, whole in zip(audio.waveform.detach(), resampled):
+        done = 0
+        for piece in _resampled(channel, old, sample_rate, check_interrupt):
+            piece = piece[: len(whole) - done]
+            whole[done : done + len(piece)] = torch.from_numpy(piece)
+            done += len(piece)
+    return Audio(resampled, sample_rate)
 
 
-def _resample_channel(samples: np.ndarray, old: int, new: int) -> np.ndarray:
+def _resampled(channel: Tensor, old: int, new: int, check_interrupt: Callable[[], None]) -> Iterator[np.ndarray]:
+    """Pieces of a channel (samples) at its new rate, and somewhat more of them than it is long."""
     av = import_av()
     resampler = audio_resampler(format="fltp", layout="mono", rate=new)
-    resampled = []
-    for start in range(0, len(samples), _CHUNK):
-        frame = av.AudioFrame.from_ndarray(samples[None, start : start + _CHUNK], format="fltp", layout="mono")
+    # The filter ends half its length early, which for a very short wave is before it begins: silence runs it out.
+    silence = torch.zeros(_FILTER_LENGTH * ceil_div(old, new))
+    for part in (*channel.split(_CHUNK), *silence.split(_CHUNK)):
+        check_interrupt()
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(part.float().numpy())[None], format="fltp", layout="mono")
         frame.sample_rate = old
-        resampled += resampler.resample(frame)
-    resampled += resampler.resample(None)
-    return np.concatenate([frame.to_ndarray()[0] for frame in resampled])
+        yield from (out.to_ndarray()[0] for out in resampler.resample(frame))
+    yield from (out.to_ndarray()[0] for out in resampler.resample(None))

@@ -12,6 +12,7 @@ from itertools import zip_longest
 
 from ..errors import InputError
 from ..types import EMOTIONS, EmotionTrack
+from ..words import printable
 from .emotion import constant_emotion
 
 NEUTRAL = EMOTIONS.index("neutral")
@@ -132,7 +133,7 @@ def _format_segment(segment: Segment) -> str:
 
 
 def _quoted(text: str) -> str:
-    return f'"{text[:_SHOWN]}…"' if len(text) > _SHOWN else f'"{text}"'
+    return f'"{printable(text[:_SHOWN])}…"' if len(text) > _SHOWN else f'"{printable(text)}"'
 
 
 def _nearest(word: str) -> str | None:

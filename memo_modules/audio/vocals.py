@@ -6,14 +6,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 
-from ..checkpoints import REPAIR, file_fault, raise_fault
 from ..errors import CheckpointError, MissingPackageError
 from ..fingerprints import audio_digest, file_digest
-from ..onnx_sessions import OnnxModel, quiet
+from ..onnx_sessions import OnnxModel, check_graph, check_made, input_shape, opening, quiet, running
 from ..types import Audio
-from .io import mono, resample, validate
+from .io import mono, peak, resample, validate
 
 logger = logging.getLogger(__name__)
 
@@ -42,15 +42,15 @@ class VocalSeparator(OnnxModel):
 
         ``progress`` gets chunks done and in all. Raises InputError for empty or non-finite audio.
         """
-        validate(audio)
-        source = audio if audio.waveform.shape[0] == 2 else mono(audio)
-        mix = resample(source, SAMPLE_RATE).waveform.float().expand(2, -1)
-        peak = mix.abs().max().item()
-        gain = _PEAK / peak if peak > _PEAK else 1.0
+        validate(audio, check_interrupt=check_interrupt)
+        source = audio if audio.waveform.shape[0] == 2 else mono(audio, check_interrupt)
+        mix = resample(source, SAMPLE_RATE, check_interrupt).waveform.float().expand(2, -1)
+        loudest = peak(Audio(mix, SAMPLE_RATE), check_interrupt)
+        gain = _PEAK / loudest if loudest > _PEAK else 1.0
         vocals = torch.from_numpy(self._demix((mix * gain).numpy(), progress, check_interrupt)) / gain
         if source.waveform.shape[0] == 1:
             vocals = vocals.mean(dim=0, keepdim=True)
-        vocals = resample(Audio(vocals, SAMPLE_RATE), audio.sample_rate).waveform
+        vocals = resample(Audio(vocals, SAMPLE_RATE), audio.sample_rate, check_interrupt).waveform
         made_of = " ".join((audio_digest(audio), *map(file_digest, self.files)))  # a card rounds otherwise from run to run
         return Audio(vocals[:, : audio.waveform.shape[1]].contiguous(), audio.sample_rate, made_of)
 
@@ -94,27 +94,32 @@ class VocalSeparator(OnnxModel):
         }
         # With its segments as long as the network's picture it runs on onnxruntime, else on a conversion to torch.
         architecture = {"segment_size": dim_t, "overlap": _OVERLAP, "batch_size": 1, "hop_length": _HOP, "enable_denoise": False}
-        return mdx_separator, mdx_separator.MDXSeparator(common, architecture)
+        with opening(path):
+            separator = mdx_separator.MDXSeparator(common, architecture)
+        run = separator.model_run
+
+        def run_checked(picture: torch.Tensor) -> np.ndarray:
+            with running(path):
+                made = run(picture)
+            check_made(made, tuple(picture.shape), path)
+            return made
+
+        separator.model_run = run_checked
+        return mdx_separator, separator
 
 
 def _picture_size(path: Path) -> tuple[int, int]:
     """Frequencies and time steps of the pictures (batch 4 dim_f dim_t) that the network in ``path`` takes."""
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    raise_fault(file_fault(path))
-    try:
-        graph = onnx.load(path, load_external_data=False).graph
-    except DecodeError as error:
-        raise CheckpointError(f"{path} cannot be read as ONNX ({error}). {REPAIR}") from error
-    shape = [dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim] if graph.input else []
+    shape = input_shape(path)
     # The package takes the time steps as a power of two, and cuts half a transform off each end of a chunk.
     fits = len(shape) == 4 and shape[1] == 4 and 0 < shape[2] <= _N_FFT // 2 + 1
     if not fits or shape[3].bit_count() != 1 or _HOP * (shape[3] - 1) <= _N_FFT:
         raise CheckpointError(
             f"{path} is not an MDX vocal separator: its input has shape {shape}, expected [batch, 4, frequencies, 2^n]. Use Kim_Vocal_2.onnx."
         )
-    return shape[2], shape[3]
+    _, _, dim_f, dim_t = shape
+    check_graph(path, "an MDX vocal separator", {"input": (None, 4, dim_f, dim_t)}, [(None, 4, dim_f, dim_t)])  # the package knows it by this name
+    return dim_f, dim_t
 
 
 def _import_mdx_separator() -> ModuleType:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..checkpoints import file_fault, read_weights
 from ..errors import CheckpointError
+from ..words import quoted
 from .catalogue import CATALOGUE, Model, ModelFile
 from .fetching import Progress, by_hand, fetch
 from .finding import Listing, find
@@ -36,7 +37,10 @@ def refusal(role: str, name: str, roots: Roots) -> str | None:
     if name in there.found or name == CATALOGUE[role].name:
         return None
     known = ", ".join(there.found) or "none"
-    return there.refused.get(name) or f"{name!r} is not among the models that were found ({known}). The README's model table says where it belongs."
+    return (
+        there.refused.get(name)
+        or f"{quoted(name)} is not among the models that were found ({known}). The README's model table says where it belongs."
+    )
 
 
 def obtain(
@@ -66,7 +70,7 @@ def obtain(
         there = listing(role, roots)
         if name in there.found:
             return there.found[name]
-    raise CheckpointError(there.refused.get(name) or f"{name!r} is where it belongs, but was not found inside {root}.")
+    raise CheckpointError(there.refused.get(name) or f"{quoted(name)} is where it belongs, but was not found inside {root}.")
 
 
 def find_model(role: str, models: Path, name: str | None = None) -> Path:

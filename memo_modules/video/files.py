@@ -79,23 +79,24 @@ def write_pictures(
     audio: Audio | None = None,
     metadata: Mapping[str, str] | None = None,
     labelled: bool = False,
+    check_interrupt: Callable[[], None] = lambda: None,
 ) -> None:
     """A video file of pictures as they come, each as the planes that pixel_formats.planes gives; they may be the same arrays
-    every time. size: (height, width). audio, metadata, labelled: as ``join_segments`` takes them. ``path`` is written as they
+    every time. size: (height, width). audio, metadata, labelled, check_interrupt: as ``join_segments`` takes them. ``path`` is written as they
     come: whoever calls sees to it that it has its name when it is whole.
 
     Large pictures are encoded with less memory, which makes h264 files of them a little larger. Raises InputError for sizes and
     sound that the format does not take, MissingPackageError as ``write_segment``, and OSError.
     """
     height, width = size
-    format.check(height, width, audio)
+    format.check(height, width, audio, check_interrupt)
     av = import_av()
     with _created(path, fps, format, metadata or {}, labelled) as container:
         stream = container.add_stream(ENCODERS[format.codec], rate=fps, options=_encoder_options(format, height * width))
         stream.height, stream.width, stream.pix_fmt = height, width, format.pixel_format
         _tag_colours(stream.codec_context, format.pixel_format)
         stream.codec_context.time_base = 1 / fps
-        sound = SoundTrack(container, audio, format.audio_codec) if audio else None
+        sound = SoundTrack(container, audio, format.audio_codec, check_interrupt) if audio else None
         for k, picture in enumerate(pictures):
             shown = av.VideoFrame(width, height, format.pixel_format)
             _fill(shown, picture)
@@ -136,21 +137,23 @@ def join_segments(
 
     Nothing is encoded again; frame k shows at k / fps (mkv: to the millisecond). The sound is written whole, however long
     the pictures are. metadata: texts by name; ComfyUI looks for JSON under "workflow" and "prompt". ``check_interrupt`` is
-    called before each segment and may raise. labelled: the file says that it is synthetic and what made it, see labels.
+    called before each segment and with each piece of the sound, and may raise. labelled: the file says that it is synthetic and what made it, see labels.
     ``path`` is there when all is written, not before.
 
-    Raises InputError for segments that are damaged or of another format, and for sound that the format does not take;
+    Sound beyond [-1, 1] is clipped where the audio codec holds no more, see VideoFormat.clipped.
+
+    Raises InputError for segments that are damaged or of another format, and for sound that is broken or that the format does not take;
     MissingPackageError for an encoder that is not there; StorageError when the disk is full.
     """
     if not segments:
         raise InputError("segments: expected one or more files to join, got none.")
     first = _read(segments[0])
-    format.check(first.height, first.width, audio)
+    format.check(first.height, first.width, audio, check_interrupt)
     with whole_file(path) as partial, _created(partial, fps, format, metadata or {}, labelled) as container:
         with _opened(segments[0]) as template:
             pictures = container.add_stream_from_template(template.streams.video[0], opaque=True)
             pictures.rate = fps
-        sound = SoundTrack(container, audio, format.audio_codec) if audio else None
+        sound = SoundTrack(container, audio, format.audio_codec, check_interrupt) if audio else None
         frames = 0
         for done, name in enumerate(segments, start=1):
             check_interrupt()

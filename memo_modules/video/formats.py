@@ -1,13 +1,16 @@
 """What a video file is made of: codecs, pixel formats, containers, and which pictures and sound they take."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
 
+from ..audio.io import peak, validate
 from ..errors import InputError, MissingPackageError
 from ..pyav import import_av, major_version
 from ..types import Audio
+from ..words import printable, shortened
 
 ENCODERS = {"h264": "libx264", "ffv1": "ffv1", "aac": "aac", "flac": "flac", "pcm": "pcm_f32le"}
 """ffmpeg's name of the encoder of each codec."""
@@ -27,7 +30,16 @@ AUDIO_CODECS = MappingProxyType({"mp4": ("aac", "flac", "pcm"), "mkv": ("flac", 
 CHANNEL_LAYOUTS = ("mono", "stereo", "3.0", "4.0", "5.0", "5.1", "6.1")
 """ffmpeg's layout of 1, 2, ... channels. PyAV, and so ComfyUI, crashes on reading eight."""
 
+CLIPPING = ("aac", "flac")
+"""Audio codecs that hold samples in [-1, 1] alone."""
+
 _CRF = 18
+_INTEGERS = {8: 2**7, 16: 2**15, 24: 2**23, 32: 2**31}
+"""Bits of integer samples to their full scale."""
+
+_TOO_LOUD = 100
+"""Times full scale: no gain makes so much of samples in [-1, 1]."""
+
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 _MAX_SIDE = 16384
 
@@ -81,11 +93,11 @@ class VideoFormat:
         """What the names of such files end with, the dot included."""
         return f".{self.container}"
 
-    def check(self, height: int, width: int, audio: Audio | None = None) -> None:
+    def check(self, height: int, width: int, audio: Audio | None = None, check_interrupt: Callable[[], None] = lambda: None) -> None:
         """Whether pictures of ``height`` x ``width`` pixels with ``audio`` can be stored so on this machine.
 
-        Ask it before hours of sampling. Raises InputError saying what to choose instead, MissingPackageError when PyAV or
-        an encoder is not there.
+        Ask it before hours of sampling. Raises InputError saying what to choose instead, where it is the sound calling it
+        "sound", and MissingPackageError when PyAV or an encoder is not there.
         """
         for name, pixels in (("height", height), ("width", width)):
             if not 1 <= pixels <= _MAX_SIDE:
@@ -97,19 +109,29 @@ class VideoFormat:
                     f"Choose {near}, or the pixel_format yuv444p."
                 )
         if audio is not None:
-            self._check_audio(*audio.waveform.shape, audio.sample_rate)
+            validate(audio, "sound", check_interrupt)
+            self._check_audio(audio.waveform.shape[0], audio.sample_rate)
         self._check_encoders(with_sound=audio is not None)
 
-    def _check_audio(self, channels: int, samples: int, sample_rate: int) -> None:
-        if not 1 <= channels <= len(CHANNEL_LAYOUTS):
-            raise InputError(f"audio: video files are written with 1 to {len(CHANNEL_LAYOUTS)} channels, got {channels}. Mix it down first.")
-        if self.audio_codec == "aac" and sample_rate not in _AAC_RATES:
-            raise InputError(
-                f"audio: aac takes {', '.join(map(str, _AAC_RATES))} samples per second, got {sample_rate}. Choose the audio_codec flac or pcm."
-            )
-        # FLAC writes down rates up to 65535 Hz to the unit, those above to the ten.
-        if self.audio_codec == "flac" and sample_rate > 65535 and (sample_rate % 10 or sample_rate >= 655350):
-            raise InputError(f"audio: flac cannot store {sample_rate} samples per second. Choose the audio_codec pcm.")
+    def _check_audio(self, channels: int, sample_rate: int) -> None:
+        if channels > len(CHANNEL_LAYOUTS):
+            raise InputError(f"sound: video files are written with 1 to {len(CHANNEL_LAYOUTS)} channels, got {channels}. Mix it down first.")
+        if not _stores(self.audio_codec, sample_rate):
+            takes = f"cannot store {sample_rate} samples per second"
+            if self.audio_codec == "aac":
+                takes = f"takes {', '.join(map(str, _AAC_RATES))} samples per second, got {sample_rate}"
+            others = " or ".join(codec for codec in AUDIO_CODECS[self.container] if _stores(codec, sample_rate))
+            raise InputError(f"sound: {self.audio_codec} {takes}. Choose the audio_codec {others}.")
+
+    def clipped(self, audio: Audio | None, check_interrupt: Callable[[], None] = lambda: None) -> str:
+        """A sentence for the user where samples of the sound (see ``check``) are beyond what this audio codec holds; else nothing."""
+        if audio is None or self.audio_codec not in CLIPPING or (loudest := peak(audio, check_interrupt)) <= 1:
+            return ""
+        remedy = "Lower its volume, or choose the audio_codec pcm, which keeps them."
+        if loudest > _TOO_LOUD:
+            bits = next((bits for bits, scale in _INTEGERS.items() if loudest <= scale), 32)
+            remedy = f"Is it {bits}-bit integers that nobody scaled? Then divide it by {_INTEGERS[bits]}."
+        return f"sound: expected samples in [-1, 1], got up to {loudest:.5g}; what is beyond is clipped in {self.audio_codec}. {remedy}"
 
     def _check_encoders(self, with_sound: bool) -> None:
         av = import_av()
@@ -145,6 +167,12 @@ class VideoFormat:
         return audio.waveform.numel() * _BYTES_PER_SAMPLE[self.audio_codec]
 
 
+def _stores(codec: str, sample_rate: int) -> bool:
+    if codec == "flac":  # which writes down rates up to 65535 Hz to the unit, those above to the ten
+        return sample_rate <= 65535 or (sample_rate % 10 == 0 and sample_rate < 655350)
+    return codec != "aac" or sample_rate in _AAC_RATES
+
+
 def aac_bit_rate(audio: Audio) -> int:
     """96 kbit/s for each channel, or the 6 bits a sample that AAC has at most."""
     return audio.waveform.shape[0] * min(96_000, 6 * audio.sample_rate)
@@ -152,4 +180,4 @@ def aac_bit_rate(audio: Audio) -> int:
 
 def _one_of(name: str, value, choices) -> None:
     if value not in choices:
-        raise InputError(f"{name}: expected {', '.join(choices)}, got {value}.")
+        raise InputError(f"{name}: expected {', '.join(choices)}, got {shortened(printable(str(value)))}.")

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -56,6 +56,12 @@ class LongVideo:
             return frame_count(sound.waveform.shape[1], sound.sample_rate, self.fps)
         return frame_count(audio.frame_count * audio.fps.denominator, audio.fps.numerator, self.fps)
 
+    def of_clips(self) -> dict[str, str]:
+        """What the clips of the file depend on, by the names that its user knows: they stay when what is joined with them at the end,
+        sound and its codec, is another. What sound may change in them is how many frames they have."""
+        made = {"format": f"{replace(self.format, audio_codec=None)} {self.fps}"}
+        return made if self.fps == self.audio.fps else made | {"sound": f"{self.frames} frames"}
+
     def done(self, name: str) -> str:
         """What is said last: how long the video is, and the name of its file."""
         return f"Done: {counted(self.frames, 'frame')}, {clock(self.frames / self.fps)}, {name}"
@@ -87,9 +93,9 @@ def sample_to_file(
     there. Raises StorageError when the disk has no room; then and after anything else the same call goes on.
     """
     width, height = video.size
-    video.format.check(height, width, video.sound)
+    video.format.check(height, width, video.sound, check_interrupt)
     _check_fits(video, journal, start)
-    say(_announcement(video, journal))
+    say(_announcement(video, journal, check_interrupt))
     began, here = time.monotonic(), len(journal.segments)
     written = sum(segment.stat().st_size for segment in journal.segments if segment)
     if here < video.clips:
@@ -116,7 +122,7 @@ def sample_to_file(
     return path, state
 
 
-def _announcement(video: LongVideo, journal: Journal) -> str:
+def _announcement(video: LongVideo, journal: Journal, check_interrupt: Callable[[], None]) -> str:
     """Raises StorageError when the disk has no room for what is sure to be written."""
     frames, clip = video.frames, video.audio.clip_frames
     width, height = video.size
@@ -132,8 +138,9 @@ def _announcement(video: LongVideo, journal: Journal) -> str:
         )
     changed = f"Starting over, because these changed: {', '.join(journal.changed)}. " if journal.changed and not journal.segments else ""
     goes_on = f"Continuing after clip {len(journal.segments)}. " if journal.segments else ""
+    clipped = f" {note}" if (note := video.format.clipped(video.sound, check_interrupt)) else ""
     space = f" Only {_size(free)} is free." if free < entries + 2 * size else ""
-    return f"{changed}{goes_on}{counted(video.clips, 'clip')}, {counted(frames, 'frame')}, about {_size(size)}.{space}"
+    return f"{changed}{goes_on}{counted(video.clips, 'clip')}, {counted(frames, 'frame')}, about {_size(size)}.{space}{clipped}"
 
 
 def _check_fits(video: LongVideo, journal: Journal, start: VideoState | None) -> None:

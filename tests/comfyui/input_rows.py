@@ -158,6 +158,7 @@ NAMES = {
 
 
 LEAVES = "filename_prefix: expected the beginning of a file name inside ComfyUI's output folder, such as video/MEMO, got {!r}."
+UNWRITABLE = "filename_prefix: expected letters and signs that a file name can hold, got control characters or half an emoji in {}."
 ELSEWHERE = (
     "../out",
     "/tmp/out",
@@ -167,14 +168,17 @@ ELSEWHERE = (
     "",
     "..",
     "a\\..\\..\\b",
-    "video/MEMO\0",
     "linked/out",
     "linked/deeper/out",
 )
 PREFIXES = {
     **{prefix: LEAVES.format(prefix) for prefix in ELSEWHERE},
-    "a" * 300: f"filename_prefix: cannot create a file named '{'a' * 60} ...' in ComfyUI's output folder (File name too long).",
-    f"{'b' * 300}/MEMO": f"filename_prefix: cannot create a file named '{'b' * 60} ...' in ComfyUI's output folder (File name too long).",
+    "a" * 300: f"filename_prefix: cannot create a file named '{'a' * 75} ... in ComfyUI's output folder (File name too long).",
+    f"{'b' * 300}/MEMO": f"filename_prefix: cannot create a file named '{'b' * 75} ... in ComfyUI's output folder (File name too long).",
+    "half \ud83d/MEMO": UNWRITABLE.format(r"'half \ud83d/MEMO'"),
+    "byte \udcff": UNWRITABLE.format(r"'byte \udcff'"),
+    "bell \x07": UNWRITABLE.format(r"'bell \x07'"),
+    "video/MEMO\0": UNWRITABLE.format(r"'video/MEMO\x00'"),
     "file/MEMO": "filename_prefix: cannot create a file named 'file/MEMO' in ComfyUI's output folder (Not a directory).",
     "MEMO": "nothing",
     "new/%year%/MEMO ü 声": "nothing",

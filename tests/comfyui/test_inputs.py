@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from input_rows import INPUTS, NAMES, PREFIXES, widget_names
 
+from comfyui_memo.memo_modules.words import quoted
 from comfyui_memo.scripts.comfyui_server import PACK, copy_pack
 
 
@@ -48,6 +49,15 @@ def test_no_input_of_any_node_takes_anything(found):
     assert found["let_through"] == []
 
 
+def test_crafted_values_are_refused_by_name(found):
+    """Whatever is wrong in a value of the right kind, for every socket and number of every node."""
+    assert found["crafted"] == {}
+
+
+def test_a_link_that_gives_nothing_is_as_if_it_were_not_there(found):
+    assert found["given_nothing"] == []
+
+
 def test_every_widget_that_takes_a_name_has_a_row(found):
     """A new one joins NAMES, or says in another test why its text is no name of a file."""
     of_new_files = ["MemoPasteBackToFile.filename_prefix", "MemoSampleToFile.filename_prefix"]  # see PREFIXES
@@ -60,7 +70,7 @@ def test_names_stay_in_the_model_folders(found, outside, node, given):
     for name in widget_names(NAMES[node, given], str(outside)):
         validation, run, run_with_download, *opened = found["escapes"][f"{node}.{given} {name!r}"]
         for said in (validation, run, run_with_download):
-            assert said.startswith(f"{name!r} is not among the models that were found ("), said
+            assert said.startswith(f"{quoted(name)} is not among the models that were found ("), said
         assert opened == []
 
 

@@ -6,7 +6,9 @@ Arguments: the pack's folder, ComfyUI's base directory, and a folder beside it t
 import importlib.util
 import json
 import sys
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 pack, base, outside = sys.argv[1:]
 sys.argv = ["main.py", "--cpu", "--base-directory", base]
@@ -21,46 +23,56 @@ spec = importlib.util.spec_from_file_location("pack", Path(pack) / "__init__.py"
 sys.modules["pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["pack"])
 
+from crafted_values import OF_NUMBERS, of_socket
 from input_rows import INPUTS, NAMES, PREFIXES, widget_names
 from pack.memo_modules.audio.emotion import constant_emotion
-from pack.memo_modules.audio.vocals import VocalSeparator
 from pack.memo_modules.errors import InputError, MemoError
-from pack.memo_modules.face import FaceAnalyzer
-from pack.memo_modules.types import AudioFeatures, Crop, Face
+from pack.memo_modules.types import AudioFeatures, Crop, Face, VideoState
 from pack.nodes import NODES, checks, comfy_adapter, comfy_output
-from pack.nodes.types import AudioEncoderModel, EmotionModel, MemoModel, MemoModels
+from server import PromptServer
 
 comfy_adapter.register_model_folder()
 BY_NAME = {node.__name__: node for node in NODES}
+PromptServer.instance = SimpleNamespace(send_progress_text=lambda text, node_id: None)
+for node in NODES:
+    node.hidden = SimpleNamespace(prompt=None, extra_pnginfo=None, unique_id="1")
 
 
 class Thing:
-    """What another pack might send; it has the methods of a VAE and of a sampler."""
+    """What another pack might send; it has the method of a sampler."""
 
-    def __init__(self, model=None):
-        self.model = model
-
-    encode = decode = spacial_compression_encode = sample = lambda self: None
+    sample = lambda self: None
 
 
+def loaded(node: str):
+    """What a loader gives, of the tiny checkpoint."""
+    return BY_NAME[node].execute(**{widget: good for (loader, widget), good in NAMES.items() if loader == node})[0]
+
+
+MODELS = loaded("MemoLoadAll")
 GOOD = {
-    "MEMO_MODEL": MemoModel(torch.float32, None, None, None, None, {}),
-    "MEMO_MODELS": MemoModels(None, None, None, None, None, None),
-    "MEMO_AUDIO_ENCODER": AudioEncoderModel(None),
-    "MEMO_EMOTION_MODEL": EmotionModel(None, None),
-    "MEMO_VOCAL_SEPARATOR": Thing(VocalSeparator(Path("none"), cuda=False)),
-    "MEMO_FACE_ANALYSIS": Thing(FaceAnalyzer(Path("none"))),
-    "MEMO_AUDIO": AudioFeatures(torch.zeros(16, 2, 64), 30, 16, 16),
+    "MEMO_MODEL": MODELS.model,
+    "MEMO_MODELS": MODELS,
+    "MEMO_AUDIO_ENCODER": MODELS.audio_encoder,
+    "MEMO_EMOTION_MODEL": MODELS.emotion_model,
+    "MEMO_VOCAL_SEPARATOR": MODELS.vocal_separator,
+    "MEMO_FACE_ANALYSIS": MODELS.face_analysis,
+    "MEMO_AUDIO": AudioFeatures(torch.zeros(32, 2, 64), Fraction(30), 32, 16),
     "MEMO_EMOTION": constant_emotion(0),
     "MEMO_FACE": Face(torch.zeros(1, 512), None, 0.0),
     "MEMO_CROP": Crop(0, 0, 64, (64, 64)),
+    "MEMO_STATE": VideoState((torch.zeros(16, 4, 8, 8),), torch.zeros(16, 4, 8, 8), 16, 1, torch.Generator().get_state(), "model"),
     "AUDIO": {"waveform": torch.zeros(1, 1, 16000), "sample_rate": 16000},
     "IMAGE": torch.zeros(1, 64, 64, 3),
     "SAMPLER": Thing(),
     "SIGMAS": torch.tensor([1.0, 0.0]),
-    "VAE": Thing(),
+    "VAE": MODELS.vae,
 }
 """By socket, what is let through; what a node does with it is another matter."""
+
+
+SMALL = {"width": 64, "height": 64, "resolution": 64, "steps": 1, "clips": 1}
+"""For what is let through after all."""
 
 
 def good_inputs(node) -> dict:
@@ -69,6 +81,8 @@ def good_inputs(node) -> dict:
 
 
 def default(widget):
+    if widget.id in SMALL:
+        return SMALL[widget.id]
     return widget.default if widget.default is not None else widget.options[0]
 
 
@@ -101,6 +115,31 @@ def let_through() -> list[str]:
             if not given.optional and not said(node, good_inputs(node) | {given.id: None}).startswith(f"{given.id}: expected "):
                 lax.append(f"{node.__name__}.{given.id}: None")
     return lax
+
+
+def crafted() -> dict[str, str]:
+    """By node, input and what is wrong with the value: what was said, where that does not begin with the name of the input."""
+    wrong = {}
+    for node in NODES:
+        for given in node.GET_SCHEMA().inputs:
+            kind = given.get_io_type()
+            bad = dict(of_socket(kind, GOOD[kind])) if kind in GOOD else OF_NUMBERS if kind in ("INT", "FLOAT") else {}
+            inputs = good_inputs(node) | ({"emotion_source": "vocals"} if given.id == "vocals" else {})
+            for what, value in bad.items():
+                answer = said(node, inputs | {given.id: value})
+                if not answer.startswith((f"{given.id}: ", f"{given.id} ")):
+                    wrong[f"{node.__name__}.{given.id} {what}"] = answer
+    return wrong
+
+
+def given_nothing() -> list[str]:
+    """Optional inputs that a link gives nothing and that are then complained about."""
+    found = []
+    for node in NODES:
+        for given in node.GET_SCHEMA().inputs:
+            if given.optional and (answer := said(node, good_inputs(node) | {given.id: None})) != "nothing":
+                found.append(f"{node.__name__}.{given.id}: {answer}")
+    return found
 
 
 def name_widgets() -> list[str]:
@@ -155,6 +194,8 @@ print(
     json.dumps(
         {
             "inputs": refused_inputs(),
+            "crafted": crafted(),
+            "given_nothing": given_nothing(),
             "let_through": let_through(),
             "widgets": name_widgets(),
             "loaded": {f"{node}.{given}": load(node, given, good) for (node, given), good in NAMES.items()},

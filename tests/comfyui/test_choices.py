@@ -1,0 +1,114 @@
+"""Every choice of every list, run once: it works, or a sentence says truly why not, and what that advises works."""
+
+import re
+
+import av
+import pytest
+from graphs import PORTRAIT, find, node, talking_portrait, to_file, write_wav
+
+from comfyui_memo.memo_modules.video.formats import PIXEL_FORMATS
+from comfyui_memo.scripts.comfyui_server import ServerError
+
+ENCODERS = {"h264": "h264", "ffv1": "ffv1", "aac": "aac", "flac": "flac", "pcm": "pcm_f32le"}
+AUTOMATIC = {"h264": "aac", "ffv1": "pcm"}
+
+
+@pytest.fixture(scope="module")
+def graphs(comfyui_server, tmp_path_factory) -> dict[str, dict]:
+    """By class of a node with lists, a graph with one of it whose result is looked at."""
+    voice = write_wav(tmp_path_factory.mktemp("voice") / "half_a_second.wav", 8000, 16000)
+    inputs = {
+        "LoadImage": {"image": comfyui_server.add_input(PORTRAIT)},
+        "LoadAudio": {"audio": comfyui_server.add_input(voice)},
+    }
+    whole = talking_portrait(**inputs)
+    made = {part["class_type"]: whole for part in whole.values()} | {"MemoSampleToFile": to_file(whole)}
+    frames = node("HandMadeImage", shape="2 64 64 3", value=0.5)
+    photo = node("HandMadeImage", shape="1 96 96 3", value=0.5)
+    faces = {"faces": whole[find(whole, "MemoLoadFaceAnalysis")], "photo": photo, "frames": frames}
+    crop = node("MemoCropPortrait", face_analysis=["faces", 0], image=["photo", 0], index=0, margin=0.4, size=64)
+    pasted = {"photo": ["photo", 0], "images": ["frames", 0], "crop": ["crop", 1], "feather": 0.1, "color_match": "off"}
+    chosen = {"fps": 30.0, "filename_prefix": "video/choices", "codec": "h264", "crf": 30, "pixel_format": "auto", "audio_codec": "auto"}
+    sound = {"sound": node("HandMadeAudio", shape="1 2 8000", sample_rate=16000, value="noise")}
+    paste = {"paste": node("MemoPasteBack", **pasted), "end": node("PreviewImage", images=["paste", 0])}
+    to_a_file = sound | {"paste": node("MemoPasteBackToFile", **pasted, **chosen, sound=["sound", 0])}
+    made["MemoPasteBack"] = faces | {"crop": crop} | paste
+    made["MemoPasteBackToFile"] = faces | {"crop": crop} | to_a_file
+    made["MemoSetEmotion"] = {"mood": node("MemoSetEmotion", emotion="sad"), "end": node("PreviewAny", source=["mood", 0])}
+    everything = {"model": "tiny", "classifier": "tiny", "vocal_separator": "tiny", "face_analysis": "tiny"}
+    everything |= {"vae": "sd-vae-ft-mse", "audio_encoder": "wav2vec2-base-960h", "emotion2vec": "emotion2vec_plus_large"}
+    made["MemoLoadAll"] = {"all": node("MemoLoadAll", **everything), "end": node("PreviewAny", source=["all", 0])}
+    return made
+
+
+def lists(server) -> list[tuple[str, str, list[str]]]:
+    """Node, input and choices of each list of the pack, as the front end gets them."""
+    found = []
+    for kind, described in server.get("/object_info").items():
+        for group in described["input"].values() if kind.startswith("Memo") else ():
+            for name, (choices, *more) in group.items() if isinstance(group, dict) else ():
+                choices = more[0]["options"] if choices == "COMBO" else choices
+                found += [(kind, name, choices)] if isinstance(choices, list) else []
+    return found
+
+
+def said(server, graph: dict, kind: str, **inputs) -> str:
+    """What a graph says when its node of that class has these inputs; nothing where it runs."""
+    name = find(graph, kind)
+    changed = graph | {name: {**graph[name], "inputs": graph[name]["inputs"] | inputs}}
+    try:
+        server.run(changed)
+    except ServerError as error:
+        return str(error)
+    return ""
+
+
+def test_every_choice_of_every_list(comfyui_server, graphs):
+    """None but those whose sentence is here: a loader's published names where nothing is downloaded, and models that lack a part."""
+    unexpected, tried = {}, 0
+    true = {
+        "MemoLoadModel.weight_dtype": r"weight_dtype: this device \(cpu\) does not support \w+\. Choose auto\.",
+        "MemoDetectEmotion.emotion_source": "",
+        "MemoSampleToFile.pixel_format": "",
+        "MemoPasteBackToFile.pixel_format": r"pixel_format of h264: expected yuv420p, yuv444p, got bgr0\.",
+    }
+    for kind, name, choices in lists(comfyui_server):
+        for choice in choices:
+            answer, tried = said(comfyui_server, graphs[kind], kind, **{name: choice}), tried + 1
+            allowed = true.get(f"{kind}.{name}") or (r"download|lacks|is missing|expected" if kind.startswith("MemoLoad") else None)
+            if answer and not (allowed and re.search(allowed, answer)):
+                unexpected[f"{kind}.{name} {choice}"] = answer
+    assert unexpected == {} and tried > 60
+
+
+def test_every_codec_with_every_other(comfyui_server, graphs):
+    """Each file has in it what was chosen, or the sentence names what goes with the codec, which then works."""
+    paste, lists_of = graphs["MemoPasteBackToFile"], {name: choices for kind, name, choices in lists(comfyui_server) if kind == "MemoPasteBackToFile"}
+    assert lists_of["audio_codec"] == ["auto", "aac", "flac", "pcm"]
+    name = find(paste, "MemoPasteBackToFile")
+    for codec in lists_of["codec"]:
+        for pixel_format in lists_of["pixel_format"]:
+            for audio_codec in lists_of["audio_codec"]:
+                chosen = {"codec": codec, "pixel_format": pixel_format, "audio_codec": audio_codec}
+                graph = paste | {name: {**paste[name], "inputs": paste[name]["inputs"] | chosen}}
+                if pixel_format not in ("auto", *PIXEL_FORMATS[codec]):
+                    with pytest.raises(ServerError, match=f"pixel_format of {codec}: expected {', '.join(PIXEL_FORMATS[codec])}, got {pixel_format}"):
+                        comfyui_server.run(graph)
+                    continue
+                [entry] = comfyui_server.run(graph)[name]["images"]
+                with av.open(str(comfyui_server.output_file(entry))) as container:
+                    [video], [heard] = container.streams.video, container.streams.audio
+                    assert (video.codec.canonical_name, heard.codec.canonical_name) == (
+                        ENCODERS[codec],
+                        ENCODERS[AUTOMATIC[codec] if audio_codec == "auto" else audio_codec],
+                    ), chosen
+                    assert pixel_format in ("auto", video.pix_fmt)
+
+
+def test_the_audio_codec_that_an_error_advises_can_be_chosen(comfyui_server, graphs):
+    paste = graphs["MemoPasteBackToFile"] | {"sound": node("HandMadeAudio", shape="1 1 19200", sample_rate=192000, value="noise")}
+    answer = said(comfyui_server, paste, "MemoPasteBackToFile", audio_codec="aac")
+    advised = answer.partition("Choose the audio_codec ")[2].rstrip(".").split(" or ")
+    assert answer.startswith("execution error in MemoPasteBackToFile: sound: aac takes ") and advised == ["flac", "pcm"]
+    for codec in advised:
+        assert said(comfyui_server, paste, "MemoPasteBackToFile", audio_codec=codec) == ""
