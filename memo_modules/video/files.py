@@ -137,8 +137,8 @@ def join_segments(
 
     Nothing is encoded again; frame k shows at k / fps (mkv: to the millisecond). The sound is written whole, however long
     the pictures are. metadata: texts by name; ComfyUI looks for JSON under "workflow" and "prompt". ``check_interrupt`` is
-    called before each segment and with each piece of the sound, and may raise. labelled: the file says that it is synthetic and what made it, see labels.
-    ``path`` is there when all is written, not before.
+    called before each segment and with each piece of the sound, and may raise. labelled: the file says that it is synthetic and
+    what made it, see labels. ``path`` is there when all is written, not before.
 
     Sound beyond [-1, 1] is clipped where the audio codec holds no more, see VideoFormat.clipped.
 
