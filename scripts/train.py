@@ -33,6 +33,7 @@ from comfyui_memo.memo_modules.training.loop import StepLog
 from comfyui_memo.memo_modules.training.samples import write_sample
 from comfyui_memo.memo_modules.training.settings import TrainingSettings, read_settings
 from comfyui_memo.memo_modules.vae import DiffusersVAE
+from comfyui_memo.memo_modules.whole_files import storing
 from comfyui_memo.memo_modules.words import first_line
 from comfyui_memo.scripts.entry import run
 
@@ -80,7 +81,7 @@ class Log:
         values = {**means, "learning_rate": log.learning_rate, "skipped": self.counters().skipped}
         self.window = []
         line = {"step": log.step, "samples": self.counters().samples} | {name: _finite(value) for name, value in values.items()}
-        with self.path.open("a", encoding="utf-8") as file:
+        with storing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self.accelerator.log(values, step=log.step)
 

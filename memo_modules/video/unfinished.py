@@ -9,11 +9,12 @@ damaged or cannot be written.
 
 import json
 import logging
+import os
 import shutil
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -68,8 +69,13 @@ def held(folder: Path) -> Iterator[None]:
         yield
 
 
-def _locked(folder: Path, patience: float = 0) -> AbstractContextManager:
-    return locked(folder / LOCK, f"{folder}: another ComfyUI is making this video. Wait for it, or choose another file name.", patience)
+@contextmanager
+def _locked(folder: Path, patience: float = 0) -> Iterator[None]:
+    busy = f"{folder}: another ComfyUI is making this video. Wait for it, or choose another file name."
+    with locked(folder / LOCK, busy, patience):
+        yield
+    if os.name == "nt" and not os.path.lexists(folder / INPUTS):  # removed, but for the lock, which was open
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def clean(root: Path, max_age: float, max_bytes: float) -> None:
