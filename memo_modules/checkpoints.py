@@ -1,11 +1,13 @@
 """Files to modules: weights read without running anything in them, keys strict, every error names file and key."""
 
-import pickle
-import zipfile
+import json
+import struct
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,7 +20,10 @@ from .models.diffusion_net import DiffusionNet
 from .models.layers import Layers
 from .models.projections import AudioProjection, ImageProjection
 from .models.reference_net import ReferenceNet
-from .words import quoted
+from .pickles import Called
+from .regular_files import open_regular, read_regular
+from .torch_files import TorchFile, read_torch_file
+from .words import first_line, quoted
 
 NETS = ("reference_net", "diffusion_net", "image_proj", "audio_proj")
 """The four nets of a MEMO checkpoint: each a folder with config.json and weights, or part of a single file."""
@@ -39,8 +44,20 @@ SIZE_ERRORS = (LookupError, ValueError, ArithmeticError, TypeError, RuntimeError
 
 _SMALLEST_PICKLE = 2**14
 
-_LARGEST_JSON = 2**24
-"""Bytes, what lies behind which is not read."""
+_LARGEST_JSON = 2**22
+"""Bytes of a config."""
+
+_LARGEST_HEADER = 2**23
+"""Bytes of the header of a safetensors file: 60,000 tensors take as many."""
+
+_MOST_SHARED = 8
+"""How often a file's tensors may hold, together, what is in it: some share their numbers, but not thousands."""
+
+METADATA = "__metadata__"
+"""A name that no tensor of a safetensors file can have."""
+
+_ODD_FLOATS = {getattr(torch, name, None) for name in ("float8_e8m0fnu", "float4_e2m1fn_x2")}
+"""Scales, and pairs of numbers."""
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
@@ -104,8 +121,7 @@ def weights_file(folder: Path) -> Path:
 def file_fault(path: Path) -> str | None:
     """What is wrong with a model file that its first bytes tell, in a sentence; None when nothing is."""
     try:
-        with path.open("rb") as file:
-            start = file.read(64).lstrip().lower()
+        start = read_regular(path, 64).lstrip().lower()
     except FileNotFoundError:
         return f"{path} is missing. {REPAIR}"
     except IsADirectoryError:
@@ -146,10 +162,12 @@ def read_json(path: Path) -> dict:
     """The JSON object in ``path``. Raises CheckpointError when it is missing or no JSON object."""
     raise_fault(file_fault(path))
     try:
-        with path.open("rb") as file:
-            config = parse_json(file.read(_LARGEST_JSON))
+        content = read_regular(path, _LARGEST_JSON + 1)
+        if len(content) > _LARGEST_JSON:
+            raise ValueError(f"larger than {_LARGEST_JSON >> 20} MB")
+        config = parse_json(content)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not readable as JSON ({error}). {REPAIR}") from error
+        raise CheckpointError(f"{path} is not readable as JSON ({first_line(error)}). {REPAIR}") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: expected a JSON object, got {type(config).__name__}. {REPAIR}")
     return config
@@ -158,7 +176,10 @@ def read_json(path: Path) -> dict:
 def read_configs(path: Path) -> dict[str, dict]:
     """Component to config of a single file; empty for any other safetensors file. Raises CheckpointError when it is damaged."""
     with _opened(path) as file:
-        entry = (file.metadata() or {}).get(CONFIGS, "{}")
+        entry = (file.metadata() or {}).get(CONFIGS)
+    if entry is None:
+        return {}
+    _header(path)
     try:
         configs = parse_json(entry)
     except ValueError:
@@ -168,74 +189,75 @@ def read_configs(path: Path) -> dict[str, dict]:
     return configs
 
 
-class RefusedPickleError(CheckpointError):
-    """A pickle has more in it than weights."""
-
-
 def read_weights(path: Path, header_only: bool = False) -> dict[str, Tensor]:
-    """The tensors of a safetensors file (mapped, not copied) or of a weights-only pickle, wrappers taken off.
+    """The tensors of a safetensors file or of one that torch.save wrote (both mapped, not copied), wrappers taken off; what else
+    is in the latter is passed over.
 
-    header_only: of a safetensors file their shapes alone, as float32 tensors on the meta device. Raises CheckpointError
-    when the file is missing, truncated or not of that kind; a pickle that would need to run code to be read is refused.
+    header_only: their shapes and types alone, on the meta device. Raises CheckpointError when the file is missing, truncated
+    or not of that kind.
     """
-    raise_fault(file_fault(path))
     if path.suffix == ".safetensors":
         with _opened(path) as file:
+            header = _header(path)
             try:
                 if header_only:
-                    return {key: torch.empty(file.get_slice(key).get_shape(), device="meta") for key in file.keys()}
+                    return {key: _described(part) for key, part in header.items() if key != METADATA}
                 return {key: file.get_tensor(key) for key in file.keys()}
             except (SafetensorError, *SIZE_ERRORS) as error:
                 raise _unreadable(path, error) from error
+    raise_fault(file_fault(path))
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip(path))
-    except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
-        raise RefusedPickleError(
-            f"{path} cannot be read as weights alone ({reason}). If it is whole, convert it with "
-            f"`python3 scripts/convert.py {path}`, which runs no code in it, and use the file that it writes."
-        ) from error
-    except CheckpointError:
-        raise
-    except Exception as error:  # a damaged pickle fails anywhere
+        file = read_torch_file(path)
+    except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
-    return unwrapped(weights, path)
+    tensors = {}
+    for key, called in _named(file, path).items():
+        try:
+            plan = file.plan(called)
+            tensors[key] = torch.empty(plan.size, dtype=plan.dtype, device="meta") if header_only else file.tensor(called)
+        except (ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{path}: {quoted(key)} is not a plain tensor that the file holds whole ({first_line(error)}). {REPAIR}") from error
+    if sum(tensor.numel() * tensor.itemsize for tensor in tensors.values()) > _MOST_SHARED * file.length:
+        raise CheckpointError(f"{path}: its tensors are {_MOST_SHARED} times as large as the file. {REPAIR}")
+    return tensors
 
 
 def _unreadable(path: Path, error: Exception) -> CheckpointError:
-    reason = str(error).split("\n")[0] or type(error).__name__
+    reason = getattr(error, "strerror", None) or first_line(error)
     return CheckpointError(f"{path} cannot be read as model weights ({reason}). {REPAIR}")
 
 
-def is_zip(path: Path) -> bool:
-    """Whether it is a pickle that can be mapped: torch's older kind cannot. Raises CheckpointError when it is compressed,
-    which torch's are not: a small one could fill all memory."""
-    with path.open("rb") as file:
-        if file.read(4) != b"PK\x03\x04":
-            return False
-    with zipfile.ZipFile(path) as archive:
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise CheckpointError(f"{path} is a compressed archive, not a model in torch's format. {REPAIR}")
-    return True
-
-
-def unwrapped(weights: object, path: Path) -> dict[str, Tensor]:
-    """The tensors by name in what a pickle held. Raises CheckpointError when there are none."""
+def _named(file: TorchFile, path: Path) -> dict[str, Called]:
+    """What a file that torch.save wrote has tensors for, by name. Raises CheckpointError when it has none."""
+    weights = file.held
     for wrapper in _WRAPPERS:
         if isinstance(weights, dict) and isinstance(weights.get(wrapper), dict):
             weights = weights[wrapper]
             break
     entries = weights.items() if isinstance(weights, dict) else ()
-    tensors = {key: value for key, value in entries if isinstance(key, str) and isinstance(value, Tensor)}
-    size = path.stat().st_size
-    for key, tensor in tensors.items():
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu" or tensor.numel() * tensor.itemsize > size:
-            raise CheckpointError(f"{path}: {key!r} is not a plain tensor that the file holds whole. {REPAIR}")
-    if not tensors:
+    tensors = {key: value for key, value in entries if isinstance(value, Called)}
+    if not tensors or METADATA in tensors:
         raise CheckpointError(f"{path} holds no tensors by name, so it is not a model of this kind. {REPAIR}")
     if all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
     return tensors
+
+
+_TYPES = {
+    name: getattr(torch, dtype)
+    for name, dtype in {
+        "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+        "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "C64": "complex64",
+        "BOOL": "bool",
+    }.items()
+    if hasattr(torch, dtype)
+}  # fmt: skip
+"""Of safetensors, those that torch has."""
+
+
+def _described(part: dict) -> Tensor:
+    """On the meta device, a tensor of a safetensors file as the header has it."""
+    return torch.empty(part["shape"], dtype=_TYPES.get(part["dtype"], torch.uint8), device="meta")
 
 
 def _opened(path: Path):
@@ -244,7 +266,27 @@ def _opened(path: Path):
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as model weights ({error}). {REPAIR}") from error
+        raise _unreadable(path, error) from error
+
+
+def _header(path: Path) -> dict[str, dict]:
+    """The header of a safetensors file. Raises CheckpointError when it has a name twice, of which readers take either."""
+    try:
+        with open_regular(path) as file:
+            size = struct.unpack("<Q", file.read(8))[0]
+            if size > _LARGEST_HEADER:
+                raise ValueError(f"its header is larger than {_LARGEST_HEADER >> 20} MB")
+            return json.loads(file.read(size), object_pairs_hook=_once)
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"its header has {quoted(twice)} twice")
+    return named
 
 
 def load_net(checkpoint: Path, net: str, layers: Layers, header_only: bool = False) -> nn.Module:
@@ -308,6 +350,18 @@ def check_fit(checkpoint: Path, nets: dict[str, nn.Module]) -> None:
             raise CheckpointError(f"{checkpoint / net} does not belong to its diffusion_net: {what} {found}, expected {expected}. {REPAIR}")
 
 
+def check_numbers(weights: dict[str, Tensor], source: Path, expected: Mapping[str, Tensor] = MappingProxyType({})) -> None:
+    """Raises CheckpointError for the first of ``weights`` that is not of floating-point numbers, or not of whole ones where
+    ``expected`` has those."""
+    for key, tensor in weights.items():
+        counts = key in expected and not expected[key].is_floating_point()
+        if tensor.is_complex() or tensor.is_floating_point() == counts or tensor.dtype in _ODD_FLOATS:
+            kind, wanted = str(tensor.dtype).removeprefix("torch."), "whole numbers" if counts else "float16, bfloat16, float32, float64 or float8"
+            raise CheckpointError(
+                f"{source}: {quoted(key)} is of {kind}, expected {wanted}. Use the weights as they were published, not a quantised form of them."
+            )
+
+
 def check_shapes(weights: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], source: Path, model: str) -> None:
     """Raises CheckpointError naming the file, the first offending key, what was expected and what was found, when not
     exactly the keys of ``expected`` are there, each with its shape. model: what they are of."""
@@ -319,7 +373,7 @@ def check_shapes(weights: Mapping[str, Tensor], expected: Mapping[str, Sequence[
     for key, tensor in weights.items():
         if tuple(tensor.shape) != tuple(expected[key]):
             raise CheckpointError(
-                f"{source}: {key!r} has shape {list(tensor.shape)}, expected {list(expected[key])} for {model}. "
+                f"{source}: {quoted(key)} has shape {list(tensor.shape)}, expected {list(expected[key])} for {model}. "
                 "Is config.json the one that belongs to this file?"
             )
 
@@ -337,6 +391,7 @@ def assign_weights(module: nn.Module, weights: dict[str, Tensor], source: Path, 
     expected = plain.state_dict()
     weights = {key: tensor for key, tensor in weights.items() if key in expected or not key.startswith(unused)}
     check_shapes(weights, {key: tensor.shape for key, tensor in expected.items()}, source, type(module).__name__)
+    check_numbers(weights, source, expected)
     # Rows that are joined when they are loaded are cast then: cast here, they would be in memory twice.
     whole = dict(chain(plain.named_parameters(), plain.named_buffers()))
     weights = {key: tensor.to(whole[key].dtype) if key in whole else tensor for key, tensor in weights.items()}

@@ -1,6 +1,5 @@
 """The error types of the library: each message says what was expected, what came and what to do."""
 
-
 from .words import MOST_SAID, printable, shortened
 
 

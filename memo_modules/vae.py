@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checkpoints import REPAIR, assign_weights, check_shapes, read_json, read_weights
+from .checkpoints import REPAIR, assign_weights, check_numbers, check_shapes, read_json, read_weights
 from .errors import CheckpointError
 from .models.options import each, either, flag, only, read_options, whole, wholes
 from .words import first_line, quoted
@@ -131,6 +131,7 @@ def check_autoencoder(place: Path) -> None:
         check_shapes(used, expected, path, "the VAE of Stable Diffusion 1")
     else:
         check_shapes(_todays_names(shapes, path), autoencoder_shapes(config), path, "AutoencoderKL")
+    check_numbers(shapes, path)
 
 
 def autoencoder_scale(place: Path) -> object:
@@ -249,7 +250,9 @@ def _todays_names(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
 def autoencoder_weights(place: Path) -> dict[str, Tensor]:
     """Those of the VAE in ``place``, see load_autoencoder, under the names that diffusers has for them today."""
     path = place / VAE_WEIGHTS if place.is_dir() else place
-    return _todays_names(read_weights(path), path)
+    weights = read_weights(path)
+    check_numbers(weights, path)
+    return _todays_names(weights, path)
 
 
 def load_autoencoder(place: Path, dtype: torch.dtype = torch.float32):

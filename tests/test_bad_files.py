@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 import struct
 import time
 import zipfile
@@ -10,17 +12,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save, save_file
 
 from comfyui_memo.memo_modules import checkpoints
 from comfyui_memo.memo_modules.audio.emotion import load_emotion_classifier
 from comfyui_memo.memo_modules.audio.emotion2vec import load_emotion2vec
 from comfyui_memo.memo_modules.audio.encoder_config import EncoderConfig
 from comfyui_memo.memo_modules.audio.features import AudioEncoder, check_audio_encoder, load_audio_encoder
-from comfyui_memo.memo_modules.errors import CheckpointError
+from comfyui_memo.memo_modules.errors import CheckpointError, InputError
 from comfyui_memo.memo_modules.models.layers import Layers
-from comfyui_memo.memo_modules.pickles import tensors_of_pickle
+from comfyui_memo.memo_modules.preparation.tensor_files import read_rows, tensor_shape
 from comfyui_memo.memo_modules.store.converting import pickle_to_safetensors
+from comfyui_memo.memo_modules.vae import autoencoder_weights, check_autoencoder, load_autoencoder
 
 FLOAT32 = Layers(dtype=torch.float32)
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -124,6 +127,55 @@ def test_config_nested_too_deeply(tmp_path, content):
         checkpoints.read_json(tmp_path / "config.json")
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"{" + b" " * 2**22 + b"}", "larger than 4 MB"),
+        (b'{"a": "' + b"\xff" * 9 + b'"}', "can't decode"),
+        (b"\0" * 100, "Expecting value"),
+    ],
+)
+def test_config_that_is_no_json(tmp_path, content, reason):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"config.json is not readable as JSON .*({reason})") as error:
+        checkpoints.read_json(tmp_path / "config.json")
+    assert len(str(error.value)) < 600
+
+
+def pipes() -> dict[str, Callable[[Path], object]]:
+    """What opens a model's file, by a name that it may have."""
+    return {
+        "config.json": checkpoints.read_json,
+        "a.safetensors": checkpoints.read_weights,
+        "b.safetensors": checkpoints.read_configs,
+        "a.bin": checkpoints.read_weights,
+        "model.pt": load_emotion2vec,
+        "emotion2vec.safetensors": lambda path: load_emotion2vec(path, header_only=True),
+        "b.pt": lambda path: pickle_to_safetensors(path, path.with_suffix(".safetensors")),
+        "vae.safetensors": check_autoencoder,
+        "face.pt": lambda path: read_rows(path, "face_emb"),
+        "face.safetensors": lambda path: read_rows(path, "face_emb"),
+        "audio.safetensors": lambda path: tensor_shape(path, "audio_emb"),
+    }
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no named pipes")
+@pytest.mark.parametrize("name", pipes())
+def test_a_named_pipe_keeps_nobody_waiting(tmp_path, name):
+    def stop(*_):
+        raise TimeoutError(f"{name} was waited for")
+
+    os.mkfifo(tmp_path / name)
+    signal.signal(signal.SIGALRM, stop)
+    signal.alarm(20)
+    try:
+        with pytest.raises((CheckpointError, InputError), match=f"{name} cannot be read .it is a named pipe, not a file"):
+            pipes()[name](tmp_path / name)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
 def header(change: Callable[[dict], dict]) -> Callable[[bytes], bytes]:
     def changed(content: bytes) -> bytes:
         (size,) = struct.unpack("<Q", content[:8])
@@ -137,7 +189,31 @@ def reshaped(key: str, shape: list[int]) -> Callable[[bytes], bytes]:
     return header(lambda entries: entries | {key: entries[key] | {"shape": shape}})
 
 
+def doubled(key: bytes, entry: bytes | None = None) -> Callable[[bytes], bytes]:
+    """A header with an entry of ``key`` before that which is there, by default the same."""
+
+    def changed(content: bytes) -> bytes:
+        (size,) = struct.unpack("<Q", content[:8])
+        written = content[8 : 8 + size]
+        at = written.index(b'"' + key + b'"')
+        one = entry or written[at : written.index(b"}", at) + 1]
+        written = written[:at] + one + b"," + written[at:]
+        return struct.pack("<Q", len(written)) + written + content[8 + size :]
+
+    return changed
+
+
 WEIGHT_FILES = {
+    "a name twice": (doubled(b"norm.weight"), "cannot be read as model weights (its header has 'norm.weight' twice)"),
+    "a name twice, once with an escape": (
+        doubled(b"norm.weight", b'"norm\\u002eweight":{"dtype":"F32","shape":[64],"data_offsets":[0,256]}'),
+        "cannot be read as model weights",
+    ),
+    "a shape twice": (doubled(b"shape", b'"shape":[64]'), "cannot be read as model weights"),
+    "a header of 9 MB": (
+        header(lambda entries: entries | {"__metadata__": {"x": "y" * 9 * 2**20}}),
+        "cannot be read as model weights (its header is larger",
+    ),
     "header of exabytes": (lambda content: b"\xff" * 8 + content[8:], "cannot be read as model weights"),
     "header of 100 MB": (lambda content: struct.pack("<Q", 10**8 + 1) + content[8:], "cannot be read as model weights"),
     "no tensors": (header(lambda entries: {}), "cannot be read as model weights"),
@@ -196,7 +272,7 @@ BLOCKS = {
 @pytest.mark.parametrize("header_only", [True, False])
 def test_blocks_of_emotion2vec_that_have_names_alone(tiny_models, tmp_path, size, header_only):
     """A file of 2 MB had an encoder of 20,000 blocks built, which a list waited for."""
-    weights = tensors_of_pickle(tiny_models / "memo" / "emotion2vec_plus_large" / "model.pt")
+    weights = checkpoints.read_weights(tiny_models / "memo" / "emotion2vec_plus_large" / "model.pt")
     weights = {key.removeprefix("d2v_model."): tensor for key, tensor in weights.items() if key.startswith("d2v_model.")}
     save_file(weights | {key: torch.empty(0, 0, 0) for key in BLOCKS[size] if key not in weights}, tmp_path / "model.safetensors")
     start = time.monotonic()
@@ -221,6 +297,27 @@ def test_metadata_of_a_single_file(tmp_path):
         save_file({"image_proj.a": torch.zeros(1)}, tmp_path / "whole.safetensors", metadata={"memo": entry})
         with pytest.raises(CheckpointError, match="its metadata has 'memo' without configs in it"):
             checkpoints.load_net(tmp_path / "whole.safetensors", "image_proj", FLOAT32)
+
+
+def test_an_audio_encoder_of_whole_numbers(tiny_models, copy):
+    """Its weight norm is folded in floating point, which would hide them."""
+    place = copy(tiny_models / "audio_encoders" / "wav2vec2-base-960h", "model.safetensors", lambda content: content)
+    weights = load_file(place / "model.safetensors")
+    [key] = [key for key in weights if key.endswith(("pos_conv_embed.conv.weight_v", "pos_conv_embed.conv.parametrizations.weight.original1"))]
+    save_file(weights | {key: weights[key].to(torch.int8)}, place / "model.safetensors")
+    with pytest.raises(CheckpointError, match=f"model.safetensors: '{key}' is of int8, expected float16"):
+        load_audio_encoder(place)
+
+
+def test_a_vae_of_whole_numbers(tiny_models, copy):
+    def whole(content: bytes) -> bytes:
+        weights = load(content)
+        return save(weights | {"decoder.conv_in.bias": weights["decoder.conv_in.bias"].to(torch.int8)})
+
+    place = copy(tiny_models / "vae" / "sd-vae-ft-mse", WEIGHTS, whole)
+    for read in (check_autoencoder, load_autoencoder, autoencoder_weights):
+        with pytest.raises(CheckpointError, match=f"{WEIGHTS}: 'decoder.conv_in.bias' is of int8, expected float16"):
+            read(place)
 
 
 def test_weight_norm_that_does_not_fit(tiny_models, tmp_path, copy):
@@ -311,7 +408,7 @@ def recompressed(content: bytes) -> bytes:
     return target.getvalue()
 
 
-PLAIN = "is not a plain tensor that the file holds whole."
+PLAIN = "is not a plain tensor that the file holds whole"
 PICKLES = {
     "numbers for names": (lambda: {1: torch.ones(9), 2: torch.ones(9)}, "holds no tensors by name"),
     "tensors in a list": (lambda: [torch.ones(9)], "holds no tensors by name"),
@@ -344,5 +441,5 @@ def test_compressed_archive(tmp_path, tiny_models):
     assert checkpoints.read_weights(path)
     path.write_bytes(recompressed(path.read_bytes()))
     for read in (checkpoints.read_weights, lambda file: pickle_to_safetensors(file, tmp_path / "model.safetensors")):
-        with pytest.raises(CheckpointError, match="model.bin is a compressed archive, not a model in torch's format"):
+        with pytest.raises(CheckpointError, match="model.bin .*a compressed archive, not a model in torch's format"):
             read(path)

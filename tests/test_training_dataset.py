@@ -170,9 +170,12 @@ def test_features_and_labels_of_different_length_are_refused(tmp_path):
         read_metadata([write_metadata(tmp_path, entry)])
 
 
-def test_a_pickle_of_more_than_a_tensor_is_not_opened(tmp_path):
+def test_a_pickle_of_more_than_a_tensor_is_refused(tmp_path):
     (tmp_path / "face.pt").write_bytes(pickle.dumps(Path("anything"), protocol=2))
-    with pytest.raises(InputError, match="pickle with more in it than a tensor"):
+    with pytest.raises(InputError, match="face.pt cannot be read .torch.save did not write it"):
+        read_rows(tmp_path / "face.pt", "face_emb")
+    torch.save({"face_emb": torch.zeros(3)}, tmp_path / "face.pt")
+    with pytest.raises(InputError, match="face.pt: expected a tensor alone, found dict"):
         read_rows(tmp_path / "face.pt", "face_emb")
 
 

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checkpoints import SIZE_ERRORS, RefusedPickleError, load_module, read_weights
+from ..checkpoints import SIZE_ERRORS, load_module, read_weights
 from ..errors import CheckpointError
 from ..models.layers import Layers
 from ..models.options import Option, read_options, whole
-from ..pickles import tensors_of_pickle
 from ..words import first_line
 
 _AUDIO = "modality_encoders.AUDIO."
@@ -322,15 +321,10 @@ def alibi_slopes(heads: int) -> list[float]:
 def load_emotion2vec(path: Path, operations: Any = nn, header_only: bool = False) -> Emotion2Vec:
     """The encoder in ``path``, the published pickle (read without running code) or safetensors, in float32.
 
-    What belongs to its training (decoder, averaged copies, output heads) is left out. header_only: of safetensors,
-    everything is checked, but the weights stay on the meta device. Raises CheckpointError when the file is missing,
-    damaged or of another model.
+    What belongs to its training (decoder, averaged copies, output heads) is left out. header_only: everything is checked, but
+    the weights stay on the meta device. Raises CheckpointError when the file is missing, damaged or of another model.
     """
-    try:
-        weights = read_weights(path, header_only)
-    except RefusedPickleError:
-        weights = tensors_of_pickle(path)  # the published one is a whole training checkpoint
-    weights = _without_prefix(weights)
+    weights = _without_prefix(read_weights(path, header_only))
     try:
         config = Emotion2VecConfig.from_weights(weights)
     except SIZE_ERRORS as error:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checkpoints import PICKLES, REPAIR, SIZE_ERRORS, Source, assign_weights, check_shapes, pickle_fault, raise_fault
+from ..checkpoints import PICKLES, REPAIR, SIZE_ERRORS, Source, assign_weights, check_numbers, check_shapes, pickle_fault, raise_fault
 from ..clips import CLIP_FRAMES, clip_count, frame_count, samples_for_frames
 from ..errors import CheckpointError, InputError, MissingPackageError
 from ..types import Audio, AudioFeatures
@@ -168,11 +168,13 @@ def _fitting_weights(source: Source, config: EncoderConfig, header_only: bool = 
     key = "feature_projection.projection.weight"
     if not weights.keys() & {key, f"wav2vec2.{key}"}:
         raise CheckpointError(f"{source.path} is not a wav2vec2 model: {key!r} is missing. Use wav2vec2-base-960h.")
+    check_numbers({key: tensor for key, tensor in weights.items() if ".pos_conv_embed." in key}, source.path)  # before they are folded
     try:
         weights = encoder_weights(weights)
     except SIZE_ERRORS as error:
         raise CheckpointError(f"{source.path}: its position convolution has the wrong shape ({error}). {REPAIR}") from error
     check_shapes(weights, config.shapes(), source.path, AudioEncoder.__name__)
+    check_numbers(weights, source.path)
     return weights
 
 

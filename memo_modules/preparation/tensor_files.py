@@ -4,17 +4,18 @@ under its field's name, or `.pt`.
 Only what is asked for is read of either; nothing in a pickle is run.
 """
 
-import pickle
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..checkpoints import is_zip
 from ..errors import InputError
+from ..pickles import Called, Inert
+from ..regular_files import open_regular
+from ..torch_files import read_torch_file
 from ..whole_files import whole_file
+from ..words import first_line
 
 FIELDS = ("video", "face_emb", "audio_emb", "audio_emotion")
 """Of a line of metadata.jsonl, all paths; a relative one counts from the folder of that file."""
@@ -45,25 +46,30 @@ def read_rows(path: Path, field: str, start: int = 0, stop: int | None = None) -
 
 def _in_safetensors(path: Path, field: str, look):
     try:
+        open_regular(path).close()  # safetensors would wait for a named pipe
         with safe_open(path, framework="pt") as file:
             if field not in file.keys():
                 raise InputError(f"{path}: expected a tensor {field!r}, found {', '.join(file.keys()) or 'none'}. {_AGAIN}")
             return look(file.get_slice(field))
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} cannot be read ({error}). {_AGAIN}") from error
+        raise InputError(f"{path} cannot be read ({_reason(error)}). {_AGAIN}") from error
 
 
 def _mapped(path: Path) -> Tensor:
     try:
-        tensor = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip(path))
-    except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(
-            f"{path} is a pickle with more in it than a tensor, and was not opened ({reason}). Save the tensor alone, as safetensors."
-        ) from error
-    except (RuntimeError, OSError, ValueError, EOFError) as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(f"{path} cannot be read ({reason}). {_AGAIN}") from error
-    if not isinstance(tensor, Tensor):
-        raise InputError(f"{path}: expected a tensor, found {type(tensor).__name__}. {_AGAIN}")
-    return tensor
+        file = read_torch_file(path)
+        if not isinstance(file.held, Called):
+            raise InputError(f"{path}: expected a tensor alone, found {_kind(file.held)}. {_AGAIN}")
+        return file.tensor(file.held)
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} cannot be read ({_reason(error)}). {_AGAIN}") from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or first_line(error)
+
+
+def _kind(held: object) -> str:
+    return "an object" if isinstance(held, Inert) else type(held).__name__

@@ -7,9 +7,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..checkpoints import CLASSIFIER, CONFIGS, NETS, Source, component_source, net_source, read_configs
+from ..checkpoints import CLASSIFIER, CONFIGS, NETS, Source, component_source, net_source, read_configs, read_weights
 from ..errors import CheckpointError, InputError
-from ..pickles import tensors_of_pickle
 from ..whole_files import whole_file
 
 
@@ -56,7 +55,7 @@ def pickle_to_safetensors(path: Path, target: Path, dtype: torch.dtype | None = 
 
     Whatever else the pickle names is neither imported nor called. Raises CheckpointError when it holds no tensors by name.
     """
-    tensors = {key: tensor.detach().clone() for key, tensor in tensors_of_pickle(path).items()}  # they may share memory
+    tensors = {key: tensor.clone() for key, tensor in read_weights(path).items()}  # they may share memory
     _write(tensors, target, dtype)
     return target
 

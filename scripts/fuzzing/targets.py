@@ -24,6 +24,7 @@ from comfyui_memo.memo_modules.store.converting import pickle_to_safetensors, to
 from comfyui_memo.memo_modules.store.finding import find
 from comfyui_memo.memo_modules.vae import load_autoencoder, load_widened
 from comfyui_memo.scripts.fuzzing.mutations import crowded_safetensors, damage, damaged_config, damaged_safetensors, damaged_zip
+from comfyui_memo.scripts.fuzzing.opcodes import damaged_opcodes
 from comfyui_memo.scripts.make_tiny_checkpoint import write_tiny_checkpoint
 
 WEIGHTS, CONFIG = "diffusion_pytorch_model.safetensors", "config.json"
@@ -78,6 +79,7 @@ def checkpoint_targets(folder: Path) -> dict[str, Target]:
         ),
         "vae": Target(folder / "vae/sd-vae-ft-mse", {CONFIG: damaged_config, WEIGHTS: damaged_safetensors}, _vae),
         "pickle in a zip": Target(pickles["zip"], {"": damaged_zip}, _pickle),
+        "pickle opcodes": Target(pickles["zip"], {"": damaged_opcodes}, _pickle),
         "older pickle": Target(pickles["old"], {"": damage}, _pickle),
     }
 
@@ -156,11 +158,8 @@ def _pickles(tiny: Path, folder: Path) -> dict[str, Path]:
 
 
 def _pickle(place: Path) -> None:
-    """Read as weights alone, and, when that is refused, by the converter."""
-    try:
-        checkpoints.read_weights(place)
-    except checkpoints.CheckpointError:
-        pickle_to_safetensors(place, place.with_suffix(".safetensors"))
+    """All that is read is written: no tensor may lie outside the file."""
+    pickle_to_safetensors(place, place.with_suffix(".safetensors")).unlink()
 
 
 def sound_targets(folder: Path) -> dict[str, Target]:
