@@ -132,6 +132,7 @@ def check_autoencoder(place: Path) -> None:
         check_shapes(used, expected, path, "the VAE of Stable Diffusion 1")
     else:
         check_shapes(_todays_names(shapes, path), autoencoder_shapes(config), path, "AutoencoderKL")
+    check_numbers(shapes, path)
 
 
 def autoencoder_scale(place: Path) -> object:

@@ -118,6 +118,18 @@ SPOILT: Mapping[str, tuple[Callable[[Path], None], str]] = {
         all_widths(65),
         "block_out_channels: expected multiples of 32, or a VAE of at most 268,435,456 numbers when its widths are made such, got [65, 65, 65, 65]",
     ),
+    "whole numbers": (
+        weights(lambda held: held.update({key: tensor.to(torch.int8) for key, tensor in held.items()})),
+        "is of int8, expected float16, bfloat16, float32, float64 or float8.",
+    ),
+    "one weight of truths": (
+        weights(lambda held: held.update({"quant_conv.bias": torch.zeros(8, dtype=torch.bool)})),
+        "'quant_conv.bias' is of bool, expected float16",
+    ),
+    "complex numbers": (
+        weights(lambda held: held.update({"quant_conv.bias": torch.zeros(8, dtype=torch.complex64)})),
+        "'quant_conv.bias' is of complex64, expected float16",
+    ),
     "no weights": (lambda folder: (folder / WEIGHTS).write_bytes(b""), "is empty"),
     "a list for a config": (lambda folder: (folder / "config.json").write_text("[]"), "expected a JSON object, got list."),
     "no config": (lambda folder: (folder / "config.json").unlink(), "config.json is missing."),

@@ -221,6 +221,7 @@ def _fitting_weights(source: Source, config: EncoderConfig, header_only: bool = 
     except SIZE_ERRORS as error:
         raise CheckpointError(f"{source.path}: its position convolution has the wrong shape ({error}). {REPAIR}") from error
     check_shapes(weights, config.shapes(), source.path, AudioEncoder.__name__)
+    check_numbers(weights, source.path)
     return weights
 
 

@@ -8,7 +8,7 @@ from comfyui_memo.memo_modules.preparation.tensor_files import read_rows, write_
 from comfyui_memo.memo_modules.training.dataset import read_metadata
 from comfyui_memo.memo_modules.training.settings import read_settings
 from comfyui_memo.memo_modules.types import VideoState
-from comfyui_memo.memo_modules.video.journal import LOCK, Inputs, opened
+from comfyui_memo.memo_modules.video.journal import Inputs, opened
 from comfyui_memo.scripts.fuzzing.mutations import damage, damaged_lines, damaged_safetensors, damaged_yaml, damaged_zip
 from comfyui_memo.scripts.fuzzing.targets import Target
 
@@ -61,4 +61,4 @@ def _read_journal(folder: Path) -> None:
         state = journal.state(None)
         if state is not None:
             torch.Generator().set_state(state.generator)
-    (folder / LOCK).unlink(missing_ok=True)  # the copies are made of links, and no lock may be one
+    (folder / "lock").unlink(missing_ok=True)  # the copies are made of links, and no lock may be one
