@@ -30,8 +30,7 @@ def output_file(prefix: str, suffix: str, width: int, height: int) -> Callable[[
     parts = prefix.replace("\\", "/").split("/")
     if prefix != printable(prefix):
         raise InputError(
-            "filename_prefix: expected letters and signs that a file name can hold, got control characters or half an emoji in "
-            f"{quoted(prefix)}."
+            f"filename_prefix: expected letters and signs that a file name can hold, got control characters or half an emoji in {quoted(prefix)}."
         )
     if ".." in parts or not parts[-1] or not (output / prefix).resolve().is_relative_to(output):
         raise InputError(

@@ -21,8 +21,8 @@ from ..memo_modules.fingerprints import weights_digest
 from ..memo_modules.portrait import MULTIPLE
 from ..memo_modules.solvers import Velocity
 from ..memo_modules.types import Audio
-from ..memo_modules.values import described, tensor_fault
 from ..memo_modules.vae import SCALING_FACTOR, autoencoder_weights, widened
+from ..memo_modules.values import described, tensor_fault
 
 
 def to_audio(audio: Mapping, name: str = "audio") -> Audio:

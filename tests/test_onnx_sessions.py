@@ -235,7 +235,11 @@ SPOILT = {
     "separator, two inputs": (separate, take_two, "expected an MDX vocal separator, a network from "),
     "separator, two outputs": (separate, give_two, "expected an MDX vocal separator, a network from "),
     "separator, states one channel": (separate, give([1, 1, 2048, 64], ("Identity", {})), "expected an MDX vocal separator"),
-    "separator, makes one number": (separate, give(None, ("ReduceMean", {})), "expected it to make float32 .1, 4, 2048, 64., got float32 .1, 1, 1, 1."),
+    "separator, makes one number": (
+        separate,
+        give(None, ("ReduceMean", {})),
+        "expected it to make float32 .1, 4, 2048, 64., got float32 .1, 1, 1, 1.",
+    ),
     "separator, NaN": (separate, set_weights(float("nan")), "makes numbers that are NaN or infinite"),
     "separator, infinite": (separate, set_weights(3e38), "makes numbers that are NaN or infinite"),
     "separator, fails": (separate, give(None, ("Squeeze", {}), ("Transpose", {"perm": [0, 1, 2, 3, 4, 5]})), "(fails when it runs|cannot be opened)"),

@@ -36,7 +36,10 @@ def refusal(role: str, name: str, roots: Roots) -> str | None:
     if name in there.found or name == CATALOGUE[role].name:
         return None
     known = ", ".join(there.found) or "none"
-    return there.refused.get(name) or f"{quoted(name)} is not among the models that were found ({known}). The README's model table says where it belongs."
+    return (
+        there.refused.get(name)
+        or f"{quoted(name)} is not among the models that were found ({known}). The README's model table says where it belongs."
+    )
 
 
 def obtain(

@@ -117,12 +117,27 @@ def of_socket(socket: str, good: Any) -> Iterator[tuple[str, Any]]:
         yield from of_sound(good)
     elif socket == "IMAGE":
         yield from tensors(good).items()
-        yield from (("tiny", good[:, :8, :8]), ("no picture", good[:, :0]), ("0 to 255", good + 255), ("8 channels", good.repeat(1, 1, 1, 3)[..., :8]))
+        yield from (
+            ("tiny", good[:, :8, :8]),
+            ("no picture", good[:, :0]),
+            ("0 to 255", good + 255),
+            ("8 channels", good.repeat(1, 1, 1, 3)[..., :8]),
+        )
     elif socket == "SIGMAS":
         yield from tensors(good).items()
         yield from (("rising", good.flip(0)), ("one", good[:1]), ("above 1", good * 14))
     yield from ((f"itself: {name}", made) for name, made in OF_ANY_FIELD.items() if name != "None")
 
 
-OF_NUMBERS = {"True": True, "text": "1", "NaN": NAN, "inf": INF, "-inf": -INF, "10^400": 10**400, "a list": [1], "a tensor": torch.tensor(1), "1j": 1j}
+OF_NUMBERS = {
+    "True": True,
+    "text": "1",
+    "NaN": NAN,
+    "inf": INF,
+    "-inf": -INF,
+    "10^400": 10**400,
+    "a list": [1],
+    "a tensor": torch.tensor(1),
+    "1j": 1j,
+}
 """What comes by a link in the place of a number within range."""

@@ -127,7 +127,7 @@ def crafted() -> dict[str, str]:
             inputs = good_inputs(node) | ({"emotion_source": "vocals"} if given.id == "vocals" else {})
             for what, value in bad.items():
                 answer = said(node, inputs | {given.id: value})
-                if not answer.startswith((f"{given.id}: ", f"{given.id} ")) :
+                if not answer.startswith((f"{given.id}: ", f"{given.id} ")):
                     wrong[f"{node.__name__}.{given.id} {what}"] = answer
     return wrong
 
