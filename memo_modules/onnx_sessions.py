@@ -119,7 +119,8 @@ def check_graph(path: Path, kind: str, inputs: dict[str | None, Shape], outputs:
     """Looks into an ONNX file before any runtime opens it: what it takes, gives and holds.
 
     kind: what it is, in an error. inputs: names (None for any) to shapes, all float32. outputs: shapes in order, all float32.
-    Raises CheckpointError naming the file when it cannot be read, has other inputs or outputs, lies in several files, or states weights that it does not hold.
+    Raises CheckpointError naming the file when it cannot be read, has other inputs or outputs, lies in several files, or states
+    weights that it does not hold.
     """
     graph = _graph(path, "opened as an ONNX model")
     taken = _taken(graph)

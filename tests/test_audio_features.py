@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 
@@ -223,3 +224,39 @@ def test_bad_folders_are_named(published, tmp_path):
 def test_an_unsupported_option_is_named():
     with pytest.raises(CheckpointError, match="do_stable_layer_norm"):
         AudioEncoder(TINY | {"do_stable_layer_norm": True, "feat_extract_norm": "layer"})
+
+
+def test_in_small_parts_the_states_are_the_same(encoder, monkeypatch):
+    """As hours are encoded: rows, neighbours and pairs of frames a few at a time."""
+    waveform, frames = torch.randn(1, 48000, generator=torch.Generator().manual_seed(0)), 150
+    with torch.inference_mode():
+        whole = encoder(waveform, frames)
+        monkeypatch.setattr(features, "_ROWS", 40)
+        monkeypatch.setattr(features, "_PAIRS", 150 * 16)
+        parts = encoder(waveform, frames)
+    assert (parts - whole).abs().max() < 1e-5 * whole.abs().max()
+
+
+def test_work_between_two_questions_whether_to_stop_is_bounded(encoder, monkeypatch):
+    """Twenty minutes: no layer takes up more at a time than is done within a second on a slow machine."""
+    frames, largest, asked = 36000, [], []
+    linear = torch.nn.functional.linear
+
+    def attended(q, k, v, *rest, **options):
+        largest.append(("pairs", q.shape[-2] * k.shape[-2], len(asked)))
+        return torch.zeros_like(q)  # what comes out is of no interest
+
+    def projected(x, *rest):
+        largest.append(("rows", x.shape[-2], len(asked)))
+        return linear(x, *rest)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attended)
+    monkeypatch.setattr(torch.nn.functional, "linear", projected)
+    with torch.inference_mode():
+        encoder(torch.zeros(1, frames * 16000 // 30), frames, lambda: asked.append(None))
+    for kind, most in (("pairs", 2**22), ("rows", 1024)):
+        between = Counter()
+        for what, amount, when in largest:
+            between[when] += amount * (what == kind)
+        # some linears follow one another without a question: queries, output, and the two of the feed-forward
+        assert 0 < max(between.values()) <= (4 if kind == "rows" else 1) * most, kind

@@ -520,3 +520,20 @@ def test_a_sound_of_hours_can_be_stopped_while_it_is_written(tmp_path):
 
 class Stopped(Exception):
     pass
+
+
+@pytest.mark.parametrize("audio_codec", [None, *dict.fromkeys(codec for codecs in formats.AUDIO_CODECS.values() for codec in codecs)])
+@pytest.mark.parametrize("pixel_format", [None, "yuv420p", "yuv444p", "bgr0"])
+@pytest.mark.parametrize("codec", ["h264", "ffv1"])
+def test_every_codec_with_every_other(tmp_path, codec, pixel_format, audio_codec):
+    """The file has in it what was chosen, or the sentence names what goes with the codec."""
+    if pixel_format not in (None, *formats.PIXEL_FORMATS[codec]):
+        with pytest.raises(InputError, match=f"^pixel_format of {codec}: expected {', '.join(formats.PIXEL_FORMATS[codec])}, got {pixel_format}"):
+            VideoFormat(codec, None, pixel_format, audio_codec)
+        return
+    write_video(tmp_path / "v.mp4", moving(4), Fraction(25), Audio(noise(2, 8000), 16000), VideoFormat(codec, None, pixel_format, audio_codec))
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        [video], [heard] = container.streams.video, container.streams.audio
+        chosen = audio_codec or {"h264": "aac", "ffv1": "pcm"}[codec]
+        assert (video.codec.canonical_name, heard.codec.canonical_name) == (codec, formats.ENCODERS[chosen])
+        assert pixel_format in (None, video.codec_context.pix_fmt)

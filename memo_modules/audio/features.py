@@ -34,7 +34,7 @@ _CHUNK = 125
 _ROWS = 1024
 """Frames that go through layers at a time which look at each by itself, or at its neighbours."""
 
-_PAIRS = {"cpu": 2**22, "cuda": 2**28}
+_PAIRS, _PAIRS_ON_A_CARD = 2**22, 2**28
 """Pairs of frames of which a layer takes up the attention at a time: some tenths of a second. The memory of it is flat, too."""
 
 _LEAST_ROWS = 8
@@ -159,7 +159,7 @@ def _through_layer(layer: nn.Module, hidden_states: Tensor, states: Tensor, chec
         for project in (attention.k_proj, attention.v_proj)
     )
     out = torch.empty_like(hidden_states)
-    pairs = _PAIRS.get(hidden_states.device.type, _PAIRS["cuda"])
+    pairs = _PAIRS if hidden_states.device.type == "cpu" else _PAIRS_ON_A_CARD
     at_once = min(_ROWS, max(_LEAST_ROWS, pairs // frames // _LEAST_ROWS * _LEAST_ROWS))
     for rows in _spans(frames, at_once, check_interrupt):
         asking = hidden_states[:, rows]

@@ -136,11 +136,10 @@ def join_segments(
     """One video of the ``segments`` that ``write_segment`` made, one after the other, with ``audio`` from the first frame on.
 
     Nothing is encoded again; frame k shows at k / fps (mkv: to the millisecond). The sound is written whole, however long
-    the pictures are. metadata: texts by name; ComfyUI looks for JSON under "workflow" and "prompt". ``check_interrupt`` is
-    called before each segment and with each piece of the sound, and may raise. labelled: the file says that it is synthetic and
-    what made it, see labels. ``path`` is there when all is written, not before.
-
-    Sound beyond [-1, 1] is clipped where the audio codec holds no more, see VideoFormat.clipped.
+    the pictures are; beyond [-1, 1] it is clipped where the audio codec holds no more, see VideoFormat.clipped. metadata: texts by
+    name; ComfyUI looks for JSON under "workflow" and "prompt". ``check_interrupt`` is called before each segment and with each piece
+    of the sound, and may raise. labelled: the file says that it is synthetic and what made it, see labels. ``path`` is there when
+    all is written, not before.
 
     Raises InputError for segments that are damaged or of another format, and for sound that is broken or that the format does not take;
     MissingPackageError for an encoder that is not there; StorageError when the disk is full.

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from graphs import find, node, talking_portrait
+from graphs import Record, find, node, talking_portrait, to_file
 from safetensors.torch import save_file
 
 from comfyui_memo.memo_modules.models.emotion_classifier import EmotionClassifier
@@ -45,12 +45,22 @@ def audio(shape: str, value: str = "noise") -> dict:
 
 def graph_up_to(kind: str) -> dict:
     """The workflow on hand-made values, up to the node of that class. The tiny detector finds a face in the grey picture."""
-    prompt = talking_portrait()
-    for made, value in (("LoadImage", image("1 96 96 3")), ("LoadAudio", audio("1 1 8000"))):
-        prompt[find(prompt, made)] = value
+    prompt = on_hand_made_values(talking_portrait())
     for output in ("SaveVideo", "CreateVideo"):
         del prompt[find(prompt, output)]
     return prompt | {"end": node("PreviewAny", source=[find(prompt, kind), 0])}
+
+
+def graph_to_file(**inputs) -> dict:
+    """The one that ends in MEMO Sample to File, with these inputs; a dict among them is the node that makes the value."""
+    made = {name: value for name, value in inputs.items() if isinstance(value, dict)}
+    return made | on_hand_made_values(to_file(talking_portrait(), **inputs | {name: [name, 0] for name in made}))
+
+
+def on_hand_made_values(prompt: dict) -> dict:
+    for kind, value in (("LoadImage", image("1 96 96 3")), ("LoadAudio", audio("1 1 8000"))):
+        prompt[find(prompt, kind)] = value
+    return prompt
 
 
 def test_hand_made_values_are_fine(comfyui_server):
@@ -155,3 +165,45 @@ def test_an_emotion2vec_of_another_width_than_the_classifier_is_refused(comfyui_
         expect_error(comfyui_server, "MemoLoadEmotionModel", {"classifier": "damaged"}, message)
     finally:
         shutil.rmtree(copy)
+
+
+HALF = "\ud83d"
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "message"),
+    [
+        ("MemoEmotionTimeline", {"timeline": f"0-1 {HALF}"}, 'timeline: "\\ud83d" in "0-1 \\ud83d" is not an emotion.'),
+        ("MemoEmotionTimeline", {"timeline": f"{HALF}-1 sad"}, 'timeline: "\\ud83d" in "\\ud83d-1 sad" is not a time.'),
+        ("MemoSampleToFile", {"filename_prefix": f"video/{HALF}"}, "in 'video/\\ud83d'."),
+        ("MemoSampleToFile", {"filename_prefix": "video/\udcff"}, "in 'video/\\udcff'."),
+        ("MemoLoadModel", {"model": f"tiny{HALF}"}, "is not among the models that were found"),
+    ],
+)
+def test_half_an_emoji_does_not_end_comfyui(comfyui_server, kind, inputs, message):
+    """In an error that is logged it would end the thread that runs prompts: nothing would run until a restart."""
+    prompt = graph_to_file()
+    if kind == "MemoEmotionTimeline":
+        prompt = {"mood": node(kind, timeline=""), "end": node("PreviewAny", source=["mood", 0])}
+    prompt[find(prompt, kind)]["inputs"] |= inputs
+    with pytest.raises(ServerError, match=re.escape(message)):
+        comfyui_server.run(prompt, timeout=120)
+    working = {"mood": node("MemoSetEmotion", emotion="sad"), "end": node("PreviewAny", source=["mood", 0])}
+    assert comfyui_server.run(working, timeout=120)
+
+
+def test_a_broken_sound_is_refused_before_the_first_step(comfyui_server):
+    record = Record()
+    prompt = graph_to_file(filename_prefix="video/broken", sound=audio("1 1 8000", "nan"))
+    with pytest.raises(ServerError, match="MemoSampleToFile: sound: 8000 of 8000 samples are NaN or infinite"):
+        comfyui_server.run(prompt, record)
+    assert find(prompt, "MemoSampleToFile") not in record.progress
+
+
+def test_no_text_of_a_workflow_is_html_in_the_front_end(comfyui_server):
+    """Front ends before 1.46 take what a node says for HTML, scripts and all."""
+    prefix, record = "video/x<img src=x onerror=alert(1)>&amp;", Record()
+    comfyui_server.run(graph_to_file(filename_prefix=prefix, sound=audio("1 1 8000", "32768"), codec="h264"), record)
+    assert any("video/x‹img src=x onerror=alert(1)›＆amp;_0" in text for text in record.texts), record.texts
+    assert any("is clipped in aac. Is it 16-bit integers" in text for text in record.texts), record.texts
+    assert not [text for text in record.texts if set("<>&") & set(text)]
