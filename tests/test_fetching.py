@@ -231,7 +231,7 @@ def test_two_processes_at_once_with_several_files(hub, models, tmp_path):
     names = [f"net/{letter}.bin" for letter in "abcd"]
     for name in names:
         (tmp_path / "hub" / name).write_bytes(name.encode() * 20_000)
-    hub.faults[names[0]] = [Slow(150_000)]
+    hub.faults[names[0]] = [Slow(50_000)]
     children = [start(hub.url, models, [entry(name) for name in names]) for _ in range(2)]
     assert [finish(child)["error"] for child in children] == [None, None]
     assert len(ranges(hub)) == len(names)
