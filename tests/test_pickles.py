@@ -511,8 +511,7 @@ def tar_file(tensors: dict[str, torch.Tensor]) -> bytes:
     pickle.dump(len(tensors), storages, protocol=2)
     pickle.dump(len(tensors), listed, protocol=2)
     for tensor in tensors.values():
-        storage, kind = tensor.untyped_storage(), type(tensor.storage())
-        kind = getattr(torch, {torch.float32: "FloatStorage", torch.int64: "LongStorage", torch.float16: "HalfStorage"}[tensor.dtype])
+        storage, kind = tensor.untyped_storage(), torch.LongStorage if tensor.dtype == torch.int64 else torch.FloatStorage
         pickle.dump((ids[id(tensor)] + 1, "cpu", kind), storages, protocol=2)
         storages.write(struct.pack("<q", len(storage) // tensor.itemsize) + bytes(storage.tolist()))
         pickle.dump((ids[id(tensor)], ids[id(tensor)] + 2, torch.FloatTensor), listed, protocol=2)
