@@ -55,7 +55,7 @@ def test_crafted_values_are_refused_by_name(found):
 
 
 def test_a_link_that_gives_nothing_is_as_if_it_were_not_there(found):
-    assert found["given_nothing"] == []
+    assert len(found["given_nothing"]) > 10 and set(found["given_nothing"].values()) == {"nothing"}, found["given_nothing"]
 
 
 def test_every_widget_that_takes_a_name_has_a_row(found):

@@ -5,6 +5,7 @@ Arguments: the pack's folder, ComfyUI's base directory, and a folder beside it t
 
 import importlib.util
 import json
+import shutil
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -132,14 +133,15 @@ def crafted() -> dict[str, str]:
     return wrong
 
 
-def given_nothing() -> list[str]:
-    """Optional inputs that a link gives nothing and that are then complained about."""
-    found = []
-    for node in NODES:
-        for given in node.GET_SCHEMA().inputs:
-            if given.optional and (answer := said(node, good_inputs(node) | {given.id: None})) != "nothing":
-                found.append(f"{node.__name__}.{given.id}: {answer}")
-    return found
+def given_nothing() -> dict[str, str]:
+    """By node, what it says when links give nothing to all of its optional inputs."""
+    answers = {node.__name__: said(node, good_inputs(node) | {given.id: None for given in optional(node)}) for node in NODES if optional(node)}
+    shutil.rmtree(Path(base, "output"))
+    return answers
+
+
+def optional(node) -> list:
+    return [given for given in node.GET_SCHEMA().inputs if given.optional]
 
 
 def name_widgets() -> list[str]:
