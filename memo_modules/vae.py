@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checkpoints import REPAIR, assign_weights, check_numbers, check_shapes, read_json, read_weights
 from .errors import CheckpointError
 from .models.options import each, either, flag, only, read_options, whole, wholes
+from .weights.checkpoints import REPAIR, assign_weights, check_numbers, check_shapes, read_json, read_weights
 from .words import first_line, quoted
 
 VAE_WEIGHTS = "diffusion_pytorch_model.safetensors"

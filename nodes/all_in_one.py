@@ -24,7 +24,7 @@ from .loaders import (
     refusal,
 )
 from .sampler import Sampling, all_frames, denoising_inputs, overview
-from .types import MemoModels, MemoModelsSocket
+from .socket_types import MemoModels, MemoModelsSocket
 
 ROLES = {
     "model": "nets",

@@ -7,7 +7,7 @@ from ..memo_modules.clips import frame_rate, samples_for_frames
 from ..memo_modules.types import Audio
 from . import comfy_adapter as adapter
 from . import comfy_sockets as sockets
-from .types import AudioEncoderSocket, AudioFeaturesSocket, VocalSeparatorSocket
+from .socket_types import AudioEncoderSocket, AudioFeaturesSocket, VocalSeparatorSocket
 
 CATEGORY = "MEMO/conditioning"
 

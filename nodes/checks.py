@@ -19,17 +19,17 @@ from ..memo_modules.audio.emotion2vec import Emotion2Vec
 from ..memo_modules.audio.features import AudioEncoder
 from ..memo_modules.audio.vocals import VocalSeparator
 from ..memo_modules.errors import InputError
-from ..memo_modules.face import FaceAnalyzer
 from ..memo_modules.models.diffusion_net import DiffusionNet
 from ..memo_modules.models.emotion_classifier import EmotionClassifier
 from ..memo_modules.models.projections import AudioProjection, ImageProjection
 from ..memo_modules.models.reference_net import ReferenceNet
-from ..memo_modules.solvers import check_sigmas
+from ..memo_modules.portrait.face import FaceAnalyzer
+from ..memo_modules.sampler.solvers import check_sigmas
 from ..memo_modules.types import AudioFeatures, Crop, EmotionTrack, Face, VideoState
 from ..memo_modules.values import described, tensor_fault
 from ..memo_modules.words import quoted
 from . import comfy_adapter as adapter
-from .types import AudioEncoderModel, EmotionModel, MemoModel, MemoModels
+from .socket_types import AudioEncoderModel, EmotionModel, MemoModel, MemoModels
 
 
 def _is(kind: type) -> Callable[[Any], bool]:

@@ -20,18 +20,18 @@ from PIL import Image
 from server import PromptServer
 from torch import Tensor, nn
 
-from ..memo_modules import footprint
 from ..memo_modules.errors import InputError
 from ..memo_modules.models import acceleration
-from ..memo_modules.models.convolution import few_places, pointwise
-from ..memo_modules.models.fastest import Fastest
+from ..memo_modules.models.kernels.convolution import few_places, pointwise
+from ..memo_modules.models.kernels.fastest import Fastest
 from ..memo_modules.models.layers import Layers, channels_last
 from ..memo_modules.models.motion import PositionTable
-from ..memo_modules.onnx_sessions import OnnxModel
-from ..memo_modules.sampling import MemoNets
+from ..memo_modules.sampler import footprint
+from ..memo_modules.sampler.sampling import MemoNets
 from ..memo_modules.types import SamplerSettings
+from ..memo_modules.weights.onnx_sessions import OnnxModel
 from ..memo_modules.words import harmless, printable
-from .types import MemoModel
+from .socket_types import MemoModel
 
 MODEL_FOLDER = "memo"
 """The kind under which folder_paths knows our models; extra_model_paths.yaml may add folders to it."""

@@ -16,12 +16,11 @@ from torch import Tensor, nn
 
 from ..memo_modules.audio.io import validate
 from ..memo_modules.errors import InputError
-from ..memo_modules.fingerprints import tensor_digest, weights_digest
-from ..memo_modules.portrait import MULTIPLE
-from ..memo_modules.solvers import Velocity
+from ..memo_modules.sampler.solvers import Velocity
 from ..memo_modules.types import Audio
-from ..memo_modules.vae import SCALING_FACTOR, check_autoencoder, load_widened
+from ..memo_modules.vae import MULTIPLE, SCALING_FACTOR, check_autoencoder, load_widened
 from ..memo_modules.values import described, tensor_fault
+from ..memo_modules.weights.fingerprints import tensor_digest, weights_digest
 
 _MADE_OF = "memo_made_of"
 """Beside a waveform of our own: what it is made of, and the digest of its samples."""

@@ -10,7 +10,7 @@ from ..memo_modules.errors import InputError
 from ..memo_modules.types import EMOTIONS
 from . import comfy_adapter as adapter
 from . import comfy_sockets as sockets
-from .types import EmotionModelSocket, EmotionSocket
+from .socket_types import EmotionModelSocket, EmotionSocket
 
 CATEGORY = "MEMO/conditioning"
 

@@ -2,10 +2,10 @@
 
 from comfy_api.latest import io
 
-from ..memo_modules.face import embed_face
-from ..memo_modules.portrait import rgb_picture
+from ..memo_modules.portrait.face import embed_face
+from ..memo_modules.portrait.pictures import rgb_picture
 from . import comfy_adapter as adapter
-from .types import FaceAnalysisSocket, FaceSocket
+from .socket_types import FaceAnalysisSocket, FaceSocket
 
 
 class MemoEmbedFace(io.ComfyNode):

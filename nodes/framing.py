@@ -5,13 +5,13 @@ from collections.abc import Callable
 from comfy_api.latest import InputImpl, io, ui
 
 from ..memo_modules.clips import frame_rate
-from ..memo_modules.framing import CROP_MULTIPLE, MARGIN, crop_portrait
-from ..memo_modules.pasting import COLOR_MATCHES, FEATHER, mask, paste, paste_to_file
-from ..memo_modules.portrait import rgb_frames, rgb_picture
+from ..memo_modules.portrait.framing import CROP_MULTIPLE, MARGIN, crop_portrait
+from ..memo_modules.portrait.pasting import COLOR_MATCHES, FEATHER, mask, paste, paste_to_file
+from ..memo_modules.portrait.pictures import rgb_frames, rgb_picture
 from . import comfy_adapter as adapter
 from . import comfy_output
 from . import comfy_sockets as sockets
-from .types import CropSocket, FaceAnalysisSocket
+from .socket_types import CropSocket, FaceAnalysisSocket
 from .video import chosen_format, file_inputs, label_input
 
 CATEGORY = "MEMO/portrait"

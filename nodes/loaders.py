@@ -5,18 +5,18 @@ from pathlib import Path
 import torch
 from comfy_api.latest import io
 
-from ..memo_modules import checkpoints
 from ..memo_modules.audio.emotion import check_fit, load_emotion_classifier
 from ..memo_modules.audio.emotion2vec import load_emotion2vec
 from ..memo_modules.audio.features import load_audio_encoder
 from ..memo_modules.audio.vocals import VocalSeparator
-from ..memo_modules.face import FaceAnalyzer
+from ..memo_modules.portrait.face import FaceAnalyzer
 from ..memo_modules.store import obtain
 from ..memo_modules.store.finding import signature
+from ..memo_modules.weights import checkpoints
 from ..memo_modules.words import MOST_SAID, printable, quoted, shortened
 from . import comfy_adapter as adapter
 from . import comfy_sockets as sockets
-from .types import (
+from .socket_types import (
     AudioEncoderModel,
     AudioEncoderSocket,
     EmotionModel,

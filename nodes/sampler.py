@@ -9,18 +9,18 @@ from dataclasses import asdict
 import torch
 from comfy_api.latest import io, ui
 
-from ..memo_modules.fingerprints import block_values, some_values, tensor_digest
-from ..memo_modules.noise import NOISES
-from ..memo_modules.portrait import prepare_portrait
+from ..memo_modules.portrait.pictures import prepare_portrait
 from ..memo_modules.progress import clips_done, contact_sheet
-from ..memo_modules.sampling import REFERENCE_ORDERS, SampledClip, sample_video
-from ..memo_modules.solvers import euler
+from ..memo_modules.sampler.noise import NOISES
+from ..memo_modules.sampler.sampling import REFERENCE_ORDERS, SampledClip, sample_video
+from ..memo_modules.sampler.solvers import euler
 from ..memo_modules.types import AudioFeatures, SamplerSettings, VideoState
 from ..memo_modules.video.journal import Inputs
+from ..memo_modules.weights.fingerprints import block_values, some_values, tensor_digest
 from . import comfy_adapter as adapter
 from . import comfy_output
 from . import comfy_sockets as sockets
-from .types import AudioFeaturesSocket, EmotionSocket, FaceSocket, MemoModelSocket, VideoStateSocket
+from .socket_types import AudioFeaturesSocket, EmotionSocket, FaceSocket, MemoModelSocket, VideoStateSocket
 
 
 def denoising_inputs() -> list[io.Input]:

@@ -14,7 +14,7 @@ from . import comfy_adapter as adapter
 from . import comfy_output
 from . import comfy_sockets as sockets
 from .sampler import Sampling, noise_input, sampling_inputs
-from .types import VideoStateSocket
+from .socket_types import VideoStateSocket
 
 AUTO = "auto"
 KEPT_DAYS, KEPT_BYTES = 14, 50 * 10**9

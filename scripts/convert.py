@@ -11,21 +11,16 @@ einops and numpy, as ComfyUI's Python has them.
 
 import argparse
 import sys
-import types
 from functools import partial
 from pathlib import Path
 
+import bootstrap  # noqa: F401, I001  the library is importable from here on
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-if "comfyui_memo" not in sys.modules:  # the pack's folder as a package, without its __init__.py, which needs a ComfyUI
-    sys.modules["comfyui_memo"] = types.ModuleType("comfyui_memo")
-    sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
-
-from comfyui_memo.memo_modules.checkpoints import NETS, PICKLES
-from comfyui_memo.memo_modules.errors import InputError
-from comfyui_memo.memo_modules.store.converting import pickle_to_safetensors, to_folder, to_single_files
-from comfyui_memo.scripts.entry import run
+from memo_modules.errors import InputError
+from memo_modules.store.converting import pickle_to_safetensors, to_folder, to_single_files
+from memo_modules.weights.checkpoints import NETS, PICKLES
+from scripts.entry import run
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 

@@ -15,8 +15,8 @@ import types
 from collections.abc import Callable
 from pathlib import Path
 
-import environment
-from comfyui_server import ComfyUIServer, ServerError
+from tools import environment
+from tools.comfyui_server import ComfyUIServer, ServerError
 
 ROOT = environment.ROOT
 WORKFLOW = ROOT / "workflows" / "api" / "talking_portrait.json"
@@ -146,8 +146,8 @@ def run_in_library(arguments: argparse.Namespace, folder: Path) -> Path:
     # the pack's folder as a package, without its __init__.py, which needs a ComfyUI
     sys.modules["comfyui_memo"] = types.ModuleType("comfyui_memo")
     sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
-    from comfyui_memo.memo_modules.errors import MemoError
-    from comfyui_memo.scripts.demo_library import make_video
+    from memo_modules.errors import MemoError
+    from scripts.demo_library import make_video
 
     print("No ComfyUI: running the same steps through the library", flush=True)
     try:

@@ -8,16 +8,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..memo_modules.audio import emotion, emotion2vec, features, io, vocals
-from ..memo_modules.checkpoints import NETS, load_net
-from ..memo_modules.face import FaceAnalyzer, embed_face
-from ..memo_modules.models.layers import Layers
-from ..memo_modules.portrait import prepare_portrait
-from ..memo_modules.sampling import MemoNets, sample_video
-from ..memo_modules.store.obtain import find_model
-from ..memo_modules.types import SamplerSettings
-from ..memo_modules.vae import DiffusersVAE, load_autoencoder
-from ..memo_modules.video.files import write_video
+from memo_modules.audio import emotion, emotion2vec, features, io, vocals
+from memo_modules.models.layers import Layers
+from memo_modules.portrait.face import FaceAnalyzer, embed_face
+from memo_modules.portrait.pictures import prepare_portrait
+from memo_modules.sampler.sampling import MemoNets, sample_video
+from memo_modules.store.obtain import find_model
+from memo_modules.types import SamplerSettings
+from memo_modules.vae import DiffusersVAE, load_autoencoder
+from memo_modules.video.files import write_video
+from memo_modules.weights.checkpoints import NETS, load_net
 
 FPS = Fraction(30)
 

@@ -14,22 +14,20 @@ import io
 import os
 import stat
 import sys
-import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-if "comfyui_memo" not in sys.modules:  # the pack's folder as a package, without its __init__.py, which needs a ComfyUI
-    sys.modules["comfyui_memo"] = types.ModuleType("comfyui_memo")
-    sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
+import bootstrap  # noqa: F401, I001  the library is importable from here on
 
-from comfyui_memo.memo_modules.errors import InputError, MemoError
-from comfyui_memo.memo_modules.regular_files import is_regular, read_regular
-from comfyui_memo.memo_modules.store import obtain
-from comfyui_memo.memo_modules.store.catalogue import CATALOGUE, Model
-from comfyui_memo.memo_modules.store.fetching import fetch, learned_sha256, megabytes, verify
-from comfyui_memo.memo_modules.words import quoted, shortened
+from memo_modules.errors import InputError, MemoError
+from memo_modules.files.regular_files import is_regular, read_regular
+from memo_modules.store import obtain
+from memo_modules.store.catalogue import CATALOGUE, Model
+from memo_modules.store.fetching import fetch, learned_sha256, megabytes, verify
+from memo_modules.words import quoted, shortened
+
+ROOT = Path(__file__).resolve().parents[1]
 
 _LARGEST_YAML = 2**17
 

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from comfyui_memo.memo_modules.errors import MemoError
-from comfyui_memo.memo_modules.words import first_line, printable, quoted, shortened
+from memo_modules.errors import MemoError
+from memo_modules.words import first_line, printable, quoted, shortened
 
 _MOST_SAID = 2000
 

@@ -10,18 +10,15 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
-import types
 from importlib import metadata
 from pathlib import Path
 
+import bootstrap  # noqa: F401, I001  the library is importable from here on
 from packaging.version import InvalidVersion, Version
 
-ROOT = Path(__file__).resolve().parents[1]
-if "comfyui_memo" not in sys.modules:  # the pack's folder as a package, without its __init__.py, which needs a ComfyUI
-    sys.modules["comfyui_memo"] = types.ModuleType("comfyui_memo")
-    sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
+from scripts.entry import run
 
-from comfyui_memo.scripts.entry import run
+ROOT = Path(__file__).resolve().parents[1]
 
 # Importable module: the package that brings it. The first are installed alone, since requirements.txt holds what
 # MEMO's use of them imports.

@@ -10,30 +10,25 @@ is started again. The features follow a video's own frames. MEMO makes 30 per se
 
 import argparse
 import re
-import sys
 import time
-import types
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-if "comfyui_memo" not in sys.modules:  # the pack's folder as a package, without its __init__.py, which needs a ComfyUI
-    sys.modules["comfyui_memo"] = types.ModuleType("comfyui_memo")
-    sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
+import bootstrap  # noqa: F401, I001  the library is importable from here on
 
-from comfyui_memo.memo_modules.clips import frame_rate
-from comfyui_memo.memo_modules.errors import InputError
-from comfyui_memo.memo_modules.preparation.folder import FAILED, METADATA, Report, Run, prepare_folder
-from comfyui_memo.memo_modules.preparation.preparer import Job, ModelPlaces, Outcome, Settings, fingerprints
-from comfyui_memo.memo_modules.preparation.ray_workers import RayActors
-from comfyui_memo.memo_modules.preparation.videos import duration, find_videos
-from comfyui_memo.memo_modules.preparation.workers import Processes, run_crew, run_here
-from comfyui_memo.memo_modules.store.obtain import find_model, obtain
-from comfyui_memo.memo_modules.words import first_line, quoted
-from comfyui_memo.scripts.entry import run
+from memo_modules.clips import frame_rate
+from memo_modules.errors import InputError
+from memo_modules.preparation.folder import FAILED, METADATA, Report, Run, prepare_folder
+from memo_modules.preparation.preparer import Job, ModelPlaces, Outcome, Settings, fingerprints
+from memo_modules.preparation.ray_workers import RayActors
+from memo_modules.preparation.videos import duration, find_videos
+from memo_modules.preparation.workers import Processes, run_crew, run_here
+from memo_modules.store.obtain import find_model, obtain
+from memo_modules.words import first_line, quoted
+from scripts.entry import run
 
 SHOWN = 20
 FPS = 30

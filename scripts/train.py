@@ -15,27 +15,23 @@ import math
 import os
 import signal
 import sys
-import types
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-if "comfyui_memo" not in sys.modules:  # the pack's folder as a package, without its __init__.py, which needs a ComfyUI
-    sys.modules["comfyui_memo"] = types.ModuleType("comfyui_memo")
-    sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
+import bootstrap  # noqa: F401, I001  the library is importable from here on
 
-from comfyui_memo.memo_modules.documents import parse_json
-from comfyui_memo.memo_modules.errors import InputError, MemoError, MissingPackageError
-from comfyui_memo.memo_modules.training.assembly import load_vae, make_trainer
-from comfyui_memo.memo_modules.training.dataset import read_metadata
-from comfyui_memo.memo_modules.training.loop import StepLog
-from comfyui_memo.memo_modules.training.samples import write_sample
-from comfyui_memo.memo_modules.training.settings import TrainingSettings, read_settings
-from comfyui_memo.memo_modules.vae import DiffusersVAE
-from comfyui_memo.memo_modules.whole_files import storing
-from comfyui_memo.memo_modules.words import first_line
-from comfyui_memo.scripts.entry import run
+from memo_modules.errors import InputError, MemoError, MissingPackageError
+from memo_modules.files.documents import parse_json
+from memo_modules.files.whole_files import storing
+from memo_modules.training.assembly import load_vae, make_trainer
+from memo_modules.training.dataset import read_metadata
+from memo_modules.training.loop import StepLog
+from memo_modules.training.samples import write_sample
+from memo_modules.training.settings import TrainingSettings, read_settings
+from memo_modules.vae import DiffusersVAE
+from memo_modules.words import first_line
+from scripts.entry import run
 
 AVERAGED = ("loss_all", "mask_rate", "grad_norm", "seconds")
 

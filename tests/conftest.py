@@ -17,7 +17,7 @@ _package = types.ModuleType("comfyui_memo")
 _package.__path__ = [str(ROOT)]
 sys.modules.setdefault("comfyui_memo", _package)
 
-from comfyui_memo.scripts import environment
+from tools import environment
 
 _COMFYUI = environment.find_comfyui()
 _REQUIRED = os.environ.get("MEMO_REQUIRE_COMFYUI") == "1"
@@ -44,7 +44,7 @@ def one_thread():
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory) -> Path:
     """A `models` folder with the tiny checkpoint, named `tiny`."""
-    from comfyui_memo.scripts.make_tiny_checkpoint import write_tiny_checkpoint
+    from tools.make_tiny_checkpoint import write_tiny_checkpoint
 
     models = tmp_path_factory.mktemp("tiny") / "models"
     write_tiny_checkpoint(models)
@@ -56,9 +56,9 @@ def tiny_nets(tiny_models):
     """The nets of the tiny checkpoint, float32 on the CPU."""
     import torch
 
-    from comfyui_memo.memo_modules.checkpoints import NETS, load_net
-    from comfyui_memo.memo_modules.models.layers import Layers
-    from comfyui_memo.memo_modules.sampling import MemoNets
+    from memo_modules.models.layers import Layers
+    from memo_modules.sampler.sampling import MemoNets
+    from memo_modules.weights.checkpoints import NETS, load_net
 
     loaded = {net: load_net(tiny_models / "memo" / "tiny", net, Layers(dtype=torch.float32)) for net in NETS}
     return MemoNets(**loaded, device=torch.device("cpu"), dtype=torch.float32)
@@ -69,7 +69,7 @@ def tiny_vae(tiny_models):
     """The VAE of the tiny checkpoint."""
     from diffusers import AutoencoderKL
 
-    from comfyui_memo.memo_modules.vae import DiffusersVAE
+    from memo_modules.vae import DiffusersVAE
 
     return DiffusersVAE(AutoencoderKL.from_pretrained(tiny_models / "vae" / "sd-vae-ft-mse"), batch=16)
 
@@ -77,7 +77,7 @@ def tiny_vae(tiny_models):
 @pytest.fixture(scope="session")
 def comfyui_server(comfyui_path, tiny_models, tmp_path_factory):
     """A running ComfyUI with the pack, the tiny checkpoint and the tests' own nodes; the tests of a session share it."""
-    from comfyui_memo.scripts.comfyui_server import ComfyUIServer
+    from tools.comfyui_server import ComfyUIServer
 
     base = tmp_path_factory.mktemp("comfyui")
     (base / "custom_nodes").mkdir()

@@ -15,20 +15,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from comfyui_memo.memo_modules.audio import io as audio_io
-from comfyui_memo.memo_modules.audio.emotion import constant_emotion, detect_emotion, frame_labels, load_emotion_classifier
-from comfyui_memo.memo_modules.audio.emotion2vec import load_emotion2vec
-from comfyui_memo.memo_modules.audio.features import encode_audio, load_audio_encoder, prepare_waveform
-from comfyui_memo.memo_modules.checkpoints import NETS, load_net
-from comfyui_memo.memo_modules.clips import frame_rate
-from comfyui_memo.memo_modules.errors import InputError
-from comfyui_memo.memo_modules.face import embed_face
-from comfyui_memo.memo_modules.models.layers import Layers
-from comfyui_memo.memo_modules.portrait import prepare_portrait, rgb_picture
-from comfyui_memo.memo_modules.sampling import MemoNets, sample_video
-from comfyui_memo.memo_modules.solvers import check_sigmas, flow_sigmas
-from comfyui_memo.memo_modules.types import Audio, AudioFeatures, EmotionTrack, Face, SamplerSettings
-from comfyui_memo.memo_modules.vae import DiffusersVAE, load_autoencoder
+from memo_modules.audio import io as audio_io
+from memo_modules.audio.emotion import constant_emotion, detect_emotion, load_emotion_classifier
+from memo_modules.audio.emotion2vec import load_emotion2vec
+from memo_modules.audio.features import encode_audio, load_audio_encoder, prepare_waveform
+from memo_modules.clips import frame_rate
+from memo_modules.errors import InputError
+from memo_modules.models.layers import Layers
+from memo_modules.portrait.face import embed_face
+from memo_modules.portrait.pictures import prepare_portrait, rgb_picture
+from memo_modules.sampler.sampling import MemoNets, sample_video
+from memo_modules.sampler.solvers import check_sigmas, flow_sigmas
+from memo_modules.types import Audio, AudioFeatures, EmotionTrack, Face, SamplerSettings, frame_labels
+from memo_modules.vae import DiffusersVAE, load_autoencoder
+from memo_modules.weights.checkpoints import NETS, load_net
 
 NAN, INF = float("nan"), float("inf")
 FPS = Fraction(30)

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from comfyui_memo.memo_modules.clips import CLIP_FRAMES, clip_count, frame_count, resampled_frames
+from memo_modules.clips import CLIP_FRAMES, clip_count, frame_count, resampled_frames
 
 RATES = [Fraction(8), Fraction(24000, 1001), Fraction(25), Fraction(2997, 100), Fraction(30), Fraction(60)]
 SAMPLES = [1, 639, 15999, 16000, 16001, 16000 * 7 + 123]

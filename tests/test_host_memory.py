@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_memo.memo_modules.host_memory import _malloc_trim
+from memo_modules.host_memory import _malloc_trim
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -16,7 +16,7 @@ CHILD = """
 import resource, sys, threading, types
 sys.modules["comfyui_memo"] = types.ModuleType("comfyui_memo")
 sys.modules["comfyui_memo"].__path__ = [sys.argv[1]]
-from comfyui_memo.memo_modules.host_memory import return_freed_memory
+from memo_modules.host_memory import return_freed_memory
 
 kept = []
 

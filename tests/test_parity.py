@@ -7,13 +7,12 @@ import json
 import os
 from pathlib import Path
 
-import parity_audio
-import parity_nets
 import pytest
 import torch
-from parity_case import Case
 
-from comfyui_memo.memo_modules.models import convolution
+from memo_modules.models.kernels import convolution
+from tests.helpers import parity_audio, parity_nets
+from tests.helpers.parity_case import Case
 
 GOLDEN = Path(os.environ.get("MEMO_GOLDEN_DIR") or Path(__file__).parent / "golden")
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from comfyui_memo.memo_modules.progress import SIDE, TILES, clips_done, contact_sheet
-from comfyui_memo.memo_modules.video.provenance import COMMENT, DIGITAL_SOURCE_TYPE, SOFTWARE, write_png
+from memo_modules.progress import SIDE, TILES, clips_done, contact_sheet
+from memo_modules.video.provenance import COMMENT, DIGITAL_SOURCE_TYPE, SOFTWARE, write_png
 
 CLIP = 16
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
-from vae_cases import SPOILT, write_blank
 
-from comfyui_memo.memo_modules.errors import CheckpointError
-from comfyui_memo.memo_modules.store import finding
-from comfyui_memo.memo_modules.store.catalogue import CATALOGUE
-from comfyui_memo.memo_modules.vae import VAE_WEIGHTS, autoencoder_shapes, check_autoencoder, load_autoencoder, load_widened, own_name, widened
-from comfyui_memo.scripts.make_tiny_checkpoint import old_name
+from memo_modules.errors import CheckpointError
+from memo_modules.store import finding
+from memo_modules.store.catalogue import CATALOGUE
+from memo_modules.vae import VAE_WEIGHTS, autoencoder_shapes, check_autoencoder, load_autoencoder, load_widened, own_name, widened
+from tests.helpers.vae_cases import SPOILT, write_blank
+from tools.make_tiny_checkpoint import old_name
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCKS = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4, "latent_channels": 4}

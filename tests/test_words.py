@@ -2,8 +2,8 @@
 
 import pytest
 
-from comfyui_memo.memo_modules import errors
-from comfyui_memo.memo_modules.words import MOST_SAID, first_line, printable, quoted
+from memo_modules import errors
+from memo_modules.words import MOST_SAID, first_line, printable, quoted
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
 

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checkpoints import CLASSIFIER, SIZE_ERRORS, component_source, load_module
 from ..errors import CheckpointError, InputError
 from ..models.emotion_classifier import EmotionClassifier
 from ..models.layers import Layers
 from ..models.options import read_options, whole
 from ..types import EMOTIONS, Audio, EmotionTrack
+from ..weights.checkpoints import CLASSIFIER, SIZE_ERRORS, component_source, load_module
 from ..words import first_line
 from .emotion2vec import Emotion2Vec
 from .features import SAMPLE_RATE

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checkpoints import SIZE_ERRORS, load_module, read_weights
 from ..errors import CheckpointError
 from ..models.layers import Layers
 from ..models.options import Option, read_options, whole
+from ..weights.checkpoints import SIZE_ERRORS, load_module, read_weights
 from ..words import first_line
 
 _AUDIO = "modality_encoders.AUDIO."

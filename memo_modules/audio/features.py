@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checkpoints import PICKLES, REPAIR, SIZE_ERRORS, Source, assign_weights, check_numbers, check_shapes, pickle_fault, raise_fault
 from ..clips import CLIP_FRAMES, clip_count, frame_count, samples_for_frames
 from ..errors import CheckpointError, InputError, MissingPackageError
-from ..fingerprints import audio_digest
 from ..types import TIMINGS, Audio, AudioFeatures
+from ..weights.checkpoints import PICKLES, REPAIR, SIZE_ERRORS, Source, assign_weights, check_numbers, check_shapes, pickle_fault, raise_fault
+from ..weights.fingerprints import audio_digest
 from ..words import first_line, quoted
 from .encoder_config import EncoderConfig
 from .io import mono, resample, validate

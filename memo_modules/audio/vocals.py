@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from ..errors import CheckpointError, MissingPackageError
-from ..fingerprints import audio_digest, file_digest
-from ..onnx_sessions import OnnxModel, check_graph, check_made, input_shape, opening, quiet, running
 from ..types import Audio
+from ..weights.fingerprints import audio_digest, file_digest
+from ..weights.onnx_sessions import OnnxModel, check_graph, check_made, input_shape, opening, quiet, running
 from .io import mono, peak, resample, validate
 
 logger = logging.getLogger(__name__)

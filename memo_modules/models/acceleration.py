@@ -17,12 +17,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..types import AttentionMemory
 from .audio_module import AudioModule
 from .config import DiffusionNetConfig
-from .fastest import Fastest
-from .gating import gating
+from .kernels.fastest import Fastest
+from .kernels.gating import gating
+from .kernels.memory_attention import memory_attention
+from .kernels.picture_norm import picture_norm
 from .layers import AttentionFunction, Layers, sdpa
-from .memory_attention import memory_attention
 from .motion import MotionModule
-from .picture_norm import picture_norm
 from .resnet import ResnetBlock
 from .transformer import SpatialTransformer
 from .unet import down_specs, up_specs
@@ -47,7 +47,7 @@ def attention_forms(capability: tuple[int, int] | None) -> dict[str, AttentionFu
     if capability and "set_priority" in inspect.signature(sdpa_kernel).parameters:
         forms["cuDNN"] = _cudnn_first
     if _builds_kernels(capability):
-        from .attention_triton import attention_for
+        from .kernels.attention_triton import attention_for
 
         forms["Triton"] = attention_for(capability)
     return forms
@@ -61,7 +61,7 @@ def kernel_forms(capability: tuple[int, int] | None) -> dict[str, dict[str, Call
         "picture_norm": {"torch": picture_norm},
     }
     if _builds_kernels(capability):
-        from . import gating_triton, memory_attention_triton, picture_norm_triton
+        from .kernels import gating_triton, memory_attention_triton, picture_norm_triton
 
         forms["memory_attention"]["Triton"] = memory_attention_triton.memory_attention
         forms["gating"]["Triton"] = gating_triton.gating

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .convolution import ProductFunction, with_product
-from .gating import GatingFunction, gating
-from .memory_attention import MemoryAttentionFunction, memory_attention
-from .picture_norm import PictureNormFunction, with_form
+from .kernels.convolution import ProductFunction, with_product
+from .kernels.gating import GatingFunction, gating
+from .kernels.memory_attention import MemoryAttentionFunction, memory_attention
+from .kernels.picture_norm import PictureNormFunction, with_form
 
 AttentionFunction = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 """softmax(q kᵀ / √d) v with q (b t heads·d), k and v (b s heads·d), heads -> (b t heads·d)."""

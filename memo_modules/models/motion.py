@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ..types import AttentionMemory
 from .attention import FeedForward, FusibleProjections
 from .config import MotionConfig
+from .kernels.memory_attention import DECAY, by_head
 from .layers import Layers
-from .memory_attention import DECAY, by_head
 
 _NORM_GROUPS = 32  # whatever norm_num_groups says elsewhere
 

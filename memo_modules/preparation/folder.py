@@ -14,9 +14,9 @@ from fractions import Fraction
 from pathlib import Path
 
 from ..errors import InputError
-from ..locks import locked
-from ..regular_files import open_regular
-from ..whole_files import remove_partial, storing, write_whole
+from ..files.locks import locked
+from ..files.regular_files import open_regular
+from ..files.whole_files import remove_partial, storing, write_whole
 from ..words import first_line, shortened
 from .preparer import VIDEOS, Job, Outcome
 from .tensor_files import FIELDS

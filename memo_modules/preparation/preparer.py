@@ -14,13 +14,14 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..audio.emotion import check_fit, detect_emotion, frame_labels, load_emotion_classifier
+from ..audio.emotion import check_fit, detect_emotion, load_emotion_classifier
 from ..audio.emotion2vec import load_emotion2vec
 from ..audio.features import encode_frames, load_audio_encoder
 from ..audio.vocals import VocalSeparator
 from ..errors import InputError, MemoError
-from ..face import FaceAnalyzer
+from ..portrait.face import FaceAnalyzer
 from ..store.fetching import verify
+from ..types import frame_labels
 from .tensor_files import FIELDS, write_tensor
 from .videos import Video, read_video, rewrite, rewritten_frames
 

@@ -10,11 +10,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import InputError
-from ..pickles import Called, Inert
-from ..regular_files import open_regular
-from ..tensor_saving import save_tensors
-from ..torch_files import read_torch_file
-from ..whole_files import whole_file
+from ..files.regular_files import open_regular
+from ..files.whole_files import whole_file
+from ..weights.pickles import Called, Inert
+from ..weights.tensor_saving import save_tensors
+from ..weights.torch_files import read_torch_file
 from ..words import first_line
 
 FIELDS = ("video", "face_emb", "audio_emb", "audio_emotion")

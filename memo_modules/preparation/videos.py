@@ -18,9 +18,9 @@ from torch.nn import functional as F
 
 from ..clips import frame_rate
 from ..errors import InputError, MemoError
+from ..files.whole_files import whole_file
 from ..pyav import audio_resampler, fraction, import_av, open_to_read, quarter_turns, upright
 from ..types import Audio
-from ..whole_files import whole_file
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 """Of the files that count as videos, in any case."""

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoints import CLASSIFIER, CONFIGS, NETS, Source, component_source, net_source, read_configs, read_weights
 from ..errors import CheckpointError
-from ..tensor_saving import save_tensors
-from ..whole_files import whole_file
+from ..files.whole_files import whole_file
+from ..weights.checkpoints import CLASSIFIER, CONFIGS, NETS, Source, component_source, net_source, read_configs, read_weights
+from ..weights.tensor_saving import save_tensors
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 

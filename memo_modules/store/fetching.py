@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CheckpointError, DownloadError
-from ..regular_files import open_regular, read_regular
-from ..whole_files import NO_ROOM, write_whole
+from ..files.regular_files import open_regular, read_regular
+from ..files.whole_files import NO_ROOM, write_whole
 from . import aside, hub
 from .catalogue import ModelFile
 from .transfer import USER_AGENT, BrokenError, asked, fill, there
@@ -304,7 +304,7 @@ def _of_right_form(remote: _Remote) -> Path:
 
 def _check_form(path: Path) -> None:
     """Raises DownloadError when a file is not what its name says."""
-    from .. import checkpoints  # with torch, which nothing else here needs
+    from ..weights import checkpoints  # with torch, which nothing else here needs
 
     try:
         if path.suffix == ".json":

@@ -11,7 +11,10 @@ from pathlib import Path, PurePath
 from ..audio.emotion import load_emotion_classifier
 from ..audio.emotion2vec import load_emotion2vec
 from ..audio.features import check_audio_encoder
-from ..checkpoints import (
+from ..errors import CheckpointError
+from ..portrait.face import DETECTOR_FILE, RECOGNISER_FILE
+from ..vae import VAE_WEIGHTS, check_autoencoder
+from ..weights.checkpoints import (
     CLASSIFIER,
     NETS,
     PICKLES,
@@ -25,9 +28,6 @@ from ..checkpoints import (
     read_configs,
     read_json,
 )
-from ..errors import CheckpointError
-from ..face import DETECTOR_FILE, RECOGNISER_FILE
-from ..vae import VAE_WEIGHTS, check_autoencoder
 from .walking import walk
 
 _MOST_FILES = 10_000

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from ..checkpoints import file_fault, read_weights
 from ..errors import CheckpointError
+from ..weights.checkpoints import file_fault, read_weights
 from ..words import quoted
 from .catalogue import CATALOGUE, Model, ModelFile
 from .fetching import Progress, by_hand, fetch

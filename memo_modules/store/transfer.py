@@ -18,7 +18,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from ..errors import DownloadError
-from ..regular_files import is_regular
+from ..files.regular_files import is_regular
 from ..words import first_line, quoted
 from . import aside, hub
 

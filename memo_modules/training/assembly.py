@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 
-from ..checkpoints import NETS, check_fit, load_net
 from ..errors import InputError
 from ..models.layers import Layers
-from ..sampling import MemoNets
+from ..sampler.sampling import MemoNets
 from ..vae import DiffusersVAE, load_autoencoder
+from ..weights.checkpoints import NETS, check_fit, load_net
 from .checkpoint_folders import resume_from
 from .dataset import ClipDataset, read_metadata
 from .loop import MakeBatch, Trainer, check_sample

@@ -15,11 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..checkpoints import NETS, net_source
 from ..errors import CheckpointError, InputError
-from ..sampling import MemoNets
-from ..tensor_saving import save_tensors
-from ..whole_files import flush, flush_names, storing
+from ..files.whole_files import flush, flush_names, storing
+from ..sampler.sampling import MemoNets
+from ..weights.checkpoints import NETS, net_source
+from ..weights.tensor_saving import save_tensors
 
 STATE, TENSORS = "trainer.json", "trainer.safetensors"
 

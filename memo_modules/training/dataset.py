@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from ..audio.emotion import clip_label
-from ..documents import parse_json
 from ..errors import InputError
+from ..files.documents import parse_json
+from ..files.regular_files import is_regular, read_regular
 from ..preparation.tensor_files import FIELDS, read_rows, tensor_shape
-from ..regular_files import is_regular, read_regular
+from ..types import clip_label
 from ..words import quoted, shortened
 from .frames import ReadFrames, read_frames
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import CheckpointError, InputError
-from ..sampling import MemoNets
+from ..sampler.sampling import MemoNets
 from .checkpoint_folders import read_state, write_checkpoint, write_nets, write_state
 from .draws import PictureDraws, StepDraws
 from .objective import Pasts, TrainingBatch, TrainingLoss, consecutive_clips, training_loss

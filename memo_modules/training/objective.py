@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from ..sampling import MemoNets
+from ..sampler.sampling import MemoNets
 from ..types import NO_EMOTION
 from ..vae import DiffusersVAE
 from .draws import PictureDraws, StepDraws

@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import nn
 
-from ..checkpoints import NETS
 from ..errors import InputError
-from ..sampling import MemoNets
+from ..sampler.sampling import MemoNets
+from ..weights.checkpoints import NETS
 
 Trainable = Mapping[str, Sequence[str] | None]
 """Net (of NETS) to parts of module names, or None for all of the net. Nets that are not named stay frozen."""

@@ -10,7 +10,7 @@ from ..audio.io import decode
 from ..clips import ceil_div
 from ..preparation.tensor_files import read_rows
 from ..pyav import fraction, open_to_read
-from ..sampling import MemoNets, sample_video
+from ..sampler.sampling import MemoNets, sample_video
 from ..types import Audio, AudioFeatures, EmotionTrack, Face, SamplerSettings
 from ..vae import VideoVAE
 from ..video.files import write_video

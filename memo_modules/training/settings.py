@@ -7,9 +7,9 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..documents import LARGEST_YAML, parse_yaml
 from ..errors import InputError
-from ..regular_files import read_regular
+from ..files.documents import LARGEST_YAML, parse_yaml
+from ..files.regular_files import read_regular
 from ..words import quoted, shortened
 from .dataset import ClipLayout
 from .draws import Rates

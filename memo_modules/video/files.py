@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..audio.encoding import SoundTrack
 from ..clips import ceil_div
 from ..errors import InputError, StorageError
+from ..files.whole_files import whole_file
 from ..pyav import fraction, import_av, open_to_read
 from ..types import Audio
-from ..whole_files import whole_file
 from .formats import ENCODERS, MUXERS, VideoFormat
 from .pixel_formats import planes
 from .provenance import TAGS, append_xmp
+from .sound_track import SoundTrack
 
 # One thread each: h264's bits depend on their number. Every picture of ffv1 stands by itself, which costs 1 to 6 %.
 _OPTIONS = {"h264": {"threads": "1"}, "ffv1": {"threads": "1", "level": "3", "g": "1"}}

@@ -22,10 +22,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import InputError, StorageError
-from ..regular_files import NotRegularError, is_regular, open_regular
-from ..sampling import REPLAYED_CLIPS
+from ..files.regular_files import NotRegularError, is_regular, open_regular
+from ..files.whole_files import remove_partial, storing, whole_file
+from ..sampler.sampling import REPLAYED_CLIPS
 from ..types import VideoState
-from ..whole_files import remove_partial, storing, whole_file
 from ..words import first_line
 from .unfinished import INPUTS, clean, held, remove
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ..clips import frame_count, resampled_frames
 from ..errors import InputError, StorageError
+from ..files.whole_files import move_new as _move
 from ..host_memory import return_freed_memory
 from ..progress import clips_done, clock, counted
-from ..sampling import SampledClip
+from ..sampler.sampling import SampledClip
 from ..types import Audio, AudioFeatures, VideoState
-from ..whole_files import move_new as _move
 from .files import join_segments, write_segment
 from .formats import VideoFormat
 from .journal import Journal

@@ -20,9 +20,9 @@ from datetime import date, datetime
 from pathlib import Path
 
 from ..errors import MemoError
-from ..locks import locked
-from ..regular_files import is_regular, read_regular
-from ..whole_files import write_whole
+from ..files.locks import locked
+from ..files.regular_files import is_regular, read_regular
+from ..files.whole_files import write_whole
 
 INPUTS, LOCK, SEEN = "inputs.safetensors", "lock", "seen.json"
 """Files of a journal: by the first it is known, the second is held by the process at work, the third lists dates."""

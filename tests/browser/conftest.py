@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_memo.scripts.chromium import find_chromium
-from comfyui_memo.scripts.comfyui_server import ComfyUIServer
-from comfyui_memo.scripts.front_end import SETTINGS, FrontEnd
-from comfyui_memo.scripts.make_tiny_checkpoint import write_tiny_checkpoint
+from tools.chromium import find_chromium
+from tools.comfyui_server import ComfyUIServer
+from tools.front_end import SETTINGS, FrontEnd
+from tools.make_tiny_checkpoint import write_tiny_checkpoint
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 

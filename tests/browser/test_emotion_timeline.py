@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_memo.memo_modules.audio.timeline import parse_timeline
-from comfyui_memo.memo_modules.types import EMOTIONS
-from comfyui_memo.scripts.front_end import FrontEnd
+from memo_modules.audio.timeline import parse_timeline
+from memo_modules.types import EMOTIONS
+from tools.front_end import FrontEnd
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (1300, 760)

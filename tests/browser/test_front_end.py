@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_memo.scripts.comfyui_server import ServerError
-from comfyui_memo.scripts.save_workflows import look_at_all
-from comfyui_memo.tests.comfyui.graphs import SMALL, write_tiny_upscaler, write_wav
-from comfyui_memo.tests.test_workflows import OF_OTHER_PACKS, WORKFLOWS
+from tests.helpers.graphs import SMALL, write_tiny_upscaler, write_wav
+from tests.project.test_workflows import OF_OTHER_PACKS, WORKFLOWS
+from tools.comfyui_server import ServerError
+from tools.save_workflows import look_at_all
 
 ROOT = Path(__file__).resolve().parents[2]
 TALKING_PORTRAIT = ROOT / "workflows" / "talking_portrait.json"

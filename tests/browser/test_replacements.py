@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_memo.scripts.front_end import FrontEnd
+from tools.front_end import FrontEnd
 
 pytestmark = pytest.mark.browser
 

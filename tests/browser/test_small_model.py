@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from comfyui_memo.scripts.front_end import FrontEnd
-from comfyui_memo.tests.comfyui.graphs import SMALL
+from tests.helpers.graphs import SMALL
+from tools.front_end import FrontEnd
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = SMALL | {"LoadImage": {"image": "cartoon.png"}, "LoadAudio": {"audio": "babble.wav"}}

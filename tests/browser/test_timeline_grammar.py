@@ -7,10 +7,10 @@ from random import Random
 
 import pytest
 
-from comfyui_memo.memo_modules.audio.timeline import format_timeline, parse_timeline
-from comfyui_memo.memo_modules.errors import InputError
-from comfyui_memo.scripts.chromium import Chromium
-from comfyui_memo.tests import timeline_cases as cases
+from memo_modules.audio.timeline import format_timeline, parse_timeline
+from memo_modules.errors import InputError
+from tests.helpers import timeline_cases as cases
+from tools.chromium import Chromium
 
 pytestmark = pytest.mark.browser
 

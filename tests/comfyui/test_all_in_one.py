@@ -3,8 +3,9 @@
 import av
 import numpy as np
 import pytest
-from graphs import PORTRAIT, TINY, Record, node, talking_portrait, write_wav
-from test_workflow import frames_of, saving_frames
+
+from tests.comfyui.test_workflow import frames_of, saving_frames
+from tests.helpers.graphs import PORTRAIT, TINY, Record, node, talking_portrait, write_wav
 
 LOADED = {name: value for kind, inputs in TINY.items() if "Load" in kind for name, value in inputs.items()}
 

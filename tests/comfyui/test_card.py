@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch.utils.backend_registration
-from graphs import ROOT
+
+from tests.helpers.graphs import ROOT
 
 
 @pytest.mark.skipif(
     not hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend"), reason="this torch takes no device made in Python"
 )
 def test_frames_are_the_same_on_a_card_that_holds_a_part_of_the_weights(comfyui_path, tiny_models):
-    command = [sys.executable, Path(__file__).with_name("sample_on_card.py"), ROOT, tiny_models.parent]
+    command = [sys.executable, Path(__file__).resolve().parents[1] / "helpers" / "sample_on_card.py", ROOT, tiny_models.parent]
     environment = os.environ | {"PYTHONPATH": str(comfyui_path), "PYTHONDONTWRITEBYTECODE": "1"}
     run = subprocess.run(command, cwd=comfyui_path, env=environment, check=False, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

@@ -3,9 +3,9 @@
 import re
 
 import pytest
-from graphs import PORTRAIT, find, node, talking_portrait, to_file, write_wav
 
-from comfyui_memo.scripts.comfyui_server import ServerError
+from tests.helpers.graphs import PORTRAIT, find, node, talking_portrait, to_file, write_wav
+from tools.comfyui_server import ServerError
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import json
 import av
 import numpy as np
 import pytest
-from graphs import Record, node
 from PIL import Image
 
-from comfyui_memo.scripts.comfyui_server import ServerError
+from tests.helpers.graphs import Record, node
+from tools.comfyui_server import ServerError
 
 WIDTH, HEIGHT = 640, 400
 

@@ -10,9 +10,9 @@ import av
 import numpy as np
 import pytest
 
-from comfyui_memo.scripts import environment
-from comfyui_memo.scripts.small_world import measure_mouth
-from comfyui_memo.scripts.small_world.mouth import mouth_from_sound
+from tools import environment
+from tools.small_world import measure_mouth
+from tools.small_world.mouth import mouth_from_sound
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE_RATE, SAMPLES = 16000, 20001
@@ -20,7 +20,7 @@ FRAMES = 38  # 30 per second, the last one partly covered
 BABBLE = ROOT / "assets" / "babble.wav"
 
 pytestmark = pytest.mark.skipif(
-    Path(sys.prefix).resolve() != environment.VENV.resolve(), reason="from another Python the demo would make .venv first: run scripts/test.py"
+    Path(sys.prefix).resolve() != environment.VENV.resolve(), reason="from another Python the demo would make .venv first: run tools/test.py"
 )
 
 

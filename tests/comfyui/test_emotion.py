@@ -4,11 +4,11 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from graphs import node, write_wav
 from PIL import Image
 
-from comfyui_memo.memo_modules.types import EMOTIONS
-from comfyui_memo.scripts.comfyui_server import ServerError
+from memo_modules.types import EMOTIONS
+from tests.helpers.graphs import node, write_wav
+from tools.comfyui_server import ServerError
 
 LABEL = EMOTIONS.index
 WEB = Path(__file__).resolve().parents[2] / "web"

@@ -6,12 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from graphs import Record, find, node, talking_portrait, to_file
 from safetensors.torch import save_file
 
-from comfyui_memo.memo_modules.models.emotion_classifier import EmotionClassifier
-from comfyui_memo.memo_modules.models.layers import Layers
-from comfyui_memo.scripts.comfyui_server import ServerError
+from memo_modules.models.emotion_classifier import EmotionClassifier
+from memo_modules.models.layers import Layers
+from tests.helpers.graphs import Record, find, node, talking_portrait, to_file
+from tools.comfyui_server import ServerError
 
 
 def expect_error(server, kind: str, inputs: dict, message: str) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_memo.scripts.comfyui_server import PACK, copy_pack
+from tools.comfyui_server import PACK, copy_pack
 
 
 @pytest.fixture(scope="module")
 def found(comfyui_path, tmp_path_factory) -> dict:
     base = tmp_path_factory.mktemp("files")
     copy_pack(base / PACK)
-    command = [sys.executable, Path(__file__).with_name("try_files.py"), base / PACK, base]
+    command = [sys.executable, Path(__file__).resolve().parents[1] / "helpers" / "try_files.py", base / PACK, base]
     environment = os.environ | {"PYTHONPATH": str(comfyui_path), "PYTHONDONTWRITEBYTECODE": "1"}
     run = subprocess.run(command, cwd=comfyui_path, env=environment, check=False, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_memo.scripts.comfyui_server import PACK, copy_pack
+from tools.comfyui_server import PACK, copy_pack
 
 # imported when they are used; each takes seconds, or may not be there
 HEAVY = {"audio_separator", "av", "cv2", "diffusers", "insightface", "librosa", "onnx", "onnxruntime", "scipy", "skimage", "soundfile",
@@ -21,7 +21,7 @@ def change(comfyui_path, tmp_path_factory) -> dict:
     base = tmp_path_factory.mktemp("import")
     pack = base / "custom_nodes" / PACK
     copy_pack(pack)
-    command = [sys.executable, Path(__file__).with_name("load_pack.py"), pack, base]
+    command = [sys.executable, Path(__file__).resolve().parents[1] / "helpers" / "load_pack.py", pack, base]
     environment = os.environ | {"PYTHONPATH": str(comfyui_path), "PYTHONDONTWRITEBYTECODE": "1"}
     run = subprocess.run(command, cwd=comfyui_path, env=environment, check=False, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

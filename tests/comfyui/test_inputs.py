@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from input_rows import INPUTS, NAMES, PREFIXES, widget_names
 
-from comfyui_memo.memo_modules.words import quoted
-from comfyui_memo.scripts.comfyui_server import PACK, copy_pack
+from memo_modules.words import quoted
+from tests.helpers.input_rows import INPUTS, NAMES, PREFIXES, widget_names
+from tools.comfyui_server import PACK, copy_pack
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def found(comfyui_path, tiny_models, outside) -> dict:
             shutil.copytree(model, outside / model.name)
             shutil.copytree(model, base / "models" / "outside" / model.name)
     (base / "models" / "memo" / "linked").symlink_to(outside / "tiny", target_is_directory=True)
-    command = [sys.executable, Path(__file__).with_name("try_inputs.py"), base / PACK, base, outside]
+    command = [sys.executable, Path(__file__).resolve().parents[1] / "helpers" / "try_inputs.py", base / PACK, base, outside]
     environment = os.environ | {"PYTHONPATH": str(comfyui_path), "PYTHONDONTWRITEBYTECODE": "1"}
     run = subprocess.run(command, cwd=comfyui_path, env=environment, check=False, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

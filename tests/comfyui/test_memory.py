@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from graphs import PORTRAIT, ROOT, Record, alive, find, free, look_until, node, talking_portrait, write_wav
+
+from tests.helpers.graphs import PORTRAIT, ROOT, Record, alive, find, free, look_until, node, talking_portrait, write_wav
 
 NET = "diffusion_pytorch_model.safetensors"
 LOADERS = {
@@ -136,7 +137,7 @@ def test_onnx_sessions_make_room_for_another_model(comfyui_server, preparations)
 def test_onnx_sessions_make_room_on_a_card(comfyui_path, tiny_models, where):
     """Sessions that onnxruntime has on the CPU beside it take none of its memory, and are unloaded all the same."""
     folder = tiny_models / "memo" / "tiny" / "misc" / "face_analysis" / "models"
-    command = [sys.executable, Path(__file__).with_name("pretend_card.py"), ROOT, folder, where]
+    command = [sys.executable, Path(__file__).resolve().parents[1] / "helpers" / "pretend_card.py", ROOT, folder, where]
     environment = os.environ | {"PYTHONPATH": str(comfyui_path), "PYTHONDONTWRITEBYTECODE": "1"}
     run = subprocess.run(command, cwd=comfyui_path, env=environment, check=False, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

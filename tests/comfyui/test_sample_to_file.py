@@ -6,10 +6,10 @@ import shutil
 import av
 import numpy as np
 import pytest
-from graphs import PORTRAIT, Record, find, free, node, talking_portrait, to_file, write_wav
-from test_workflow import frames_of, saving_frames
 
-from comfyui_memo.scripts.comfyui_server import ComfyUIServer, ServerError
+from tests.comfyui.test_workflow import frames_of, saving_frames
+from tests.helpers.graphs import PORTRAIT, Record, find, free, node, talking_portrait, to_file, write_wav
+from tools.comfyui_server import ComfyUIServer, ServerError
 
 SAMPLES = 24000  # 45 frames, three clips
 

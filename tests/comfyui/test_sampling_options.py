@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from graphs import PORTRAIT, find, node, talking_portrait, write_wav
-from test_workflow import frames_of, saving_frames
 
-from comfyui_memo.scripts.comfyui_server import ServerError
+from tests.comfyui.test_workflow import frames_of, saving_frames
+from tests.helpers.graphs import PORTRAIT, find, node, talking_portrait, write_wav
+from tools.comfyui_server import ServerError
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from comfyui_memo.scripts.comfyui_server import PACK, ComfyUIServer, ServerError
+from tools.comfyui_server import PACK, ComfyUIServer, ServerError
 
 EMPTY_IMAGE = {"class_type": "EmptyImage", "inputs": {"width": 32, "height": 16, "batch_size": 1, "color": 0}}
 

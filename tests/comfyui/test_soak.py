@@ -9,10 +9,10 @@ import av
 import numpy as np
 import psutil
 import pytest
-from graphs import PORTRAIT, find, node, talking_portrait, to_file, write_wav
-from test_workflow import frames_of, saving_frames
 
-from comfyui_memo.scripts.comfyui_server import ComfyUIServer, ServerError
+from tests.comfyui.test_workflow import frames_of, saving_frames
+from tests.helpers.graphs import PORTRAIT, find, node, talking_portrait, to_file, write_wav
+from tools.comfyui_server import ComfyUIServer, ServerError
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ GROWTH = 50e6  # bytes
 def server(comfyui_path, tiny_models, tmp_path):
     """A ComfyUI of the test's own, and with what nodes it needs."""
     (tmp_path / "custom_nodes").mkdir()
-    shutil.copy(Path(__file__).with_name("probe_nodes.py"), tmp_path / "custom_nodes")
+    shutil.copy(Path(__file__).resolve().parents[1] / "helpers" / "probe_nodes.py", tmp_path / "custom_nodes")
     with ComfyUIServer(comfyui_path, tmp_path, tiny_models) as server:
         yield server
 

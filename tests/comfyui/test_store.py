@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from graphs import PORTRAIT, Record, find, node, talking_portrait, write_wav
-from hub_server import HubServer, Slow
 
-from comfyui_memo.scripts.comfyui_server import ComfyUIServer, ServerError, copy_pack
+from tests.helpers.graphs import PORTRAIT, Record, find, node, talking_portrait, write_wav
+from tests.helpers.hub_server import HubServer, Slow
+from tools.comfyui_server import ComfyUIServer, ServerError, copy_pack
 
 NET = "diffusion_pytorch_model.safetensors"
 LARGE = f"diffusion_net/{NET}"
@@ -145,7 +145,7 @@ def test_with_all_files_present_nobody_is_called(comfyui_path, tiny_models, tmp_
     """Import, /object_info and a run of the whole workflow, with every attempt to connect recorded and refused."""
     base, calls = tmp_path / "base", tmp_path / "calls"
     (base / "custom_nodes").mkdir(parents=True)
-    guard = {"PYTHONPATH": str(Path(__file__).with_name("no_network")), "MEMO_CALLS": str(calls)}
+    guard = {"PYTHONPATH": str(Path(__file__).resolve().parents[1] / "helpers" / "no_network"), "MEMO_CALLS": str(calls)}
     with ComfyUIServer(comfyui_path, base, tiny_models, environment=guard) as server:
         assert options(server, "MemoLoadModel", "model") == ["tiny", "memo"]
         voice = server.add_input(write_wav(tmp_path / "voice.wav", 4000, 16000))
@@ -162,7 +162,7 @@ def loaded(comfyui_path, tiny_models, tmp_path_factory) -> dict:
     """What load_nets.py found of each weight_dtype."""
     pack = tmp_path_factory.mktemp("loaded") / "pack"
     copy_pack(pack)
-    command = [sys.executable, Path(__file__).with_name("load_nets.py"), pack, tiny_models / "memo" / "tiny"]
+    command = [sys.executable, Path(__file__).resolve().parents[1] / "helpers" / "load_nets.py", pack, tiny_models / "memo" / "tiny"]
     environment = os.environ | {"PYTHONPATH": str(comfyui_path)}
     run = subprocess.run(command, cwd=comfyui_path, env=environment, check=False, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

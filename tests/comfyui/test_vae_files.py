@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from vae_cases import SPOILT, config, write_blank
 
-from comfyui_memo.memo_modules.vae import autoencoder_shapes, own_name
-from comfyui_memo.scripts.comfyui_server import copy_pack
+from memo_modules.vae import autoencoder_shapes, own_name
+from tests.helpers.vae_cases import SPOILT, config, write_blank
+from tools.comfyui_server import copy_pack
 
 MOST_MB = 150
 """By which loading of a VAE of 2 MB may grow the process."""
@@ -30,7 +30,12 @@ def said(comfyui_path, tiny_models, tmp_path_factory) -> dict[str, list]:
     write_blank(base / "vaes" / "own.safetensors", own)
     write_blank(base / "vaes" / "larger.safetensors", own | {"encoder.conv_in.weight": (500, 3, 3, 3)})
     write_blank(base / "vaes" / "foreign.safetensors", published | {"vquantizer.codebook.weight": (9, 9)})
-    command = [sys.executable, Path(__file__).with_name("load_vaes.py"), base / "custom_nodes" / "ComfyUI-MEMO", base / "vaes"]
+    command = [
+        sys.executable,
+        Path(__file__).resolve().parents[1] / "helpers" / "load_vaes.py",
+        base / "custom_nodes" / "ComfyUI-MEMO",
+        base / "vaes",
+    ]
     run = subprocess.run(
         [str(part) for part in command],
         cwd=base,

@@ -8,10 +8,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from graphs import PORTRAIT, Record, find, free, node, talking_portrait, write_wav
 from PIL import Image
 
-from comfyui_memo.scripts.comfyui_server import ServerError
+from tests.helpers.graphs import PORTRAIT, Record, find, free, node, talking_portrait, write_wav
+from tools.comfyui_server import ServerError
 
 
 @dataclass

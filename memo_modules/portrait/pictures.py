@@ -1,0 +1,83 @@
+"""The portrait as the sampler takes it."""
+
+from math import isfinite
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import InputError
+from ..values import FLOATS, tensor_fault
+
+SMALLEST = 64
+"""Pixels of a side below which there is no face to speak of."""
+
+MULTIPLE = 8
+"""Pixels per latent of a Stable Diffusion 1 VAE; width and height are multiples of it."""
+
+
+OVERSHOOT = 0.5
+"""Beyond [0, 1] as far as resizing and sharpening go; further out is a picture in another range."""
+
+
+def rgb_picture(image: Tensor, name: str = "image") -> Tensor:
+    """One picture (1 h w 3), or grey (1 h w 1), as float32 RGB (1 h w 3) in [0, 1].
+
+    Values a little outside are clamped; a picture that needs no change comes back without a copy. Raises InputError naming
+    the input for a batch, transparency, less than 64 pixels a side, integers, and values that are not finite or in another
+    range.
+    """
+    if isinstance(image, Tensor) and image.ndim == 4 and image.shape[-1] in (1, 3) and image.shape[0] != 1:
+        raise InputError(f"{name}: expected one picture, got a batch of {image.shape[0]}. Pick one with Get Image from Batch.")
+    return _rgb(image, name, "one RGB picture (1, height, width, 3)")
+
+
+def rgb_frames(images: Tensor, name: str = "images") -> Tensor:
+    """Pictures of one size (f h w 3), one or more; else as ``rgb_picture``."""
+    if isinstance(images, Tensor) and images.ndim == 4 and not len(images):
+        raise InputError(f"{name}: expected one frame or more, got none.")
+    return _rgb(images, name, "RGB pictures (frames, height, width, 3)")
+
+
+def _rgb(image: Tensor, name: str, expected: str) -> Tensor:
+    if not isinstance(image, Tensor):
+        raise InputError(f"{name}: expected a picture as a tensor, got {type(image).__name__}.")
+    if fault := tensor_fault(image):
+        raise InputError(f"{name}: {fault}")
+    if image.ndim != 4 or image.shape[-1] not in (1, 3):
+        hint = " Remove the alpha channel with Split Image with Alpha." if image.shape[-1:] == (4,) else ""
+        raise InputError(f"{name}: expected {expected}, got shape {list(image.shape)}.{hint}")
+    if min(image.shape[1:3]) < SMALLEST:
+        raise InputError(f"{name}: expected at least {SMALLEST} x {SMALLEST} pixels, got {image.shape[2]} x {image.shape[1]}.")
+    if image.dtype not in FLOATS:
+        raise InputError(f"{name}: expected floating-point values in [0, 1], got {image.dtype}. Divide them by 255.")
+    lowest, highest = (float(value) for value in torch.aminmax(image.detach()))
+    if not isfinite(lowest) or not isfinite(highest):
+        raise InputError(f"{name}: some values are NaN or infinite. Look at the node that made this picture.")
+    if lowest < -OVERSHOOT or highest > 1 + OVERSHOOT:
+        raise InputError(f"{name}: expected values in [0, 1], got {lowest:g} to {highest:g}. Look at the node that made this picture.")
+    pixels = image.detach().float()
+    if lowest < 0 or highest > 1:
+        pixels = pixels.clamp(0, 1)
+    return pixels.expand(-1, -1, -1, 3)
+
+
+def eight_bits(pixels: Tensor) -> np.ndarray:
+    """Values in [0, 1] as the nearest uint8."""
+    return (pixels * 255).round().to(torch.uint8).numpy()
+
+
+def prepare_portrait(image: Tensor, width: int, height: int) -> Tensor:
+    """A picture (1 h w 3) in [0, 1] as the sampler's portrait (1 3 height width) in [-1, 1].
+
+    Another aspect ratio is squashed, as the model was made with; crop beforehand to keep it. Raises InputError for
+    pictures that rgb_picture refuses, and for sizes that are no multiple of 8.
+    """
+    for name, size in (("width", width), ("height", height)):
+        if size < SMALLEST or size % MULTIPLE:
+            raise InputError(f"{name}: expected a multiple of {MULTIPLE} of at least {SMALLEST}, got {size}.")
+    pixels = rgb_picture(image).movedim(-1, 1)
+    if pixels.shape[2:] != (height, width):
+        pixels = F.interpolate(pixels, size=(height, width), mode="bilinear", antialias=True)
+    return pixels * 2 - 1

@@ -1,0 +1,362 @@
+"""The sampler: clip by clip, the memory of all past frames carried from one to the next.
+
+What is constant over a video or over a clip is computed once, outside the steps. Paper: MEMO (arXiv 2412.04448),
+section 3; the order of operations is that of the published sampler.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..models.diffusion_net import DiffusionNet, Modulations, SpatialContexts
+from ..models.projections import AudioProjection, ImageProjection
+from ..models.reference_net import ReferenceNet
+from ..types import (
+    NO_EMOTION,
+    AudioFeatures,
+    EmotionTrack,
+    Face,
+    MotionMemory,
+    ReferenceFeatures,
+    SamplerSettings,
+    VideoState,
+    clip_label,
+    frame_labels,
+)
+from ..vae import MULTIPLE, VideoVAE
+from ..weights.fingerprints import weights_digest
+from . import solvers
+from .noise import NOISES, clip_noise
+from .streaming import HostTensors, StreamedMemory
+
+REFERENCE_ORDERS = ("upstream", "aligned")
+
+REPLAYED_CLIPS = 24
+"""Clips that a rebuilt memory replays: 0.9^(16·24) is below half a unit in the last place of float32."""
+
+Progress = Callable[[int, int, Tensor | None], None]
+"""Called after each step with steps done, steps in all, and after the last step of a clip one of its frames
+(3 H W) in [0, 1] as a preview, None otherwise."""
+
+
+@dataclass(frozen=True)
+class MemoNets:
+    """The four nets. The UNets compute in ``dtype`` on ``device``, the projections in float32.
+
+    bring_in: called before a phase of the work, to bring its nets to ``device`` where memory is managed from outside.
+    Phase "reference" runs reference_net and image_proj, "diffusion" diffusion_net and audio_proj; told too whether a
+    motion memory is alive. resident_share: of the motion memory, what may stay on ``device`` in low-memory mode.
+    """
+
+    reference_net: ReferenceNet
+    diffusion_net: DiffusionNet
+    image_proj: ImageProjection
+    audio_proj: AudioProjection
+    device: torch.device
+    dtype: torch.dtype
+    bring_in: Callable[[str, bool], None] = lambda phase, remembers: None
+    resident_share: float = 0.0
+
+
+@dataclass(frozen=True)
+class ClipConditioning:
+    """Everything that steers one pass of the diffusion net through the steps of one clip. A pass takes all guidance
+    halves together or one of them; audio_tokens ((b f) t d), unconditional half first."""
+
+    audio_tokens: Tensor
+    spatial: SpatialContexts
+    emotion: Modulations
+    memory: MotionMemory
+
+
+@dataclass(frozen=True)
+class SampledClip:
+    """frames: float32 (f 3 H W) in [0, 1], cut to the length of the audio, none of the lead-in. state: to go on from here."""
+
+    frames: Tensor
+    state: VideoState
+
+
+def guided_velocity(nets: MemoNets, passes: Sequence[ClipConditioning], guidance_scale: float, frames: int) -> solvers.Velocity:
+    """The velocity field of one clip's latents (f c h w) float32, over all passes.
+
+    Guidance is on when the passes have two halves in all. Nothing in it waits for the device.
+    """
+
+    def velocity(latents: Tensor, sigma: Tensor) -> Tensor:
+        halves = []
+        for conditioning in passes:
+            count = conditioning.audio_tokens.shape[0] // frames
+            out = nets.diffusion_net(
+                latents.to(nets.dtype).repeat(count, 1, 1, 1),
+                sigma * 1000,
+                conditioning.audio_tokens,
+                conditioning.spatial,
+                conditioning.emotion,
+                conditioning.memory,
+                frames,
+            )
+            halves += out.float().chunk(count)
+        if len(halves) == 1:
+            return halves[0]
+        unconditional, conditional = halves
+        return unconditional + guidance_scale * (conditional - unconditional)
+
+    return velocity
+
+
+@torch.inference_mode()
+def sample_video(
+    nets: MemoNets,
+    vae: VideoVAE,
+    portrait: Tensor,
+    face: Face,
+    audio: AudioFeatures,
+    emotion: EmotionTrack,
+    settings: SamplerSettings = SamplerSettings(),
+    *,
+    progress: Progress = lambda done, total, preview: None,
+    check_interrupt: Callable[[], None] = lambda: None,
+    state: VideoState | None = None,
+    done: int = 0,
+    lead_in: int = 0,
+    noise: Callable[[int], Tensor] | None = None,
+    solver: solvers.Solver = solvers.euler,
+    sigmas: Tensor | None = None,
+    low_memory: bool = False,
+) -> Iterator[SampledClip]:
+    """Sample the video of a voice, one clip after the other.
+
+    portrait: (1 3 H W) in [-1, 1]. ``check_interrupt`` is called before each step and may raise. ``state``: go on
+    behind the video that it ends; ``done``: how many of its last clips were made of this very audio, the lead-in first.
+    ``lead_in``: clips of the beginning of the audio that are made before it, for the face to be in motion when the voice
+    begins, and have no frames. ``noise``: number of clips before to noise (f c h w), instead of the seeded one.
+    ``sigmas``: falling from 1 to 0, one more than steps, in the place of ``settings.steps``. ``low_memory``: the same
+    frames up to rounding, with the guidance halves one after the other and the motion memory in host memory. Raises
+    InputError for settings out of range, a state of another model or size, and nets that compute what is not a number.
+    """
+    sigmas = solvers.flow_sigmas(settings.steps) if sigmas is None else sigmas
+    check_inputs(nets, face, audio, settings)
+    solvers.check_sigmas(sigmas)
+    model = weights_digest(nets.reference_net, nets.diffusion_net)
+    if state is not None:
+        if lead_in and not done:
+            raise InputError(f"lead_in: expected 0 when state continues a video, got {lead_in}.")
+        check_state(state, model, portrait, audio)
+    video = _Video(nets, vae, portrait, face, audio, emotion, settings, noise, low_memory, model)
+    yield from video.sample(clip_order(audio.clips, lead_in), done, state, solver, sigmas, progress, check_interrupt)
+
+
+def clip_order(clips: int, lead_in: int) -> list[tuple[int, bool]]:
+    """The clips of the audio in the order they are made in, and whether they are shown."""
+    return [(clip % clips, False) for clip in range(lead_in)] + [(clip, True) for clip in range(clips)]
+
+
+def check_state(state: VideoState, model: str, portrait: Tensor, audio: AudioFeatures) -> None:
+    """Raises InputError when a video that ended with ``state`` cannot go on with this model, size or audio."""
+    frames, _, h, w = state.latents.shape
+    height, width = h * MULTIPLE, w * MULTIPLE
+    if portrait.shape[2:] != (height, width):
+        raise InputError(
+            f"state: its video is {width} x {height}, but this one is {portrait.shape[3]} x {portrait.shape[2]}. Set width and height to match."
+        )
+    if frames != audio.clip_frames:
+        raise InputError(f"state: its clips have {frames} frames, but those of the audio have {audio.clip_frames}.")
+    if state.model != model:
+        raise InputError("state: its video was made with another model, or with the same one in another weight_dtype. Continue with that one.")
+
+
+def check_inputs(nets: MemoNets, face: Face, audio: AudioFeatures, settings: SamplerSettings) -> None:
+    """Raises InputError naming the input that cannot be used with these nets."""
+    for name in ("num_init_past_frames", "num_past_frames"):
+        if getattr(settings, name) < 1:
+            raise InputError(f"{name}: expected at least 1, got {getattr(settings, name)}.")
+    if not math.isfinite(settings.guidance_scale):
+        raise InputError(f"guidance_scale: expected a number, got {settings.guidance_scale}.")
+    if settings.reference_order not in REFERENCE_ORDERS:
+        raise InputError(f"reference_order: expected one of {REFERENCE_ORDERS}, got {settings.reference_order!r}.")
+    if settings.noise not in NOISES:
+        raise InputError(f"noise: expected one of {NOISES}, got {settings.noise!r}.")
+    d_face = nets.image_proj.proj.weight.shape[1]
+    if face.embedding.shape != (1, d_face):
+        raise InputError(f"face: expected an embedding of shape [1, {d_face}], got {list(face.embedding.shape)}. Use MEMO Embed Face.")
+    motion = nets.diffusion_net.config.motion_module_kwargs
+    longest = motion.temporal_position_encoding_max_len
+    if motion.temporal_position_encoding and audio.clip_frames > longest:
+        raise InputError(f"audio: its clips have {audio.clip_frames} frames, but this model makes at most {longest} at a time.")
+    values = audio.windows(0, 1).numel()
+    if values != nets.audio_proj.d_in:
+        raise InputError(
+            f"audio: the audio encoder gives {values} numbers per five-frame window, but this model takes {nets.audio_proj.d_in}. "
+            "Load the audio encoder that belongs to the model (wav2vec2-base-960h for the published one)."
+        )
+
+
+def _not_finite(clip: int, dtype: torch.dtype) -> str:
+    remedy = "Its weights or those of the VAE are damaged: fetch them again. If sampler or sigmas are connected, try without."
+    if dtype == torch.float16:
+        remedy = "It leaves the range of float16: choose weight_dtype fp32 in Load MEMO Model, or bf16 where the card has it."
+    return f"model: clip {clip + 1} came out as NaN or infinite. {remedy}"
+
+
+def portrait_halves(halves: int, guided: int, frames: int, order: str) -> list[int]:
+    """Which half's picture of the portrait the guided frames look at, r = len / guided entries for each guided half.
+
+    The published sampler lays the halves like tiles over all frames of all halves, so that frames alternate
+    between them; aligned, each half sees its own.
+    """
+    if order == "aligned":
+        return list(range(halves - guided, halves))
+    rows = [[(half * frames + j) % halves for j in range(halves)] for half in range(halves - guided, halves)]
+    return [index for row in rows for index in row]
+
+
+def face_context(halves: int, half: int, picture: int, pictures: int, order: str) -> int:
+    """Which face context the reference net gives to a picture of a half: 0 no face (with guidance), last the face.
+
+    The published sampler tiles the contexts over [all pictures of half 0, all pictures of half 1].
+    """
+    return half if order == "aligned" else (half * pictures + picture) % halves
+
+
+class _Video:
+    """What is constant over one video, and its clips."""
+
+    def __init__(self, nets, vae, portrait, face, audio, emotion, settings, noise, low_memory, model):
+        self.nets, self.vae, self.audio, self.settings, self.model = nets, vae, audio, settings, model
+        self.halves = settings.halves
+        self.labels = frame_labels(emotion, len(audio.hidden_states), audio.fps, audio.timing)[audio.start :]
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.noise = noise or self._draw_noise
+        self.portrait_latents = self._encode(portrait)
+        nets.bring_in("reference", False)
+        embedding = face.embedding.to(nets.device, torch.float32)
+        self.face_tokens = nets.image_proj(torch.cat([torch.zeros_like(embedding), embedding]) if self.halves == 2 else embedding).to(nets.dtype)
+        # one encoding per face context; every clip looks some of them up
+        self.portrait_features = nets.reference_net(self.portrait_latents.to(nets.dtype).expand(self.halves, -1, -1, -1), self.face_tokens)
+        every = tuple(range(self.halves))
+        self.passes = [(half,) for half in every] if low_memory else [every]
+        self.streamed = low_memory and nets.device.type != "cpu"
+        if self.streamed:
+            modules = len(self.portrait_features.layers)
+            self.memories = StreamedMemory.split(modules, len(self.passes), nets.device, nets.resident_share)
+        else:
+            self.memories = [nets.diffusion_net.empty_memory() for _ in self.passes]
+        self.remembers = False
+        self.spatial: dict[tuple, SpatialContexts] = {}
+
+    def sample(
+        self,
+        clips: Sequence[tuple[int, bool]],
+        done: int,
+        state: VideoState | None,
+        solver: solvers.Solver,
+        sigmas: Tensor,
+        progress: Progress,
+        check_interrupt: Callable[[], None],
+    ) -> Iterator[SampledClip]:
+        audio, nets, steps = self.audio, self.nets, len(sigmas) - 1
+        frames = None
+        if state is not None:
+            self.generator.set_state(state.generator)
+            frames = self._decode(state.latents.to(nets.device))[: state.last_frames]
+            for past_latents in state.past_latents:
+                check_interrupt()
+                self._remember(past_latents)
+        for number, (clip, shown) in enumerate(clips[done:], start=done):
+            check_interrupt()
+            past_latents = self._past_latents(frames)
+            self._remember(past_latents)
+            passes = self._conditioning(clip, len(past_latents))
+            velocity = guided_velocity(nets, passes, self.settings.guidance_scale, audio.clip_frames)
+
+            def after_step(step: int, before: int = number * steps) -> None:
+                if step < steps:
+                    progress(before + step, len(clips) * steps, None)
+                    check_interrupt()
+
+            noise = self.noise(state.clips if state else 0).to(nets.device, torch.float32)
+            latents = solver(velocity, noise, sigmas.to(nets.device, torch.float32), after_step)
+            if not latents.isfinite().all():  # and so would be all clips that remember this one
+                raise InputError(_not_finite(number, nets.dtype))
+            kept = min(audio.clip_frames, audio.frame_count - clip * audio.clip_frames)
+            frames = self._decode(latents)[:kept]
+            progress((number + 1) * steps, len(clips) * steps, frames[0])
+            state = self._next_state(state, past_latents, latents, kept)
+            yield SampledClip(frames if shown else frames[:0], state)
+
+    def _draw_noise(self, clip: int) -> Tensor:
+        return clip_noise(self.settings.noise, self.generator, clip, self.audio.clip_frames, self.portrait_latents.shape[1:])
+
+    def _past_latents(self, frames: Tensor | None) -> Tensor:
+        if frames is None:
+            return self.portrait_latents.expand(self.settings.num_init_past_frames, -1, -1, -1)
+        return self._encode(frames[-self.settings.num_past_frames :] * 2 - 1)
+
+    def _remember(self, past_latents: Tensor) -> None:
+        """Take the past frames of a clip into the memory, and leave the nets of the diffusion phase on the device."""
+        self.nets.bring_in("reference", self.remembers)
+        features = [self._put_by(self._past_features(past_latents, halves)) for halves in self.passes]
+        self.nets.bring_in("diffusion", self.remembers)
+        for memory in self.memories:
+            self.nets.diffusion_net.update_memory(features.pop(0), memory, len(past_latents))
+        self.remembers = True
+
+    def _put_by(self, features: ReferenceFeatures) -> ReferenceFeatures:
+        """Out of the way of the nets of the next phase, where memory is low."""
+        return ReferenceFeatures(HostTensors(features.layers, self.nets.device)) if self.streamed else features
+
+    def _past_features(self, past_latents: Tensor, halves: tuple[int, ...]) -> ReferenceFeatures:
+        """Features of the past frames of ``halves``, each distinct (picture, face context) encoded once."""
+        n, order = len(past_latents), self.settings.reference_order
+        wanted = [(k, face_context(self.halves, half, k + 1, n + 1, order)) for half in halves for k in range(n)]
+        if torch.equal(past_latents, self.portrait_latents.to(past_latents.device).expand_as(past_latents)):  # encoded already
+            return self.portrait_features.select([context for _, context in wanted])
+        distinct = list(dict.fromkeys(wanted))
+        pictures = torch.stack([past_latents[k] for k, _ in distinct]).to(self.nets.device, self.nets.dtype)
+        features = self.nets.reference_net(pictures, torch.stack([self.face_tokens[context] for _, context in distinct]))
+        return features if distinct == wanted else features.select([distinct.index(pair) for pair in wanted])
+
+    def _conditioning(self, clip: int, past_frames: int) -> list[ClipConditioning]:
+        """What steers each pass through this clip."""
+        nets, audio = self.nets, self.audio
+        start, stop = clip * audio.clip_frames, (clip + 1) * audio.clip_frames
+        tokens = nets.audio_proj(audio.windows(start, stop).to(nets.device, torch.float32)).to(nets.dtype)
+        labels = [NO_EMOTION, clip_label(self.labels[start:stop])][-self.halves :]
+        passes = []
+        for halves, memory in zip(self.passes, self.memories):
+            audio_tokens = torch.cat([tokens if self._is_guided(half) else torch.zeros_like(tokens) for half in halves])
+            emotion = torch.tensor([labels[half] for half in halves], device=nets.device)
+            modulations = nets.diffusion_net.emotion_modulations(emotion, nets.dtype)
+            passes.append(ClipConditioning(audio_tokens, self._spatial_contexts(halves, past_frames), modulations, memory))
+        return passes
+
+    def _is_guided(self, half: int) -> bool:
+        return half == self.halves - 1
+
+    def _spatial_contexts(self, halves: tuple[int, ...], past_frames: int) -> SpatialContexts:
+        order, face_tokens = self.settings.reference_order, self.face_tokens[list(halves)]
+        contexts = ()
+        if self._is_guided(halves[-1]):
+            contexts = tuple(
+                face_context(self.halves, half, 0, past_frames + 1, order) for half in portrait_halves(self.halves, 1, self.audio.clip_frames, order)
+            )
+        if (halves, contexts) not in self.spatial:
+            reference = self.portrait_features.select(list(contexts)) if contexts else None
+            self.spatial[halves, contexts] = self.nets.diffusion_net.spatial_contexts(face_tokens, reference)
+        return self.spatial[halves, contexts]
+
+    def _next_state(self, state: VideoState | None, past_latents: Tensor, latents: Tensor, last_frames: int) -> VideoState:
+        before, clips = (state.past_latents, state.clips) if state else ((), 0)
+        past = (*before, past_latents.cpu())[-REPLAYED_CLIPS:]
+        return VideoState(past, latents.cpu(), last_frames, clips + 1, self.generator.get_state(), self.model)
+
+    def _encode(self, images: Tensor) -> Tensor:
+        return self.vae.encode(images).to(self.nets.device)
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        return self.vae.decode(latents).cpu()

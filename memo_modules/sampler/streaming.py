@@ -1,0 +1,184 @@
+"""What lies in host memory and visits the device when it is used: a motion memory, of which a part may stay there, and tensors."""
+
+import math
+import weakref
+from collections.abc import Iterable, MutableSequence, Sequence
+
+import torch
+from torch import Tensor
+
+from ..types import AttentionMemory
+
+PLACES = 4
+"""Modules on the device at a time: the one in use and the next three, on their way. They are of like size, the work with
+them is not: a few even that out."""
+
+
+_BLOCK = 2**26
+"""Bytes of host memory at a time: torch rounds what it pins up to a power of two."""
+
+
+class _HostMemory:
+    """Host memory, pinned for a device of CUDA's, in stretches of as many values as are asked for."""
+
+    def __init__(self, pinned: bool):
+        self.pinned, self.rest = pinned, torch.empty(0)
+
+    def take(self, size: int, dtype: torch.dtype) -> list[Tensor]:
+        """``size`` values in one or several pieces."""
+        pieces = []
+        while size:
+            if len(self.rest) == 0 or self.rest.dtype != dtype:
+                self.rest = _host_tensor(_BLOCK // dtype.itemsize, dtype, self.pinned)
+            piece, self.rest = self.rest[:size], self.rest[size:]
+            pieces.append(piece)
+            size -= len(piece)
+        return pieces
+
+
+class _Ring:
+    """The modules of all passes in the order of their use, those that stay on the device, and the places there that the
+    others visit in turn."""
+
+    def __init__(self, modules: int, device: torch.device, resident_share: float):
+        self.device, self.resident_share = device, resident_share
+        self.resident: dict[int, tuple[AttentionMemory, ...]] = {}
+        self.resident_values = self.values = 0
+        self.host: list[list[Tensor]] = [[] for _ in range(modules)]
+        self.shapes: list[list[tuple[torch.Size, torch.Size]]] = [[] for _ in range(modules)]
+        self.places: list[Tensor | None] = [None] * PLACES
+        self.arrived: dict[int, tuple[Tensor, torch.cuda.Event | None]] = {}
+        self.fetched = 0
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.memory = _HostMemory(pinned=self.stream is not None)
+        if self.stream is not None:
+            weakref.finalize(self, _give_back, self.stream, self.memory, self.host).atexit = False
+
+    def holds(self, number: int) -> bool:
+        return number in self.resident or bool(self.host[number])
+
+    def store(self, number: int, memories: tuple[AttentionMemory, ...]) -> None:
+        parts = [part.flatten() for memory in memories for part in (memory.kv, memory.z)]
+        if self._stays(number, sum(map(len, parts))):
+            if number not in self.resident:
+                self.resident[number] = memories
+            for resident, memory in zip(self.resident[number], memories):  # in place, so that the allocator keeps its shape
+                resident.kv.copy_(memory.kv)
+                resident.z.copy_(memory.z)
+            return
+        if not self.host[number]:
+            self.host[number] = [piece for part in parts for piece in self.memory.take(len(part), part.dtype)]
+            self.shapes[number] = [(memory.kv.shape, memory.z.shape) for memory in memories]
+        pieces = iter(self.host[number])
+        for part in parts:
+            while len(part):
+                piece = next(pieces)
+                piece.copy_(part[: len(piece)])  # waits for the device, once per clip
+                part = part[len(piece) :]
+        self.arrived.pop(number, None)
+
+    def _stays(self, number: int, values: int) -> bool:
+        """Those that stay are spread evenly, so that the others have as long to come everywhere."""
+        if self.holds(number):
+            return number in self.resident
+        self.values += values
+        stays = self.resident_values + values <= self.resident_share * self.values
+        self.resident_values += values * stays
+        return stays
+
+    def load(self, number: int) -> tuple[AttentionMemory, ...]:
+        if self.stream is not None:
+            # all work with the module before this one is queued by now: its place is free behind it
+            self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        order = (*range(number, len(self.host)), *range(number))
+        following = [each for each in order if self.host[each]][: len(self.places)]
+        if list(self.arrived) != following[: len(self.arrived)]:
+            self.arrived.clear()  # out of turn: what lies in the places now is overwritten
+        for each in following[len(self.arrived) :]:
+            self._fetch(each)
+        if number in self.resident:
+            return self.resident[number]
+        flat, event = self.arrived.pop(number)
+        if event is not None:
+            torch.cuda.current_stream(self.device).wait_event(event)
+        sizes = [math.prod(shape) for pair in self.shapes[number] for shape in pair]
+        parts = iter(flat.split(sizes))
+        return tuple(AttentionMemory(next(parts).view(kv), next(parts).view(z)) for kv, z in self.shapes[number])
+
+    def _fetch(self, number: int) -> None:
+        sizes, dtype, turn = [len(piece) for piece in self.host[number]], self.host[number][0].dtype, self.fetched % len(self.places)
+        self.fetched += 1
+        if self.places[turn] is None or self.places[turn].numel() < sum(sizes):
+            self.places[turn] = torch.empty(sum(sizes), dtype=dtype, device=self.device)
+            if self.stream is not None:
+                self.places[turn].record_stream(self.stream)  # not given to anyone while a copy is under way
+        flat = self.places[turn][: sum(sizes)]
+        with torch.cuda.stream(self.stream):  # does nothing without one
+            for part, piece in zip(flat.split(sizes), self.host[number]):
+                part.copy_(piece, non_blocking=True)
+        self.arrived[number] = flat, self.stream.record_event() if self.stream is not None else None
+
+
+class StreamedMemory(MutableSequence):
+    """A MotionMemory of which only the modules in use lie on the device, those after them, which are fetched meanwhile, and
+    as many as were asked to stay."""
+
+    def __init__(self, ring: _Ring, first: int, modules: int):
+        self._ring, self._first, self._modules = ring, first, modules
+
+    @classmethod
+    def split(cls, modules: int, passes: int, device: torch.device, resident_share: float = 0.0) -> "list[StreamedMemory]":
+        """Empty memories for passes that take turns on ``device``, each over ``modules`` motion modules in order.
+        resident_share: of all values, up to which modules stay there."""
+        ring = _Ring(modules * passes, device, resident_share)
+        return [cls(ring, index * modules, modules) for index in range(passes)]
+
+    def __len__(self) -> int:
+        return self._modules
+
+    def __getitem__(self, number: int) -> tuple[AttentionMemory, ...] | None:
+        """The memory of one module on the device, valid until the next one is asked for."""
+        if not 0 <= number < self._modules:
+            raise IndexError(number)  # ends an iteration
+        place = self._first + number
+        return self._ring.load(place) if self._ring.holds(place) else None
+
+    def __setitem__(self, number: int, memories: tuple[AttentionMemory, ...]) -> None:
+        self._ring.store(self._first + number, memories)
+
+    def __delitem__(self, number: int) -> None:
+        raise TypeError("A motion memory has one item per motion module.")
+
+    def insert(self, number: int, memories: tuple[AttentionMemory, ...]) -> None:
+        raise TypeError("A motion memory has one item per motion module.")
+
+
+class HostTensors(Sequence[Tensor]):
+    """Tensors in host memory, each of which is on ``device`` while it is looked at."""
+
+    def __init__(self, tensors: Iterable[Tensor], device: torch.device):
+        self._tensors, self._device = [tensor.cpu() for tensor in tensors], device
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __getitem__(self, number: int) -> Tensor:
+        return self._tensors[number].to(self._device)
+
+
+def _give_back(stream: torch.cuda.Stream, memory: _HostMemory, host: list[list[Tensor]]) -> None:
+    """Pinned memory to the system, which torch would keep for more of the same size."""
+    stream.synchronize()
+    memory.rest = torch.empty(0)
+    host.clear()
+    if hasattr(torch._C, "_host_emptyCache"):
+        torch._C._host_emptyCache()
+
+
+def _host_tensor(size: int, dtype: torch.dtype, pinned: bool) -> Tensor:
+    if pinned:
+        try:
+            return torch.empty(size, dtype=dtype, pin_memory=True)
+        except RuntimeError:  # the system lets no more memory be pinned: the copies are slower then
+            pass
+    return torch.empty(size, dtype=dtype)

@@ -1,1 +1,0 @@
-"""Damaged files, and processes that read them: what scripts/fuzz.py is made of."""

@@ -1,0 +1,146 @@
+"""Run by test_store.py in a process of its own: loads a net as the loader does, for each weight_dtype, and compares what it
+computes with the same net in float32 outside of ComfyUI.
+
+Arguments: the pack's folder, a checkpoint folder. Prints in JSON what was found of each.
+"""
+
+import importlib.util
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+pack, checkpoint = sys.argv[1:]
+sys.argv = ["main.py", "--cpu"]
+
+import comfy.options
+
+comfy.options.enable_args_parsing()
+
+import utils.extra_config  # noqa: F401, I001 - as main.py does before nodes.py puts a folder with a module utils in front of it
+import comfy.model_management
+import comfy.model_patcher
+import torch
+from comfy.samplers import KSAMPLER, sampler_object
+
+spec = importlib.util.spec_from_file_location("pack", Path(pack) / "__init__.py", submodule_search_locations=[pack])
+sys.modules["pack"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["pack"])
+
+from pack.memo_modules.models.kernels.convolution import few_places, pointwise
+from pack.memo_modules.models.kernels.picture_norm import picture_norm
+from pack.memo_modules.models.layers import Layers, channels_last
+from pack.memo_modules.weights.checkpoints import load_net
+from pack.nodes import comfy_adapter, comfy_sockets
+
+try:
+    import comfy.memory_management as memory_management
+except ImportError:  # ComfyUI 0.8
+    memory_management = None
+
+
+def features(net) -> torch.Tensor:
+    latents, context = (torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in ((2, 4, 8, 8), (2, 4, 64)))
+    with torch.inference_mode():
+        return torch.cat([layer.flatten() for layer in net(latents, context).layers])
+
+
+def loads_late(layers: Layers, expected: dict[str, torch.Tensor]) -> bool | None:
+    """Whether a net of layers that get their parameters only when they are loaded, as ComfyUI has them on NVIDIA cards,
+    holds the same; None where it has none."""
+    if memory_management is None:
+        return None
+    memory_management.aimdo_enabled = True
+    try:
+        saved = load_net(Path(checkpoint), "reference_net", layers).state_dict()
+    finally:
+        memory_management.aimdo_enabled = False
+    return saved.keys() == expected.keys() and all(torch.equal(saved[key].float(), expected[key].float()) for key in expected)
+
+
+def with_function(eta: float):
+    """A sampler like some of core's, whose option is a function that holds what the user chose."""
+    return KSAMPLER(sampler_object("euler").sampler_function, {"noise_scaler": lambda x: x * eta, "partial": partial(torch.full, (2,), eta)})
+
+
+def with_default(eta: float):
+    return KSAMPLER(sampler_object("euler").sampler_function, {"noise_scaler": lambda x, eta=eta: x * eta})
+
+
+def with_method(eta: float):
+    class Scaler:
+        def __init__(self):
+            self.eta = eta
+
+        def scale(self, x):
+            return x * self.eta
+
+    return KSAMPLER(sampler_object("euler").sampler_function, {"noise_scaler": Scaler().scale})
+
+
+def with_nothing():
+    """A function that holds a name without a value."""
+    held = None
+
+    def scale(x):
+        return x * held  # noqa: F821
+
+    del held
+    return KSAMPLER(sampler_object("euler").sampler_function, {"noise_scaler": scale})
+
+
+def counted(function, calls: list):
+    """``function``; ``calls`` gets whether it made something at each call."""
+
+    def call(*inputs):
+        out = function(*inputs)
+        calls.append(out is not None)
+        return out
+
+    return call
+
+
+def compared(weight_dtype: str) -> dict:
+    layers, computes_in = comfy_adapter.unet_layers(weight_dtype)
+    net = load_net(Path(checkpoint), "reference_net", layers)
+    return {
+        "dtypes": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in net.parameters()}),
+        "computes_in": str(computes_in).removeprefix("torch."),
+        "difference": ((features(net) - plain).norm() / plain.norm()).item(),
+        "loads_late": loads_late(layers, net.state_dict()),
+    }
+
+
+in_torch = load_net(Path(checkpoint), "reference_net", Layers(dtype=torch.float32))
+plain, found = features(in_torch), {}
+for weight_dtype in ("bf16", "fp16", "fp32", "fp8_e4m3fn"):
+    comfy_adapter.few_places = counted(few_places, products := [])
+    found[weight_dtype] = {**compared(weight_dtype), "products": sum(products)}
+for weight_dtype in ("bf16", "fp32"):
+    on_a_card = {"lay_out": channels_last, "product": counted(pointwise, products := []), "picture_norm": counted(picture_norm, norms := [])}
+    comfy_adapter._accelerations = lambda device, on_a_card=on_a_card: on_a_card
+    found[f"{weight_dtype}, channels last"] = {**compared(weight_dtype), "pointwise": sum(products), "norms": len(norms)}
+
+samplers = [sampler_object("er_sde"), with_nothing(), *(make(eta) for make in (with_function, with_default, with_method) for eta in (0.3, 0.4))]
+found["adapter"] = {
+    "sampler": [comfy_sockets.sampler_name(sampler) for sampler in samplers],
+    "out of memory": [
+        comfy_adapter.is_out_of_memory(error)
+        for error in (
+            torch.OutOfMemoryError(),
+            RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+            RuntimeError("another"),
+        )
+    ],
+}
+if hasattr(comfy.model_patcher, "ModelPatcherDynamic"):  # what 0.33 takes on cards of NVIDIA's
+    comfy.model_patcher.CoreModelPatcher = streams = type("Streams", (comfy.model_patcher.ModelPatcher,), {})
+    found["adapter"]["streams"] = [isinstance(comfy_adapter.manage(in_torch, whole), streams) for whole in (False, True)]
+
+comfy.model_management.supports_cast = lambda device, dtype: dtype != torch.float8_e4m3fn
+try:
+    comfy_adapter.unet_layers("fp8_e4m3fn")
+except comfy_adapter.InputError as error:
+    found["refused"] = str(error)
+print(json.dumps(found))

@@ -1,0 +1,155 @@
+"""Run by test_card.py in a process of its own: the sampler under the memory management of a ComfyUI that has a card, see
+pretend_device.py.
+
+Arguments: the pack's folder, ComfyUI's base directory with the tiny models. Prints in JSON what each run came to.
+"""
+
+import importlib.util
+import json
+import logging
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+pack, base = sys.argv[1:]
+sys.argv = ["main.py", "--cpu", "--base-directory", base]
+sys.path.insert(1, str(Path(__file__).parent))
+
+import comfy.options
+import torch
+
+from tests.helpers.pretend_device import CARD
+
+comfy.options.enable_args_parsing()
+
+import utils.extra_config  # noqa: F401, I001 - as main.py does before nodes.py puts a folder with a module utils in front of it
+import comfy.model_management as management
+
+spec = importlib.util.spec_from_file_location("pack", Path(pack) / "__init__.py", submodule_search_locations=[pack])
+sys.modules["pack"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["pack"])
+
+from pack.memo_modules.audio.emotion import constant_emotion
+from pack.memo_modules.sampler import footprint, streaming
+from pack.memo_modules.types import AudioFeatures, Face, SamplerSettings
+from pack.nodes import comfy_adapter, loaders, sampler
+
+SIDE, LATENT, CLIPS, FRAMES = 64, (8, 8), 1, 2
+RUNS = {"normal": 0.5, "low": 0.05}
+"""By mode of the sampler the share of the weights that the card has room for."""
+RESIDENT = 0.5
+"""Of the motion memory, for which there is room in mode auto, which then is low."""
+
+total = 0
+
+
+def free_memory(device=None, torch_free_too=False):
+    """ComfyUI's models are all that takes any of the card."""
+    free = (
+        2**36
+        if device is not None and device.type == "cpu"
+        else total - sum(model.model_loaded_memory() for model in management.current_loaded_models)
+    )
+    return (free, free) if torch_free_too else free
+
+
+def have_card() -> None:
+    """From now on ComfyUI has one."""
+    management.get_torch_device = lambda: CARD
+    management.get_all_torch_devices = lambda: [CARD]
+    management.get_free_memory = free_memory
+    management.get_total_memory = lambda device=None, torch_total_too=False: (total, total) if torch_total_too else total
+    management.is_nvidia = lambda: False  # whatever torch was built for
+    management.should_use_bf16 = management.should_use_fp16 = lambda *_, **__: False
+    management.cpu_state, management.vram_state = management.CPUState.GPU, management.VRAMState.NORMAL_VRAM
+
+
+def sampled(model, vae, mode: str, state=None) -> tuple[torch.Tensor, object]:
+    generator = torch.Generator().manual_seed(0)
+    net = model.image_proj.model
+    face = Face(torch.randn(1, net.proj.weight.shape[1], generator=generator), None, 0.0)
+    states = torch.randn(CLIPS * FRAMES, 2, 64, generator=generator)
+    audio = AudioFeatures(states, Fraction(30), CLIPS * FRAMES, FRAMES)
+    picture = torch.rand(1, SIDE, SIDE, 3, generator=generator)
+    sampling = sampler.Sampling(model, vae, picture, face, audio, constant_emotion(3), SIDE, SIDE, 1, 3.5, 42, 1, memory_mode=mode, state=state)
+    sampling.inputs()  # by which MEMO Sample to File knows its video
+    return sampler.all_frames(sampling, lambda text: None)
+
+
+def load():
+    model = loaders.MemoLoadModel.execute(model="tiny").result[0]
+    return model, loaders.MemoLoadVAE.execute(vae="sd-vae-ft-mse").result[0]
+
+
+def order(model, dynamic: bool) -> list[int]:
+    """In which the patchers of ``model`` are asked for."""
+    asked, load_models = [], management.load_models_gpu
+    management.load_models_gpu = lambda patchers, **_: asked.extend(patchers)
+    model.diffusion_net.is_dynamic = lambda: dynamic
+    nets, _ = comfy_adapter.memo_nets(model, LATENT, SamplerSettings(), FRAMES, "normal")
+    nets.bring_in("reference", False)
+    management.load_models_gpu = load_models
+    return [model.patchers.index(patcher) for patcher in asked]
+
+
+def warnings_with_little_ram(model) -> list[str]:
+    """What is said of low-memory mode then."""
+    said, free = [], management.get_free_memory
+    management.get_free_memory = lambda device=None, **_: 1000
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())
+    logging.getLogger().addHandler(handler)
+    comfy_adapter.memo_nets(model, LATENT, SamplerSettings(), FRAMES, "low")
+    logging.getLogger().removeHandler(handler)
+    management.get_free_memory = free
+    return said
+
+
+torch.set_num_threads(1)
+with torch.inference_mode():
+    expected, _ = sampled(*load(), "normal")
+    management.unload_all_models()
+    have_card()
+    found = {}
+    for mode, share in RUNS.items():
+        model, vae = load()
+        total = int(management.minimum_inference_memory() + share * sum(patcher.model_size() for patcher in model.patchers))
+        frames, state = sampled(model, vae, mode)
+        found[mode] = {
+            "places": sorted({str(tensor.device) for tensor in model.diffusion_net.model.state_dict().values()}),
+            "difference": (frames - expected).abs().max().item(),
+        }
+        if mode == "normal":  # with nets that lie where the first video left them
+            found["goes on"] = list(sampled(model, vae, mode, state)[0].shape)
+        management.unload_all_models()
+    model, vae = load()
+    config, settings = model.diffusion_net.model.config, SamplerSettings(num_init_past_frames=1)
+    footprint._ROUNDING = comfy_adapter._OTHERS = 0
+    total = management.extra_reserved_memory() + int(
+        sum(patcher.model_size() for patcher in (model.diffusion_net, model.audio_proj))
+        + footprint.low_memory_bytes(config, LATENT, settings, FRAMES, 4)["diffusion"]
+        + footprint.streamed_memory_bytes(config, LATENT, 4)
+        + RESIDENT * footprint.motion_memory_bytes(config, LATENT, 2, 4)
+    )
+    rings, make = [], streaming._Ring.__init__
+    streaming._Ring.__init__ = lambda ring, *arguments: rings.append(ring) or make(ring, *arguments)
+    frames, _ = sampled(model, vae, "auto")
+    found["auto"] = {
+        "difference": (frames - expected).abs().max().item(),
+        "resident": rings[0].resident_values / rings[0].values,
+        "places": sorted({str(memory.kv.device) for module in rings[0].resident.values() for memory in module}),
+        "streamed": sum(map(bool, rings[0].host)),
+    }
+    net, rings[:] = model.diffusion_net.model, []
+    forward = net.forward
+
+    def forward_once_out_of_memory(*arguments, **options):
+        net.forward = forward
+        raise torch.OutOfMemoryError
+
+    net.forward = forward_once_out_of_memory
+    frames, _ = sampled(model, vae, "auto")
+    found["warnings"] = warnings_with_little_ram(model)
+    found["order"] = [order(model, dynamic) for dynamic in (False, True)]
+    found["too much"] = {"difference": (frames - expected).abs().max().item(), "resident": [ring.resident_values > 0 for ring in rings]}
+print(json.dumps(found))

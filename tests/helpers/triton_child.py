@@ -1,0 +1,38 @@
+"""python triton_child.py CASES OUTPUTS: runs the kernels on every case of the file CASES.
+
+A process of its own, since Triton interprets on the CPU only what it has imported with TRITON_INTERPRET set.
+"""
+
+import os
+import sys
+
+os.environ["TRITON_INTERPRET"] = "1"
+
+import conftest  # noqa: F401, the pack as a package
+import torch
+
+from memo_modules.models.kernels.attention_triton import attention_for
+from memo_modules.models.kernels.gating_triton import gating
+from memo_modules.models.kernels.memory_attention_triton import memory_attention
+from memo_modules.models.kernels.picture_norm_triton import picture_norm
+from memo_modules.types import AttentionMemory
+
+KERNELS = {
+    "attention": attention_for((9, 0)),
+    "memory attention": lambda q, k, v, kv, z, heads: memory_attention(q, k, v, AttentionMemory(kv, z), heads),
+    "gate": lambda x: gating(x.clone()),
+    "norm": picture_norm,
+}
+
+
+def doubled(kind, *case):
+    return 2 * KERNELS[kind](*case)
+
+
+cases, outputs = torch.load(sys.argv[1], weights_only=True), {}
+for name, (kind, *case) in cases.items():
+    if name.startswith("compiled"):
+        outputs[name] = torch.compile(doubled, backend="aot_eager", fullgraph=True)(kind, *case)
+    else:
+        outputs[name] = KERNELS[kind](*case)
+torch.save(outputs, sys.argv[2])

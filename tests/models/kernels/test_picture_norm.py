@@ -1,0 +1,164 @@
+"""Group norm with SiLU behind it, where channels come last in one function, with the results of torch's own."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from memo_modules.models import acceleration
+from memo_modules.models.kernels.convolution import pointwise
+from memo_modules.models.kernels.picture_norm import picture_norm
+from memo_modules.models.layers import Layers, as_it_is, channels_last
+from memo_modules.models.resnet import clip_group_norm
+from tools.benchmarking import random_nets
+
+
+class Form:
+    """picture_norm, and how often it was asked."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, x, *rest):
+        assert x.is_contiguous() and x.ndim == 3
+        self.calls += 1
+        return picture_norm(x, *rest)
+
+
+def layer(form: Form | None, silu: bool) -> nn.GroupNorm:
+    norm = Layers(picture_norm=form).group_norm(4, 12, 1e-5, silu)
+    generator = torch.Generator().manual_seed(0)
+    nn.init.normal_(norm.weight, generator=generator)
+    nn.init.normal_(norm.bias, generator=generator)
+    return norm
+
+
+def expected(norm: nn.GroupNorm, x: torch.Tensor) -> torch.Tensor:
+    out = F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+    return F.silu(out) if norm.silu else out
+
+
+@pytest.mark.parametrize("silu", [True, False])
+@pytest.mark.parametrize(
+    "x, lay_out, calls",
+    [
+        (torch.randn(3, 12, 5, 4), channels_last, 1),
+        (torch.randn(3, 12, 5, 4), as_it_is, 0),
+        (torch.randn(3, 20, 12), lambda x: x.mT, 1),
+        (torch.randn(3, 12, 20), as_it_is, 0),
+        (torch.randn(3, 12, 5, 8), lambda x: channels_last(x)[..., ::2], 0),
+    ],
+    ids=["channels last", "channels first", "tokens", "their channels first", "every second column"],
+)
+@torch.no_grad()
+def test_it_is_asked_where_channels_come_last(x, lay_out, calls, silu):
+    form, x = Form(), lay_out(x)
+    norm = layer(form, silu)
+    out = norm(x)
+    assert form.calls == calls
+    torch.testing.assert_close(out, expected(norm, x))
+    torch.testing.assert_close(layer(None, silu)(x), out)
+    if calls:
+        assert out.shape == x.shape and out.stride() == x.stride()
+
+
+@torch.no_grad()
+def test_statistics_of_a_whole_clip():
+    form = Form()
+    norm, x = layer(form, silu=True), torch.randn(6, 12, 5, 4)
+    out = clip_group_norm(norm, channels_last(x), frames=3)
+    assert form.calls == 1
+    torch.testing.assert_close(out, clip_group_norm(layer(None, silu=True), x, frames=3))
+
+
+def test_its_gradients_are_those_of_torch():
+    form, x = Form(), channels_last(torch.randn(3, 12, 5, 4)).requires_grad_()
+    norm = layer(form, silu=True)
+    norm(x).square().sum().backward()
+    own, x.grad = x.grad, None
+    expected(norm, x).square().sum().backward()
+    assert form.calls == 0
+    torch.testing.assert_close(own, x.grad)
+
+
+def patched(norm: nn.Module) -> None:
+    norm.weight_function = [lambda weight: weight]
+
+
+@pytest.mark.parametrize("change", [lambda norm: norm.to(torch.float64), lambda norm: norm.to("meta"), patched], ids=["cast", "elsewhere", "patched"])
+@torch.no_grad()
+def test_weights_that_have_to_be_fetched_are_left_to_the_host(change, monkeypatch):
+    form = Form()
+    norm, x = layer(form, silu=True), channels_last(torch.randn(3, 12, 5, 4))
+    change(norm)
+    monkeypatch.setattr(nn.GroupNorm, "forward", lambda self, x: x.clone())
+    assert torch.equal(norm(x), F.silu(x))
+    assert form.calls == 0
+
+
+@torch.no_grad()
+def test_a_compiler_sees_what_it_can_take_apart():
+    form = Form()
+    norm, x = layer(form, silu=True), channels_last(torch.randn(3, 12, 5, 4))
+    torch._dynamo.reset()
+    out = torch.compile(norm, backend="aot_eager", fullgraph=True)(x)
+    assert form.calls == 0
+    torch.testing.assert_close(out, expected(norm, x))
+
+
+def test_names_are_those_of_the_checkpoint():
+    assert layer(Form(), silu=True).state_dict().keys() == nn.GroupNorm(4, 12).state_dict().keys()
+
+
+class Pictures(TorchDispatchMode):
+    """Which operations were handed a picture (.. c h w) with its channels elsewhere than last, and how many pictures there were."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen, self.laid_out_otherwise = 0, set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        pictures = args[0] if name == "cat" else args[:1] if name == "convolution" else args[:2]
+        if name in ("add", "cat", "convolution", "upsample_nearest2d"):
+            for picture in pictures:
+                if isinstance(picture, torch.Tensor) and picture.ndim > 3:
+                    self.seen += 1
+                    self.laid_out_otherwise |= {name} if picture.stride(-3) != 1 else set()
+        return function(*args, **(kwargs or {}))
+
+
+def take_a_step(layers: Layers) -> set[bool]:
+    """Of a net; whether the pictures that its regions make have their channels first."""
+    frames, halves = 2, 2
+    net = random_nets.random_net("diffusion_net", "tiny", layers)
+    latents, audio, face = torch.randn(halves * frames, 4, 16, 8), torch.randn(halves * frames, 32, 64), torch.randn(halves, 4, 64)
+    memory = net.empty_memory()
+    past = random_nets.random_net("reference_net", "tiny", layers)(latents, face.repeat_interleave(frames, dim=0))
+    net.update_memory(past, memory, frames)
+    conditioning = (audio, net.spatial_contexts(face, None), net.emotion_modulations(torch.tensor([9, 3]), torch.float32), memory, frames)
+    first = set()
+
+    def note(module, inputs, out) -> None:
+        first.add((out[0] if isinstance(out, tuple) else out).is_contiguous())
+
+    for module in net.modules():
+        if isinstance(module, acceleration.REGIONS):
+            module.register_forward_hook(note)
+    net(latents, torch.tensor([500.0]), *conditioning)
+    return first
+
+
+@torch.no_grad()
+def test_pictures_keep_their_channels_last_through_a_net():
+    with Pictures() as pictures:
+        first = take_a_step(Layers(lay_out=channels_last, product=pointwise, picture_norm=Form(), fused=True))
+    assert first == {False}
+    assert not pictures.laid_out_otherwise and pictures.seen > 50
+
+
+@torch.no_grad()
+def test_pictures_keep_their_channels_first_where_nothing_else_is_asked_for():
+    """Training on the CPU depends on it: torch 2.13 crashes in the gradients of a group norm's weights alone otherwise."""
+    assert take_a_step(Layers()) == {True}

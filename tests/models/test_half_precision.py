@@ -1,0 +1,86 @@
+"""Sixteen bits: nets as deep as the published ones stay in their range, and what does not is refused."""
+
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+from memo_modules.errors import InputError
+from memo_modules.models.config import DiffusionNetConfig, MotionConfig, ReferenceNetConfig
+from memo_modules.models.diffusion_net import DiffusionNet
+from memo_modules.models.layers import Layers
+from memo_modules.models.reference_net import ReferenceNet
+from memo_modules.sampler.sampling import sample_video
+from tests.helpers.tiny_video import FACE, FAST, HAPPY, PORTRAIT, speech
+from tools.benchmarking.random_nets import random_weights
+
+FRAMES, D_AUDIO = 2, 32
+# two layers in a block, and so sixteen audio modules
+REFERENCE_NET = ReferenceNetConfig(block_out_channels=(32,) * 4, cross_attention_dim=32, attention_head_dim=4)
+DIFFUSION_NET = DiffusionNetConfig(
+    **asdict(REFERENCE_NET),
+    out_channels=4,
+    audio_attention_dim=D_AUDIO,
+    use_inflated_groupnorm=True,
+    motion_module_kwargs=MotionConfig(num_attention_heads=4, num_transformer_block=1, temporal_position_encoding=True),
+)
+
+
+def filled(net: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    weights = random_weights(net.state_dict(), 0, torch.device("cpu"), torch.float32)
+    net.load_state_dict({key: tensor.to(dtype) for key, tensor in weights.items()})
+    return net
+
+
+@torch.inference_mode()
+def velocity(dtype: torch.dtype) -> tuple[torch.Tensor, float]:
+    """The same step of the same net in a dtype, in float32, and the largest number that its audio modules were handed."""
+    net = filled(DiffusionNet(DIFFUSION_NET, Layers(dtype=dtype)), dtype)
+    largest = 0.0
+
+    def note(module, inputs) -> None:
+        nonlocal largest
+        largest = max(largest, inputs[1].abs().max().item())
+
+    for block, j in net.numbered_layers():
+        if block.audio_modules is not None:
+            block.audio_modules[j].register_forward_pre_hook(note)
+    generator = torch.Generator().manual_seed(1)
+    latents, audio, face = (torch.randn(shape, generator=generator).to(dtype) for shape in ((FRAMES, 4, 8, 8), (FRAMES, 32, D_AUDIO), (1, 4, 32)))
+    past = filled(ReferenceNet(REFERENCE_NET, Layers(dtype=dtype)), dtype)(latents, face.expand(FRAMES, -1, -1))
+    memory = net.empty_memory()
+    net.update_memory(past, memory, FRAMES)
+    emotion = net.emotion_modulations(torch.tensor([3]), dtype)
+    out = net(latents, torch.tensor([500.0]), audio, net.spatial_contexts(face, None), emotion, memory, FRAMES)
+    assert out.dtype == dtype
+    return out.float(), largest
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.01), (torch.bfloat16, 0.06)])
+def test_a_net_as_deep_as_the_published_one_computes_in_sixteen_bits(dtype, tolerance):
+    exact, largest = velocity(torch.float32)
+    assert largest > torch.finfo(torch.float16).max, "else this test finds nothing"
+    half, _ = velocity(dtype)
+    assert (half - exact).norm() < tolerance * exact.norm()
+
+
+@pytest.mark.parametrize(("dtype", "remedy"), [(torch.float32, "fetch them again"), (torch.float16, "weight_dtype fp32")])
+def test_what_is_not_a_number_is_refused(tiny_nets, tiny_vae, dtype, remedy):
+    """Before it becomes a frame, and the past of the next clip."""
+    frames, sixteen = [], dtype == torch.float16
+    nets = replace(tiny_nets, dtype=dtype)
+    if sixteen:
+        nets = replace(nets, **{name: copy_in(getattr(tiny_nets, name), dtype) for name in ("reference_net", "diffusion_net")})
+    damage = nets.diffusion_net.conv_out.register_forward_hook(lambda module, inputs, out: out * float("inf"))
+    try:
+        with pytest.raises(InputError, match=f"clip 1 came out as NaN or infinite.*{remedy}"):
+            frames += sample_video(nets, tiny_vae, PORTRAIT, FACE, speech(32), HAPPY, FAST)
+    finally:
+        damage.remove()
+    assert frames == []
+
+
+def copy_in(net: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    copy = type(net)(net.config, Layers(dtype=dtype))
+    copy.load_state_dict(net.state_dict())
+    return copy

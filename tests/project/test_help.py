@@ -1,0 +1,33 @@
+"""The help pages: one for each node, with a picture of it, and it speaks of every input and output."""
+
+from pathlib import Path
+
+from PIL import Image
+
+from tools.draw_help_pictures import SHOWS, contents
+
+DOCS = Path(__file__).resolve().parents[2] / "web" / "docs"
+
+
+def test_every_node_has_a_page_that_names_its_inputs_and_outputs(comfyui_server):
+    nodes = {name: node for name, node in comfyui_server.get("/object_info").items() if name.startswith("Memo")}
+    assert {page.stem for page in DOCS.glob("*.md")} == nodes.keys()
+    for name, node in nodes.items():
+        page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+        assert page.startswith(f"# {node['display_name']}\n")
+        order = node["input_order"]
+        named = [*order.get("required", ()), *order.get("optional", ()), *node["output_name"]]
+        assert [name for name in named if f"`{name}`" not in page] == []
+
+
+def test_every_page_shows_its_node_as_it_is(comfyui_server):
+    for page in DOCS.glob("*.md"):
+        title, picture = page.read_text(encoding="utf-8").split("\n\n")[:2]
+        assert picture == f"![{title[2:]} as a node on the canvas, with its inputs and outputs]({page.stem}.png)"
+        file = page.with_suffix(".png")
+        with Image.open(file) as image:
+            assert image.format == "PNG" and 200 <= image.width <= 600 and 80 <= image.height <= 900, page.stem
+            of = comfyui_server.get(f"/object_info/{page.stem}")[page.stem]
+            assert image.text[SHOWS] == contents(of), f"Run tools/draw_help_pictures.py {page.stem}"
+        assert file.stat().st_size < 60_000
+    assert {file.stem for file in DOCS.glob("*.png")} == {page.stem for page in DOCS.glob("*.md")}

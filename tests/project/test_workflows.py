@@ -1,0 +1,230 @@
+"""The workflow files: ComfyUI knows all that is in them, they agree with their API format, and they run."""
+
+import json
+import re
+from fractions import Fraction
+from itertools import combinations
+from math import ceil
+from operator import ge
+from pathlib import Path
+
+import av
+import pytest
+from PIL import Image
+
+from tests.helpers import ui_to_api
+from tests.helpers.graphs import SMALL, write_tiny_upscaler, write_wav
+from tools.comfyui_server import ComfyUIServer
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "workflows"
+WORKFLOWS = sorted(FOLDER.glob("*.json"))
+BLUEPRINT = ROOT / "subgraphs" / "MEMO Talking Portrait.json"
+OF_OTHER_PACKS = {
+    "face_restoration_facerestore_cf": {"FaceRestoreModelLoader", "FaceRestoreCFWithModel"},
+    "save_with_video_helper_suite": {"VHS_VideoCombine"},
+}
+"""Workflows whose name says which pack they need, to that pack's nodes."""
+SAVED_BY = (0, 33)
+CURRENT_VERSION = 0.4
+ABSOLUTE_PATH = re.compile(r"(?<![\w./:])(/\w|~/|[A-Za-z]:[\\/]+\w)")
+FILES = {"LoadImage": ["image"], "LoadAudio": ["audio"], **{kind: list(inputs) for kind, inputs in SMALL.items() if "Load" in kind}}
+"""Widgets that name a file: which ones there are is the user's matter."""
+TITLE = 30
+"""Of a node, above its position."""
+GROWS, LEAST_WIDTH = 36, 225
+"""How much taller a node may be in Nodes 2.0 than on the canvas, which saved it, and how wide it is there at least."""
+GROWS_NOT = {"LoadImage", "LoadAudio", *ui_to_api.NOTES}
+AFTER_A_RUN = {
+    "MemoCropPortrait": 400,
+    "MemoDetectEmotion": 360,
+    "MemoEmotionTimeline": 555,
+    "MemoPasteBackToFile": 560,
+    "MemoSampleToFile": 1210,
+    "MemoSampler": 1045,
+    "MemoTalkingPortrait": 785,
+    "PreviewAudio": 105,
+    "SaveVideo": 410,
+}
+"""How tall a node may be with what it shows then, without its title."""
+GAP, BORDER = 10, 8
+"""Between two nodes, and between a node and the border of its group."""
+
+each_workflow = pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
+each_of_core_nodes = pytest.mark.parametrize("file", [file for file in WORKFLOWS if file.stem not in OF_OTHER_PACKS], ids=lambda file: file.stem)
+
+
+@pytest.fixture
+def object_info(comfyui_server) -> dict:
+    version = comfyui_server.get("/system_stats")["system"]["comfyui_version"]
+    if tuple(map(int, version.split(".")[:2])) < SAVED_BY:
+        pytest.skip(f"the files are saved by ComfyUI {SAVED_BY}, whose core nodes have other widgets than those of {version}")
+    return comfyui_server.get("/object_info")
+
+
+@pytest.fixture(scope="module")
+def small_server(comfyui_path, tmp_path_factory):
+    """A ComfyUI with the small model."""
+    base = tmp_path_factory.mktemp("comfyui")
+    write_tiny_upscaler(base / "models")
+    with ComfyUIServer(comfyui_path, base, ROOT / "assets" / "models") as server:
+        server.add_input(ROOT / "assets" / "cartoon.png")
+        yield server
+
+
+def load(file: Path) -> dict:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def strings(value) -> list[str]:
+    """Every string in a JSON value."""
+    if isinstance(value, dict | list):
+        return [text for part in (value.values() if isinstance(value, dict) else value) for text in strings(part)]
+    return [value] if isinstance(value, str) else []
+
+
+def allowed(widget: ui_to_api.Widget) -> bool:
+    """Whether ComfyUI takes the value of a widget."""
+    match widget.kind:
+        case "INT" | "FLOAT":
+            types = (int,) if widget.kind == "INT" else (int, float)
+            return type(widget.value) in types and widget.options["min"] <= widget.value <= widget.options["max"]
+        case "BOOLEAN" | "STRING":
+            return isinstance(widget.value, bool if widget.kind == "BOOLEAN" else str)
+    return widget.value in widget.choices
+
+
+def test_other_packs_are_needed_where_the_name_says_so(object_info):
+    unknown = {file.stem: {node["type"] for node in load(file)["nodes"]} - object_info.keys() - {*ui_to_api.NOTES} for file in WORKFLOWS}
+    assert {name: types for name, types in unknown.items() if types} == OF_OTHER_PACKS
+
+
+def room_of(node: dict) -> tuple[float, float, float, float]:
+    """The left, upper, right and lower end of what a node needs, on the canvas and in Nodes 2.0, before and after a run."""
+    (left, top), (width, height) = node["pos"], node["size"]
+    taller = height if node["type"] in GROWS_NOT else height + GROWS if node["type"] not in AFTER_A_RUN else max(height, AFTER_A_RUN[node["type"]])
+    return left, top - TITLE, left + max(width, LEAST_WIDTH), top + taller
+
+
+def apart(one: tuple, other: tuple) -> bool:
+    return any(one[side + 2] + GAP <= other[side] or other[side + 2] + GAP <= one[side] for side in (0, 1))
+
+
+@pytest.mark.parametrize("file", [*WORKFLOWS, BLUEPRINT], ids=lambda file: file.stem)
+def test_nodes_do_not_overlap(file):
+    graph = load(file) if file in WORKFLOWS else load(file)["definitions"]["subgraphs"][0]
+    rooms = [(node["type"], room_of(node)) for node in graph["nodes"]]
+    assert [(one, other) for (one, first), (other, second) in combinations(rooms, 2) if not apart(first, second)] == []
+
+
+@each_workflow
+def test_groups_hold_their_nodes(file):
+    workflow = load(file)
+    groups = [(left, top, left + width, top + height) for left, top, width, height in (group["bounding"] for group in workflow["groups"])]
+    assert all(apart(one, other) for one, other in combinations(groups, 2))
+    for node in workflow["nodes"]:
+        left, top, right, bottom = room_of(node)
+        edges = (left - BORDER, top - BORDER, -right - BORDER, -bottom - BORDER)
+        held = any(all(map(ge, edges, (*group[:2], -group[2], -group[3]))) for group in groups)
+        assert held or node["type"] in ui_to_api.NOTES, node["type"]
+
+
+@each_workflow
+def test_stands_in_the_readme(file):
+    assert f"](workflows/{file.name}) |" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@each_workflow
+def test_says_inside_what_it_does(file):
+    [note] = [node for node in load(file)["nodes"] if node["type"] in ui_to_api.NOTES]
+    assert "## Models" in note["widgets_values"][0] and "## What to change first" in note["widgets_values"][0]
+
+
+@pytest.mark.parametrize("file", [*WORKFLOWS, BLUEPRINT], ids=lambda file: file.stem)
+def test_saved_in_the_current_format_without_private_paths(file):
+    workflow = load(file)
+    assert workflow["version"] == CURRENT_VERSION
+    assert [text for text in strings(workflow) if ABSOLUTE_PATH.search(text)] == []
+
+
+@pytest.mark.parametrize("text", ["/home/me/portrait.jpg", "see /etc", r"C:\me\portrait.jpg", "C:/me", "~/models"])
+def test_private_paths_are_recognised(text):
+    assert ABSOLUTE_PATH.search(text)
+
+
+@each_workflow
+def test_thumbnail_lies_beside(file):
+    thumbnail = file.with_suffix(".jpg")
+    assert thumbnail.stat().st_size < 200_000
+    with Image.open(thumbnail) as picture:
+        assert picture.format == "JPEG"
+        assert picture.width >= 1000
+
+
+@each_of_core_nodes
+def test_converts_to_what_the_front_end_exported(file, object_info):
+    assert ui_to_api.to_api(load(file), object_info) == load(file.parent / "api" / file.name)
+
+
+def test_converter_agrees_with_the_front_end(object_info):
+    # Saved and exported by the front end of 0.33: Reroutes, a muted node, a linked widget, a seed, a note, nested combos.
+    case = load(Path(__file__).resolve().parents[1] / "helpers" / "ui_to_api_case.json")
+    assert ui_to_api.to_api(case["workflow"], object_info) == case["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mode": ui_to_api.BYPASSED}, "SaveVideo .* unknown or bypassed"),
+        ({"type": "NoSuchNode"}, "NoSuchNode .* unknown or bypassed"),
+        ({"widgets_values": ["video/MEMO", "auto"]}, "needs more"),
+        ({"widgets_values": ["video/MEMO", "auto", "auto", "auto", 8]}, r"belong to no input: \[8\]"),
+    ],
+)
+def test_converter_refuses_what_it_does_not_know(change, message, object_info):
+    node = {"id": 1, "type": "SaveVideo", "mode": 0, "inputs": []} | change
+    with pytest.raises(ValueError, match=message):
+        ui_to_api.to_api({"nodes": [node], "links": []}, object_info)
+
+
+@each_of_core_nodes
+def test_widget_values_are_allowed(file, object_info):
+    assert refused_values(load(file)["nodes"], object_info) == []
+
+
+def refused_values(nodes: list[dict], object_info: dict) -> list:
+    """The widget values of saved nodes that ComfyUI would not take."""
+    found = [(node["type"], widget) for node in nodes if node["type"] not in ui_to_api.NOTES for widget in ui_to_api.widgets(node, object_info)]
+    return [(kind, widget) for kind, widget in found if widget.name not in FILES.get(kind, ()) and not allowed(widget)]
+
+
+def test_blueprint_is_one_box_with_all_of_the_talking_portrait_in_it(object_info, comfyui_server):
+    blueprint = load(BLUEPRINT)
+    [box], [graph] = blueprint["nodes"], blueprint["definitions"]["subgraphs"]
+    assert box["type"] == graph["id"]
+    assert [slot["name"] for slot in box["inputs"] if "widget" not in slot] == ["image", "audio"]
+    assert "model" in {slot["name"] for slot in box["inputs"] if "widget" in slot}
+    assert [(slot["name"], slot["type"]) for slot in box["outputs"]] == [("video", "VIDEO")]
+    outside = {"LoadImage", "LoadAudio", "SaveVideo", *ui_to_api.NOTES}
+    assert {node["type"] for node in graph["nodes"]} == {node["type"] for node in load(FOLDER / "talking_portrait.json")["nodes"]} - outside
+    assert refused_values(graph["nodes"], object_info) == []
+    assert BLUEPRINT.stem in {entry["name"] for entry in comfyui_server.get("/global_subgraphs").values()}
+
+
+@each_of_core_nodes
+def test_runs_to_videos_as_long_as_the_audio(file, object_info, small_server, tmp_path):
+    samples, sample_rate, fps = 11729, 22050, 30
+    sound = small_server.add_input(write_wav(tmp_path / "half_a_second.wav", samples, sample_rate))
+    inputs = SMALL | {"LoadImage": {"image": "cartoon.png"}, "LoadAudio": {"audio": sound}}
+    prompt = ui_to_api.to_api(load(file), object_info)
+    for node in prompt.values():
+        node["inputs"] |= inputs.get(node["class_type"], {})
+    written = [entry for output in small_server.run(prompt).values() for entry in output.get("images", ()) if entry["filename"].endswith(".mp4")]
+    assert len(written) == sum(node["class_type"] == "LoadImage" for node in prompt.values())
+    for entry in written:
+        with av.open(str(small_server.output_file(entry))) as video:
+            [picture], [sound] = video.streams.video, video.streams.audio
+            seconds = [stream.duration * stream.time_base for stream in (picture, sound)]
+            frames = sum(1 for _ in video.decode(picture))
+        assert frames == ceil(Fraction(samples * fps, sample_rate))
+        assert abs(seconds[0] - seconds[1]) < Fraction(1, fps)

@@ -1,0 +1,272 @@
+"""audio-separator and insightface as guests: what they leave behind, and where their sessions run."""
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from memo_modules.audio.vocals import VocalSeparator
+from memo_modules.errors import CheckpointError
+from memo_modules.portrait.face import DETECTOR_FILE, RECOGNISER_FILE, FaceAnalyzer, embed_face
+from memo_modules.types import Audio
+from memo_modules.weights import onnx_sessions
+from tools.tiny_onnx import write_detector, write_recogniser, write_vocal_separator
+
+onnxruntime = pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx")
+
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+
+
+@pytest.fixture(scope="module")
+def misc(tmp_path_factory) -> Path:
+    """The folder of this name in a checkpoint, with the ONNX files."""
+    misc = tmp_path_factory.mktemp("checkpoint") / "misc"
+    write_vocal_separator(misc / "vocal_separator" / "Kim_Vocal_2.onnx")
+    write_detector(misc / "face_analysis" / "models" / DETECTOR_FILE)
+    write_recogniser(misc / "face_analysis" / "models" / RECOGNISER_FILE)
+    return misc
+
+
+@pytest.mark.parametrize("steps", [("vocals", "face"), ("face", "vocals")], ids=" then ".join)
+def test_the_packages_leave_nothing_behind(misc, tmp_path, steps):
+    """In a process without pytest, which they notice, without programs and with every warning on."""
+    folders = {name: tmp_path / name for name in ("cwd", "home", "tmp")}
+    for folder in folders.values():
+        folder.mkdir()
+    environment = {"PATH": "", "HOME": str(folders["home"]), "TMPDIR": str(folders["tmp"]), "OMP_NUM_THREADS": "1"}
+    script = Path(__file__).resolve().parents[1] / "helpers" / "separate_and_embed.py"
+    command = [sys.executable, "-W", "always", script, misc, tmp_path / "report.json", *steps]
+    run = subprocess.run(command, check=False, cwd=folders["cwd"], env=environment, capture_output=True, text=True, timeout=300)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == {"changed": {}, "reached": []}
+    # Python sees nothing of onnxruntime's reports but their files; torch makes its folder when its compiler is imported.
+    found = [file.relative_to(tmp_path).as_posix() for folder in folders.values() for file in folder.rglob("*")]
+    assert [name for name in found if not name.startswith("tmp/torchinductor_")] == []
+
+
+def start_fails(session, providers):
+    raise RuntimeError("CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version ; GPU=0\nstack")
+
+
+def start_is_silent(session, providers):
+    """As when a library is missing: onnxruntime logs it and does without."""
+    providers.remove(CUDA)
+
+
+def run_fails(session, providers):
+    """As when cuDNN is missing: nothing is amiss until a convolution runs."""
+    providers.remove(CUDA)
+    session.get_providers = lambda: [CUDA, CPU]
+    session.run = lambda *_: start_fails(session, providers)
+
+
+@pytest.fixture
+def broken_cuda(monkeypatch, request):
+    """An onnxruntime with a CUDA provider that does not start, in the way that the parameter says."""
+    create = onnxruntime.InferenceSession._create_inference_session
+
+    def without_cuda(session, providers, *args):
+        session._fallback_providers = [CPU]
+        providers = list(providers)
+        if CUDA in providers:
+            request.param(session, providers)
+        create(session, providers, *args)
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(onnxruntime.InferenceSession, "_create_inference_session", without_cuda)
+    cuda_starts = onnx_sessions.cuda_starts
+    cuda_starts.cache_clear()
+    yield
+    cuda_starts.cache_clear()
+
+
+@pytest.fixture
+def openings(monkeypatch) -> list[list[str]]:
+    """The providers asked for each time that onnxruntime is to open a session."""
+    openings, create = [], onnxruntime.InferenceSession._create_inference_session
+
+    def recorded(session, providers, *args):
+        openings.append(list(providers))
+        create(session, providers, *args)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "_create_inference_session", recorded)
+    return openings
+
+
+@pytest.mark.parametrize("broken_cuda", [start_fails, start_is_silent, run_fails], indirect=True)
+def test_what_cannot_run_on_cuda_runs_on_the_cpu_and_says_so_once(misc, broken_cuda, openings, caplog, capfd):
+    with caplog.at_level(logging.WARNING):
+        separator = VocalSeparator.load(misc / "vocal_separator" / "Kim_Vocal_2.onnx", cuda=True)
+        analyzer = FaceAnalyzer.load(misc / "face_analysis" / "models", cuda=True)
+    [record] = caplog.records
+    assert record.name == onnx_sessions.__name__ and "does not start" in record.message and "\n" not in record.message
+    assert not separator.on_cuda and not analyzer.on_cuda and openings == [[CUDA, CPU], [CPU], [CPU], [CPU]]
+    assert separator.separate(Audio(torch.rand(2, 20000) - 0.5, 44100)).waveform.any()
+    assert embed_face(analyzer, torch.rand(256, 256, 3)).embedding.any()
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("broken_cuda", [start_fails], indirect=True)
+def test_a_card_that_is_full_by_then_is_no_reason_to_print(misc, broken_cuda, openings, monkeypatch, capfd):
+    """onnxruntime itself falls back then."""
+    monkeypatch.setattr(onnx_sessions, "cuda_starts", lambda: True)
+    VocalSeparator.load(misc / "vocal_separator" / "Kim_Vocal_2.onnx", cuda=True)
+    FaceAnalyzer.load(misc / "face_analysis" / "models", cuda=True)
+    assert openings == [[CUDA, CPU], [CPU]] * 3
+    assert capfd.readouterr() == ("", "")
+
+
+def test_cuda_is_used_where_it_starts(misc, monkeypatch):
+    monkeypatch.setattr(onnx_sessions, "cuda_starts", lambda: True)
+    opened = []
+    monkeypatch.setattr(VocalSeparator, "_open", lambda model, providers: opened.append(providers))
+    for cuda in (True, False):
+        VocalSeparator.load(misc / "vocal_separator" / "Kim_Vocal_2.onnx", cuda=cuda)
+    assert opened == [[CUDA, CPU], [CPU]]
+
+
+def test_only_the_three_models_are_opened(misc, openings, tmp_path):
+    """One session each, whatever else is in the folders."""
+    folder = tmp_path / "models"
+    write_detector(folder / DETECTOR_FILE)
+    write_recogniser(folder / RECOGNISER_FILE)
+    write_recogniser(folder / "1k3d68.onnx")
+    write_detector(folder / "a_detector.onnx")
+    (folder / "genderage.onnx").write_bytes(b"no model at all")
+    analyzer = FaceAnalyzer.load(folder)
+    embed_face(analyzer, torch.rand(200, 300, 3))
+    assert len(openings) == 2
+    separator = VocalSeparator.load(misc / "vocal_separator" / "Kim_Vocal_2.onnx")
+    separator.separate(Audio(torch.rand(2, 20000) - 0.5, 44100))
+    assert len(openings) == 3
+
+
+def test_sizes(misc, tmp_path):
+    files = (misc / "face_analysis" / "models").iterdir()
+    assert FaceAnalyzer(misc / "face_analysis" / "models").size == sum(file.stat().st_size for file in files) > 0
+    assert FaceAnalyzer(tmp_path).size == 0
+
+
+PICTURE = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.5
+
+
+def separate(misc: Path) -> None:
+    VocalSeparator(misc / "vocal_separator" / "Kim_Vocal_2.onnx").separate(Audio(torch.rand(2, 44100) - 0.5, 44100))
+
+
+def describe(misc: Path) -> None:
+    embed_face(FaceAnalyzer(misc / "face_analysis" / "models"), PICTURE)
+
+
+def rename_input(graph) -> None:
+    for names in (node.input for node in graph.node):
+        names[:] = ["mix" if name == graph.input[0].name else name for name in names]
+    graph.input[0].name = "mix"
+
+
+def take_two(graph) -> None:
+    graph.input.append(onnx.helper.make_tensor_value_info("more", onnx.TensorProto.FLOAT, [1]))
+
+
+def give_two(graph) -> None:
+    graph.node.append(onnx.helper.make_node("Neg", [graph.output[0].name], ["more"]))
+    graph.output.append(onnx.helper.make_tensor_value_info("more", onnx.TensorProto.FLOAT, None))
+
+
+def set_weights(value: float):
+    def edit(graph) -> None:
+        for tensor in graph.initializer:
+            if tensor.data_type == onnx.TensorProto.FLOAT:
+                array = np.full(tuple(tensor.dims), value, np.float32)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+
+    return edit
+
+
+def give(sides: list | None, *nodes: tuple):
+    """Its output goes through ``nodes``, and is stated to have those sides, or any."""
+
+    def edit(graph) -> None:
+        name = graph.output[0].name
+        for number, (kind, attributes) in enumerate(nodes):
+            graph.node.append(onnx.helper.make_node(kind, [name], [f"more_{number}"], **attributes))
+            name = f"more_{number}"
+        graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, sides))
+
+    return edit
+
+
+def narrow(stated: bool):
+    def edit(graph) -> None:
+        [weight] = graph.initializer
+        weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight)[:, :128].copy(), weight.name))
+        graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("embedding", onnx.TensorProto.FLOAT, ["batch", 128] if stated else None))
+
+    return edit
+
+
+def state_terabytes(graph) -> None:
+    graph.initializer[0].dims[:] = [2**20, 2**22]
+
+
+def point_elsewhere(graph) -> None:
+    tensor = graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../elsewhere.bin")
+
+
+def hide_in_a_branch(graph) -> None:
+    """The weight of terabytes stands in a graph within a graph."""
+    inner = onnx.helper.make_graph([], "inner", [], [onnx.helper.make_tensor_value_info("big", onnx.TensorProto.FLOAT, None)])
+    inner.initializer.add(name="big", data_type=onnx.TensorProto.FLOAT, dims=[2**40])
+    graph.node.append(onnx.helper.make_node("If", ["condition"], ["unused"], then_branch=inner, else_branch=inner))
+
+
+SPOILT = {
+    "separator, another name": (separate, rename_input, "expected an MDX vocal separator, a network from 'input' "),
+    "separator, two inputs": (separate, take_two, "expected an MDX vocal separator, a network from "),
+    "separator, two outputs": (separate, give_two, "expected an MDX vocal separator, a network from "),
+    "separator, states one channel": (separate, give([1, 1, 2048, 64], ("Identity", {})), "expected an MDX vocal separator"),
+    "separator, makes one number": (
+        separate,
+        give(None, ("ReduceMean", {})),
+        "expected it to make float32 .1, 4, 2048, 64., got float32 .1, 1, 1, 1.",
+    ),
+    "separator, NaN": (separate, set_weights(float("nan")), "makes numbers that are NaN or infinite"),
+    "separator, infinite": (separate, set_weights(3e38), "makes numbers that are NaN or infinite"),
+    "separator, fails": (separate, give(None, ("Squeeze", {}), ("Transpose", {"perm": [0, 1, 2, 3, 4, 5]})), "(fails when it runs|cannot be opened)"),
+    "separator, terabytes": (separate, state_terabytes, "the weight 'weight' states 4398046511104 values of shape .1048576, 4194304."),
+    "separator, terabytes inside": (separate, hide_in_a_branch, "the weight 'big' states 1099511627776 values"),
+    "separator, other file": (separate, point_elsewhere, "the weight 'weight' lies in another file"),
+    "separator, an operation of nobody": (separate, give(None, ("Frobnicate", {})), "cannot be opened as an ONNX model"),
+    "recogniser, 128 numbers": (describe, narrow(stated=True), "expected a model for face recognition, .* to .any, 512.; got .* .any, 128."),
+    "recogniser, 128 numbers unsaid": (describe, narrow(stated=False), r"expected it to make float32 .512., got float32 .128."),
+    "recogniser, NaN": (describe, set_weights(float("nan")), "makes numbers that are NaN or infinite"),
+    "recogniser, two inputs": (describe, take_two, "expected a model for face recognition"),
+    "recogniser, other file": (describe, point_elsewhere, "the weight 'weight' lies in another file"),
+    "detector, infinite": (describe, set_weights(3e38), "makes numbers that are NaN or infinite"),
+    "detector, ten outputs": (describe, give_two, "expected a model for face detection"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_a_graph_that_is_another_is_named(misc, tmp_path, name):
+    use, edit, sentence = SPOILT[name]
+    copy = tmp_path / "misc"
+    shutil.copytree(misc, copy)
+    files = {"separator": "Kim_Vocal_2.onnx", "recogniser": RECOGNISER_FILE, "detector": DETECTOR_FILE}
+    [path] = copy.rglob(files[name.split(",")[0]])
+    use(copy)  # or it might fail for another reason
+    model = onnx.load(path)
+    edit(model.graph)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(CheckpointError, match=f"{path.name}:? {sentence}"):
+        use(copy)

@@ -1,0 +1,262 @@
+"""Speed and memory of the sampler on random weights, which neither depends on.
+
+    python tools/bench.py --device cuda --size full --json benchmarks/my_card.json
+    python tools/bench.py --device cpu --size width --reference DIR
+    python tools/bench.py check --device cuda
+    python tools/bench.py conditioning --device cuda
+    python tools/bench.py load
+    python tools/bench.py table
+
+The first line times videos at 512x512; the second full-width nets at 64x64, beside a checkout of the reference
+implementation on the same weights; the third compares what the card computes with float64; the fourth hears a minute of
+audio; the fifth loads nets of full size from the disk, watching time and memory; the last rewrites the README's table from
+benchmarks/*.json. Needs torch, einops, safetensors and diffusers; for conditioning transformers and av.
+"""
+
+import argparse
+import logging
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from memo_modules.models import acceleration
+from memo_modules.models.config import DiffusionNetConfig
+from memo_modules.models.kernels.convolution import few_places, pointwise
+from memo_modules.models.kernels.fastest import Fastest
+from memo_modules.models.layers import Layers, as_it_is, channels_last, sdpa
+from memo_modules.sampler import footprint
+from memo_modules.sampler.sampling import MemoNets
+from memo_modules.types import SamplerSettings
+from memo_modules.vae import DiffusersVAE
+from memo_modules.weights.checkpoints import NETS
+from tools.benchmarking import checks, loading, random_nets, readme_table, report, running
+from tools.benchmarking.attention import attention_table
+from tools.benchmarking.device import GIB, Device, resident_gib
+from tools.benchmarking.reference import Reference, check_checkout
+from tools.benchmarking.results import append, stamp
+from tools.benchmarking.stage_table import stage_table
+from tools.benchmarking.stages import StageTimer
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+EXACT_OPTIONS = ("fused", "channels_last", "product", "choice")
+CLIPS_OF_LENGTH = 50
+
+
+def measure(arguments: argparse.Namespace, device: Device) -> dict:
+    """One row of results."""
+    dtype = DTYPES[arguments.dtype]
+    rates = {"matmul_tflops": device.matmul_tflops(dtype), "copy_gb_s": device.copy_gb_s()}
+    upload_gb_s = device.upload_gb_s()
+    nets, autoencoder, choices = build(arguments, device, dtype)
+    nets = prepared(nets, autoencoder, arguments)
+    settings = SamplerSettings(steps=arguments.steps)
+    inputs = random_nets.random_inputs(arguments.size, arguments.clips)
+    vae = DiffusersVAE(autoencoder, arguments.vae_batch)
+    subject = running.Subject(nets, vae, inputs, settings, arguments.size, device, arguments.mode == "low_memory")
+
+    timer, beside = StageTimer(device), None
+    device.reset_peak()
+    if arguments.reference and not device.is_cuda:
+        beside = alone = running.run(subject, timer, Reference(arguments.reference, arguments.size, nets, autoencoder))
+    else:
+        alone = running.run(subject, timer)
+    peak_gib, peak_rss_gib = device.peak_gib(), resident_gib()[1]
+    if arguments.reference and device.is_cuda:  # a second run, since the first tells the peak of the sampler's own memory
+        beside = running.run(subject, reference=Reference(arguments.reference, arguments.size, nets, autoencoder))
+
+    side = random_nets.PICTURE[arguments.size]
+    stages = stage_table(subject, timer.stages(), arguments.profile, **rates)
+    step = stages["diffusion_step"]
+    return {
+        "device": device.name,
+        "size": arguments.size,
+        "mode": arguments.mode,
+        "s_per_frame": running.per_frame(alone.clips),
+        "s_per_step": running.per_step(alone.clips),
+        "first_clip_s": alone.clips[0].seconds,
+        "peak_vram_gb": peak_gib and peak_gib[0],
+        "peak_reserved_gb": peak_gib and peak_gib[1],
+        "peak_rss_gb": peak_rss_gib,
+        "cap_gb": arguments.cap,
+        "steps": arguments.steps,
+        "clips": arguments.clips,
+        "resolution": f"{side}x{side}",
+        "dtype": arguments.dtype,
+        "compile": arguments.compile,
+        "chosen": choices,
+        "off": arguments.off,
+        "vae_batch": arguments.vae_batch,
+        "resident_share": nets.resident_share,
+        "stages": stages,
+        "tflops": step["tflops"],
+        "share": step["share"],
+        **rates,
+        "upload_gb_s": upload_gb_s,
+        "reference": running.comparison(beside) if beside else None,
+        "length": running.against_length(alone.clips) if arguments.length else None,
+        **stamp(),
+    }
+
+
+def check(arguments: argparse.Namespace, device: Device) -> None:
+    """Raises ValueError when anything that was computed is wrong."""
+    dtype = DTYPES[arguments.dtype]
+    entries = checks.forms_table(device, dtype, shrink=1 if device.is_cuda else 64)
+    print(checks.report(entries), flush=True)  # before clips in the exact mode, for which a small card has no room
+    nets, autoencoder, _ = build(arguments, device, dtype)
+    clips = checks.clips_table(nets, DiffusersVAE(autoencoder, arguments.vae_batch), arguments.size, arguments.steps)
+    print(checks.report(clips))
+    entries += clips
+    if arguments.json:
+        append(arguments.json, "checks", {"device": device.name, "dtype": arguments.dtype, "entries": entries, **stamp()})
+    if wrong := sum(map(checks.is_wrong, entries)):
+        raise ValueError(f"{wrong} of {len(entries)} computations are wrong.")
+
+
+def build(arguments: argparse.Namespace, device: Device, dtype: torch.dtype) -> tuple[MemoNets, nn.Module, dict]:
+    """The four nets, an AutoencoderKL and what was chosen for them. In low-memory mode a card gets the two UNets only while they run."""
+    at_home = torch.device("cpu") if arguments.mode == "low_memory" else device.torch
+    places = {net: at_home if net in ("reference_net", "diffusion_net") else device.torch for net in (*NETS, "vae")}
+    lay_out = as_it_is if "channels_last" in arguments.off else channels_last
+    product = None if "product" in arguments.off else pointwise if device.is_cuda else few_places
+    layers = Layers(dtype=dtype, fused="fused" not in arguments.off, lay_out=lay_out, product=product)
+    if "choice" not in arguments.off:
+        forms = {"attention": {"torch": sdpa, **acceleration.attention_forms(device.capability)}, **acceleration.kernel_forms(device.capability)}
+        layers = replace(layers, **{name: Fastest(name, each) for name, each in forms.items()})
+        config = DiffusionNetConfig.from_dict(random_nets.options("diffusion_net", arguments.size), "diffusion_net")
+        acceleration.choose_forms(layers, config, device.torch, dtype)
+    built = {component: random_nets.random_net(component, arguments.size, replace(layers, device=place)) for component, place in places.items()}
+    autoencoder = built.pop("vae")
+    return MemoNets(**built, device=device.torch, dtype=dtype), autoencoder, chosen(layers)
+
+
+def chosen(layers: Layers) -> dict[str, dict[int, str]]:
+    """Which form of each computation so many channels get."""
+    return {name: form.chosen for name, form in vars(layers).items() if isinstance(form, Fastest)}
+
+
+def prepared(nets: MemoNets, autoencoder: nn.Module, arguments: argparse.Namespace) -> MemoNets:
+    """The one place where nets are made ready to run."""
+    if arguments.compile:  # the reference net runs once a clip, in batches of two sizes, which does not pay the compiler
+        nets.diffusion_net.compiled = acceleration.compiled_regions(nets.diffusion_net)
+    if arguments.mode == "low_memory" and nets.device.type == "cuda":
+        return replace(nets, bring_in=random_nets.TakingTurns(nets), resident_share=resident_share(nets, autoencoder, arguments))
+    return nets
+
+
+def resident_share(nets: MemoNets, autoencoder: nn.Module, arguments: argparse.Namespace) -> float:
+    """What of the motion memory a card with no more than the cap has room for; none without a cap."""
+    if not arguments.cap:
+        return 0.0
+    config, latent_size = nets.diffusion_net.config, (random_nets.latent_side(arguments.size),) * 2
+    settings, itemsize = SamplerSettings(), nets.dtype.itemsize
+    unets = {"reference": nets.reference_net, "diffusion": nets.diffusion_net}
+    working = footprint.low_memory_bytes(config, latent_size, settings, random_nets.CLIP_FRAMES, itemsize)
+    busiest = max(working[phase] + _weight_bytes(unet, nets.image_proj, nets.audio_proj, autoencoder) for phase, unet in unets.items())
+    left = int(arguments.cap * GIB) - busiest - footprint.streamed_memory_bytes(config, latent_size, itemsize)
+    return footprint.resident_share(config, latent_size, settings.halves, itemsize, left)
+
+
+def _weight_bytes(*modules: nn.Module) -> int:
+    return sum(tensor.nbytes for module in modules for tensor in module.state_dict().values())
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Raises ValueError for arguments that do not go together."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0],
+        epilog="bench.py conditioning measures hearing, bench.py load loading; bench.py table rewrites the README's table.",
+    )
+    parser.add_argument("command", nargs="?", choices=("run", "check", "table"), default="run", help=argparse.SUPPRESS)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--size", choices=tuple(random_nets.PICTURE), default="full", help="full: 512x512; width: full-width nets at 64x64")
+    parser.add_argument("--mode", choices=("exact", "low_memory"), default="exact")
+    parser.add_argument("--dtype", choices=tuple(DTYPES), help="of UNets and VAE (default: bfloat16 on a card, float32 on the CPU)")
+    parser.add_argument("--clips", type=int, help="of 16 frames (default: 3 on a card, 2 on the CPU, 50 with --length)")
+    parser.add_argument("--steps", type=int, help="per clip (default: 20 on a card, 8 on the CPU)")
+    parser.add_argument("--compile", action="store_true", help="have torch compile the repeated parts of the UNets")
+    parser.add_argument(
+        "--off",
+        action="append",
+        choices=EXACT_OPTIONS,
+        default=[],
+        help="do without one of the exact accelerations; choice is that of the fastest form of attention, memory reading, gates and norms, "
+        "product that of a convolution as a matrix product (the CPU always does without channels_last)",
+    )
+    parser.add_argument("--vae-batch", type=int, help="frames at once (default: 4 on a card in exact mode, else 1)")
+    parser.add_argument("--cap", type=float, metavar="GIB", help="what this process may allocate on the card")
+    parser.add_argument("--reference", type=Path, metavar="DIR", help="a checkout of memoavatar/memo to time beside it, on the same weights")
+    parser.add_argument("--length", action="store_true", help="a long video: what its last clips cost against its first")
+    parser.add_argument("--profile", type=Path, metavar="FILE", help="write there which operations of a step take how long")
+    parser.add_argument("--attention", action="store_true", help="only time the attention backends at the shapes of a step")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="append the results to FILE")
+    arguments = parser.parse_args(argv)
+    on_card = arguments.device == "cuda"
+    arguments.dtype = arguments.dtype or ("bfloat16" if on_card else "float32")
+    arguments.steps = (20 if on_card else 8) if arguments.steps is None else arguments.steps
+    if arguments.clips is None:
+        arguments.clips = CLIPS_OF_LENGTH if arguments.length else 3 if on_card else 2
+    if arguments.vae_batch is None:
+        arguments.vae_batch = 4 if on_card and arguments.mode == "exact" else 1
+    if not on_card and "channels_last" not in arguments.off:
+        arguments.off.append("channels_last")  # the CPU's convolutions are slower with it
+    for name, least in (("clips", 7 if arguments.length else 1), ("steps", 1), ("vae_batch", 1)):
+        if getattr(arguments, name) < least:
+            raise ValueError(f"--{name.replace('_', '-')}: expected at least {least}, got {getattr(arguments, name)}.")
+    if arguments.attention and not on_card:
+        raise ValueError("--attention: its backends need --device cuda.")
+    if arguments.compile and arguments.mode == "low_memory":
+        raise ValueError("--compile: compiled nets stay where they are; leave out --mode low_memory.")
+    if arguments.command == "check" and arguments.mode == "low_memory":
+        raise ValueError("--mode: check compares both modes; leave it out.")
+    if arguments.reference:
+        check_checkout(arguments.reference)
+    if arguments.reference and arguments.cap:
+        raise ValueError("--reference: the reference implementation does not fit under a cap; leave out --cap.")
+    return arguments
+
+
+def main(argv: list[str]) -> None:
+    if argv[:1] == ["conditioning"]:
+        from tools.benchmarking import conditioning  # needs more packages than the rest
+
+        arguments = conditioning.parse(argv[1:])
+        entry = conditioning.measure(arguments, Device(arguments.device)) | stamp()
+        print(conditioning.report(entry))
+        if arguments.json:
+            append(arguments.json, "conditioning", entry)
+        return
+    if argv[:1] == ["load"]:
+        arguments = loading.parse(argv[1:])
+        rows = loading.measure(arguments.size, arguments.dir)
+        print(loading.report(rows))
+        for row in rows if arguments.json else ():
+            append(arguments.json, "loads", row | stamp())
+        return
+    arguments = parse(argv)
+    if arguments.command == "table":
+        readme_table.rewrite_readme()
+        return
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    device = Device(arguments.device, arguments.cap)
+    if arguments.command == "check":
+        check(arguments, device)
+        return
+    if arguments.attention:
+        entry = {"device": device.name, "dtype": arguments.dtype, "shapes": attention_table(device, DTYPES[arguments.dtype]), **stamp()}
+        print(report.attention(entry))
+    else:
+        entry = measure(arguments, device)
+        print(report.row(entry))
+    if arguments.json:
+        append(arguments.json, "attention" if arguments.attention else "rows", entry)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ValueError, torch.OutOfMemoryError) as error:
+        sys.exit(f"bench.py: {str(error).splitlines()[0]}")

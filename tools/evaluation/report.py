@@ -1,0 +1,101 @@
+"""The results as a file, as a table for the README, and as pictures."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from memo_modules.types import SamplerSettings
+from tools.evaluation import pictures
+from tools.evaluation.figures import figures
+from tools.evaluation.running import Results
+from tools.evaluation.variants import BASE, TRUTH, VAE, VARIANTS
+from tools.small_world import MOODS
+
+START, STOP = "<!-- evaluation -->", "<!-- end of evaluation -->"
+COLUMNS = {
+    "lip-sync": ("lip_sync_correlation", "{:.2f}"),
+    "lag": ("lip_sync_lag_frames", "{:+d}"),
+    "mood": ("mood_accuracy", "{:.0%}"),
+    "character": ("identity_distance", "{:.2f}"),
+    "drift": ("identity_drift", "{:+.3f}"),
+    "seam": ("seam_ratio", "{:.2f}"),
+    "sharpness": ("sharpness", "{:.2f}"),
+}
+"""Headings of the table, with key and format of what stands below."""
+
+
+def entries(results: dict[str, Results], base: SamplerSettings, device: dict) -> dict[str, dict]:
+    """The `variants` of the JSON; settings are None where nothing was sampled. device: where they were made."""
+    found = {}
+    for key, result in results.items():
+        variant = VARIANTS[key]
+        settings = {"memory": variant.memory, "mood": variant.mood, **asdict(variant.settings(base))}
+        entry = {"title": variant.title, "settings": None if key in (TRUTH, VAE) else settings}
+        if result.same:
+            entry["equal_to"] = variant.equal_to
+        found[key] = entry | {"device": device} | figures(result.short, result.long)
+    return found
+
+
+def write_json(path: Path, document: dict) -> dict:
+    """Write ``document``; where the file holds other variants of the same model under the same conditions, they stay. Returns
+    what was written."""
+    conditions = ("model", "base", "cases", "reader")
+    if path.is_file():
+        old = json.loads(path.read_text(encoding="utf-8"))
+        if all(old.get(name) == document[name] for name in conditions):
+            every = old["variants"] | document["variants"]
+            document = document | {"variants": {key: every[key] for key in VARIANTS if key in every}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return document
+
+
+def table(document: dict | None) -> str:
+    """Markdown; a sentence where nothing was evaluated."""
+    if document is None:
+        return "Nothing has been evaluated yet."
+    lines = [["variant", *COLUMNS], ["---"] * (len(COLUMNS) + 1)]
+    for entry in document["variants"].values():
+        cells = [shape.format(entry[key]) if entry[key] is not None else "–" for key, shape in COLUMNS.values()]
+        lines.append([entry["title"], *cells])
+    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    base, cases = document["base"], document["cases"]
+    lengths = f"{cases['identities'] * len(MOODS)} of {cases['seconds']:g} s"
+    if cases["long_seconds"]:
+        lengths += f", and one of {cases['long_seconds']:g} s for the drift"
+    return f"{rows}\n\nWhere the variant says nothing else: {base['steps']} steps, guidance {base['guidance_scale']:g}. Videos: {lengths}."
+
+
+def with_table(readme: str, document: dict | None) -> str:
+    """``readme`` with the table between its markers. Raises ValueError when they are missing."""
+    before, start, rest = readme.partition(START)
+    _, stop, after = rest.partition(STOP)
+    if not start or not stop:
+        raise ValueError(f"README.md: expected {START} and {STOP}.")
+    return f"{before}{START}\n\n{table(document)}\n\n{STOP}{after}"
+
+
+def write_pictures(folder: Path, results: dict[str, Results], found: dict[str, dict]) -> list[Path]:
+    """Contact sheet, lips and seams of the base variant (or the first there is), moods, drift and bars of all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = results[BASE if BASE in results else next(iter(results))]
+    drawn = {"sheet": pictures.sheet(shown.short), "lips": pictures.lips(shown.short[:8])}
+    drawn["moods"] = pictures.confusions({key: np.array(entry["mood_confusion"]) for key, entry in found.items()})
+    drawn["figures"] = pictures.bars("figures by variant", _bars(found))
+    seams = shown.long or shown.short[0]
+    if len(seams.around):
+        drawn["seams"] = pictures.seams(seams)
+    long = {key: result.long for key, result in results.items() if result.long}
+    if long:
+        drawn["drift"] = pictures.drift(long)
+    for name, picture in drawn.items():
+        picture.save(folder / f"{name}.png")
+    return [folder / f"{name}.png" for name in drawn]
+
+
+def _bars(found: dict[str, dict]) -> dict[str, dict]:
+    names = ("lip_sync_correlation", "mood_accuracy", "identity_distance", "seam_ratio")
+    return {name: {key: entry[name] for key, entry in found.items()} for name in names}
