@@ -11,6 +11,9 @@ from .errors import InputError
 CLIP_FRAMES = 16
 """Frames the diffusion net makes at a time."""
 
+FPS = Fraction(30)
+"""Frames per second of the videos that MEMO was trained on."""
+
 SLOWEST, FASTEST = 1, 240
 """Frames per second of anything that is a video."""
 

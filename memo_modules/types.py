@@ -4,6 +4,8 @@ What another pack may have made has a method ``check``, which raises InputError 
 step of MEMO: it names the input, called ``name``, and the field. ``check_interrupt`` is called several times a second and may raise.
 """
 
+import re
+from bisect import bisect_right
 from collections.abc import Callable, MutableSequence, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -11,6 +13,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .clips import FASTEST, SLOWEST, clip_count
 from .errors import InputError
@@ -47,6 +50,9 @@ class Audio:
     made_of: str = ""
 
 
+_DIGEST = re.compile("(?:[0-9a-f]{64})?")
+
+
 @dataclass(frozen=True)
 class AudioFeatures:
     """wav2vec2 states at video rate, of a voice or of a part of it.
@@ -71,6 +77,8 @@ class AudioFeatures:
             raise InputError(f"{name}: fps: expected a fraction from {SLOWEST} to {FASTEST}, got {described(self.fps)}.")
         if not isinstance(self.timing, str) or self.timing not in TIMINGS:
             raise InputError(f"{name}: timing: expected one of {', '.join(TIMINGS)}, got {described(self.timing)}.")
+        if not isinstance(self.heard, str) or not _DIGEST.fullmatch(self.heard):
+            raise InputError(f"{name}: heard: expected a SHA-256 or nothing, got {described(self.heard)}.")
         check_tensor(self.hidden_states, f"{name}: hidden_states", ("frames", "layers", "d"), check_interrupt=check_interrupt)
         frames = len(self.hidden_states)
         check_whole(self.clip_frames, f"{name}: clip_frames", 1, frames)
@@ -132,6 +140,26 @@ class EmotionTrack:
                 check_tuple(run, f"{name}: probabilities", len(EMOTIONS))
                 for probability in run:
                     check_number(probability, f"{name}: probabilities", 0, 1.001)  # softmax rounds
+
+
+def frame_labels(track: EmotionTrack, frames: int, fps: Fraction, timing: str) -> list[int]:
+    """One label for each of ``frames`` video frames.
+
+    timing "exact": the label heard when the frame starts, the last one behind the end of the audio. "upstream": the
+    labels stretched over all frames, padding included, as the reference implementation does.
+    """
+    if timing == "upstream" and track.samples:
+        lengths = torch.tensor(track.starts + (track.samples,)).diff()
+        per_sample = torch.tensor(track.labels, dtype=torch.float32).repeat_interleave(lengths)
+        # torch scales the index in float32, which moves some borders by a frame: so it is torch that does it.
+        return F.interpolate(per_sample[None, None], size=frames, mode="nearest")[0, 0].int().tolist()
+    samples = (i * track.sample_rate * fps.denominator // fps.numerator for i in range(frames))
+    return [track.labels[bisect_right(track.starts, sample) - 1] for sample in samples]
+
+
+def clip_label(labels: list[int]) -> int:
+    """The most frequent label; of equally frequent ones the smallest."""
+    return min(set(labels), key=lambda label: (-labels.count(label), label))
 
 
 @dataclass(frozen=True)
@@ -234,6 +262,9 @@ class SamplerSettings:
     def halves(self) -> int:
         """Guidance halves that run side by side: unconditional and conditional, or the conditional alone."""
         return 2 if self.guidance_scale > 1 else 1
+
+
+DEFAULT_SETTINGS = SamplerSettings()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ VAE_WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 SCALING_FACTOR = 0.18215
 """Of all VAEs of Stable Diffusion 1: their latents times this are of about unit size."""
+
+MULTIPLE = 8
+"""Pixels per latent of a Stable Diffusion 1 VAE; width and height are multiples of it."""
 
 _OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """Of the parts of attention in the published file; diffusers has others since."""
@@ -52,6 +55,14 @@ _OPTIONS = {
 }
 """Of the config.json: what ComfyUI's class, which has four levels of one or two blocks, computes as diffusers' does."""
 
+_FEWER_LEVELS = {
+    **_OPTIONS,
+    "block_out_channels": wholes(1, 8192, 2, _LEVELS),
+    "down_block_types": each("DownEncoderBlock2D", 2, _LEVELS),
+    "up_block_types": each("UpDecoderBlock2D", 2, _LEVELS),
+}
+"""The same for training alone, which takes latents of any size."""
+
 _NEEDED = ("block_out_channels", "layers_per_block", "down_block_types", "up_block_types")
 """In whose place diffusers would put those of another VAE."""
 
@@ -74,9 +85,11 @@ class VideoVAE(Protocol):
 
     def encode(self, images: Tensor) -> Tensor:
         """(n 3 H W) in [-1, 1] to the posterior mean times the scaling factor (n c h w)."""
+        ...
 
     def decode(self, latents: Tensor) -> Tensor:
         """(n c h w) as ``encode`` gives them to float32 pictures (n 3 H W) in [0, 1]."""
+        ...
 
 
 class DiffusersVAE:
@@ -84,6 +97,11 @@ class DiffusersVAE:
 
     def __init__(self, autoencoder, batch: int = 1):
         self.autoencoder, self.batch = autoencoder, batch
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent."""
+        return 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:
@@ -109,7 +127,7 @@ class DiffusersVAE:
         return torch.cat([(vae.decode(batch).sample / 2 + 0.5).clamp(0, 1).float() for batch in batches])
 
 
-def check_autoencoder(place: Path) -> None:
+def check_autoencoder(place: Path, fewer_levels: bool = False) -> None:
     """Raises CheckpointError when header and config tell that ``place``, see load_autoencoder, is no VAE with the latents
     of Stable Diffusion 1. A single file may also have the names of Stable Diffusion's own code."""
     folder = place.is_dir()
@@ -125,7 +143,7 @@ def check_autoencoder(place: Path) -> None:
             f"{place} is the VAE of another model: {channels} latent channels, scaling factor {'unknown' if found is None else quoted(found)}; "
             f"expected {_LATENTS} and {SCALING_FACTOR}, those of Stable Diffusion 1. Use sd-vae-ft-mse."
         )
-    config = autoencoder_config(place)
+    config = autoencoder_config(place, fewer_levels)
     if not folder and _OWN_NAME in shapes:
         expected = {own_name(key): (*shape, 1, 1) if len(shape) == 2 else shape for key, shape in autoencoder_shapes(config).items()}
         used = {key: tensor for key, tensor in shapes.items() if not key.startswith(_TRAINING)}
@@ -140,13 +158,13 @@ def autoencoder_scale(place: Path) -> object:
     return read_json(place / "config.json").get("scaling_factor") if place.is_dir() else None
 
 
-def autoencoder_config(place: Path) -> dict[str, object]:
-    """What the config.json of a VAE says, all of it in range; of a single file the sizes of sd-vae-ft-mse. Raises
-    CheckpointError naming the option that is not supported."""
+def autoencoder_config(place: Path, fewer_levels: bool = False) -> dict[str, Any]:
+    """What the config.json of a VAE says, all of it in range; of a single file the sizes of sd-vae-ft-mse. fewer_levels: than the four
+    of ComfyUI's class are fine. Raises CheckpointError naming the option that is not supported."""
     if not place.is_dir():
         return _PUBLISHED
     source = place / "config.json"
-    config = read_options(read_json(source), _OPTIONS, str(source))
+    config = read_options(read_json(source), _FEWER_LEVELS if fewer_levels else _OPTIONS, str(source))
     for name in _NEEDED:
         if name not in config:
             raise CheckpointError(f"{source}: {name}: expected {_OPTIONS[name].expected}, there is none. {REPAIR}")
@@ -165,7 +183,7 @@ def autoencoder_config(place: Path) -> dict[str, object]:
     return config
 
 
-def autoencoder_shapes(config: Mapping[str, object]) -> dict[str, tuple[int, ...]]:
+def autoencoder_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Of the weights of an AutoencoderKL, by the names that diffusers has for them today."""
     widths, layers = config["block_out_channels"], config["layers_per_block"]
     first, *_, last = widths
@@ -256,24 +274,24 @@ def autoencoder_weights(place: Path) -> dict[str, Tensor]:
     return _todays_names(weights, path)
 
 
-def load_autoencoder(place: Path, dtype: torch.dtype = torch.float32):
+def load_autoencoder(place: Path, dtype: torch.dtype = torch.float32, fewer_levels: bool = False):
     """diffusers' AutoencoderKL from a folder as diffusers writes it, or from a single file of sd-vae-ft-mse, on the CPU.
-    Raises CheckpointError when there is no such VAE."""
-    from diffusers import AutoencoderKL
+    fewer_levels: see autoencoder_config. Raises CheckpointError when there is no such VAE."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    check_autoencoder(place)
+    check_autoencoder(place, fewer_levels)
     weights = autoencoder_weights(place)
-    config = {name: list(value) if isinstance(value, tuple) else value for name, value in autoencoder_config(place).items()}
+    config = {name: list(value) if isinstance(value, tuple) else value for name, value in autoencoder_config(place, fewer_levels).items()}
     try:
         with torch.device("meta"):
-            vae = AutoencoderKL.from_config(config)
+            vae: Any = AutoencoderKL.from_config(config)
     except Exception as error:  # diffusers' errors have no common base
         raise CheckpointError(f"{place}: its config.json does not describe a VAE that can be built ({first_line(error)}). {REPAIR}") from error
     assign_weights(vae, weights, place)
     return nn.Module.to(vae, dtype)  # its own `to` warns of nothing
 
 
-def load_widened(place: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
+def load_widened(place: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The weights of the VAE in a folder and its config, see ``widened``. Raises CheckpointError when there is no such VAE."""
     check_autoencoder(place)
     return widened(autoencoder_weights(place), autoencoder_config(place))
@@ -297,7 +315,7 @@ def widened(weights: dict[str, Tensor], config: dict, multiple: int = 32) -> tup
     return padded, config
 
 
-def _widened_config(config: Mapping[str, object], multiple: int = 32) -> tuple[int, dict[str, object]]:
+def _widened_config(config: Mapping[str, Any], multiple: int = 32) -> tuple[int, dict[str, Any]]:
     """How many times wider a VAE becomes, and its config then."""
     factor = multiple // math.gcd(multiple, *config["block_out_channels"])
     widths = tuple(factor * c for c in config["block_out_channels"])

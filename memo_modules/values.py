@@ -55,7 +55,8 @@ def check_tensor(
         raise InputError(f"{name}: expected {expected}, got {described(value)}.")
     if fault := tensor_fault(value):
         raise InputError(f"{name}: {fault}")
-    fits = value.ndim == len(shape) and all(side == length if isinstance(side, int) else length for side, length in zip(shape, value.shape))
+    sides = zip(shape, value.shape, strict=False)
+    fits = value.ndim == len(shape) and all(side == length if isinstance(side, int) else length for side, length in sides)
     if value.dtype != dtype or not fits:
         raise InputError(f"{name}: expected {expected}, got {_short(value.dtype)} of shape {list(value.shape)}.")
     if not all(_finite(part) for part in parts(value, check_interrupt)):

@@ -44,3 +44,8 @@ def first_line(error: BaseException, most: int = 300) -> str:
     """What an error says, on one line; its type where it says nothing."""
     lines = str(error).strip().splitlines()
     return shortened(printable(lines[0]), most) if lines else type(error).__name__
+
+
+def memory_size(size: float) -> str:
+    """Bytes of memory, in words: in powers of two, as systems and cards count it."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

@@ -93,7 +93,7 @@ class MemoTalkingPortrait(io.ComfyNode):
             display_name="MEMO Talking Portrait",
             category="MEMO",
             **adapter.known(io.Schema, search_aliases=["talking head", "lip sync", "audio to video", "avatar", "speech"]),
-            description="From a portrait and a voice to the talking video in one node: separates the vocals, hears the mood, finds the face and "
+            description="From a portrait and a voice to the talking video in one node: separates the vocals, detects the mood, finds the face and "
             "samples, with the settings that MEMO was published with, and exact timing. The single nodes offer more of them.",
             inputs=[
                 MemoModelsSocket.Input("models", tooltip="From Load All MEMO Models."),

@@ -3,10 +3,12 @@
 import gc
 import inspect
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
@@ -22,24 +24,17 @@ from torch import Tensor, nn
 
 from ..memo_modules.errors import InputError
 from ..memo_modules.models import acceleration
-from ..memo_modules.models.kernels.convolution import few_places, pointwise
-from ..memo_modules.models.kernels.fastest import Fastest
-from ..memo_modules.models.layers import Layers, channels_last
+from ..memo_modules.models.layers import Layers
 from ..memo_modules.models.motion import PositionTable
-from ..memo_modules.sampler import footprint
+from ..memo_modules.sampler.footprint import Footprint
 from ..memo_modules.sampler.sampling import MemoNets
 from ..memo_modules.types import SamplerSettings
 from ..memo_modules.weights.onnx_sessions import OnnxModel
-from ..memo_modules.words import harmless, printable
+from ..memo_modules.words import harmless, memory_size, printable
 from .socket_types import MemoModel
 
 MODEL_FOLDER = "memo"
 """The kind under which folder_paths knows our models; extra_model_paths.yaml may add folders to it."""
-
-MEMORY_MODES = ("auto", "normal", "low")
-"""How the sampler uses the card. normal: everything lies on it. low: the guidance halves run one after the other, the
-motion memory lies in host memory, and only the nets that run are on the card. auto: low where normal does not fit, and then
-as much of the motion memory stays on the card as there is room for."""
 
 WEIGHT_DTYPES = {
     "auto": None,
@@ -51,9 +46,6 @@ WEIGHT_DTYPES = {
 """How the weights of the UNets are kept: auto as they compute best on the device, others cast as they are used."""
 
 _PREVIEW_SIZE = 512
-
-_OTHERS = 2**29
-"""Bytes of the card's memory that other programs and CUDA itself hold, beyond what ComfyUI reserves for them."""
 
 _log = logging.getLogger(__name__)
 
@@ -100,8 +92,8 @@ def layers(dtype: torch.dtype, computes_in: torch.dtype | None = None) -> Layers
     linears of one input are fused. In 8 bits are matrices and kernels alone."""
     computes_in = computes_in or dtype
     operations = comfy.ops.pick_operations(dtype, computes_in, load_device=comfy.model_management.get_torch_device())
-    stored = {"dtype": computes_in, "storage": dtype} if dtype.itemsize == 1 else {"dtype": dtype}
-    return Layers(operations, _attention, fused=True, **stored)
+    layers = Layers(operations, _attention, fused=True, dtype=dtype)
+    return replace(layers, dtype=computes_in, storage=dtype) if dtype.itemsize == 1 else layers
 
 
 def unet_layers(weight_dtype: str) -> tuple[Layers, torch.dtype]:
@@ -122,7 +114,7 @@ def unet_layers(weight_dtype: str) -> tuple[Layers, torch.dtype]:
             torch.float16: best != torch.float32 and comfy.model_management.should_use_fp16(device),
         }
         computes_in = dtype if usable.get(dtype) else best
-    return replace(layers(dtype, computes_in), **_accelerations(device)), computes_in
+    return _for_device(layers(dtype, computes_in), device), computes_in
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
@@ -136,22 +128,15 @@ def _is_nvidia(device: torch.device) -> bool:
     return comfy.model_management.is_device_cuda(device) and torch.version.cuda is not None
 
 
-def _accelerations(device: torch.device) -> dict:
-    """What Layers are to do in another way on this device. A card of NVIDIA's chooses between forms: in addition to ComfyUI's
-    attention others, unless its user forced that one."""
-    if comfy.model_management.is_device_cpu(device):
-        return {"product": few_places}
-    if not _is_nvidia(device):
-        return {}
-    capability = torch.cuda.get_device_capability(device)
-    forms = acceleration.kernel_forms(capability)
+def _for_device(layers: Layers, device: torch.device) -> Layers:
+    """``layers`` with what is fastest here. An attention that the user forced on ComfyUI is the only one."""
     forced = args.force_upcast_attention or any(getattr(args, f"use_{name}_attention", False) for name in _FORCED_ATTENTION)
-    if not forced:
-        forms["attention"] = {"ComfyUI": _attention, **acceleration.attention_forms(capability)}
-    return {"lay_out": channels_last, "product": pointwise, **{name: Fastest(name, each) for name, each in forms.items()}}
+    capability = torch.cuda.get_device_capability(device) if _is_nvidia(device) else None
+    attention = None if forced else {"ComfyUI": _attention}
+    return acceleration.for_device(layers, capability, on_cpu=comfy.model_management.is_device_cpu(device), attention=attention)
 
 
-def accelerate(nets: Mapping[str, nn.Module], layers: Layers, dtype: torch.dtype, compiled: bool) -> dict[nn.Module, Callable]:
+def accelerate(nets: Mapping[str, Any], layers: Layers, dtype: torch.dtype, compiled: bool) -> dict[nn.Module, Callable]:
     """Choose the forms of what the UNets, built with ``layers``, compute in ``dtype`` on this device; returns the compiled regions of
     the diffusion net where they are asked for. The reference net runs once a clip, which does not pay the compiler."""
     device = comfy.model_management.get_torch_device()
@@ -184,52 +169,33 @@ def bring_in(*patchers, memory_required: int = 0, whole: bool = False) -> torch.
 
 def memo_nets(model: MemoModel, latent_size: tuple[int, int], settings: SamplerSettings, clip_frames: int, memory_mode: str) -> tuple[MemoNets, bool]:
     """The nets of ``model`` for the sampler, which brings them in with room for the motion memory and the activations,
-    and whether it is to sample in low-memory mode; see MEMORY_MODES.
+    and whether it is to sample in low-memory mode; see footprint.MEMORY_MODES.
 
     Raises InputError when not even that mode has room for pictures of this size.
     """
     device, net = model.diffusion_net.load_device, model.diffusion_net.model
-    config, halves, itemsize = net.config, settings.halves, model.dtype.itemsize
     phases = {"reference": (model.reference_net, model.image_proj), "diffusion": (model.diffusion_net, model.audio_proj)}
-    whole = footprint.working_bytes(config, latent_size, settings, clip_frames, itemsize)
-    small = footprint.low_memory_bytes(config, latent_size, settings, clip_frames, itemsize)
-    memory = footprint.motion_memory_bytes(config, latent_size, halves, itemsize)
-    streamed = footprint.streamed_memory_bytes(config, latent_size, itemsize)
-
-    low, resident_share = memory_mode == "low", 0.0
-    if not comfy.model_management.is_device_cpu(device):
-        room = comfy.model_management.get_total_memory(device) - comfy.model_management.extra_reserved_memory()
-        weights = sum(patcher.model_size() for patcher in model.patchers)
-        if memory_mode == "auto":
-            low = weights + memory + whole > room
-            if low:
-                busiest = max(small[phase] + sum(patcher.model_size() for patcher in phases[phase]) for phase in phases)
-                left = room - _OTHERS - busiest - streamed
-                resident_share = footprint.resident_share(config, latent_size, halves, itemsize, left)
-                _log.info("Low-memory mode; the card has room for %.0f %% of the motion memory.", 100 * resident_share)
-        needed = max(small.values()) + streamed
-        if needed > room:
-            raise InputError(
-                f"width, height: frames of this size need {_gib(needed)} in addition to the weights, even in low-memory mode; "
-                f"this card has {_gib(room)}. Choose a smaller width and height and upscale the frames."
-            )
-        if low and (in_ram := int((1 - resident_share) * memory)) > (free := comfy.model_management.get_free_memory(torch.device("cpu"))):
-            _log.warning(
-                "Low-memory mode keeps %s of past frames in RAM, of which %s are free: frames of a smaller size need less.", _gib(in_ram), _gib(free)
-            )
+    plan = Footprint(net.config, latent_size, settings, clip_frames, model.dtype.itemsize).plan(
+        {phase: sum(patcher.model_size() for patcher in patchers) for phase, patchers in phases.items()}, _room(device), memory_mode
+    )
+    if plan.low_memory and not comfy.model_management.is_device_cpu(device):
+        _log.info("Low-memory mode; %.0f %% of the motion memory stay in VRAM.", 100 * plan.resident_share)
+        if plan.memory_in_ram > (free := comfy.model_management.get_free_memory(torch.device("cpu"))):
+            needed, free = memory_size(plan.memory_in_ram), memory_size(free)
+            _log.warning("Low-memory mode keeps %s of past frames in RAM, of which %s are free: frames of a smaller size need less.", needed, free)
     patchers = model.patchers
     if getattr(model.diffusion_net, "is_dynamic", lambda: False)():  # ComfyUI loads the first one last, and takes from it last
         patchers = sorted(patchers, key=lambda patcher: patcher is not model.diffusion_net)
-    working, remembered = (small, streamed + int(resident_share * memory)) if low else (dict.fromkeys(phases, whole), memory)
     warned = False
 
     def bring_in_nets(phase: str, remembers: bool) -> None:
         nonlocal warned
-        if phase == "diffusion" and not low:
+        if phase == "diffusion" and not plan.low_memory:
             return  # all came for the phase before, and looking through them takes a while
         # a memory that is alive already is no longer free memory
-        bring_in(*(phases[phase] if low else patchers), memory_required=working[phase] + (0 if remembers else remembered))
-        if low and phase == "reference":
+        remembered = 0 if remembers else plan.memory_on_device
+        bring_in(*(phases[phase] if plan.low_memory else patchers), memory_required=plan.working[phase] + remembered)
+        if plan.low_memory and phase == "reference":
             return  # the diffusion net is yet to come
         for table in net.modules():
             if isinstance(table, PositionTable):  # ComfyUI leaves it behind where a net comes in part, and each use would wait
@@ -239,8 +205,24 @@ def memo_nets(model: MemoModel, latent_size: tuple[int, int], settings: SamplerS
             warned = True
             _log.warning("compiled is ignored: the diffusion net's weights are cast or streamed on use.")
 
-    modules = (patcher.model for patcher in model.patchers)
-    return MemoNets(*modules, device, model.dtype, bring_in_nets, resident_share), low
+    nets = MemoNets(
+        model.reference_net.model,
+        model.diffusion_net.model,
+        model.image_proj.model,
+        model.audio_proj.model,
+        device,
+        model.dtype,
+        bring_in_nets,
+        plan.resident_share,
+    )
+    return nets, plan.low_memory
+
+
+def _room(device: torch.device) -> float:
+    """Bytes of VRAM for us; without a limit on the CPU, where everything is in RAM in any mode."""
+    if comfy.model_management.is_device_cpu(device):
+        return math.inf
+    return comfy.model_management.get_total_memory(device) - comfy.model_management.extra_reserved_memory()
 
 
 _OUT_OF_MEMORY = ("MPS backend out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
@@ -268,16 +250,12 @@ def check_room(size: int, what: str, remedy: str) -> None:
     kill ComfyUI when it is used."""
     room = comfy.model_management.get_free_memory(torch.device("cpu"))
     if size > room:
-        raise InputError(f"{what} need {_gib(size)} of memory, but only {_gib(room)} is free. {remedy}")
+        raise InputError(f"{what} need {memory_size(size)} of memory, but only {memory_size(room)} is free. {remedy}")
 
 
 def _is_streamed(net: nn.Module) -> bool:
     """Whether weights of ``net`` come to the device layer by layer, when they are used."""
     return any(getattr(module, "comfy_cast_weights", False) for module in net.modules())
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"
 
 
 class SessionPatcher(comfy.model_patcher.ModelPatcher):
@@ -305,7 +283,7 @@ class SessionPatcher(comfy.model_patcher.ModelPatcher):
         return super().detach(unpatch_all)
 
 
-def open_sessions(kind: type[OnnxModel], path: Path) -> SessionPatcher:
+def open_sessions(kind: Callable[..., OnnxModel], path: Path) -> SessionPatcher:
     """The OnnxModel at ``path``, open and under ComfyUI's memory management, on CUDA where both ComfyUI and onnxruntime are."""
     device = comfy.model_management.get_torch_device()
     model = kind(path, cuda=comfy.model_management.is_device_cuda(device))

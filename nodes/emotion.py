@@ -32,7 +32,7 @@ class MemoDetectEmotion(io.ComfyNode):
                     "emotion_source",
                     options=["audio", "vocals"],
                     default="audio",
-                    tooltip="What is listened to. audio: the sound as loaded, as the published sampler does. vocals: the separated "
+                    tooltip="Which audio to analyse. audio: the sound as loaded, as the published sampler does. vocals: the separated "
                     "voice, as the model was trained; better over loud music.",
                 ),
             ],
@@ -41,9 +41,10 @@ class MemoDetectEmotion(io.ComfyNode):
 
     @classmethod
     def execute(cls, emotion_model, audio, emotion_source, vocals=None) -> io.NodeOutput:
-        if emotion_source == "vocals" and vocals is None:
+        source = vocals if emotion_source == "vocals" else audio
+        if source is None:
             raise InputError("vocals: emotion_source is vocals, but nothing is connected. Connect MEMO Separate Vocals or choose audio.")
-        heard = sockets.to_audio(vocals if emotion_source == "vocals" else audio, emotion_source)
+        heard = sockets.to_audio(source, emotion_source)
         device = adapter.bring_in(emotion_model.encoder, emotion_model.classifier)
         encoder, classifier = emotion_model.encoder.model, emotion_model.classifier.model
         track = detect_emotion(encoder, classifier, heard, device, adapter.Progress(), adapter.check_interrupt, name=emotion_source)

@@ -24,7 +24,8 @@ class MemoEmbedFace(io.ComfyNode):
                 io.Boolean.Input(
                     "allow_no_face",
                     default=False,
-                    tooltip="Continue without a face (paintings, animals): the identity then comes from the picture alone. Off: an error says so.",
+                    tooltip="Continue without a face (paintings, animals): the identity then comes from the picture alone. "
+                    "When off, a missing face is an error.",
                 ),
             ],
             outputs=[FaceSocket.Output(display_name="face", tooltip="For the MEMO Sampler.")],

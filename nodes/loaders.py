@@ -104,7 +104,7 @@ class MemoLoadModel(io.ComfyNode):
                     default=False,
                     optional=True,
                     tooltip="Compile the diffusion net with torch.compile. The first clip of each size then takes minutes longer, all "
-                    "others are faster. Needs Triton and a C compiler, and a card that holds all of the weights.",
+                    "others are faster. Needs Triton, a C compiler and enough VRAM for all weights.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
@@ -218,7 +218,7 @@ class MemoLoadEmotionModel(io.ComfyNode):
             display_name="Load MEMO Emotion Model",
             category=CATEGORY,
             **adapter.known(io.Schema, search_aliases=["emotion2vec", "mood", "emotion classifier"]),
-            description="Loads emotion2vec and MEMO's classifier, which hear the mood of a voice.",
+            description="Loads emotion2vec and MEMO's classifier, which detect the mood of a voice.",
             inputs=[
                 model_input("emotion2vec", "emotion2vec", "In models/memo: a folder with model.pt or model.safetensors of emotion2vec_plus_large."),
                 model_input("classifier", "emotion_classifier", "A MEMO checkpoint in models/memo that holds misc/audio_emotion_classifier."),

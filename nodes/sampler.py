@@ -11,6 +11,7 @@ from comfy_api.latest import io, ui
 
 from ..memo_modules.portrait.pictures import prepare_portrait
 from ..memo_modules.progress import clips_done, contact_sheet
+from ..memo_modules.sampler.footprint import MEMORY_MODES
 from ..memo_modules.sampler.noise import NOISES
 from ..memo_modules.sampler.sampling import REFERENCE_ORDERS, SampledClip, sample_video
 from ..memo_modules.sampler.solvers import euler
@@ -55,7 +56,7 @@ def sampling_inputs() -> list[io.Input]:
         MemoModelSocket.Input("model", tooltip="From Load MEMO Model."),
         io.Vae.Input("vae", tooltip="A Stable Diffusion 1 VAE, from Load MEMO VAE or any other loader; MEMO was made with sd-vae-ft-mse."),
         io.Image.Input("image", tooltip="The portrait, one RGB picture. It is squashed if its aspect ratio is not that of width by height."),
-        FaceSocket.Input("face", tooltip="Who it is: from MEMO Embed Face."),
+        FaceSocket.Input("face", tooltip="The identity, from MEMO Embed Face."),
         AudioFeaturesSocket.Input("audio", tooltip="What is said: from MEMO Encode Audio. Sets length and frame rate."),
         EmotionSocket.Input("emotion", tooltip="The mood: from MEMO Detect Emotion, MEMO Set Emotion or MEMO Emotion Timeline."),
         io.Int.Input(
@@ -83,11 +84,11 @@ def sampling_inputs() -> list[io.Input]:
         ),
         io.Combo.Input(
             "memory_mode",
-            options=list(adapter.MEMORY_MODES),
-            default=adapter.MEMORY_MODES[0],
+            options=list(MEMORY_MODES),
+            default=MEMORY_MODES[0],
             optional=True,
-            tooltip="normal: everything on the card, 14 GB at 512 x 512. low: runs the two guidance halves one after the "
-            "other and keeps the memory of past frames in RAM, for 8 GB cards. auto: low where normal does not fit.",
+            tooltip="normal: everything in VRAM, 14 GiB at 512 x 512. low: runs the two guidance branches one after the "
+            "other and keeps the memory of past frames in RAM, for a GPU with 8 GB. auto: low where normal does not fit.",
         ),
         io.Sampler.Input("sampler", optional=True, tooltip="From KSamplerSelect or another sampler node. Without one: Euler, as MEMO was published."),
         io.Sigmas.Input("sigmas", optional=True, tooltip="Noise levels falling from 1 to 0; replaces steps. Default: MEMO's own, evenly spaced."),
@@ -229,6 +230,7 @@ def all_frames(sampling: Sampling, say: adapter.Say) -> tuple[torch.Tensor, Vide
         images[done : done + len(clip.frames)] = clip.frames.movedim(1, -1)
         done, state = done + len(clip.frames), clip.state
         say(clips_done(clips, number, 0, time.monotonic() - began))
+    assert state is not None  # every audio has a clip
     return images, state
 
 

@@ -5,7 +5,7 @@
     python scripts/convert.py models/memo/memo.safetensors DIR    writes the folder DIR
     python scripts/convert.py FILE.pt                             writes FILE.safetensors
 
-Tensors stay as they are, bit by bit, unless --dtype is given. Nothing in a pickle is run. Needs torch, safetensors,
+Tensors stay as they are, bit by bit, unless --dtype is given. Nothing in a pickle is executed. Needs torch, safetensors,
 einops and numpy, as ComfyUI's Python has them.
 """
 
@@ -14,9 +14,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import bootstrap  # noqa: F401, I001  the library is importable from here on
 import torch
 
+import bootstrap  # noqa: F401
 from memo_modules.errors import InputError
 from memo_modules.store.converting import pickle_to_safetensors, to_folder, to_single_files
 from memo_modules.weights.checkpoints import NETS, PICKLES
@@ -32,7 +32,7 @@ def convert(source: Path, target: Path | None, dtype: torch.dtype | None, one_pe
         raise InputError(f"{source} is the root of a disk, expected a checkpoint folder, what this script made of one, or a pickle.")
     if source.suffix in PICKLES:
         return [pickle_to_safetensors(source, target or source.with_suffix(".safetensors"), dtype)]
-    is_checkpoint = any((source / net).is_dir() for net in NETS)  # the trainer's have files of its own beside the nets
+    is_checkpoint = any((source / net).is_dir() for net in NETS)  # those of the trainer have other files in addition to the nets
     if not is_checkpoint and (source.suffix == ".safetensors" or any(source.glob("*.safetensors"))):
         return to_folder(source, target or source.with_name(f"{source.stem}_folder"), dtype)
     ending = "_single" if one_per_net else ".safetensors"
@@ -42,7 +42,7 @@ def convert(source: Path, target: Path | None, dtype: torch.dtype | None, one_pe
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("source", type=Path, help="a checkpoint folder, what this script made of one, or a pickle")
-    parser.add_argument("target", type=Path, nargs="?", help="what to write (default: beside the source)")
+    parser.add_argument("target", type=Path, nargs="?", help="what to write (default: next to the source)")
     parser.add_argument("--dtype", choices=tuple(DTYPES), help="of the weights (default: as they are)")
     parser.add_argument("--one-per-net", action="store_true", help="a folder with one file per net, not one file with all")
     arguments = parser.parse_args(argv)

@@ -1,7 +1,7 @@
 """Makes a portrait talk: python3 scripts/demo.py [--image FILE] [--audio FILE] [--checkpoint DIR] [--output FILE]
 
 In an environment of its own it starts ComfyUI without a window and runs workflows/api/talking_portrait.json in it. The
-published weights are 8 GB and not part of this project: without --checkpoint, a cartoon talks, made by the small model in
+published weights are 13 GB and not part of this project: without --checkpoint, a cartoon talks, made by the small model in
 assets/models. Where no ComfyUI is to be had, the same steps run through the library.
 """
 
@@ -11,10 +11,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import types
 from collections.abc import Callable
 from pathlib import Path
 
+import bootstrap  # noqa: F401
 from tools import environment
 from tools.comfyui_server import ComfyUIServer, ServerError
 
@@ -143,15 +143,19 @@ def run_in_comfyui(comfyui: Path, arguments: argparse.Namespace, folder: Path) -
 
 def run_in_library(arguments: argparse.Namespace, folder: Path) -> Path:
     """The video that the same steps make without a ComfyUI."""
-    # the pack's folder as a package, without its __init__.py, which needs a ComfyUI
-    sys.modules["comfyui_memo"] = types.ModuleType("comfyui_memo")
-    sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
     from memo_modules.errors import MemoError
-    from scripts.demo_library import make_video
+    from memo_modules.pipeline import MemoPipeline
+    from memo_modules.types import SamplerSettings
+
+    def show(done: int, total: int, preview) -> None:
+        print(f"    {done}/{total}", end="\r", flush=True)
 
     print("No ComfyUI: running the same steps through the library", flush=True)
+    checkpoint, side = arguments.checkpoint, arguments.size
     try:
-        make_video(arguments.checkpoint, arguments.image, arguments.audio, folder / "video.mp4", arguments.size, sampling(arguments))
+        pipeline = MemoPipeline.from_models(checkpoint.parents[1], checkpoint)
+        video = pipeline(arguments.image, arguments.audio, SamplerSettings(**sampling(arguments)), size=(side, side), progress=show)
+        video.save(folder / "video.mp4")
     except MemoError as error:
         sys.exit(f"demo.py: {error}")
     return folder / "video.mp4"

@@ -6,7 +6,7 @@
     python scripts/download.py --verify             the same, with the SHA-256 of what is there
 
 Run it with the Python that runs ComfyUI. It knows the folders of extra_model_paths.yaml. HF_ENDPOINT, HF_TOKEN, HF_HOME
-and proxies are huggingface_hub's. Ctrl+C keeps what has come; run it again to go on.
+and proxies are huggingface_hub's. Ctrl+C keeps what has arrived; run it again to continue.
 """
 
 import argparse
@@ -18,16 +18,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import bootstrap  # noqa: F401, I001  the library is importable from here on
-
+from bootstrap import ROOT
 from memo_modules.errors import InputError, MemoError
 from memo_modules.files.regular_files import is_regular, read_regular
 from memo_modules.store import obtain
 from memo_modules.store.catalogue import CATALOGUE, Model
 from memo_modules.store.fetching import fetch, learned_sha256, megabytes, verify
 from memo_modules.words import quoted, shortened
-
-ROOT = Path(__file__).resolve().parents[1]
 
 _LARGEST_YAML = 2**17
 
@@ -203,7 +200,7 @@ def run(argv: list[str]) -> int:
     try:
         return main(argv)
     except KeyboardInterrupt:
-        print("\ndownload.py: stopped; run it again to go on.", file=sys.stderr)
+        print("\ndownload.py: stopped; run it again to continue.", file=sys.stderr)
         return 1
     except (MemoError, OSError) as error:
         print(f"download.py: {error}", file=sys.stderr)

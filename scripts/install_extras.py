@@ -13,12 +13,10 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-import bootstrap  # noqa: F401, I001  the library is importable from here on
 from packaging.version import InvalidVersion, Version
 
+from bootstrap import ROOT
 from scripts.entry import run
-
-ROOT = Path(__file__).resolve().parents[1]
 
 # Importable module: the package that brings it. The first are installed alone, since requirements.txt holds what
 # MEMO's use of them imports.

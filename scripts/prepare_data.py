@@ -3,9 +3,9 @@
     python scripts/prepare_data.py VIDEOS OUTPUT --models MODELS
     python scripts/prepare_data.py VIDEOS --durations
 
-Writes what training reads of every video in VIDEOS and the folders in it, and a line each in OUTPUT/metadata.jsonl. Videos
-that cannot be used stand in OUTPUT/failed.jsonl, with the reason. Stopped at any moment, it goes on where it was when it
-is started again. The features follow a video's own frames. MEMO makes 30 per second: other videos teach another pace.
+Writes training data for every video in VIDEOS and its subfolders, and a line for each to OUTPUT/metadata.jsonl. Videos that
+cannot be used are listed in OUTPUT/failed.jsonl, with the reason. It may be stopped at any moment, and continues where it was
+when it is started again. The features follow a video's own frames. MEMO makes 30 per second: other videos teach another pace.
 """
 
 import argparse
@@ -17,8 +17,7 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
-import bootstrap  # noqa: F401, I001  the library is importable from here on
-
+import bootstrap  # noqa: F401
 from memo_modules.clips import frame_rate
 from memo_modules.errors import InputError
 from memo_modules.preparation.folder import FAILED, METADATA, Report, Run, prepare_folder

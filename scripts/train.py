@@ -1,10 +1,10 @@
 """Train MEMO on prepared videos.
 
     python scripts/train.py CONFIG.yaml [--resume latest|CHECKPOINT] [key=value ...]
-    accelerate launch scripts/train.py CONFIG.yaml ...        on several cards or machines
+    accelerate launch scripts/train.py CONFIG.yaml ...        on several GPUs or machines
 
-CONFIG.yaml: see scripts/configs; key=value stands in the place of a setting there, `section.key=value` in a section.
-Ctrl-C writes a checkpoint and ends; --resume latest goes on behind the last one, and starts anew where there is none.
+CONFIG.yaml: see scripts/configs; key=value replaces a setting there, `section.key=value` one in a section.
+Ctrl-C writes a checkpoint and ends; --resume latest continues after the last one, and starts anew if there is none.
 Needs torch, diffusers, accelerate, pyyaml and av; tensorboard or wandb for curves.
 """
 
@@ -19,8 +19,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-import bootstrap  # noqa: F401, I001  the library is importable from here on
-
+import bootstrap  # noqa: F401
 from memo_modules.errors import InputError, MemoError, MissingPackageError
 from memo_modules.files.documents import parse_json
 from memo_modules.files.whole_files import storing
@@ -97,7 +96,7 @@ def _finite(value: float) -> float | None:
 
 
 class Interrupt:
-    """Whether Ctrl-C or SIGTERM has asked to stop behind the present step; a second Ctrl-C stops at once."""
+    """Whether Ctrl-C or SIGTERM has asked to stop after the current step; a second Ctrl-C stops at once."""
 
     def __init__(self):
         self.asked = False
@@ -113,11 +112,11 @@ class Interrupt:
 
 
 class Samples:
-    """The videos that are made again and again; each process makes some of them."""
+    """The sample videos that are made again and again; each process makes some of them."""
 
     def __init__(self, settings: TrainingSettings, trainer, vae):
         self.settings, self.trainer = settings, trainer
-        self.vae = DiffusersVAE(vae.autoencoder, batch=1)  # beside all that training holds there is no room for more
+        self.vae = DiffusersVAE(vae.autoencoder, batch=1)  # training leaves no room for more
         self.videos = read_metadata(settings.samples.metadata)[: settings.samples.videos]
 
     def step(self, log: StepLog) -> None:
@@ -186,8 +185,8 @@ def train(settings: TrainingSettings, resume: str | None) -> None:
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="the settings, see scripts/configs")
-    parser.add_argument("--resume", metavar="latest|CHECKPOINT", help="go on behind a checkpoint of this trainer")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings in the place of those in CONFIG.yaml")
+    parser.add_argument("--resume", metavar="latest|CHECKPOINT", help="continue after a checkpoint of this trainer")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace those in CONFIG.yaml")
     arguments = parser.parse_intermixed_args(argv)
     settings = read_settings(arguments.config, arguments.overrides)
     try:

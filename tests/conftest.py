@@ -1,21 +1,10 @@
-"""Imports the pack as ComfyUI would, under a name of its own, and finds the ComfyUI that server tests run in."""
+"""Finds the ComfyUI that server tests run in, and makes what many tests share."""
 
 import os
 import shutil
-import sys
-import types
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
-
-# The pack's own `nodes` must never shadow ComfyUI's nodes.py: the root leaves sys.path, and a bare package of the
-# name comfyui_memo stands for the folder without running its __init__.py (which needs a ComfyUI).
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
-_package = types.ModuleType("comfyui_memo")
-_package.__path__ = [str(ROOT)]
-sys.modules.setdefault("comfyui_memo", _package)
 
 from tools import environment
 
@@ -52,26 +41,23 @@ def tiny_models(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_nets(tiny_models):
-    """The nets of the tiny checkpoint, float32 on the CPU."""
-    import torch
+def tiny_pipeline(tiny_models):
+    """Everything of the tiny checkpoint, float32 on the CPU."""
+    from memo_modules.pipeline import MemoPipeline
 
-    from memo_modules.models.layers import Layers
-    from memo_modules.sampler.sampling import MemoNets
-    from memo_modules.weights.checkpoints import NETS, load_net
-
-    loaded = {net: load_net(tiny_models / "memo" / "tiny", net, Layers(dtype=torch.float32)) for net in NETS}
-    return MemoNets(**loaded, device=torch.device("cpu"), dtype=torch.float32)
+    return MemoPipeline.from_models(tiny_models, "tiny")
 
 
 @pytest.fixture(scope="session")
-def tiny_vae(tiny_models):
+def tiny_nets(tiny_pipeline):
+    """The nets of the tiny checkpoint, float32 on the CPU."""
+    return tiny_pipeline.nets
+
+
+@pytest.fixture(scope="session")
+def tiny_vae(tiny_pipeline):
     """The VAE of the tiny checkpoint."""
-    from diffusers import AutoencoderKL
-
-    from memo_modules.vae import DiffusersVAE
-
-    return DiffusersVAE(AutoencoderKL.from_pretrained(tiny_models / "vae" / "sd-vae-ft-mse"), batch=16)
+    return tiny_pipeline.vae
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +67,7 @@ def comfyui_server(comfyui_path, tiny_models, tmp_path_factory):
 
     base = tmp_path_factory.mktemp("comfyui")
     (base / "custom_nodes").mkdir()
-    shutil.copy(ROOT / "tests" / "comfyui" / "probe_nodes.py", base / "custom_nodes")
+    shutil.copy(Path(__file__).parent / "helpers" / "probe_nodes.py", base / "custom_nodes")
     with ComfyUIServer(comfyui_path, base, tiny_models) as server:
         yield server
 

@@ -13,9 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # 200 MB in pieces, of which every hundredth stays: allocated by a thread, so that they lie in an arena of its own
 CHILD = """
-import resource, sys, threading, types
-sys.modules["comfyui_memo"] = types.ModuleType("comfyui_memo")
-sys.modules["comfyui_memo"].__path__ = [sys.argv[1]]
+import resource, sys, threading
+sys.path.insert(0, sys.argv[1])
 from memo_modules.host_memory import return_freed_memory
 
 kept = []

@@ -14,7 +14,7 @@ CLIP = 16
 
 
 def grey_clips(frames: int, height: int, width: int) -> torch.Tensor:
-    """Frames whose grey is the number of their clip, in 255ths, behind a first one that is brighter by 100."""
+    """Frames whose grey is the number of their clip, in 255ths, after a first one that is brighter by 100."""
     clips = torch.arange(frames) // CLIP / 255
     first = (torch.arange(frames) % CLIP == 0) * 100 / 255
     return (clips + first).reshape(-1, 1, 1, 1).expand(-1, height, width, 3)

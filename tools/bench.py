@@ -1,16 +1,15 @@
-"""Speed and memory of the sampler on random weights, which neither depends on.
+"""Speed and memory of the sampler. It runs on random weights: neither depends on them.
 
-    python tools/bench.py --device cuda --size full --json benchmarks/my_card.json
-    python tools/bench.py --device cpu --size width --reference DIR
-    python tools/bench.py check --device cuda
-    python tools/bench.py conditioning --device cuda
-    python tools/bench.py load
-    python tools/bench.py table
+    python -m tools.bench --device cuda --size full --json benchmarks/my_card.json
+    python -m tools.bench --device cpu --size width --reference DIR
+    python -m tools.bench check --device cuda
+    python -m tools.bench conditioning --device cuda
+    python -m tools.bench load
 
-The first line times videos at 512x512; the second full-width nets at 64x64, beside a checkout of the reference
-implementation on the same weights; the third compares what the card computes with float64; the fourth hears a minute of
-audio; the fifth loads nets of full size from the disk, watching time and memory; the last rewrites the README's table from
-benchmarks/*.json. Needs torch, einops, safetensors and diffusers; for conditioning transformers and av.
+The first line times videos at 512x512; the second full-width nets at 64x64, next to a checkout of the reference implementation
+on the same weights; the third compares the results of the GPU with float64; the fourth encodes a minute of audio; the fifth loads
+nets of full size from disk, and measures time and memory. `python -m tools.regenerate tables` writes the rows of benchmarks/*.json into
+docs/memory.md. Needs torch, einops, safetensors and diffusers; for conditioning transformers and av.
 """
 
 import argparse
@@ -24,15 +23,15 @@ from torch import nn
 
 from memo_modules.models import acceleration
 from memo_modules.models.config import DiffusionNetConfig
-from memo_modules.models.kernels.convolution import few_places, pointwise
 from memo_modules.models.kernels.fastest import Fastest
-from memo_modules.models.layers import Layers, as_it_is, channels_last, sdpa
-from memo_modules.sampler import footprint
+from memo_modules.models.layers import Layers, sdpa
+from memo_modules.sampler.footprint import Footprint
 from memo_modules.sampler.sampling import MemoNets
+from memo_modules.sampler.streaming import TakingTurns
 from memo_modules.types import SamplerSettings
 from memo_modules.vae import DiffusersVAE
 from memo_modules.weights.checkpoints import NETS
-from tools.benchmarking import checks, loading, random_nets, readme_table, report, running
+from tools.benchmarking import checks, loading, random_nets, report, running
 from tools.benchmarking.attention import attention_table
 from tools.benchmarking.device import GIB, Device, resident_gib
 from tools.benchmarking.reference import Reference, check_checkout
@@ -41,7 +40,6 @@ from tools.benchmarking.stage_table import stage_table
 from tools.benchmarking.stages import StageTimer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-EXACT_OPTIONS = ("fused", "channels_last", "product", "choice")
 CLIPS_OF_LENGTH = 50
 
 
@@ -57,15 +55,15 @@ def measure(arguments: argparse.Namespace, device: Device) -> dict:
     vae = DiffusersVAE(autoencoder, arguments.vae_batch)
     subject = running.Subject(nets, vae, inputs, settings, arguments.size, device, arguments.mode == "low_memory")
 
-    timer, beside = StageTimer(device), None
+    timer, compared = StageTimer(device), None
     device.reset_peak()
     if arguments.reference and not device.is_cuda:
-        beside = alone = running.run(subject, timer, Reference(arguments.reference, arguments.size, nets, autoencoder))
+        compared = alone = running.run(subject, timer, Reference(arguments.reference, arguments.size, nets, autoencoder))
     else:
         alone = running.run(subject, timer)
     peak_gib, peak_rss_gib = device.peak_gib(), resident_gib()[1]
-    if arguments.reference and device.is_cuda:  # a second run, since the first tells the peak of the sampler's own memory
-        beside = running.run(subject, reference=Reference(arguments.reference, arguments.size, nets, autoencoder))
+    if arguments.reference and device.is_cuda:  # a second run, since the first measures the peak of the sampler's own memory
+        compared = running.run(subject, reference=Reference(arguments.reference, arguments.size, nets, autoencoder))
 
     side = random_nets.PICTURE[arguments.size]
     stages = stage_table(subject, timer.stages(), arguments.profile, **rates)
@@ -95,17 +93,17 @@ def measure(arguments: argparse.Namespace, device: Device) -> dict:
         "share": step["share"],
         **rates,
         "upload_gb_s": upload_gb_s,
-        "reference": running.comparison(beside) if beside else None,
+        "reference": running.comparison(compared) if compared else None,
         "length": running.against_length(alone.clips) if arguments.length else None,
         **stamp(),
     }
 
 
 def check(arguments: argparse.Namespace, device: Device) -> None:
-    """Raises ValueError when anything that was computed is wrong."""
+    """Raises ValueError if a result is wrong."""
     dtype = DTYPES[arguments.dtype]
     entries = checks.forms_table(device, dtype, shrink=1 if device.is_cuda else 64)
-    print(checks.report(entries), flush=True)  # before clips in the exact mode, for which a small card has no room
+    print(checks.report(entries), flush=True)  # before clips in exact mode, for which a small GPU has no room
     nets, autoencoder, _ = build(arguments, device, dtype)
     clips = checks.clips_table(nets, DiffusersVAE(autoencoder, arguments.vae_batch), arguments.size, arguments.steps)
     print(checks.report(clips))
@@ -117,17 +115,12 @@ def check(arguments: argparse.Namespace, device: Device) -> None:
 
 
 def build(arguments: argparse.Namespace, device: Device, dtype: torch.dtype) -> tuple[MemoNets, nn.Module, dict]:
-    """The four nets, an AutoencoderKL and what was chosen for them. In low-memory mode a card gets the two UNets only while they run."""
+    """The four nets, an AutoencoderKL, and the kernels that were chosen. In low-memory mode each UNet is on the GPU only while it runs."""
     at_home = torch.device("cpu") if arguments.mode == "low_memory" else device.torch
     places = {net: at_home if net in ("reference_net", "diffusion_net") else device.torch for net in (*NETS, "vae")}
-    lay_out = as_it_is if "channels_last" in arguments.off else channels_last
-    product = None if "product" in arguments.off else pointwise if device.is_cuda else few_places
-    layers = Layers(dtype=dtype, fused="fused" not in arguments.off, lay_out=lay_out, product=product)
-    if "choice" not in arguments.off:
-        forms = {"attention": {"torch": sdpa, **acceleration.attention_forms(device.capability)}, **acceleration.kernel_forms(device.capability)}
-        layers = replace(layers, **{name: Fastest(name, each) for name, each in forms.items()})
-        config = DiffusionNetConfig.from_dict(random_nets.options("diffusion_net", arguments.size), "diffusion_net")
-        acceleration.choose_forms(layers, config, device.torch, dtype)
+    layers = acceleration.for_device(Layers(dtype=dtype), device.capability, on_cpu=not device.is_cuda, attention={"torch": sdpa}, off=arguments.off)
+    config = DiffusionNetConfig.from_dict(random_nets.options("diffusion_net", arguments.size), "diffusion_net")
+    acceleration.choose_forms(layers, config, device.torch, dtype)
     built = {component: random_nets.random_net(component, arguments.size, replace(layers, device=place)) for component, place in places.items()}
     autoencoder = built.pop("vae")
     return MemoNets(**built, device=device.torch, dtype=dtype), autoencoder, chosen(layers)
@@ -140,24 +133,26 @@ def chosen(layers: Layers) -> dict[str, dict[int, str]]:
 
 def prepared(nets: MemoNets, autoencoder: nn.Module, arguments: argparse.Namespace) -> MemoNets:
     """The one place where nets are made ready to run."""
-    if arguments.compile:  # the reference net runs once a clip, in batches of two sizes, which does not pay the compiler
+    if arguments.compile:  # the reference net runs once a clip, in batches of two sizes: compiling it does not pay
         nets.diffusion_net.compiled = acceleration.compiled_regions(nets.diffusion_net)
     if arguments.mode == "low_memory" and nets.device.type == "cuda":
-        return replace(nets, bring_in=random_nets.TakingTurns(nets), resident_share=resident_share(nets, autoencoder, arguments))
+        return replace(
+            nets,
+            bring_in=TakingTurns({"reference": nets.reference_net, "diffusion": nets.diffusion_net}, nets.device),
+            resident_share=resident_share(nets, autoencoder, arguments),
+        )
     return nets
 
 
 def resident_share(nets: MemoNets, autoencoder: nn.Module, arguments: argparse.Namespace) -> float:
-    """What of the motion memory a card with no more than the cap has room for; none without a cap."""
+    """The share of the motion memory that fits under the cap; 0 without a cap."""
     if not arguments.cap:
         return 0.0
-    config, latent_size = nets.diffusion_net.config, (random_nets.latent_side(arguments.size),) * 2
-    settings, itemsize = SamplerSettings(), nets.dtype.itemsize
+    latent_size = (random_nets.latent_side(arguments.size),) * 2
     unets = {"reference": nets.reference_net, "diffusion": nets.diffusion_net}
-    working = footprint.low_memory_bytes(config, latent_size, settings, random_nets.CLIP_FRAMES, itemsize)
-    busiest = max(working[phase] + _weight_bytes(unet, nets.image_proj, nets.audio_proj, autoencoder) for phase, unet in unets.items())
-    left = int(arguments.cap * GIB) - busiest - footprint.streamed_memory_bytes(config, latent_size, itemsize)
-    return footprint.resident_share(config, latent_size, settings.halves, itemsize, left)
+    weights = {phase: _weight_bytes(unet, nets.image_proj, nets.audio_proj, autoencoder) for phase, unet in unets.items()}
+    footprint = Footprint(nets.diffusion_net.config, latent_size, SamplerSettings(), random_nets.CLIP_FRAMES, nets.dtype.itemsize)
+    return footprint.plan(weights, int(arguments.cap * GIB), reserved=0).resident_share
 
 
 def _weight_bytes(*modules: nn.Module) -> int:
@@ -168,9 +163,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """Raises ValueError for arguments that do not go together."""
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0],
-        epilog="bench.py conditioning measures hearing, bench.py load loading; bench.py table rewrites the README's table.",
+        epilog="bench.py conditioning measures hearing, bench.py load loading; python -m tools.regenerate tables writes the table of the pages.",
     )
-    parser.add_argument("command", nargs="?", choices=("run", "check", "table"), default="run", help=argparse.SUPPRESS)
+    parser.add_argument("command", nargs="?", choices=("run", "check"), default="run", help=argparse.SUPPRESS)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--size", choices=tuple(random_nets.PICTURE), default="full", help="full: 512x512; width: full-width nets at 64x64")
     parser.add_argument("--mode", choices=("exact", "low_memory"), default="exact")
@@ -181,7 +176,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--off",
         action="append",
-        choices=EXACT_OPTIONS,
+        choices=acceleration.OPTIONS,
         default=[],
         help="do without one of the exact accelerations; choice is that of the fastest form of attention, memory reading, gates and norms, "
         "product that of a convolution as a matrix product (the CPU always does without channels_last)",
@@ -237,9 +232,6 @@ def main(argv: list[str]) -> None:
             append(arguments.json, "loads", row | stamp())
         return
     arguments = parse(argv)
-    if arguments.command == "table":
-        readme_table.rewrite_readme()
-        return
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     device = Device(arguments.device, arguments.cap)
     if arguments.command == "check":

@@ -1,6 +1,6 @@
 """Shows what the documented install commands change in a ComfyUI environment; nothing that was there before may change.
 
-    python3 tools/check_requirements.py [--environment DIR] [--before PACKAGE ...]
+    python3 -m tools.check_requirements [--environment DIR] [--before PACKAGE ...]
 
 It works on a copy of DIR (a virtual environment), or on a new environment with ComfyUI's requirements. Compared are the
 versions of all packages and the contents of all files that belong to one, as their RECORD files list them, before and

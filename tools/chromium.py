@@ -22,7 +22,7 @@ def find_chromium() -> str | None:
 
 
 class PageError(Exception):
-    """The page's script raised, or what was waited for did not come."""
+    """The page's script raised an error, or something did not happen in time."""
 
 
 class Chromium:

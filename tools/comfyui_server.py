@@ -30,7 +30,7 @@ class ComfyUIServer:
     """A ComfyUI process in a base directory of its own; a context manager that gives a running server.
 
     comfyui: ComfyUI's folder. base: the base directory (models, input, output, custom_nodes), made if need be; the pack
-    is copied into it as it would be published. models: a `models` folder to use beside the base directory's own.
+    is copied into it as it would be published. models: a `models` folder to use in addition to the base directory's own.
     arguments: more arguments of ComfyUI's command line. environment: more variables. The log is written to ``base / "comfyui.log"``.
     """
 
@@ -137,7 +137,7 @@ class ComfyUIServer:
         raise ServerError(f"ComfyUI closed the connection:\n{self.log[-4000:]}")
 
     def output_file(self, entry: dict) -> Path:
-        """The file behind one entry of an output node's list."""
+        """The file to which one entry of an output node's list refers."""
         return self.base / entry.get("type", "output") / entry.get("subfolder", "") / entry["filename"]
 
     def _request(self, request):

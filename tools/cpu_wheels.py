@@ -1,6 +1,6 @@
-"""Makes CUDA builds of torchvision and torchaudio importable beside a CPU build of torch, in the Python that runs this.
+"""Makes CUDA builds of torchvision and torchaudio importable next to a CPU build of torch, in the Python that runs this.
 
-torchaudio takes a missing extension for "not built" and goes on: resampling and the like are plain torch. torchvision
+torchaudio takes a missing extension for "not built" and continues: resampling and the like are plain torch. torchvision
 does too, except that it registers fake kernels for nms and qnms in any case; declared here, with an nms in Python, they
 are there to be registered.
 """

@@ -1,4 +1,4 @@
-"""The published folder layout: config.json beside diffusion_pytorch_model.safetensors, as diffusers writes them."""
+"""The published folder layout: config.json next to diffusion_pytorch_model.safetensors, as diffusers writes them."""
 
 import json
 from dataclasses import asdict

@@ -1,6 +1,6 @@
 """Draws the pack's icon and banner into assets/: a face that speaks, its past fading behind it, over the sound of its voice.
 
-python3 tools/draw_icon.py; it needs Pillow.
+python3 -m tools.draw_icon; it needs Pillow.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Makes the project's own environment, `.venv` in its root, and finds the ComfyUI that it serves.
 
-It needs nothing but Python: `python3 tools/environment.py` prints the environment's interpreter.
+It needs nothing but Python: `python3 -m tools.environment` prints the environment's interpreter.
 """
 
 import hashlib
@@ -16,10 +16,11 @@ if not (3, 10) <= sys.version_info[:2] <= (3, 13):
     sys.exit(f"Python 3.10 to 3.13 is needed, this is {sys.version.split()[0]}. Run the script with one of those.")
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ROOT / "scripts"
+TOOLS = ROOT / "tools"
+INSTALL_EXTRAS = ROOT / "scripts" / "install_extras.py"
 VENV = ROOT / ".venv"
-CONSTRAINTS = SCRIPTS / "constraints.txt"
-REQUIREMENTS = (ROOT / "requirements.txt", SCRIPTS / "requirements-test.txt")
+CONSTRAINTS = TOOLS / "constraints.txt"
+REQUIREMENTS = (ROOT / "requirements.txt", TOOLS / "requirements-test.txt")
 HOME_COMFYUI = Path("~/comfy/ComfyUI")
 
 
@@ -47,7 +48,7 @@ def ensure(comfyui: Path | None) -> Path:
     print(f"Making the environment {VENV} (once)", flush=True)
     create(VENV)
     install(python, comfyui)
-    run_step("Installing face analysis and vocal separation", python, SCRIPTS / "install_extras.py")
+    run_step("Installing face analysis and vocal separation", python, INSTALL_EXTRAS)
     stamp.write_text(wanted, encoding="utf-8")
     return python
 
@@ -75,7 +76,7 @@ def install(python: Path, comfyui: Path | None, requirements: tuple[Path, ...] =
     files = [part for file in (*of_comfyui, *requirements) for part in ("--requirement", file)]
     run_step("Installing " + ("ComfyUI's and the project's packages" if comfyui else "the project's packages"), *_pip(python), *files)
     if subprocess.run([python, "-c", "import torchvision, torchaudio"], check=False, capture_output=True).returncode:
-        run_step("Fitting torchvision and torchaudio to this torch", python, SCRIPTS / "cpu_wheels.py")
+        run_step("Fitting torchvision and torchaudio to this torch", python, TOOLS / "cpu_wheels.py")
 
 
 def interpreter(folder: Path) -> Path:
@@ -84,7 +85,7 @@ def interpreter(folder: Path) -> Path:
 
 
 def run_step(title: str, *command: str | Path) -> None:
-    """Run a command behind one line of progress; its output is shown when it fails, and ends the script."""
+    """Run a command and show one line of progress; if it fails, its output is shown and ends the script."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
     result = _step(title, lambda: subprocess.run(command, check=False, **pipes))
     if result.returncode:
@@ -109,7 +110,7 @@ def _is_comfyui(folder: Path) -> bool:
 
 def fingerprint(comfyui: Path | None) -> str:
     """Changes with everything that decides what the environment holds."""
-    inputs = [Path(__file__), SCRIPTS / "install_extras.py", SCRIPTS / "cpu_wheels.py", CONSTRAINTS, *REQUIREMENTS]
+    inputs = [Path(__file__), INSTALL_EXTRAS, TOOLS / "cpu_wheels.py", CONSTRAINTS, *REQUIREMENTS]
     if comfyui:
         inputs.append(comfyui / "requirements.txt")
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in inputs)).hexdigest()

@@ -1,18 +1,16 @@
 """Says in figures whether a change to the sampler, or to a model of the small world, makes the picture better or worse.
 
-    python tools/evaluate.py                                           all variants, into output/evaluation
-    python tools/evaluate.py --models DIR --quick --checkpoint DIR     a few clips at 10 steps, while training
-    python tools/evaluate.py --json benchmarks/evaluation.json         the first, for the README
-    python tools/evaluate.py table                                     rewrites the README's table from that file
+    python -m tools.evaluate                                           all variants, into output/evaluation
+    python -m tools.evaluate --models DIR --quick --checkpoint DIR     a few clips at 10 steps, while training
+    python -m tools.evaluate --json benchmarks/evaluation.json         the first, for the README
 
-Without --models it is the small model in assets/models. Characters and voices are unseen ones of tools/small_world, rendered
-through the library as a workflow would. Measured are lips against sound, moods against the commanded ones, likeness and its
-drift over a minute, and the seams between clips; the same measures on the true videos say how far to trust them. Needs torch,
+Without --models it runs the small model in assets/models, on characters and voices of tools/small_world that the model has never seen. It
+measures lips against sound, moods against the commanded ones, likeness and its drift over a minute, and the seams between clips; the
+same measures of the true videos tell how far to trust them. Needs torch,
 diffusers, pillow and what the workflow needs.
 """
 
 import argparse
-import json
 import sys
 from dataclasses import asdict, fields, replace
 from functools import partial
@@ -38,7 +36,7 @@ QUICK = {"variants": [TRUTH, VAE, BASE], "identities": 1, "seconds": 2.2, "long_
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="evaluate.py table rewrites the README's table.")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="python -m tools.regenerate tables writes the table of the pages.")
     parser.add_argument(
         "--models",
         type=Path,
@@ -51,6 +49,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--variants", nargs="+", choices=tuple(VARIANTS), metavar="NAME", help=f"of {', '.join(VARIANTS)} (default: all)")
     parser.add_argument("--identities", type=int, help="characters, each in four moods (default: 2)")
     parser.add_argument("--seconds", type=float, help="of their videos (default: 3.2)")
+    parser.add_argument("--words", action="store_true", help="voices of the short videos speak words, for which the program espeak-ng is needed")
     parser.add_argument("--long-seconds", type=float, help="of the long video, 0 for none (default: 60)")
     parser.add_argument("--all-long", action="store_true", help="render the long video in every variant, not only in those that it may tell apart")
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="sampler settings to start from, as steps=10 guidance_scale=2")
@@ -102,7 +101,7 @@ def evaluate(arguments: argparse.Namespace) -> dict:
     folder, base = arguments.output, arguments.base
     checkpoint = arguments.checkpoint or arguments.models / "memo" / "small"
     figures = obtain_reader(arguments.reader, say=_say).figures  # before there are several processes
-    short = short_cases(arguments.identities, arguments.seconds)
+    short = short_cases(arguments.identities, arguments.seconds, words=arguments.words)
     long = long_case(arguments.long_seconds) if arguments.long_seconds else None
     setup = Setup(
         models=arguments.models,
@@ -124,6 +123,7 @@ def evaluate(arguments: argparse.Namespace) -> dict:
             "first_seed": WORLD,
             "identities": arguments.identities,
             "seconds": arguments.seconds,
+            **({"words": True} if arguments.words else {}),
             "long_seconds": arguments.long_seconds,
             "size": arguments.size,
         },
@@ -138,22 +138,12 @@ def evaluate(arguments: argparse.Namespace) -> dict:
     return document
 
 
-def rewrite_readme() -> None:
-    readme, document = ROOT / "README.md", None
-    if RESULTS.is_file():
-        document = json.loads(RESULTS.read_text(encoding="utf-8"))
-    readme.write_text(report.with_table(readme.read_text(encoding="utf-8"), document), encoding="utf-8", newline="\n")
-
-
 def _say(line: str) -> None:
     print(f"  {line}", flush=True)
 
 
 def main(argv: list[str]) -> None:
-    if argv == ["table"]:
-        rewrite_readme()
-    else:
-        evaluate(parse(argv))
+    evaluate(parse(argv))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """ComfyUI's front end with this pack, in a Chromium without a window: files dropped on it, its graph read, set and run."""
 
 import base64
+import io
 import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from PIL import Image
 
 from tools.chromium import Chromium, PageError, find_chromium
 from tools.comfyui_server import ComfyUIServer
@@ -66,14 +69,22 @@ SETTINGS = {"Comfy.TutorialCompleted": True}
 
 
 @contextmanager
-def desk(base: Path, size: tuple[int, int] = (1600, 900), **settings) -> Iterator[tuple[ComfyUIServer, "FrontEnd"]]:
-    """For scripts: a ComfyUI on a base directory, with settings of its front end, and that. Exits where one of both is missing."""
-    comfyui, chromium = find_comfyui(), find_chromium()
+def server_alone(base: Path) -> Iterator[ComfyUIServer]:
+    """For tools: a ComfyUI on a base directory. Exits where there is none."""
+    comfyui = find_comfyui()
     if not comfyui:
         raise SystemExit("no ComfyUI found: set COMFYUI_PATH to its folder, or put it at ~/comfy/ComfyUI")
+    with ComfyUIServer(comfyui, base) as server:
+        yield server
+
+
+@contextmanager
+def desk(base: Path, size: tuple[int, int] = (1600, 900), **settings) -> Iterator[tuple[ComfyUIServer, "FrontEnd"]]:
+    """The same with its front end, which is given settings. Exits where there is no Chromium either."""
+    chromium = find_chromium()
     if not chromium:
         raise SystemExit("no Chromium found; on Debian and Ubuntu: apt install chromium")
-    with ComfyUIServer(comfyui, base) as server:
+    with server_alone(base) as server:
         server.post("/settings", SETTINGS | settings)
         with FrontEnd(chromium, base / "profile", server.url, size) as page:
             yield server, page
@@ -170,8 +181,8 @@ class FrontEnd(Chromium):
         """The console's errors that speak of this pack. Help in a language that has no page of its own is looked for."""
         return [error for error in self.errors if "memo" in error.lower() and "docs/" not in error]
 
-    def picture(self, file: Path, clip: tuple[float, float, float, float]) -> Path:
-        """A screenshot of a part (left, top, width, height) of the page, as PNG."""
+    def picture(self, clip: tuple[float, float, float, float]) -> Image.Image:
+        """A screenshot of a part (left, top, width, height) of the page, RGB."""
         part = dict(zip(("x", "y", "width", "height"), clip, strict=True)) | {"scale": 1}
-        file.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png", clip=part)["data"]))
-        return file
+        png = base64.b64decode(self.call("Page.captureScreenshot", format="png", clip=part)["data"])
+        return Image.open(io.BytesIO(png)).convert("RGB")

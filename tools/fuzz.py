@@ -1,9 +1,9 @@
 """Damage small valid files at random and see that reading them ends well: with the content, or with an error that says why.
 
-    python tools/fuzz.py checkpoints [--seconds 600] [--seed 0] [--keep DIR]
-    python tools/fuzz.py sound | texts | onnx
+    python -m tools.fuzz checkpoints [--seconds 600] [--seed 0] [--keep DIR]
+    python -m tools.fuzz sound | texts | onnx
 
-Every case runs in a process of its own with limits of time and memory, so that a crash, a hang and a flood of memory are
+Every case runs in a process of its own with limits of time and memory, so that a crash, a hang and running out of memory are
 findings like any other. Linux only. Exits with 1 when there is a finding.
 """
 

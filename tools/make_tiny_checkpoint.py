@@ -1,6 +1,6 @@
 """Write random weights at small sizes in the folder layout of the published files.
 
-    python tools/make_tiny_checkpoint.py DIR [--name tiny] [--seed 0]
+    python -m tools.make_tiny_checkpoint DIR [--name tiny] [--seed 0]
 
 DIR is the `models` folder of a ComfyUI. The files have the keys, file kinds and config.json of the published ones, so
 the whole path runs on them in seconds; the pictures that come out are noise. Needs torch, safetensors, einops, numpy

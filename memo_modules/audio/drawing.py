@@ -105,7 +105,7 @@ def _draw_axis(draw: ImageDraw.ImageDraw, left: int, right: int, seconds: float)
         draw.text((x, top + 6), format_time(round(tick * step * 1000)), fill=_INK, font=_font(), anchor="ma")
 
 
-def _font() -> ImageFont.ImageFont:
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(_LETTERS)
 
 

@@ -4,9 +4,7 @@ Seconds are classified from the three around them (the first and the last from t
 implementation.
 """
 
-from bisect import bisect_right
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -103,26 +101,6 @@ def constant_emotion(index: int) -> EmotionTrack:
     if not 0 <= index < len(EMOTIONS):
         raise InputError(f"emotion: expected an index from 0 to {len(EMOTIONS) - 1}, got {index}.")
     return EmotionTrack(starts=(0,), labels=(index,), probabilities=None, samples=0, sample_rate=SAMPLE_RATE)
-
-
-def frame_labels(track: EmotionTrack, frames: int, fps: Fraction, timing: str) -> list[int]:
-    """One label for each of ``frames`` video frames.
-
-    timing "exact": the label heard when the frame starts, the last one behind the end of the audio. "upstream": the
-    labels stretched over all frames, padding included, as the reference implementation does.
-    """
-    if timing == "upstream" and track.samples:
-        lengths = torch.tensor(track.starts + (track.samples,)).diff()
-        per_sample = torch.tensor(track.labels, dtype=torch.float32).repeat_interleave(lengths)
-        # torch scales the index in float32, which moves some borders by a frame: so it is torch that does it.
-        return F.interpolate(per_sample[None, None], size=frames, mode="nearest")[0, 0].int().tolist()
-    samples = (i * track.sample_rate * fps.denominator // fps.numerator for i in range(frames))
-    return [track.labels[bisect_right(track.starts, sample) - 1] for sample in samples]
-
-
-def clip_label(labels: list[int]) -> int:
-    """The most frequent label; of equally frequent ones the smallest."""
-    return min(set(labels), key=lambda label: (-labels.count(label), label))
 
 
 def load_emotion_classifier(place: Path, operations: Any = nn, header_only: bool = False) -> EmotionClassifier:

@@ -141,7 +141,7 @@ class Emotion2Vec(nn.Module):
     def forward(self, waveform: Tensor) -> Tensor:
         front = self.modality_encoders["AUDIO"]
         x, biases = front(waveform)
-        for block, bias in zip(self.blocks, biases):
+        for block, bias in zip(self.blocks, biases, strict=True):
             x = block(x, bias)
         if self.norm is not None:
             x = self.norm(x)
@@ -174,10 +174,8 @@ class AudioFrontEnd(nn.Module):
         scales = self.alibi_scale.to(x).clamp_min(0)
         if config.extra_tokens:
             x = torch.cat([self.extra_tokens.to(x).expand(x.shape[0], -1, -1), x], dim=1)
-        if config.alibi_layers == 1:
-            biases = [bias * scales[0]] * (config.prenet_depth + config.depth)
-        else:
-            biases = [bias * scale for scale in scales]
+        scales = scales.expand(config.prenet_depth + config.depth, *scales.shape[1:]) if config.alibi_layers == 1 else scales
+        biases = [bias * scale for scale in scales]
         return self.context_encoder(x, biases[: config.prenet_depth]), biases[config.prenet_depth :]
 
 
@@ -234,7 +232,7 @@ class ContextEncoder(nn.Module):
     def forward(self, x: Tensor, biases: list[Tensor]) -> Tensor:
         if not self.layer_norm_first:
             x = self.norm(x)
-        for block, bias in zip(self.blocks, biases):
+        for block, bias in zip(self.blocks, biases, strict=True):
             x = block(x, bias)
         return self.norm(x) if self.layer_norm_first else x
 

@@ -85,7 +85,7 @@ class EncoderConfig:
     def receptive_field(self) -> int:
         """Samples that one state is made of."""
         field = 1
-        for kernel, stride in zip(reversed(self.conv_kernel), reversed(self.conv_stride)):
+        for kernel, stride in zip(reversed(self.conv_kernel), reversed(self.conv_stride), strict=True):
             field = (field - 1) * stride + kernel
         return field
 
@@ -97,7 +97,7 @@ class EncoderConfig:
         """Of the weights of AudioEncoder, by name."""
         d, shapes = self.hidden_size, {}
         channels = 1
-        for i, (width, kernel) in enumerate(zip(self.conv_dim, self.conv_kernel)):
+        for i, (width, kernel) in enumerate(zip(self.conv_dim, self.conv_kernel, strict=True)):
             layer = f"feature_extractor.conv_layers.{i}"
             shapes[f"{layer}.conv.weight"] = (width, channels, kernel)
             if self.conv_bias:

@@ -143,7 +143,7 @@ def resample(audio: Audio, sample_rate: int, check_interrupt: Callable[[], None]
         return audio
     old, samples = audio.sample_rate, audio.waveform.shape[1]
     resampled = torch.zeros(len(audio.waveform), ceil_div(samples * sample_rate, old))
-    for channel, whole in zip(audio.waveform.detach(), resampled):
+    for channel, whole in zip(audio.waveform.detach(), resampled, strict=True):
         done = 0
         for piece in _resampled(channel, old, sample_rate, check_interrupt):
             piece = piece[: len(whole) - done]

@@ -21,7 +21,7 @@ EXAMPLE = "0-3 neutral, 3-7.5 happy, 7.5- sad"
 _SEPARATOR = re.compile("[,;\n]")
 _BLANKS = " \t\r\u00a0"
 _DASHES = str.maketrans("–—", "--")
-_END = re.compile("[0-9:.-]*")
+_IN_TIMES = "0123456789:.-"
 _TIME = re.compile(r"(?:([0-9]{1,3}):([0-5]?[0-9]):([0-5]?[0-9])|([0-9]{1,3}):([0-5]?[0-9])|([0-9]{1,6}))(?:\.([0-9]{1,3}))?")
 _SHOWN = 40
 
@@ -61,10 +61,11 @@ def format_time(milliseconds: int) -> str:
     """7.5, from a minute on 1:07.5, from an hour on 1:02:07.5."""
     seconds, rest = divmod(milliseconds, 1000)
     minutes, hours = seconds // 60, seconds // 3600
+    text = str(seconds)
     if hours:
         text = f"{hours}:{minutes % 60:02}:{seconds % 60:02}"
-    else:
-        text = f"{minutes}:{seconds % 60:02}" if minutes else str(seconds)
+    elif minutes:
+        text = f"{minutes}:{seconds % 60:02}"
     return text + f".{rest:03}".rstrip("0").rstrip(".")
 
 
@@ -96,8 +97,8 @@ def timeline_track(segments: tuple[Segment, ...], filling: EmotionTrack | None =
 
 def _parse_segment(text: str) -> Segment:
     begin, dash, rest = (part.strip(_BLANKS) for part in text.partition("-"))
-    end = _END.match(rest).group()
-    word = rest[len(end) :].strip(_BLANKS)
+    word = rest.lstrip(_IN_TIMES)
+    end, word = rest[: len(rest) - len(word)], word.strip(_BLANKS)
     if not dash:
         raise InputError(f"timeline: {_quoted(text)} needs times and an emotion, such as {EXAMPLE}.")
     if not begin or end.startswith("-"):

@@ -60,9 +60,9 @@ def parse_yaml(text: str) -> object:
 def _written_out(node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
     """Values in a node of YAML, aliases written out, and levels. known: of nodes by their ids, None for one that is being looked at."""
     if id(node) in known:
-        if known[id(node)] is None:
+        if (counted := known[id(node)]) is None:
             raise ValueError("an alias stands in what it stands for")
-        return known[id(node)]
+        return counted
     known[id(node)] = None
     values, levels = 1 + (len(node.value) // 64 if isinstance(node.value, str) else 0), 0  # a long text is as many
     for part in node.value if isinstance(node.value, list) else ():
@@ -71,5 +71,5 @@ def _written_out(node, known: dict[int, tuple[int, int] | None]) -> tuple[int, i
             values, levels = values + more, max(levels, deeper)
     if levels + 1 > DEEPEST:
         raise ValueError("nested too deeply")
-    known[id(node)] = (values, levels + 1)
-    return known[id(node)]
+    known[id(node)] = counted = (values, levels + 1)
+    return counted

@@ -6,9 +6,11 @@ channels last, and products in the place of convolutions (``Layers.fused``, ``la
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +19,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..types import AttentionMemory
 from .audio_module import AudioModule
 from .config import DiffusionNetConfig
+from .kernels.convolution import few_places, pointwise
 from .kernels.fastest import Fastest
 from .kernels.gating import gating
 from .kernels.memory_attention import memory_attention
 from .kernels.picture_norm import picture_norm
-from .layers import AttentionFunction, Layers, sdpa
+from .layers import AttentionFunction, Layers, channels_last, sdpa
 from .motion import MotionModule
 from .resnet import ResnetBlock
 from .transformer import SpatialTransformer
@@ -39,6 +42,40 @@ _CONTEXTS = (4, 32)
 """Tokens of a face and of the audio, as in a step: beside them a kernel for whole blocks does not do."""
 
 _SHAPES = 64  # more than the shapes at which one kind of region occurs; torch gives up at 8
+
+
+OPTIONS = ("fused", "channels_last", "product", "choice")
+"""The exact accelerations, by the names under which ``for_device`` can leave them out."""
+
+
+def for_device(
+    layers: Layers,
+    capability: tuple[int, int] | None,
+    *,
+    on_cpu: bool,
+    attention: Mapping[str, AttentionFunction] | None = None,
+    off: Sequence[str] = (),
+) -> Layers:
+    """``layers`` with all that is exact and makes a UNet faster on a device.
+
+    capability: compute capability of an NVIDIA GPU, None on other devices. attention: the host's own by name, which competes with the
+    others; None keeps that of ``layers``. off: OPTIONS to do without. What is to be chosen by running it is chosen by ``choose_forms``.
+    """
+    layers = replace(layers, fused="fused" not in off)
+    if on_cpu:  # channels last makes torch's gradients of group norm crash there
+        return layers if "product" in off else replace(layers, product=few_places)
+    if capability is None:
+        return layers
+    if "product" not in off:
+        layers = replace(layers, product=pointwise)
+    if "channels_last" not in off:
+        layers = replace(layers, lay_out=channels_last)
+    if "choice" in off:
+        return layers
+    forms = kernel_forms(capability)
+    if attention is not None:
+        forms["attention"] = {**attention, **attention_forms(capability)}
+    return replace(layers, **{name: Fastest(name, each) for name, each in forms.items()})
 
 
 def attention_forms(capability: tuple[int, int] | None) -> dict[str, AttentionFunction]:
@@ -73,8 +110,8 @@ def choose_forms(layers: Layers, config: DiffusionNetConfig, device: torch.devic
     """Have what is Fastest of ``layers`` choose for the widths of a UNet that computes in ``dtype``. side: of the latents; those
     of 512×512 take 500 MB in 16 bits."""
     motion, random = config.motion_module_kwargs, partial(torch.randn, dtype=dtype, device=device)
-    specs = zip(down_specs(config), reversed(up_specs(config)))
-    for level, (c, down_and_up) in enumerate(zip(config.block_out_channels, specs)):
+    specs = zip(down_specs(config), reversed(up_specs(config)), strict=True)
+    for level, (c, down_and_up) in enumerate(zip(config.block_out_channels, specs, strict=True)):
         tokens, heads = side**2 // 4**level, config.heads(level)
         for width in sorted({width for spec in down_and_up for layer in spec.layers for width in (layer.c_in, layer.c_out)}):
             if _is_open(layers.picture_norm, width // config.norm_num_groups):
@@ -95,11 +132,11 @@ def choose_forms(layers: Layers, config: DiffusionNetConfig, device: torch.devic
             layers.memory_attention.choose((q, k, v, memory, heads))
 
 
-def _is_open(form: Callable, channels: int) -> bool:
+def _is_open(form: object, channels: int) -> TypeGuard[Fastest]:
     return isinstance(form, Fastest) and channels not in form.chosen
 
 
-def _builds_kernels(capability: tuple[int, int] | None) -> bool:
+def _builds_kernels(capability: tuple[int, int] | None) -> TypeGuard[tuple[int, int]]:
     """From Ampere on, where Triton is there, which comes with torch for CUDA on Linux."""
     if capability is None or capability < (8, 0) or find_spec("triton") is None:
         return False

@@ -8,40 +8,45 @@ from torch.nn import functional as F
 
 from .layers import Layers
 
+Names = tuple[str, str, str]
+"""Of the projections to queries, keys and values."""
+
 
 class FusibleProjections(nn.Module):
-    """A module with linears of one input, which are one product where ``layers.fused`` asks for it.
+    """A module with three linears of one input, which are one product where ``layers.fused`` asks for it.
 
     A state dict names them apart either way: fused rows are joined when it is loaded and come apart, as views, when it
     is made, so that one file fits both.
     """
 
-    def add_projections(self, layers: Layers, fused: str, names: tuple[str, ...], d_in: int, d_out: int, bias: bool = False) -> None:
+    def add_projections(self, layers: Layers, fused: str, names: Names, d_in: int, d_out: int, bias: bool = False) -> None:
         """Add the linears ``names``, or the one linear ``fused`` in the place of them, for ``project``."""
         if not layers.fused:
             for name in names:
                 setattr(self, name, layers.linear(d_in, d_out, bias))
             return
-        setattr(self, fused, layers.linear(d_in, len(names) * d_out, bias))
+        setattr(self, fused, layers.linear(d_in, 3 * d_out, bias))
         self._register_state_dict_hook(partial(_split_rows, fused=fused, names=names))
         dtypes = {"weight": layers.storage or layers.dtype, "bias": layers.dtype}
         self._register_load_state_dict_pre_hook(partial(_join_rows, fused=fused, names=names, dtypes=dtypes))
 
-    def project(self, fused: str, names: tuple[str, ...], x: Tensor) -> tuple[Tensor, ...]:
+    def project(self, fused: str, names: Names, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What the linears ``names`` make of x, as views of one tensor where they are fused."""
         if fused in self._modules:
-            return self._modules[fused](x).chunk(len(names), dim=-1)
-        return tuple(self._modules[name](x) for name in names)
+            q, k, v = getattr(self, fused)(x).chunk(3, dim=-1)
+        else:
+            q, k, v = (getattr(self, name)(x) for name in names)
+        return q, k, v
 
 
-def _split_rows(module, state_dict, prefix, metadata, *, fused: str, names: tuple[str, ...]) -> None:
+def _split_rows(module, state_dict, prefix, metadata, *, fused: str, names: Names) -> None:
     for kind in ("weight", "bias"):
         rows = state_dict.pop(f"{prefix}{fused}.{kind}", None)
         if rows is not None:
-            state_dict.update({f"{prefix}{name}.{kind}": part for name, part in zip(names, rows.chunk(len(names)))})
+            state_dict.update({f"{prefix}{name}.{kind}": part for name, part in zip(names, rows.chunk(3), strict=True)})
 
 
-def _join_rows(state_dict, prefix, *_, fused: str, names: tuple[str, ...], dtypes: dict[str, torch.dtype | None]) -> None:
+def _join_rows(state_dict, prefix, *_, fused: str, names: Names, dtypes: dict[str, torch.dtype | None]) -> None:
     for kind, dtype in dtypes.items():
         keys = [f"{prefix}{name}.{kind}" for name in names]
         if all(key in state_dict for key in keys):  # or the keys stay, and are reported as what does not fit

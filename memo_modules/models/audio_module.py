@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from ..types import NO_EMOTION
 from .attention import FeedForward, SelfAttention
-from .layers import Layers
+from .layers import Layers, ModuleList
 
 Modulation = tuple[Tensor, Tensor]
 """Shift and scale, each (b 1 d)."""
@@ -47,6 +47,8 @@ class EmotionAdaptiveNorm(nn.Module):
 class JointAttention(SelfAttention):
     """One softmax over picture tokens and audio tokens; audio has projections of its own."""
 
+    to_add_out: nn.Module | None
+
     def __init__(self, layers: Layers, d: int, heads: int, d_audio: int):
         super().__init__(layers, d, heads)
         self.add_projections(layers, "add_qkv_proj", ("add_q_proj", "add_k_proj", "add_v_proj"), d_audio, d, bias=True)
@@ -54,7 +56,7 @@ class JointAttention(SelfAttention):
 
     def forward(self, x: Tensor, audio: Tensor) -> tuple[Tensor, Tensor | None]:
         audio_qkv = self.project("add_qkv_proj", ("add_q_proj", "add_k_proj", "add_v_proj"), audio)
-        q, k, v = (torch.cat(parts, dim=1) for parts in zip(self.qkv(x), audio_qkv))
+        q, k, v = (torch.cat(parts, dim=1) for parts in zip(self.qkv(x), audio_qkv, strict=True))
         out = self.attend(q, k, v)
         # the few audio rows go through to_out too: without them it would be a product for every picture
         out_x, out_audio = self.to_out[0](out)[:, : x.shape[1]], out[:, x.shape[1] :].contiguous()
@@ -79,7 +81,7 @@ class AudioTransformerBlock(nn.Module):
     def modulations(self, emotion: Tensor, dtype: torch.dtype) -> tuple[Modulation, ...]:
         """emotion (EMOTION_NORMS b): one row of labels per norm."""
         norms = (self.norm1, self.audio_norm1, self.norm2, self.audio_norm2)
-        return tuple(norm.modulation(labels, dtype) for norm, labels in zip(norms, emotion))
+        return tuple(norm.modulation(labels, dtype) for norm, labels in zip(norms, emotion, strict=True))
 
     def forward(self, x: Tensor, audio: Tensor, modulations: tuple[Modulation, ...]) -> tuple[Tensor, Tensor | None]:
         """audio: in a dtype of its own, see AudioModule."""
@@ -104,13 +106,14 @@ class AudioModule(nn.Module):
         super().__init__()
         self.norm = layers.group_norm(groups, c, eps=1e-6)
         self.proj_in = layers.conv2d(c, d, 1)
-        self.transformer_blocks = nn.ModuleList([AudioTransformerBlock(layers, d, heads, d_audio)])
+        self.transformer_blocks = ModuleList([AudioTransformerBlock(layers, d, heads, d_audio)])
         self.proj_out = layers.conv2d(d, c, 1)
 
     def end_audio(self) -> None:
         """Drop what would give the audio on: the last module of the published net does not have it."""
         block = self.transformer_blocks[0]
-        block.attn2.to_add_out = block.audio_norm3 = block.audio_ff = None
+        block.attn2.to_add_out = None
+        del block.audio_norm3, block.audio_ff
 
     def modulations(self, emotion: Tensor, dtype: torch.dtype) -> tuple[Modulation, ...]:
         """Shifts and scales of the four norms for emotion (EMOTION_NORMS b), constant over a clip."""

@@ -17,7 +17,11 @@ def _blocks(names: tuple[str, ...]) -> Option:
     """The published files name 2-D and 3-D variants of the same blocks."""
 
     def fits(value: object) -> bool:
-        return isinstance(value, tuple) and len(value) == len(names) and all(kind in (name + "2D", name + "3D") for kind, name in zip(value, names))
+        return (
+            isinstance(value, tuple)
+            and len(value) == len(names)
+            and all(kind in (name + "2D", name + "3D") for kind, name in zip(value, names, strict=True))
+        )
 
     return Option(f"{names!r} (2D or 3D)", fits)
 

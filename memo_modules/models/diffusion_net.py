@@ -1,12 +1,12 @@
 """The diffusion net: denoises the frames of one clip under portrait, face, audio, emotion and memory."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..types import MotionMemory, ReferenceFeatures
 from .audio_module import EMOTION_NORMS, AudioModule, Modulation
 from .config import DiffusionNetConfig
-from .layers import Layers
+from .layers import Layers, ModuleList
 from .motion import MotionModule
 from .resnet import clip_group_norm
 from .transformer import SpatialContext
@@ -22,21 +22,21 @@ Modulations = tuple[tuple[Modulation, ...] | None, ...]
 class DiffusionBlock(UNetBlock):
     """A UNet block whose layers continue with an audio module (where they attend) and a motion module."""
 
-    def __init__(self, config: DiffusionNetConfig, layers: Layers, spec: BlockSpec, is_mid: bool = False):
-        super().__init__(config, layers, spec, is_mid)
-        self.audio_modules = None
-        if spec.attends:
-            groups, d_audio = config.norm_num_groups, config.audio_attention_dim
-            self.audio_modules = nn.ModuleList([AudioModule(layers, s.c_out, s.d_audio, spec.heads, d_audio, groups) for s in spec.layers])
-        motion = config.motion_module_kwargs
-        self.motion_modules = nn.ModuleList([MotionModule(layers, s.c_out, motion) for s in spec.layers])
+    def __init__(self, config: DiffusionNetConfig, layers: Layers, spec: BlockSpec):
+        super().__init__(config, layers, spec)
+        groups, d_audio, motion = config.norm_num_groups, config.audio_attention_dim, config.motion_module_kwargs
+        attends = spec.layers if spec.attends else ()
+        self.audio_modules = ModuleList([AudioModule(layers, s.c_out, s.d_audio, spec.heads, d_audio, groups) for s in attends])
+        self.motion_modules = ModuleList([MotionModule(layers, s.c_out, motion) for s in spec.layers])
 
 
-class DiffusionNet(UNet):
+class DiffusionNet(UNet[DiffusionBlock]):
     """Everything that stays the same over a video or a clip is made by its own method and handed to ``forward``.
 
     unused: as in ReferenceNet; the last audio module has less than the others.
     """
+
+    config: DiffusionNetConfig
 
     def __init__(self, config: DiffusionNetConfig, layers: Layers):
         super().__init__(config, layers, DiffusionBlock)
@@ -55,11 +55,11 @@ class DiffusionNet(UNet):
         """
         contexts: list[SpatialContext | None] = []
         for number, (block, j) in enumerate(self.numbered_layers()):
-            if block.attentions is None:
-                contexts.append(None)
-            else:
+            if block.attentions:
                 tokens = None if reference is None else reference.layers[number].unflatten(0, (guided, -1))
                 contexts.append(block.attentions[j].context(face_tokens, tokens))
+            else:
+                contexts.append(None)
         return tuple(contexts)
 
     def emotion_modulations(self, emotion: Tensor, dtype: torch.dtype) -> Modulations:
@@ -68,18 +68,16 @@ class DiffusionNet(UNet):
         emotion (b,), one label per guidance half, or (norms b), labels for each of ``emotion_norms`` in forward order.
         """
         labels = iter(emotion.expand(self.emotion_norms, -1).split(EMOTION_NORMS))
-        return tuple(
-            None if block.audio_modules is None else block.audio_modules[j].modulations(next(labels), dtype) for block, j in self.numbered_layers()
-        )
+        return tuple(block.audio_modules[j].modulations(next(labels), dtype) if block.audio_modules else None for block, j in self.numbered_layers())
 
     @property
     def emotion_norms(self) -> int:
         """Emotion-adaptive norms in all."""
-        return EMOTION_NORMS * sum(block.audio_modules is not None for block, _ in self.numbered_layers())
+        return EMOTION_NORMS * sum(len(block.audio_modules) > 0 for block, _ in self.numbered_layers())
 
     def empty_memory(self) -> MotionMemory:
         """The memory at the start of a video."""
-        return [None] * len(self.numbered_layers())
+        return [None for _ in self.numbered_layers()]
 
     def update_memory(self, past: ReferenceFeatures, memory: MotionMemory, frames: int) -> None:
         """Have ``memory`` remember ``frames`` past frames: features of ((b frames)) pictures, oldest first in each half.
@@ -110,16 +108,17 @@ class DiffusionNet(UNet):
         if time_embedding.shape[0] > 1:
             time_embedding = time_embedding.repeat_interleave(frames, dim=0)
         norm_frames = 1 if self.config.use_inflated_groupnorm else frames
-        numbered = self.numbered_layers()
         audio = audio_tokens.float() if audio_tokens.dtype == torch.float16 else audio_tokens  # which it would leave, see AudioModule
-
-        def after(number: int, x: Tensor) -> Tensor:
-            nonlocal audio
-            block, j = numbered[number]
-            if block.attentions is not None:
+        x = self.conv_in(self.lay_out(latents))
+        skips = [x]
+        for number, (block, j) in enumerate(self.numbered_layers()):
+            x = self.enter_layer(block, x, skips)
+            x = run(block.resnets[j], x, time_embedding, norm_frames)
+            if block.attentions:
                 x, _ = run(block.attentions[j], x, spatial[number])
                 x, audio = run(block.audio_modules[j], x, audio, emotion[number])
-            return run(block.motion_modules[j], x, memory[number], frames)
-
-        x = self.traverse(self.conv_in(self.lay_out(latents)), lambda resnet, x: run(resnet, x, time_embedding, norm_frames), after)
+            x = run(block.motion_modules[j], x, memory[number], frames)
+            if block is self.mid_block:
+                x = run(block.resnets[1], x, time_embedding, norm_frames)
+            x = self.leave_layer(block, j, x, skips)
         return self.conv_out(self.lay_out(clip_group_norm(self.conv_norm_out, x, norm_frames)))

@@ -1,6 +1,7 @@
 """The emotion classifier: a small MLP on the mean of emotion2vec's states."""
 
 from collections import OrderedDict
+from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,7 +15,7 @@ class EmotionClassifier(nn.Module):
     def __init__(self, layers: Layers, depth: int = 5, width: int = 2048, d_in: int = 1024, classes: int = 9):
         super().__init__()
         widths = [d_in] + [width] * (depth - 1) + [classes]
-        linears = [layers.linear(a, b) for a, b in zip(widths, widths[1:])]
+        linears = [layers.linear(a, b) for a, b in pairwise(widths)]
         self.depth = depth
         self.layers = linears[0] if depth == 1 else nn.Sequential(OrderedDict((f"fc{i}", fc) for i, fc in enumerate(linears, 1)))
 
@@ -31,7 +32,7 @@ class EmotionClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.depth == 1:
             return self.layers(x)
-        *hidden, last = self.layers
+        *hidden, last = self.layers.children()
         for layer in hidden:
             x = F.relu(layer(x))
         return last(x)

@@ -1,8 +1,9 @@
 """How a network gets its weight-holding layers and its attention: handed in, never chosen by the network."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,20 @@ from .kernels.convolution import ProductFunction, with_product
 from .kernels.gating import GatingFunction, gating
 from .kernels.memory_attention import MemoryAttentionFunction, memory_attention
 from .kernels.picture_norm import PictureNormFunction, with_form
+
+Item = TypeVar("Item", bound=nn.Module)
+
+if TYPE_CHECKING:
+
+    class ModuleList(nn.ModuleList, Generic[Item]):
+        """nn.ModuleList, of which type checkers know the items."""
+
+        def __init__(self, modules: Iterable[Item]): ...
+        def __getitem__(self, index: int) -> Item: ...
+        def __iter__(self) -> Iterator[Item]: ...
+
+else:
+    ModuleList = nn.ModuleList
 
 AttentionFunction = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 """softmax(q kᵀ / √d) v with q (b t heads·d), k and v (b s heads·d), heads -> (b t heads·d)."""
@@ -63,17 +78,17 @@ class Layers:
     def _make(self, kind: str, *args, **kwargs) -> nn.Module:
         return self._kind(kind)(*args, **kwargs, dtype=self.dtype, device=self.device)
 
-    def _kind(self, name: str) -> type[nn.Module]:
+    def _kind(self, name: str) -> Callable[..., nn.Module]:
         kind = getattr(self.operations, name)
         if name == "GroupNorm":
-            return with_form(kind)
-        return with_product(kind) if name == "Conv2d" and self.product else kind
+            return partial(with_form(kind), form=self.picture_norm)
+        return partial(with_product(kind), product=self.product) if name == "Conv2d" and self.product else kind
 
     def _make_stored(self, kind: str, *args, **kwargs) -> nn.Module:
         if self.storage is None:
             return self._make(kind, *args, **kwargs)
         layer = replace(self, dtype=self.storage)._make(kind, *args, **kwargs)
-        if layer.bias is not None:
+        if isinstance(layer.bias, Tensor):
             layer.bias = nn.Parameter(layer.bias.to(self.dtype), requires_grad=False)
         return layer
 
@@ -84,16 +99,11 @@ class Layers:
         return self._make_stored("Conv1d", c_in, c_out, kernel_size, **kwargs)
 
     def conv2d(self, c_in: int, c_out: int, kernel_size: int, **kwargs) -> nn.Module:
-        layer = self._make_stored("Conv2d", c_in, c_out, kernel_size, **kwargs)
-        if self.product:
-            layer.product = self.product
-        return layer
+        return self._make_stored("Conv2d", c_in, c_out, kernel_size, **kwargs)
 
     def group_norm(self, groups: int, channels: int, eps: float, silu: bool = False) -> nn.Module:
         """silu: that follows."""
-        layer = self._make("GroupNorm", groups, channels, eps=eps)
-        layer.form, layer.silu = self.picture_norm, silu
-        return layer
+        return self._make("GroupNorm", groups, channels, eps=eps, silu=silu)
 
     def layer_norm(self, d: int, eps: float = 1e-5, affine: bool = True) -> nn.Module:
         return self._make("LayerNorm", d, eps=eps, elementwise_affine=affine)

@@ -4,6 +4,8 @@ The memory depends on nothing but the reference features of the past frames, nev
 made once per clip and handed in. Paper: MEMO (arXiv 2412.04448), section 3.2.
 """
 
+from collections.abc import Sequence
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -12,13 +14,15 @@ from ..types import AttentionMemory
 from .attention import FeedForward, FusibleProjections
 from .config import MotionConfig
 from .kernels.memory_attention import DECAY, by_head
-from .layers import Layers
+from .layers import Layers, ModuleList
 
 _NORM_GROUPS = 32  # whatever norm_num_groups says elsewhere
 
 
 class PositionTable(nn.Module):
     """Sinusoids (1 max_len d), stored in the checkpoint."""
+
+    pe: Tensor
 
     def __init__(self, layers: Layers, max_len: int, d: int):
         super().__init__()
@@ -33,7 +37,7 @@ class MemoryLinearAttention(FusibleProjections):
         self.heads = config.num_attention_heads
         self.attention = layers.memory_attention
         self.add_projections(layers, "to_qkv", ("to_q", "to_k", "to_v"), d, d)
-        self.to_out = nn.ModuleList([layers.linear(d, d)])
+        self.to_out = ModuleList([layers.linear(d, d)])
         has_positions = config.temporal_position_encoding
         self.pos_encoder = PositionTable(layers, config.temporal_position_encoding_max_len, d) if has_positions else None
 
@@ -63,18 +67,18 @@ class TemporalTransformerBlock(nn.Module):
     def __init__(self, layers: Layers, d: int, config: MotionConfig):
         super().__init__()
         count = len(config.attention_block_types)
-        self.attention_blocks = nn.ModuleList([MemoryLinearAttention(layers, d, config) for _ in range(count)])
-        self.norms = nn.ModuleList([layers.layer_norm(d) for _ in range(count)])
+        self.attention_blocks = ModuleList([MemoryLinearAttention(layers, d, config) for _ in range(count)])
+        self.norms = ModuleList([layers.layer_norm(d) for _ in range(count)])
         self.ff = FeedForward(layers, d)
         self.ff_norm = layers.layer_norm(d)
 
     def forward(self, x: Tensor, memories: tuple[AttentionMemory, ...]) -> Tensor:
-        for attention, norm, memory in zip(self.attention_blocks, self.norms, memories):
+        for attention, norm, memory in zip(self.attention_blocks, self.norms, memories, strict=True):
             x = attention(norm(x), memory) + x
         return self.ff(self.ff_norm(x)) + x
 
-    def update_memory(self, past: Tensor, memories: list[AttentionMemory | None]) -> list[AttentionMemory]:
-        blocks = zip(self.attention_blocks, self.norms, memories)
+    def update_memory(self, past: Tensor, memories: Sequence[AttentionMemory | None]) -> list[AttentionMemory]:
+        blocks = zip(self.attention_blocks, self.norms, memories, strict=True)
         return [attention.update_memory(norm(past), memory) for attention, norm, memory in blocks]
 
 
@@ -87,7 +91,7 @@ class TemporalTransformer(nn.Module):
         d = config.num_attention_heads * head_dim
         self.norm = layers.group_norm(_NORM_GROUPS, c, eps=1e-6)
         self.proj_in = layers.linear(c, d)
-        self.transformer_blocks = nn.ModuleList([TemporalTransformerBlock(layers, d, config) for _ in range(config.num_transformer_block)])
+        self.transformer_blocks = ModuleList([TemporalTransformerBlock(layers, d, config) for _ in range(config.num_transformer_block)])
         self.proj_out = layers.linear(d, c)
 
     def forward(self, x: Tensor, memories: tuple[AttentionMemory, ...], frames: int) -> Tensor:
@@ -108,7 +112,7 @@ class TemporalTransformer(nn.Module):
         updated: list[AttentionMemory] = []
         for block in self.transformer_blocks:
             count = len(block.attention_blocks)
-            old = [None] * count if memories is None else list(memories[len(updated) : len(updated) + count])
+            old = [None] * count if memories is None else memories[len(updated) : len(updated) + count]
             updated += block.update_memory(tokens, old)
         return tuple(updated)
 

@@ -7,6 +7,7 @@ in the table reaches no library.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import CheckpointError
 from ..words import quoted
@@ -17,7 +18,7 @@ class Option:
     """expected: in a sentence, after this word. fits: whether a value, its lists as tuples, is that."""
 
     expected: str
-    fits: Callable[[object], bool]
+    fits: Callable[[Any], bool]
 
 
 Options = Mapping[str, Option]
@@ -62,12 +63,12 @@ def either(first: Option, second: Option) -> Option:
     return Option(f"{first.expected}, or {second.expected}", lambda value: first.fits(value) or second.fits(value))
 
 
-def read_options(config: Mapping[str, object], options: Options, source: str) -> dict[str, object]:
+def read_options(config: Mapping[str, object], options: Options, source: str) -> dict[str, Any]:
     """Those of ``options`` that ``config`` has, lists as tuples; null is as good as left out, and other keys are dropped.
 
     Raises CheckpointError naming ``source``, the key, what was expected and what was found.
     """
-    known = {}
+    known: dict[str, Any] = {}
     for name, option in options.items():
         value = config.get(name)
         if value is None:
@@ -79,7 +80,7 @@ def read_options(config: Mapping[str, object], options: Options, source: str) ->
 
 
 def _is_whole(value: object, lowest: int, highest: int) -> bool:
-    return type(value) is int and lowest <= value <= highest
+    return isinstance(value, int) and type(value) is int and lowest <= value <= highest
 
 
 def _tuple(value: object) -> object:

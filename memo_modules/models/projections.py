@@ -15,6 +15,7 @@ class ImageProjection(nn.Module):
     def __init__(self, layers: Layers, d_face: int = 512, tokens: int = 4, d: int = 768):
         super().__init__()
         self.d = d
+        self.d_face = d_face
         self.proj = layers.linear(d_face, tokens * d)
         self.norm = layers.layer_norm(d)
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..types import ReferenceFeatures
 from .config import ReferenceNetConfig
-from .layers import Layers
+from .layers import Layers, ModuleList
 from .unet import Run, UNet, UNetBlock
 
 
@@ -23,13 +23,13 @@ class TokenTransformer(nn.Module):
         super().__init__()
         self.norm = layers.group_norm(groups, c, eps=1e-6)
         self.proj_in = layers.conv2d(c, c, 1)
-        self.transformer_blocks = nn.ModuleList([TokenBlock(layers, c)])
+        self.transformer_blocks = ModuleList([TokenBlock(layers, c)])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.transformer_blocks[0].norm1(rearrange(self.proj_in(self.norm(x)), "n c h w -> n (h w) c"))
 
 
-class ReferenceNet(UNet):
+class ReferenceNet(UNet[UNetBlock]):
     """Pictures in, one tensor per layer out; see ReferenceFeatures. It has no output convolution.
 
     unused: beginnings of names of what a whole UNet has more; a file may hold it.
@@ -47,20 +47,19 @@ class ReferenceNet(UNet):
         """
         run = run or self.run
         time_embedding = self.time_embedding(torch.zeros(1, device=latents.device), latents.dtype)
-        numbered, features = self.numbered_layers(), []
-
-        def after(number: int, x: Tensor) -> Tensor:
-            block, j = numbered[number]
-            if block.attentions is None:
+        x = self.conv_in(self.lay_out(latents))
+        skips, features = [x], []
+        for block, j in self.numbered_layers():
+            x = self.enter_layer(block, x, skips)
+            x = run(block.resnets[j], x, time_embedding)
+            if not block.attentions:
                 features.append(x)
-                return x
-            attention = block.attentions[j]
-            if isinstance(attention, TokenTransformer):
+            elif isinstance(attention := block.attentions[j], TokenTransformer):
                 features.append(attention(x))
-                return x
-            x, tokens = run(attention, x, attention.context(face_tokens))
-            features.append(tokens)
-            return x
-
-        self.traverse(self.conv_in(self.lay_out(latents)), lambda resnet, x: run(resnet, x, time_embedding), after)
+            else:
+                x, tokens = run(attention, x, attention.context(face_tokens))
+                features.append(tokens)
+            if block is self.mid_block:
+                x = run(block.resnets[1], x, time_embedding)
+            x = self.leave_layer(block, j, x, skips)
         return ReferenceFeatures(tuple(features))

@@ -7,7 +7,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .attention import CrossAttention, FeedForward, SelfAttention
-from .layers import Layers
+from .layers import Layers, ModuleList
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class SpatialTransformer(nn.Module):
         super().__init__()
         self.norm = layers.group_norm(groups, c, eps=1e-6)
         self.proj_in = layers.conv2d(c, c, 1)
-        self.transformer_blocks = nn.ModuleList([TransformerBlock(layers, c, heads, d_face)])
+        self.transformer_blocks = ModuleList([TransformerBlock(layers, c, heads, d_face)])
         self.proj_out = layers.conv2d(c, c, 1)
 
     def context(self, face_tokens: Tensor, reference_tokens: Tensor | None = None) -> SpatialContext:

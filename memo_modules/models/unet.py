@@ -3,14 +3,14 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import ReferenceNetConfig
-from .layers import Layers
+from .layers import Layers, ModuleList
 from .resnet import Downsample, ResnetBlock, Upsample
 from .transformer import SpatialTransformer
 
@@ -30,8 +30,9 @@ class LayerSpec:
 
 @dataclass(frozen=True)
 class BlockSpec:
-    """One block: its layers, whether they attend, with how many heads, and which resampler stands behind them."""
+    """One block: its layers, whether they attend, with how many heads, and which resampler follows them."""
 
+    part: Literal["down", "mid", "up"]
     layers: tuple[LayerSpec, ...]
     attends: bool
     heads: int
@@ -47,13 +48,13 @@ def down_specs(config: ReferenceNetConfig) -> list[BlockSpec]:
             layers.append(LayerSpec(c, c_out, d_audio=c))
             c = c_out
         coarsest = level == 3
-        specs.append(BlockSpec(tuple(layers), not coarsest, config.heads(level), None if coarsest else Downsample))
+        specs.append(BlockSpec("down", tuple(layers), not coarsest, config.heads(level), None if coarsest else Downsample))
     return specs
 
 
 def mid_spec(config: ReferenceNetConfig) -> BlockSpec:
     c = config.block_out_channels[-1]
-    return BlockSpec((LayerSpec(c, c, d_audio=c),), True, config.heads(3), None)
+    return BlockSpec("mid", (LayerSpec(c, c, d_audio=c),), True, config.heads(3), None)
 
 
 def up_specs(config: ReferenceNetConfig) -> list[BlockSpec]:
@@ -65,7 +66,7 @@ def up_specs(config: ReferenceNetConfig) -> list[BlockSpec]:
             c_skip = c_finer if j == config.layers_per_block else c_out
             layers.append(LayerSpec(c + c_skip, c_out, d_audio=c_finer))
             c = c_out
-        specs.append(BlockSpec(tuple(layers), level < 3, config.heads(level), Upsample if level > 0 else None))
+        specs.append(BlockSpec("up", tuple(layers), level < 3, config.heads(level), Upsample if level > 0 else None))
     return specs
 
 
@@ -87,64 +88,61 @@ class TimestepEmbedding(nn.Module):
 
 
 class UNetBlock(nn.Module):
-    """The layers of one resolution. The mid block has a second resnet behind its layer."""
+    """The layers of one resolution. The mid block has a second resnet after its layer. Lists are empty where it has none."""
 
-    def __init__(self, config: ReferenceNetConfig, layers: Layers, spec: BlockSpec, is_mid: bool = False):
+    def __init__(self, config: ReferenceNetConfig, layers: Layers, spec: BlockSpec):
         super().__init__()
-        d_time, groups = 4 * config.block_out_channels[0], config.norm_num_groups
-        self.resnets = nn.ModuleList([ResnetBlock(layers, s.c_in, s.c_out, d_time, groups, config.norm_eps) for s in spec.layers * (1 + is_mid)])
-        self.attentions = None
-        if spec.attends:
-            d_face = config.cross_attention_dim
-            self.attentions = nn.ModuleList([SpatialTransformer(layers, s.c_out, spec.heads, d_face, groups) for s in spec.layers])
+        self.part = spec.part
+        d_time, groups, d_face = 4 * config.block_out_channels[0], config.norm_num_groups, config.cross_attention_dim
+        resnets, attends = spec.layers * (2 if spec.part == "mid" else 1), spec.layers if spec.attends else ()
+        self.resnets = ModuleList([ResnetBlock(layers, s.c_in, s.c_out, d_time, groups, config.norm_eps) for s in resnets])
+        self.attentions = ModuleList([SpatialTransformer(layers, s.c_out, spec.heads, d_face, groups) for s in attends])
         c = spec.layers[-1].c_out
-        self.downsamplers = nn.ModuleList([Downsample(layers, c)]) if spec.resampler is Downsample else None
-        self.upsamplers = nn.ModuleList([Upsample(layers, c)]) if spec.resampler is Upsample else None
+        self.downsamplers = ModuleList([Downsample(layers, c)] if spec.resampler is Downsample else [])
+        self.upsamplers = ModuleList([Upsample(layers, c)] if spec.resampler is Upsample else [])
 
 
-class UNet(nn.Module):
+Block = TypeVar("Block", bound=UNetBlock)
+
+
+class UNet(nn.Module, Generic[Block]):
     """Down, mid and up blocks with skips. A subclass says what a layer does; layers are numbered in forward order."""
 
-    def __init__(self, config: ReferenceNetConfig, layers: Layers, block: type[UNetBlock]):
+    def __init__(self, config: ReferenceNetConfig, layers: Layers, block: Callable[[Any, Layers, BlockSpec], Block]):
         super().__init__()
         self.config = config
         self.lay_out = layers.lay_out
         c = config.block_out_channels[0]
         self.conv_in = layers.conv2d(config.in_channels, c, 3, padding=1)
         self.time_embedding = TimestepEmbedding(layers, c)
-        self.down_blocks = nn.ModuleList([block(config, layers, spec) for spec in down_specs(config)])
-        self.mid_block = block(config, layers, mid_spec(config), is_mid=True)
-        self.up_blocks = nn.ModuleList([block(config, layers, spec) for spec in up_specs(config)])
+        self.down_blocks = ModuleList([block(config, layers, spec) for spec in down_specs(config)])
+        self.mid_block = block(config, layers, mid_spec(config))
+        self.up_blocks = ModuleList([block(config, layers, spec) for spec in up_specs(config)])
         self.compiled: dict[nn.Module, Callable] = {}  # see acceleration.py
 
     def run(self, module: nn.Module, *args):
         """What ``module`` makes of ``args``, in its compiled form where there is one."""
         return self.compiled.get(module, module)(*args)
 
-    def numbered_layers(self) -> list[tuple[UNetBlock, int]]:
+    def numbered_layers(self) -> list[tuple[Block, int]]:
         """Every layer as (block, index in the block), in forward order."""
-        mid = [(self.mid_block, 0)]
         down = [(block, j) for block in self.down_blocks for j in range(len(block.resnets))]
-        return down + mid + [(block, j) for block in self.up_blocks for j in range(len(block.resnets))]
+        up = [(block, j) for block in self.up_blocks for j in range(len(block.resnets))]
+        return [*down, (self.mid_block, 0), *up]
 
-    def traverse(self, x: Tensor, resnet: Callable[[ResnetBlock, Tensor], Tensor], after: Callable[[int, Tensor], Tensor]):
-        """x (rows c h w) through all blocks; ``after(number, x)`` is what follows the resnet of that layer."""
-        number, skips = 0, [x]
-        for block in self.down_blocks:
-            for layer in block.resnets:
-                x = after(number, resnet(layer, x))
-                number += 1
-                skips.append(x)
-            if block.downsamplers is not None:
-                x = block.downsamplers[0](x)
-                skips.append(x)
-        first, second = self.mid_block.resnets
-        x = resnet(second, after(number, resnet(first, x)))
-        number += 1
-        for block in self.up_blocks:
-            for layer in block.resnets:
-                x = after(number, resnet(layer, torch.cat([x, skips.pop()], dim=1)))
-                number += 1
-            if block.upsamplers is not None:
-                x = block.upsamplers[0](x, size=skips[-1].shape[2:])
+    def enter_layer(self, block: Block, x: Tensor, skips: list[Tensor]) -> Tensor:
+        """What the next layer of ``block`` takes: x (rows c h w), in the up blocks with the last skip."""
+        return torch.cat([x, skips.pop()], dim=1) if block.part == "up" else x
+
+    def leave_layer(self, block: Block, j: int, x: Tensor, skips: list[Tensor]) -> Tensor:
+        """What layer ``j`` of ``block`` hands to the next: x, resampled after the last layer of a block. The down blocks add to ``skips``."""
+        if block.part == "down":
+            skips.append(x)
+        if j + 1 < len(block.resnets):
+            return x
+        for downsample in block.downsamplers:
+            x = downsample(x)
+            skips.append(x)
+        for upsample in block.upsamplers:
+            x = upsample(x, size=skips[-1].shape[2:])
         return x

@@ -1,4 +1,4 @@
-"""The square around a face that MEMO is given: where it lies in a photo, and what is in it."""
+"""The square around a face: where it lies in a photo, and the portrait that is cut out of it."""
 
 from math import ceil, floor
 
@@ -14,26 +14,26 @@ from .face import Detection, FaceAnalyzer, check_faces
 from .pictures import eight_bits, rgb_picture
 
 CROP_MULTIPLE = 64
-"""Pixels of which a portrait's side is a multiple: what the deepest level of the nets sees as one."""
+"""A portrait's side is a multiple of this many pixels, which the deepest level of the nets sees as one."""
 
 MARGIN = 0.4
 """With it a face's box takes 0.56 of the square's height; in MEMO's published samples it takes 0.5 to 0.65."""
 
 _HEADROOM = 0.25
-"""Part of the margin below the face that goes above it, where the hair is: the published faces sit below the middle, too."""
+"""Share of the margin that moves from below the face to above it, for the hair: faces in the published samples also sit below the middle."""
 
 _BLURS = ((24, 0.0, 0.04), (8, 0.0, 0.15))
-"""Outside of the photo: the pixels a side that each blur leaves, and how far outside it sets in and is full, in parts of the side."""
+"""Outside of the photo: to how many pixels a side each blur reduces it, and how far outside it begins and is full, as shares of the side."""
 
 _PREVIEW = 1024
 _SQUARE_COLOUR, _FACE_COLOUR, _OTHER_COLOUR = (255, 196, 0), (0, 200, 255), (160, 160, 160)
 
 
 def face_square(box: tuple[float, float, float, float], photo_size: tuple[int, int], margin: float = MARGIN) -> Crop:
-    """The square with the face ``box`` (x1 y1 x2 y2, pixels of the photo) in it, whole.
+    """The square that holds the whole face ``box`` (x1 y1 x2 y2, pixels of the photo).
 
-    photo_size: (width, height). margin: room beside the box on either side, in parts of its longer side; there is a fourth
-    more above it and a fourth less below. The square may leave the photo.
+    photo_size: (width, height). margin: room on each side of the box, as a share of its longer side; a quarter more above it and a
+    quarter less below. The square may extend beyond the photo.
     """
     x1, y1, x2, y2 = box
     longer = max(x2 - x1, y2 - y1)
@@ -48,7 +48,7 @@ def crop_portrait(analyzer: FaceAnalyzer, photo: Tensor, index: int = 0, margin:
 
     photo: float (h w 3), RGB in [0, 1]. index: which face, 0 the largest, as in embed_face. margin: see face_square. size: of
     the portrait, a multiple of 64. Returns the portrait (1 size size 3), where it lies, and a small picture (1 h w 3) of the photo
-    with the square and the faces drawn into it. Raises InputError when the photo has no such face, and when rgb_picture refuses it.
+    with the square and the faces drawn into it. Raises InputError if the photo has no such face, or rgb_picture refuses it.
     """
     if size < CROP_MULTIPLE or size % CROP_MULTIPLE:
         raise InputError(f"size: expected a multiple of {CROP_MULTIPLE}, got {size}.")
@@ -63,7 +63,7 @@ def crop_portrait(analyzer: FaceAnalyzer, photo: Tensor, index: int = 0, margin:
 def cut(photo: Tensor, crop: Crop, size: int) -> Tensor:
     """The square of a photo (1 h w 3) as a picture (1 size size 3).
 
-    Outside of the photo its edge goes on, the more blurred the farther out. A mirror image would show MEMO a second face.
+    Outside of the photo its edge is repeated, more blurred with the distance. A mirror image would show MEMO a second face.
     """
     height, width = photo.shape[1:3]
     rows, columns = _nearest(crop.top, crop.side, height), _nearest(crop.left, crop.side, width)
@@ -84,13 +84,13 @@ def resized(pictures: Tensor, size: int, mode: str) -> Tensor:
 
 
 def smooth_step(x: Tensor) -> Tensor:
-    """From 0 at 0 and below to 1 at 1 and above, level at both."""
+    """From 0 at 0 and below to 1 at 1 and above, with a slope of 0 at both."""
     x = x.clamp(0, 1)
     return x * x * (3 - 2 * x)
 
 
 def _nearest(start: int, side: int, length: int) -> slice | Tensor:
-    """Which of ``length`` pixels stand for start..start+side-1."""
+    """The pixels of ``length`` that are nearest to start..start+side-1."""
     if start >= 0 and start + side <= length:
         return slice(start, start + side)
     return torch.arange(start, start + side).clamp(0, length - 1)
@@ -103,7 +103,7 @@ def _beyond(start: int, side: int, length: int, size: int) -> Tensor:
 
 
 def _drawn(pixels: np.ndarray, crop: Crop, faces: list[Detection], index: int) -> Tensor:
-    """The photo, small, on a ground that holds all of the square, with the square and the numbered faces."""
+    """The photo, reduced, on a background that holds the whole square, with the square and the numbered faces."""
     (width, height), side = crop.photo_size, crop.side
     left, top = min(crop.left, 0), min(crop.top, 0)
     right, bottom = max(crop.left + side, width), max(crop.top + side, height)

@@ -1,4 +1,4 @@
-"""Frames of a portrait back into the photo that it was cut from."""
+"""Pastes the frames of a portrait back into the photo that it was cut from."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -23,17 +23,17 @@ from .pictures import eight_bits, rgb_frames, rgb_picture
 FEATHER = 0.1
 
 COLOR_MATCHES = ("off", "border")
-"""How frames get the photo's colours. border: mean and spread of each channel become those of the photo along the square's
-border, where nothing but the model has changed them. Once for all frames: one by one they would flicker as the head moves."""
+"""How frames get the photo's colours. border: mean and spread of each channel become those of the photo along the square's border, where
+only the model has changed them. Once for all frames: done frame by frame, they would flicker as the head moves."""
 
 _BORDER = 1 / 8
-"""Width of that border, in parts of the square's side."""
+"""Width of that border, as a share of the square's side."""
 
 _GRID = 64
-"""Pixels a side in which colours are compared: what is finer than that differs for other reasons."""
+"""Pixels a side at which colours are compared: finer detail differs for other reasons."""
 
 _LOOKED_AT = 32
-"""Frames, evenly spaced, that stand for all of them there."""
+"""How many frames, evenly spaced, are compared on behalf of all."""
 
 _FLAT = 0.02
 """Spread below which a border says nothing about contrast."""
@@ -50,12 +50,18 @@ def paste(
     color_match: str = "off",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tensor:
-    """The photo, once for each frame, with the frame in its place: float32 (f h w 3).
+    """The photo, once for each frame, with the frame pasted into it: float32 (f h w 3). Pixels outside of the square do not change.
 
-    photo: (1 h w 3) in [0, 1]. frames: (f n n 3) in [0, 1], square, of any size. feather: width of the soft border in parts of
-    the square's side, 0 to 0.5; there is none where the square reaches the edge of the photo. color_match: see COLOR_MATCHES.
-    progress: called with each frame; may raise. What is outside of the square stays as it is, to the bit. Raises InputError for
-    another photo than the one of ``crop``, and for frames that are not square.
+    Args:
+        photo: (1 h w 3) in [0, 1].
+        frames: (f n n 3) in [0, 1], square, of any size.
+        feather: width of the soft border as a share of the square's side, 0 to 0.5; there is none where the square reaches the edge of
+            the photo.
+        color_match: see COLOR_MATCHES.
+        progress: called with the number of frames done and of all frames; may raise.
+
+    Raises:
+        InputError: this is not the photo of ``crop``, or the frames are not square.
     """
     photo, frames = _checked(photo, frames, crop)
     rows, columns = crop.inside
@@ -132,17 +138,18 @@ def _checked(photo: Tensor, frames: Tensor, crop: Crop) -> tuple[Tensor, Tensor]
 
 
 def _regions(photo: Tensor, frames: Tensor, crop: Crop, feather: float, color_match: str) -> Iterator[Tensor]:
-    """What the part of the photo in the square becomes, frame by frame: (h w 3)."""
+    """The part of the photo inside the square after pasting, frame by frame: (h w 3)."""
     rows, columns = crop.inside
     under, weight = photo[0, rows, columns], _weight(crop, feather)[..., None]
     in_square = slice(rows.start - crop.top, rows.stop - crop.top), slice(columns.start - crop.left, columns.stop - crop.left)
-    gain, offset = _correction(photo, frames, crop) if color_match == "border" else (None, None)
+    correction = _correction(photo, frames, crop) if color_match == "border" else None
     for frame in frames.split(1):
         if frame.shape[1] == crop.side:
             over = frame[0][in_square].clone()
         else:
             over = resized(frame.movedim(-1, 1), crop.side, "bicubic")[0].movedim(0, -1)[in_square]
-        if gain is not None:
+        if correction:
+            gain, offset = correction
             over.mul_(gain).add_(offset)
         yield torch.lerp(under, over.clamp_(0, 1), weight, out=over)
 
@@ -175,8 +182,8 @@ def _correction(photo: Tensor, frames: Tensor, crop: Crop) -> tuple[Tensor, Tens
 
 
 def _border(crop: Crop) -> Tensor:
-    """Which of _GRID x _GRID parts of the square lie along its border and in the photo; where it reaches beyond the photo on
-    all sides, all that lie in the photo."""
+    """Which of _GRID x _GRID parts of the square lie along its border and in the photo; all those in the photo if the square extends
+    beyond it on every side."""
     steps = (torch.arange(_GRID) + 0.5) / _GRID
     outer = (steps < _BORDER) | (steps > 1 - _BORDER)
     width, height = crop.photo_size
@@ -187,7 +194,7 @@ def _border(crop: Crop) -> Tensor:
 
 
 def _pictures(photo: Tensor, regions: Iterator[Tensor], crop: Crop, pixel_format: str) -> Iterator[list[np.ndarray]]:
-    """The photo's planes for a video file, always the same arrays, with one region after the other in them."""
+    """The photo's planes for a video file, with one region after the other in them; always the same arrays."""
     height, width = photo.shape[1:3]
     whole = _planes(photo[0], pixel_format)
     rows, columns = crop.inside
@@ -202,11 +209,11 @@ def _pictures(photo: Tensor, regions: Iterator[Tensor], crop: Crop, pixel_format
             down, across = height // len(plane), plane.shape[1] / width
             at = slice(int(left * across), int(right * across))
             plane[top // down : top // down + len(part), at] = part[:, int((left - before) * across) :]
-        return_freed_memory()  # before the encoder takes the most
+        return_freed_memory()  # before the encoder needs the most
         yield whole
 
 
 def _planes(picture: Tensor, pixel_format: str) -> list[np.ndarray]:
-    """pixel_formats.planes of a picture (h w 3) in [0, 1], a strip at a time: on the way they take four times as much."""
+    """pixel_formats.planes of a picture (h w 3) in [0, 1], strip by strip, since the conversion takes four times the memory."""
     strips = (planes(eight_bits(strip), pixel_format) for strip in picture.split(_STRIP))
     return [np.concatenate(plane) for plane in zip(*strips, strict=True)]

@@ -1,4 +1,4 @@
-"""The portrait as the sampler takes it."""
+"""Pictures as they are checked, and the portrait in the form that the sampler takes."""
 
 from math import isfinite
 
@@ -8,25 +8,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import InputError
+from ..vae import MULTIPLE
 from ..values import FLOATS, tensor_fault
 
 SMALLEST = 64
-"""Pixels of a side below which there is no face to speak of."""
-
-MULTIPLE = 8
-"""Pixels per latent of a Stable Diffusion 1 VAE; width and height are multiples of it."""
-
+"""Pixels: with a shorter side than this there is no usable face."""
 
 OVERSHOOT = 0.5
-"""Beyond [0, 1] as far as resizing and sharpening go; further out is a picture in another range."""
+"""How far resizing and sharpening may exceed [0, 1]; anything further out is a picture in another range."""
 
 
 def rgb_picture(image: Tensor, name: str = "image") -> Tensor:
     """One picture (1 h w 3), or grey (1 h w 1), as float32 RGB (1 h w 3) in [0, 1].
 
-    Values a little outside are clamped; a picture that needs no change comes back without a copy. Raises InputError naming
-    the input for a batch, transparency, less than 64 pixels a side, integers, and values that are not finite or in another
-    range.
+    Values slightly outside are clamped; a picture that needs no change is returned without a copy. Raises InputError, naming the input, for
+    a batch, transparency, a side of less than 64 pixels, integers, and values that are not finite or in another range.
     """
     if isinstance(image, Tensor) and image.ndim == 4 and image.shape[-1] in (1, 3) and image.shape[0] != 1:
         raise InputError(f"{name}: expected one picture, got a batch of {image.shape[0]}. Pick one with Get Image from Batch.")
@@ -34,7 +30,7 @@ def rgb_picture(image: Tensor, name: str = "image") -> Tensor:
 
 
 def rgb_frames(images: Tensor, name: str = "images") -> Tensor:
-    """Pictures of one size (f h w 3), one or more; else as ``rgb_picture``."""
+    """The same for one or more pictures of the same size (f h w 3)."""
     if isinstance(images, Tensor) and images.ndim == 4 and not len(images):
         raise InputError(f"{name}: expected one frame or more, got none.")
     return _rgb(images, name, "RGB pictures (frames, height, width, 3)")
@@ -71,8 +67,8 @@ def eight_bits(pixels: Tensor) -> np.ndarray:
 def prepare_portrait(image: Tensor, width: int, height: int) -> Tensor:
     """A picture (1 h w 3) in [0, 1] as the sampler's portrait (1 3 height width) in [-1, 1].
 
-    Another aspect ratio is squashed, as the model was made with; crop beforehand to keep it. Raises InputError for
-    pictures that rgb_picture refuses, and for sizes that are no multiple of 8.
+    Another aspect ratio is squashed, as in the published code; crop beforehand to keep it. Raises InputError for
+    pictures that rgb_picture refuses, and for sizes that are not a multiple of 8.
     """
     for name, size in (("width", width), ("height", height)):
         if size < SMALLEST or size % MULTIPLE:

@@ -1,1 +1,1 @@
-"""From a folder of videos to what training reads of them."""
+"""From a folder of videos to training data."""

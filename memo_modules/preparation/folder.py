@@ -1,13 +1,13 @@
 """A folder of prepared videos: metadata.jsonl, failed.jsonl, and preparation.json, which says how it was made.
 
-A process may be killed at any moment: a line stands in metadata.jsonl when the files that it names are on the disk, and
-a half line is taken off by the next run, which prepares that video again.
+A process may be killed at any moment: a line is written to metadata.jsonl only after the files that it names are on disk, and half a line is
+removed by the next run, which prepares that video again.
 """
 
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -24,7 +24,7 @@ from .videos import find_videos
 
 METADATA, FAILED, RECORD, LOCK = "metadata.jsonl", "failed.jsonl", "preparation.json", "preparation.lock"
 
-Run = Callable[[Sequence[Job]], Iterator[Outcome]]
+Run = Callable[[Sequence[Job]], Generator[Outcome, None, None]]
 """Prepares videos, in any order: run_here of workers.py, or its run_crew with a crew."""
 
 _log = logging.getLogger(__name__)
@@ -32,8 +32,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Report:
-    """earlier: videos that were there before, prepared: those that this run added, with their frame rates, failed: video
-    to reason."""
+    """earlier: videos that were there before. prepared: those that this run added, with their frame rates. failed: from video to reason."""
 
     earlier: int = 0
     prepared: dict[str, Fraction] = field(default_factory=dict)
@@ -49,7 +48,7 @@ def prepare_folder(
 ) -> Report:
     """Prepare the videos of a folder that have no line in ``output`` yet; what failed before is tried again.
 
-    settings: what the features depend on; a folder that was made with others is refused. progress: videos done in this
+    settings: everything on which the features depend; a folder that was made with others is refused. progress: videos done in this
     run, videos to do, and the report so far. However it ends, metadata.jsonl is in order of its lines' names and
     failed.jsonl is that of this run. Raises InputError when there is no video, and when ``output`` is in use, of other
     videos or of other settings.
@@ -86,16 +85,16 @@ def _remove_partial(output: Path) -> None:
 
 
 def _keep(outcome: Outcome, output: Path, entries: dict[str, dict], report: Report) -> None:
-    if outcome.reason:
-        report.failed[outcome.job.video] = outcome.reason
+    entry, fps = outcome.entry, outcome.fps
+    if entry is None or fps is None:
+        report.failed[outcome.job.video] = str(outcome.reason)
         return
-    entry = outcome.entry
     entries[entry["face_emb"]] = entry  # first: an interrupt while the line is written must not lose it at the end
     with storing(output / METADATA), (output / METADATA).open("a", encoding="utf-8", newline="\n") as file:
         file.write(json.dumps(entry) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    report.prepared[outcome.job.video] = outcome.fps
+    report.prepared[outcome.job.video] = fps
 
 
 def _whole_entries(output: Path) -> Iterator[dict[str, str]]:
@@ -128,7 +127,7 @@ def _text(path: Path) -> str:
 
 
 def _place(path: Path, output: Path) -> str:
-    """``path`` relative to ``output`` where it lies there or below."""
+    """``path`` relative to ``output`` if it lies there or below."""
     return path.relative_to(output).as_posix() if path.is_relative_to(output) else path.as_posix()
 
 

@@ -1,4 +1,4 @@
-"""From a video to what training reads of it: face embedding, audio states, emotion labels. Published in
+"""From a video to training data: face embedding, audio states, emotion labels. Published in
 scripts/prepare_data.py of the reference implementation.
 """
 
@@ -29,14 +29,14 @@ VIDEOS = "videos"
 """The folder in the output of those that were rewritten at another frame rate."""
 
 LOOKS = range(0, 30, 5)
-"""Frames in which a face is looked for, one after the other: a video may fade in."""
+"""Frames in which a face is searched for, one after the other: a video may fade in."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ModelPlaces:
-    """Where the models are, as their loaders take it. vocal_separator: None hears videos as they are, for clean voices."""
+    """Where the models are, as their loaders take it. vocal_separator: None takes the sound as it is, for clean voices."""
 
     face_analysis: Path
     audio_encoder: Path
@@ -72,7 +72,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a video: its line of metadata.jsonl and its frame rate, or why it was not prepared, in words."""
+    """The result for one video: its line of metadata.jsonl and its frame rate, or the reason why it was not prepared."""
 
     job: Job
     entry: dict[str, str] | None = None
@@ -108,7 +108,7 @@ class Preparer:
             tensors, fps = self.features(video)
         except InputError as error:
             return Outcome(job, reason=str(error))
-        except Exception as error:  # of a decoder or a model: one video must not end the work on thousands
+        except Exception as error:  # from a decoder or a model: one video must not end the work on thousands
             _log.warning("%s: unexpected error.", job.path, exc_info=True)
             return Outcome(job, reason=f"unexpected {type(error).__name__}: {error}")
         entry = dict(job.entry)
@@ -151,7 +151,7 @@ class Preparer:
 
 
 def fingerprints(places: ModelPlaces) -> dict[str, str | None]:
-    """By role, what a model's files hold, as a SHA-256; None for one that is left out."""
+    """By role, the SHA-256 of a model's files; None for a model that is left out."""
     return {role: place and hashlib.sha256("".join(_hashes(place)).encode()).hexdigest() for role, place in vars(places).items()}
 
 

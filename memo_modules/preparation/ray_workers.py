@@ -12,7 +12,7 @@ from .preparer import Job, Settings
 from .workers import Answer, Crew, Gone
 
 LOCAL = "local"
-"""The address of a cluster that is started on this machine, and ended with the work."""
+"""The address that starts a cluster on this machine, which ends with the work."""
 
 
 class RayActors(Crew):
@@ -30,7 +30,7 @@ class RayActors(Crew):
         except Exception as error:  # Ray raises bare ones
             self.close()
             raise MemoError(f"Ray: no cluster could be reached or started at {address!r} ({error}).") from error
-        # What the machines of a cluster cannot import travels as it is: the pack is no installed package.
+        # Code that the machines of a cluster cannot import is sent by value: the pack is not an installed package.
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
         self._actor = ray.remote(_Actor).options(num_cpus=1, num_gpus=int(settings.device.startswith("cuda")))
         name = __name__.split(".")[0]
@@ -65,15 +65,17 @@ class RayActors(Crew):
 
 
 class _Actor:
-    """A worker. It knows nothing of the pack before it is told where that is, so all it gets and gives is pickled in it."""
+    """A worker. It cannot import the pack before it is told where that is, so everything it receives and returns is pickled inside it."""
 
     def __init__(self, package: str, path: list[str]):
         import sys
-        import types
+        from importlib.util import module_from_spec, spec_from_file_location
 
         if package not in sys.modules:
-            sys.modules[package] = types.ModuleType(package)
-            sys.modules[package].__path__ = path
+            spec = spec_from_file_location(package, f"{path[0]}/__init__.py", submodule_search_locations=path)
+            assert spec and spec.loader  # as for any file that ends in .py
+            sys.modules[package] = module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[package])
         self.package = package
 
     def load(self, settings: bytes) -> bytes:
@@ -83,7 +85,7 @@ class _Actor:
         import torch
 
         torch.set_num_threads(1)
-        preparation = f"{self.package}.memo_modules.preparation"
+        preparation = f"{self.package}.preparation"
         self.preparer = import_module(f"{preparation}.preparer").Preparer(pickle.loads(settings))
         return pickle.dumps(import_module(f"{preparation}.workers").Ready())
 
@@ -94,7 +96,7 @@ class _Actor:
 
 
 def _import_ray():
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # unless it is wished for, nothing is reported to Ray's makers
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # unless the user wants it, nothing is reported to Ray's makers
     try:
         import ray
     except ImportError as error:

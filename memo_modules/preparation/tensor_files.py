@@ -1,7 +1,7 @@
-"""What data preparation hands to training: the fields of metadata.jsonl, and files of one tensor, safetensors with the tensor
+"""The files between data preparation and training: the fields of metadata.jsonl, and files with one tensor each, safetensors with the tensor
 under its field's name, or `.pt`.
 
-Only what is asked for is read of either; nothing in a pickle is run.
+Only the part that is asked for is read from either; nothing in a pickle is run.
 """
 
 from pathlib import Path
@@ -24,8 +24,8 @@ _AGAIN = "Prepare this video again."
 
 
 def write_tensor(path: Path, field: str, tensor: Tensor, metadata: dict[str, str] | None = None) -> None:
-    """Write ``tensor`` to a safetensors file under the name ``field``; the file is there when it is whole. metadata: for
-    its header; the bytes of a file with one entry, or none, depend on nothing else."""
+    """Write ``tensor`` to a safetensors file under the name ``field``; the file appears once it is complete. metadata: for
+    its header; with one entry or none, the bytes of the file depend on nothing else."""
     with whole_file(path) as partial:
         save_tensors(partial, {field: tensor}, metadata)
 
@@ -48,8 +48,9 @@ def _in_safetensors(path: Path, field: str, look):
     try:
         open_regular(path).close()  # safetensors would wait for a named pipe
         with safe_open(path, framework="pt") as file:
-            if field not in file.keys():
-                raise InputError(f"{path}: expected a tensor {field!r}, found {', '.join(file.keys()) or 'none'}. {_AGAIN}")
+            fields = file.keys()
+            if field not in fields:
+                raise InputError(f"{path}: expected a tensor {field!r}, found {', '.join(fields) or 'none'}. {_AGAIN}")
             return look(file.get_slice(field))
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read ({_reason(error)}). {_AGAIN}") from error

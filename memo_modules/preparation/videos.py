@@ -1,6 +1,6 @@
-"""A video file as data preparation reads it, once through: when its frames are shown, some of them, and its sound.
+"""Reads a video file for data preparation, in one pass: when its frames are shown, some of the frames, and the sound.
 
-Errors say what is wrong with the file; which file it is the caller says.
+Errors say what is wrong with the file; the caller adds which file it is.
 """
 
 import struct
@@ -23,24 +23,24 @@ from ..pyav import audio_resampler, fraction, import_av, open_to_read, quarter_t
 from ..types import Audio
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
-"""Of the files that count as videos, in any case."""
+"""Suffixes of the files that count as videos, in upper or lower case."""
 
 _LACKING = Fraction(1, 2)
-"""Seconds by which a file may be shorter than it says: containers round."""
+"""Seconds by which a file may be shorter than it states: containers round."""
 
 _GAP = Fraction(1, 50)
-"""Seconds of a sound that may be missing without a pause: timestamps are rounded."""
+"""Seconds of sound that may be missing without counting as a pause: timestamps are rounded."""
 
 _BT709, _LIMITED = 1, 1
 """Colours of rewritten videos, in ffmpeg's numbers."""
 
 _SILENCE = 1e-4
-"""Loudest sample, of 1, of a sound in which nobody can be heard."""
+"""A sound whose loudest sample (of 1) is below this counts as silent."""
 
 
 @dataclass(frozen=True)
 class Video:
-    """What was read of a video.
+    """What was read from a video.
 
     times: when each frame is shown, ascending seconds, as many as read_frames counts. fps: their rate, None where it is
     not constant. pictures: uint8 (h w 3), RGB, of the frames asked for. audio: at its own rate, with all its channels,
@@ -71,7 +71,7 @@ def find_videos(folder: Path, leave_out: Path | None = None) -> list[Path]:
 
 
 def read_video(path: Path, looks: Collection[int] = ()) -> Video:
-    """Decode a whole video, so that one that is damaged anywhere is found out. looks: numbers of frames to keep; those
+    """Decode a whole video, so that damage anywhere in it is noticed. looks: numbers of frames to keep; those
     that it does not have are left out.
 
     Raises InputError when there is no picture or no sound in it, when it is cut off or damaged, and for a silent one.
@@ -79,7 +79,7 @@ def read_video(path: Path, looks: Collection[int] = ()) -> Video:
     times, pictures, sound, heard, begins, expected, sizes = [], [], [], 0, None, 0, set()
     with _opened(path, times) as container:
         video, audio = (_first(streams, what) for streams, what in ((container.streams.video, "picture"), (container.streams.audio, "sound")))
-        video.codec_context.thread_count = 1  # whoever has many videos reads them in many processes
+        video.codec_context.thread_count = 1  # many videos are read in many processes
         to_planar_float = audio_resampler(format="fltp")
         for packet in container.demux(video, audio):
             expected += packet.stream is video and packet.pts is not None and not packet.is_discard
@@ -88,7 +88,7 @@ def read_video(path: Path, looks: Collection[int] = ()) -> Video:
                     begins = frame.pts * frame.time_base if begins is None else begins
                     missing = round((frame.pts * frame.time_base - begins) * frame.sample_rate) - heard
                     blocks = [out.to_ndarray() for out in to_planar_float.resample(frame)]
-                    if sound and missing > _GAP * frame.sample_rate:  # a recording that was paused goes on later
+                    if sound and missing > _GAP * frame.sample_rate:  # a recording that was paused continues later
                         blocks.insert(0, np.zeros((len(sound[0]), missing), sound[0].dtype))
                     sound += blocks
                     heard += sum(block.shape[1] for block in blocks)
@@ -105,7 +105,7 @@ def read_video(path: Path, looks: Collection[int] = ()) -> Video:
         rates, sample_rate = (fraction(video.average_rate), fraction(video.base_rate)), audio.rate
     if len(times) < max(2, expected):
         raise InputError(f"{len(times)} of {expected} frames can be decoded, expected all and at least 2: it is cut off or damaged.")
-    if not sound:
+    if not sound or begins is None:
         raise InputError("no sound: its audio stream is empty.")
     waveform = torch.from_numpy(np.concatenate(sound, axis=1))
     end = max(times[-1], begins + Fraction(waveform.shape[1], sample_rate))
@@ -122,8 +122,8 @@ def shown_for(times: Sequence[Fraction]) -> Fraction:
 
 
 def constant_rate(times: Sequence[Fraction], stated: Sequence[Fraction]) -> Fraction | None:
-    """The rate at which frames are shown at ``times``, each at most half a frame off: one that the file states where that
-    holds, else their mean; None when it is not constant."""
+    """The rate at which frames are shown at ``times``, each at most half a frame off: the rate that the file states if it
+    fits, otherwise the mean; None if it is not constant."""
     for rate in (*stated, frame_rate(len(times) / shown_for(times))):
         if rate and all(abs((time - times[0]) * rate - i) <= Fraction(1, 2) for i, time in enumerate(times)):
             return rate
@@ -187,8 +187,8 @@ def duration(path: Path) -> tuple[int, Fraction]:
 
 
 def _beside_frames(audio: Audio, late: Fraction, seconds: Fraction) -> Audio:
-    """Sound that begins ``late`` seconds behind the first frame, cut or filled up with silence at both ends to go with
-    frames shown for ``seconds``."""
+    """Sound that begins ``late`` seconds after the first frame, cut or padded with silence at both ends to match frames that are shown for
+    ``seconds``."""
     before, length = round(late * audio.sample_rate), round(seconds * audio.sample_rate)
     if before >= length or before + audio.waveform.shape[1] <= 0:
         raise InputError("no sound: there is none while its pictures are shown.")
@@ -224,7 +224,7 @@ def _opened(path: Path, read: list) -> Iterator:
 
 
 def _lacks_index(path: Path) -> bool:
-    """Whether it is what is left of an mp4 or mov: begins as one, and has no `moov`, which is written last."""
+    """Whether this is an incomplete mp4 or mov: it begins like one, and lacks `moov`, which is written last."""
     names, place = [], 0
     with path.open("rb") as file:
         while len(head := file.read(16)) >= 8:

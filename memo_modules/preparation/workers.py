@@ -1,17 +1,18 @@
 """Who prepares videos: this process, several on this machine, or actors of a Ray cluster. Files and lines are the same.
 
-Every worker loads the models once and computes on one thread, so that results do not depend on how many there are. One
-that dies over a video, as in a decoder that a damaged file crashes, takes that video with it, and another takes its place.
+Every worker loads the models once and computes on one thread, so that results do not depend on how many there are. If
+one dies during a video, as in a decoder that crashes on a damaged file, that video fails, and another worker replaces it.
 """
 
 import multiprocessing
 import signal
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from typing import Any
 
 import torch
@@ -22,12 +23,12 @@ from .preparer import Job, Outcome, Preparer, Settings
 
 @dataclass(frozen=True)
 class Ready:
-    """What a worker says first: its models are loaded."""
+    """The first message of a worker: its models are loaded."""
 
 
 @dataclass(frozen=True)
 class Gone:
-    """What is said for a worker that is no more. reason: why, in words."""
+    """The message for a worker that has died. reason: why, in words."""
 
     reason: str
 
@@ -37,7 +38,7 @@ Answer = Ready | Gone | Outcome | MemoError
 
 
 class Crew(ABC):
-    """Workers, each of which answers Ready, and then with an Outcome to every job that it is asked to do."""
+    """Workers, each of which answers Ready, and then every job with an Outcome."""
 
     @abstractmethod
     def hire(self) -> None:
@@ -45,18 +46,18 @@ class Crew(ABC):
 
     @abstractmethod
     def ask(self, worker: Any, job: Job) -> None:
-        """Give a worker something to do."""
+        """Give a worker a job."""
 
     @abstractmethod
     def answers(self) -> list[tuple[Any, Answer]]:
-        """Wait until a worker has answered; who, and what."""
+        """Wait until a worker has answered; returns which worker, and its answer."""
 
     @abstractmethod
     def close(self) -> None:
         """End all workers, whatever they are doing."""
 
 
-def run_here(settings: Settings, jobs: Sequence[Job]) -> Iterator[Outcome]:
+def run_here(settings: Settings, jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
     """Outcomes of ``jobs``, in their order, from this process."""
     if not jobs:
         return
@@ -70,7 +71,7 @@ def run_here(settings: Settings, jobs: Sequence[Job]) -> Iterator[Outcome]:
         torch.set_num_threads(threads)
 
 
-def run_crew(crew: Crew, workers: int, jobs: Sequence[Job]) -> Iterator[Outcome]:
+def run_crew(crew: Crew, workers: int, jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
     """Outcomes of ``jobs``, as they come, from at most that many workers. Raises what a worker raised, and MemoError when
     one is gone before it was ready."""
     waiting, at_work, left = deque(jobs), {}, len(jobs)
@@ -101,21 +102,22 @@ class Processes(Crew):
 
     def __init__(self, settings: Settings):
         self._settings = settings
-        self._processes = {}
+        self._processes: dict[Connection, SpawnProcess] = {}
 
     def hire(self) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, self._settings), daemon=True)
         process.start()
-        theirs.close()  # what is ours then tells when theirs is gone
+        theirs.close()  # our end then notices when theirs is closed
         self._processes[ours] = process
 
     def ask(self, worker: Connection, job: Job) -> None:
         worker.send(job)
 
     def answers(self) -> list[tuple[Connection, Answer]]:
-        return [(worker, self._answer(worker)) for worker in wait(list(self._processes))]
+        ready = set(wait(list(self._processes)))
+        return [(worker, self._answer(worker)) for worker in list(self._processes) if worker in ready]
 
     def _answer(self, worker: Connection) -> Answer:
         try:
@@ -134,7 +136,7 @@ class Processes(Crew):
 
 def _serve(connection: Connection, settings: Settings) -> None:
     """The life of a worker process, which ends when the one that started it does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the one that started this one ends it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the one that started this one ends it
     torch.set_num_threads(1)
     try:
         preparer = Preparer(settings)

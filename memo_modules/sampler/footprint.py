@@ -1,88 +1,137 @@
-"""How much memory a video takes beside the weights, in bytes, so that a host can make room before it starts.
+"""How much memory a video takes in addition to the weights, in bytes, so that a host can make room before it starts.
 
 tests/sampler/test_footprint.py holds these numbers against what the nets allocate.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..clips import CLIP_FRAMES
+from ..errors import InputError
 from ..models.config import DiffusionNetConfig
 from ..models.unet import down_specs, mid_spec, up_specs
 from ..types import SamplerSettings
+from ..words import memory_size
 from .streaming import PLACES
 
+MEMORY_MODES = ("auto", "normal", "low")
+"""How the sampler uses the VRAM. normal: everything lies in it. low: the guidance branches run one after the other, the motion
+memory lies in RAM, and only the nets that run are on the GPU. auto: low where normal does not fit, and then as much of the
+motion memory stays in VRAM as there is room for."""
+
+RESERVED = 2**29
+"""Bytes of VRAM that other programs and CUDA itself hold."""
+
 _ROUNDING = 3 * 2**28
-"""Bytes that torch's allocator may take beyond what is asked of it, seldom more."""
+"""Bytes that torch's allocator may take in addition to what is asked of it, seldom more."""
 
 
-def motion_memory_bytes(config: DiffusionNetConfig, latent_size: tuple[int, int], halves: int, itemsize: int) -> int:
-    """Size of a MotionMemory: grows with the picture's area, not with the length of the video."""
-    return sum(_module_numbers(config, latent_size)) * halves * itemsize
+@dataclass(frozen=True)
+class Plan:
+    """How a video is to be sampled on a GPU.
+
+    working: bytes in addition to the weights, by phase (see MemoNets), without the motion memory. memory_on_device: bytes of the
+    motion memory in VRAM, of which the rest is ``memory_in_ram``. resident_share: of the motion memory that stays in VRAM in
+    low-memory mode.
+    """
+
+    low_memory: bool
+    resident_share: float
+    working: Mapping[str, int]
+    memory_on_device: int
+    memory_in_ram: int
 
 
-def streamed_memory_bytes(config: DiffusionNetConfig, latent_size: tuple[int, int], itemsize: int) -> int:
-    """What a StreamedMemory takes on the device: one half's largest modules, the one in use and those on their way."""
-    return max(_module_numbers(config, latent_size)) * PLACES * itemsize
+@dataclass(frozen=True)
+class Footprint:
+    """The memory that one video takes, with a net of ``config``, latents of ``latent_size`` (h, w) and numbers of ``itemsize`` bytes."""
 
+    config: DiffusionNetConfig
+    latent_size: tuple[int, int]
+    settings: SamplerSettings
+    clip_frames: int = CLIP_FRAMES
+    itemsize: int = 2
 
-def resident_share(config: DiffusionNetConfig, latent_size: tuple[int, int], halves: int, itemsize: int, left: int) -> float:
-    """How much of a motion memory may stay on the device in low-memory mode, where all else leaves ``left`` bytes."""
-    return min(1.0, max(0, left - _ROUNDING) / motion_memory_bytes(config, latent_size, halves, itemsize))
+    def plan(self, weights: Mapping[str, int], room: float, mode: str = "auto", reserved: int = RESERVED) -> Plan:
+        """How to sample with ``room`` bytes of VRAM; infinity is no limit.
 
+        weights: bytes of the nets by phase, all of them in VRAM in normal mode. mode: of MEMORY_MODES. reserved: what must stay free
+        in mode auto. Raises InputError when not even low-memory mode has room for pictures of this size.
+        """
+        small, streamed = self.low_memory, self.streamed_memory
+        if (needed := max(small.values()) + streamed) > room:
+            raise InputError(
+                f"width, height: frames of this size need {memory_size(needed)} in addition to the weights, even in low-memory mode; "
+                f"this GPU has {memory_size(room)}. Choose a smaller width and height and upscale the frames."
+            )
+        fits = sum(weights.values()) + self.motion_memory + self.working <= room
+        if mode == "normal" or (mode == "auto" and fits):
+            return Plan(False, 1.0, dict.fromkeys(small, self.working), self.motion_memory, 0)
+        share = 0.0
+        if mode == "auto":
+            left = room - reserved - streamed - max(small[phase] + weights[phase] for phase in small)
+            share = min(1.0, max(0, left - _ROUNDING) / self.motion_memory)
+        resident = int(share * self.motion_memory)
+        return Plan(True, share, small, streamed + resident, self.motion_memory - resident)
 
-def working_bytes(config: DiffusionNetConfig, latent_size: tuple[int, int], settings: SamplerSettings, clip_frames: int, itemsize: int) -> int:
-    """What sampling takes beside weights and motion memory, everything on the device: features of the portrait and of a clip's
-    past, and a step."""
-    past = max(settings.num_init_past_frames, settings.num_past_frames)
-    features = reference_bytes(config, latent_size, settings.halves * (1 + past), itemsize)
-    return features + activation_bytes(config, latent_size, max(clip_frames, past), settings.halves, itemsize)
+    @property
+    def motion_memory(self) -> int:
+        """A MotionMemory: grows with the picture's area, not with the length of the video."""
+        return sum(self._memory_numbers()) * self.settings.halves * self.itemsize
 
+    @property
+    def streamed_memory(self) -> int:
+        """What a StreamedMemory takes in VRAM: one branch's largest modules, the one in use and those on their way."""
+        return max(self._memory_numbers()) * PLACES * self.itemsize
 
-def low_memory_bytes(
-    config: DiffusionNetConfig, latent_size: tuple[int, int], settings: SamplerSettings, clip_frames: int, itemsize: int
-) -> dict[str, int]:
-    """The same in low-memory mode, by phase (see MemoNets): one half at a time, and the features of the past put by."""
-    past = max(settings.num_init_past_frames, settings.num_past_frames)
-    portrait = reference_bytes(config, latent_size, settings.halves, itemsize)
-    return {
-        "reference": portrait + reference_bytes(config, latent_size, past, itemsize) + activation_bytes(config, latent_size, past, 1, itemsize),
-        "diffusion": portrait
-        + _layer_bytes(config, latent_size, past, itemsize)
-        + activation_bytes(config, latent_size, max(clip_frames, past), 1, itemsize),
-    }
+    @property
+    def working(self) -> int:
+        """What sampling takes in addition to weights and motion memory, everything in VRAM: features of the portrait and of a
+        clip's past, and a step."""
+        halves = self.settings.halves
+        return self.features(halves * (1 + self._past)) + self.activations(max(self.clip_frames, self._past), halves)
 
+    @property
+    def low_memory(self) -> dict[str, int]:
+        """The same in low-memory mode, by phase (see MemoNets): one branch at a time, and the features of the past in RAM."""
+        portrait, past = self.features(self.settings.halves), self._past
+        layer = max(c * positions for c, positions in self._layers()) * past * self.itemsize
+        return {
+            "reference": portrait + self.features(past) + self.activations(past, 1),
+            "diffusion": portrait + layer + self.activations(max(self.clip_frames, past), 1),
+        }
 
-def reference_bytes(config: DiffusionNetConfig, latent_size: tuple[int, int], pictures: int, itemsize: int) -> int:
-    """Size of the ReferenceFeatures of ``pictures`` pictures."""
-    return sum(c * positions for c, positions in _layers(config, latent_size)) * pictures * itemsize
+    def features(self, pictures: int) -> int:
+        """The ReferenceFeatures of ``pictures`` pictures."""
+        return sum(c * positions for c, positions in self._layers()) * pictures * self.itemsize
 
+    def activations(self, frames: int, halves: int) -> int:
+        """Peak of the tensors alive inside one step, or while the reference net looks at as many pictures. It lies in a gated
+        feed-forward at the finest level, whose inner width is 8 times the block's, with the residual stream, the skips and
+        the tensors of the attention around it: 20 pictures of the finest level's width in all."""
+        h, w = self.latent_size
+        return 20 * frames * halves * h * w * self.config.block_out_channels[0] * self.itemsize
 
-def _layer_bytes(config: DiffusionNetConfig, latent_size: tuple[int, int], pictures: int, itemsize: int) -> int:
-    """Size of the largest layer in the ReferenceFeatures of ``pictures`` pictures."""
-    return max(c * positions for c, positions in _layers(config, latent_size)) * pictures * itemsize
+    @property
+    def _past(self) -> int:
+        return max(self.settings.num_init_past_frames, self.settings.num_past_frames)
 
+    def _memory_numbers(self) -> list[int]:
+        """Numbers that each motion module remembers of one branch."""
+        motion = self.config.motion_module_kwargs
+        blocks = motion.num_transformer_block * len(motion.attention_block_types)
+        numbers = []
+        for c, positions in self._layers():
+            head_dim = c // motion.num_attention_heads // motion.temporal_attention_dim_div
+            numbers.append(positions * blocks * motion.num_attention_heads * head_dim * (head_dim + 1))
+        return numbers
 
-def activation_bytes(config: DiffusionNetConfig, latent_size: tuple[int, int], frames: int, halves: int, itemsize: int) -> int:
-    """Peak of the tensors alive inside one step, or while the reference net looks at as many pictures. It lies in a gated
-    feed-forward at the finest level, whose inner width is 8 times the block's, beside the residual stream, the skips and
-    the tensors of the attention around it: 20 pictures of the finest level's width in all."""
-    h, w = latent_size
-    return 20 * frames * halves * h * w * config.block_out_channels[0] * itemsize
-
-
-def _module_numbers(config: DiffusionNetConfig, latent_size: tuple[int, int]) -> list[int]:
-    """Numbers that each motion module remembers of one half."""
-    motion = config.motion_module_kwargs
-    blocks = motion.num_transformer_block * len(motion.attention_block_types)
-    sizes = []
-    for c, positions in _layers(config, latent_size):
-        head_dim = c // motion.num_attention_heads // motion.temporal_attention_dim_div
-        sizes.append(positions * blocks * motion.num_attention_heads * head_dim * (head_dim + 1))
-    return sizes
-
-
-def _layers(config: DiffusionNetConfig, latent_size: tuple[int, int]) -> list[tuple[int, int]]:
-    """(channels, picture positions) of every layer in forward order."""
-    sizes = [latent_size]
-    for _ in range(3):
-        h, w = sizes[-1]
-        sizes.append((-(-h // 2), -(-w // 2)))
-    levels = list(zip(down_specs(config), sizes)) + [(mid_spec(config), sizes[3])] + list(zip(up_specs(config), reversed(sizes)))
-    return [(layer.c_out, h * w) for spec, (h, w) in levels for layer in spec.layers]
+    def _layers(self) -> list[tuple[int, int]]:
+        """(channels, picture positions) of every layer in forward order."""
+        sizes = [self.latent_size]
+        for _ in range(3):
+            h, w = sizes[-1]
+            sizes.append((-(-h // 2), -(-w // 2)))
+        specs = [*down_specs(self.config), mid_spec(self.config), *up_specs(self.config)]
+        levels = zip(specs, [*sizes, sizes[3], *reversed(sizes)], strict=True)
+        return [(layer.c_out, h * w) for spec, (h, w) in levels for layer in spec.layers]

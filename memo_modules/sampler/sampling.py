@@ -1,7 +1,7 @@
-"""The sampler: clip by clip, the memory of all past frames carried from one to the next.
+"""The sampler: clip by clip, with the memory of all past frames carried from one clip to the next.
 
-What is constant over a video or over a clip is computed once, outside the steps. Paper: MEMO (arXiv 2412.04448),
-section 3; the order of operations is that of the published sampler.
+Whatever is constant over a video or a clip is computed once, outside the steps. Paper: MEMO (arXiv 2412.04448), section 3; the order
+of operations is that of the published sampler.
 """
 
 import math
@@ -16,6 +16,7 @@ from ..models.diffusion_net import DiffusionNet, Modulations, SpatialContexts
 from ..models.projections import AudioProjection, ImageProjection
 from ..models.reference_net import ReferenceNet
 from ..types import (
+    DEFAULT_SETTINGS,
     NO_EMOTION,
     AudioFeatures,
     EmotionTrack,
@@ -39,17 +40,18 @@ REPLAYED_CLIPS = 24
 """Clips that a rebuilt memory replays: 0.9^(16·24) is below half a unit in the last place of float32."""
 
 Progress = Callable[[int, int, Tensor | None], None]
-"""Called after each step with steps done, steps in all, and after the last step of a clip one of its frames
-(3 H W) in [0, 1] as a preview, None otherwise."""
+"""Called after each step with the number of steps done, the number of all steps, and a preview: after the last step of a clip one of its
+frames (3 H W) in [0, 1], otherwise None."""
 
 
 @dataclass(frozen=True)
 class MemoNets:
     """The four nets. The UNets compute in ``dtype`` on ``device``, the projections in float32.
 
-    bring_in: called before a phase of the work, to bring its nets to ``device`` where memory is managed from outside.
-    Phase "reference" runs reference_net and image_proj, "diffusion" diffusion_net and audio_proj; told too whether a
-    motion memory is alive. resident_share: of the motion memory, what may stay on ``device`` in low-memory mode.
+    bring_in: called before a phase of the work, so that a host which manages memory can bring the phase's nets to ``device``. Phase
+        "reference" runs reference_net and image_proj, "diffusion" runs diffusion_net and audio_proj. The second argument says whether a
+        motion memory exists.
+    resident_share: the share of the motion memory that may stay on ``device`` in low-memory mode.
     """
 
     reference_net: ReferenceNet
@@ -64,8 +66,8 @@ class MemoNets:
 
 @dataclass(frozen=True)
 class ClipConditioning:
-    """Everything that steers one pass of the diffusion net through the steps of one clip. A pass takes all guidance
-    halves together or one of them; audio_tokens ((b f) t d), unconditional half first."""
+    """Everything that steers one pass of the diffusion net through the steps of one clip. A pass runs both guidance branches (halves)
+    together, or one of them; audio_tokens ((b f) t d), unconditional branch first."""
 
     audio_tokens: Tensor
     spatial: SpatialContexts
@@ -75,7 +77,7 @@ class ClipConditioning:
 
 @dataclass(frozen=True)
 class SampledClip:
-    """frames: float32 (f 3 H W) in [0, 1], cut to the length of the audio, none of the lead-in. state: to go on from here."""
+    """frames: float32 (f 3 H W) in [0, 1], cut to the length of the audio, without those of the lead-in. state: to continue from here."""
 
     frames: Tensor
     state: VideoState
@@ -84,7 +86,7 @@ class SampledClip:
 def guided_velocity(nets: MemoNets, passes: Sequence[ClipConditioning], guidance_scale: float, frames: int) -> solvers.Velocity:
     """The velocity field of one clip's latents (f c h w) float32, over all passes.
 
-    Guidance is on when the passes have two halves in all. Nothing in it waits for the device.
+    With two guidance branches in all passes together, it combines them. Nothing in it waits for the device.
     """
 
     def velocity(latents: Tensor, sigma: Tensor) -> Tensor:
@@ -117,7 +119,7 @@ def sample_video(
     face: Face,
     audio: AudioFeatures,
     emotion: EmotionTrack,
-    settings: SamplerSettings = SamplerSettings(),
+    settings: SamplerSettings = DEFAULT_SETTINGS,
     *,
     progress: Progress = lambda done, total, preview: None,
     check_interrupt: Callable[[], None] = lambda: None,
@@ -131,13 +133,21 @@ def sample_video(
 ) -> Iterator[SampledClip]:
     """Sample the video of a voice, one clip after the other.
 
-    portrait: (1 3 H W) in [-1, 1]. ``check_interrupt`` is called before each step and may raise. ``state``: go on
-    behind the video that it ends; ``done``: how many of its last clips were made of this very audio, the lead-in first.
-    ``lead_in``: clips of the beginning of the audio that are made before it, for the face to be in motion when the voice
-    begins, and have no frames. ``noise``: number of clips before to noise (f c h w), instead of the seeded one.
-    ``sigmas``: falling from 1 to 0, one more than steps, in the place of ``settings.steps``. ``low_memory``: the same
-    frames up to rounding, with the guidance halves one after the other and the motion memory in host memory. Raises
-    InputError for settings out of range, a state of another model or size, and nets that compute what is not a number.
+    Args:
+        portrait: (1 3 H W) in [-1, 1].
+        progress: called after each step; see Progress.
+        check_interrupt: called before each step; may raise.
+        state: continue after the video that ends with it.
+        done: how many of that video's last clips were made from this same audio, counting the lead-in first.
+        lead_in: number of clips from the beginning of the audio that are made first and not shown, so that the face is already
+            moving when the voice begins.
+        noise: from the number of clips before this one to its noise (f c h w); by default it is drawn from the seed.
+        solver: see solvers.Solver.
+        sigmas: falling from 1 to 0, one more than there are steps; replaces ``settings.steps``.
+        low_memory: the same frames up to rounding, with the guidance branches one after the other and the motion memory in RAM.
+
+    Raises:
+        InputError: settings are out of range, the state belongs to another model or size, or the nets compute NaN or infinity.
     """
     sigmas = solvers.flow_sigmas(settings.steps) if sigmas is None else sigmas
     check_inputs(nets, face, audio, settings)
@@ -152,12 +162,12 @@ def sample_video(
 
 
 def clip_order(clips: int, lead_in: int) -> list[tuple[int, bool]]:
-    """The clips of the audio in the order they are made in, and whether they are shown."""
+    """The clips of the audio in the order in which they are made, each with whether it is shown."""
     return [(clip % clips, False) for clip in range(lead_in)] + [(clip, True) for clip in range(clips)]
 
 
 def check_state(state: VideoState, model: str, portrait: Tensor, audio: AudioFeatures) -> None:
-    """Raises InputError when a video that ended with ``state`` cannot go on with this model, size or audio."""
+    """Raises InputError if a video that ended with ``state`` cannot continue with this model, size or audio."""
     frames, _, h, w = state.latents.shape
     height, width = h * MULTIPLE, w * MULTIPLE
     if portrait.shape[2:] != (height, width):
@@ -171,7 +181,7 @@ def check_state(state: VideoState, model: str, portrait: Tensor, audio: AudioFea
 
 
 def check_inputs(nets: MemoNets, face: Face, audio: AudioFeatures, settings: SamplerSettings) -> None:
-    """Raises InputError naming the input that cannot be used with these nets."""
+    """Raises InputError, naming the input, if one cannot be used with these nets."""
     for name in ("num_init_past_frames", "num_past_frames"):
         if getattr(settings, name) < 1:
             raise InputError(f"{name}: expected at least 1, got {getattr(settings, name)}.")
@@ -181,7 +191,7 @@ def check_inputs(nets: MemoNets, face: Face, audio: AudioFeatures, settings: Sam
         raise InputError(f"reference_order: expected one of {REFERENCE_ORDERS}, got {settings.reference_order!r}.")
     if settings.noise not in NOISES:
         raise InputError(f"noise: expected one of {NOISES}, got {settings.noise!r}.")
-    d_face = nets.image_proj.proj.weight.shape[1]
+    d_face = nets.image_proj.d_face
     if face.embedding.shape != (1, d_face):
         raise InputError(f"face: expected an embedding of shape [1, {d_face}], got {list(face.embedding.shape)}. Use MEMO Embed Face.")
     motion = nets.diffusion_net.config.motion_module_kwargs
@@ -204,10 +214,10 @@ def _not_finite(clip: int, dtype: torch.dtype) -> str:
 
 
 def portrait_halves(halves: int, guided: int, frames: int, order: str) -> list[int]:
-    """Which half's picture of the portrait the guided frames look at, r = len / guided entries for each guided half.
+    """Which branch's features of the portrait the guided frames attend to: r = len / guided entries for each guided branch (half).
 
-    The published sampler lays the halves like tiles over all frames of all halves, so that frames alternate
-    between them; aligned, each half sees its own.
+    The published sampler tiles the branches over the frames of all branches, so that frames alternate between them. With order
+    "aligned" each branch sees its own.
     """
     if order == "aligned":
         return list(range(halves - guided, halves))
@@ -216,17 +226,29 @@ def portrait_halves(halves: int, guided: int, frames: int, order: str) -> list[i
 
 
 def face_context(halves: int, half: int, picture: int, pictures: int, order: str) -> int:
-    """Which face context the reference net gives to a picture of a half: 0 no face (with guidance), last the face.
+    """Which face context the reference net combines with a picture of a branch (half): 0 is no face (with guidance), the last is the face.
 
-    The published sampler tiles the contexts over [all pictures of half 0, all pictures of half 1].
+    The published sampler tiles the contexts over [all pictures of branch 0, all pictures of branch 1].
     """
     return half if order == "aligned" else (half * pictures + picture) % halves
 
 
 class _Video:
-    """What is constant over one video, and its clips."""
+    """Everything that is constant over one video, and the loop over its clips."""
 
-    def __init__(self, nets, vae, portrait, face, audio, emotion, settings, noise, low_memory, model):
+    def __init__(
+        self,
+        nets: MemoNets,
+        vae: VideoVAE,
+        portrait: Tensor,
+        face: Face,
+        audio: AudioFeatures,
+        emotion: EmotionTrack,
+        settings: SamplerSettings,
+        noise: Callable[[int], Tensor] | None,
+        low_memory: bool,
+        model: str,
+    ):
         self.nets, self.vae, self.audio, self.settings, self.model = nets, vae, audio, settings, model
         self.halves = settings.halves
         self.labels = frame_labels(emotion, len(audio.hidden_states), audio.fps, audio.timing)[audio.start :]
@@ -236,7 +258,7 @@ class _Video:
         nets.bring_in("reference", False)
         embedding = face.embedding.to(nets.device, torch.float32)
         self.face_tokens = nets.image_proj(torch.cat([torch.zeros_like(embedding), embedding]) if self.halves == 2 else embedding).to(nets.dtype)
-        # one encoding per face context; every clip looks some of them up
+        # encoded once per face context; every clip selects some of them
         self.portrait_features = nets.reference_net(self.portrait_latents.to(nets.dtype).expand(self.halves, -1, -1, -1), self.face_tokens)
         every = tuple(range(self.halves))
         self.passes = [(half,) for half in every] if low_memory else [every]
@@ -281,7 +303,7 @@ class _Video:
 
             noise = self.noise(state.clips if state else 0).to(nets.device, torch.float32)
             latents = solver(velocity, noise, sigmas.to(nets.device, torch.float32), after_step)
-            if not latents.isfinite().all():  # and so would be all clips that remember this one
+            if not latents.isfinite().all():  # later clips remember this one, and would be the same
                 raise InputError(_not_finite(number, nets.dtype))
             kept = min(audio.clip_frames, audio.frame_count - clip * audio.clip_frames)
             frames = self._decode(latents)[:kept]
@@ -298,7 +320,7 @@ class _Video:
         return self._encode(frames[-self.settings.num_past_frames :] * 2 - 1)
 
     def _remember(self, past_latents: Tensor) -> None:
-        """Take the past frames of a clip into the memory, and leave the nets of the diffusion phase on the device."""
+        """Add the past frames of a clip to the memory, and leave the nets of the diffusion phase on the device."""
         self.nets.bring_in("reference", self.remembers)
         features = [self._put_by(self._past_features(past_latents, halves)) for halves in self.passes]
         self.nets.bring_in("diffusion", self.remembers)
@@ -307,14 +329,14 @@ class _Video:
         self.remembers = True
 
     def _put_by(self, features: ReferenceFeatures) -> ReferenceFeatures:
-        """Out of the way of the nets of the next phase, where memory is low."""
+        """Move features to RAM in low-memory mode, to make room for the nets of the next phase."""
         return ReferenceFeatures(HostTensors(features.layers, self.nets.device)) if self.streamed else features
 
     def _past_features(self, past_latents: Tensor, halves: tuple[int, ...]) -> ReferenceFeatures:
-        """Features of the past frames of ``halves``, each distinct (picture, face context) encoded once."""
+        """Features of the past frames for the branches ``halves``; each distinct pair (picture, face context) is encoded once."""
         n, order = len(past_latents), self.settings.reference_order
         wanted = [(k, face_context(self.halves, half, k + 1, n + 1, order)) for half in halves for k in range(n)]
-        if torch.equal(past_latents, self.portrait_latents.to(past_latents.device).expand_as(past_latents)):  # encoded already
+        if torch.equal(past_latents, self.portrait_latents.to(past_latents.device).expand_as(past_latents)):  # already encoded
             return self.portrait_features.select([context for _, context in wanted])
         distinct = list(dict.fromkeys(wanted))
         pictures = torch.stack([past_latents[k] for k, _ in distinct]).to(self.nets.device, self.nets.dtype)
@@ -322,13 +344,13 @@ class _Video:
         return features if distinct == wanted else features.select([distinct.index(pair) for pair in wanted])
 
     def _conditioning(self, clip: int, past_frames: int) -> list[ClipConditioning]:
-        """What steers each pass through this clip."""
+        """The conditioning of each pass for this clip."""
         nets, audio = self.nets, self.audio
         start, stop = clip * audio.clip_frames, (clip + 1) * audio.clip_frames
         tokens = nets.audio_proj(audio.windows(start, stop).to(nets.device, torch.float32)).to(nets.dtype)
         labels = [NO_EMOTION, clip_label(self.labels[start:stop])][-self.halves :]
         passes = []
-        for halves, memory in zip(self.passes, self.memories):
+        for halves, memory in zip(self.passes, self.memories, strict=True):
             audio_tokens = torch.cat([tokens if self._is_guided(half) else torch.zeros_like(tokens) for half in halves])
             emotion = torch.tensor([labels[half] for half in halves], device=nets.device)
             modulations = nets.diffusion_net.emotion_modulations(emotion, nets.dtype)

@@ -1,4 +1,4 @@
-"""From noise to latents along the flow: the published Euler steps, and what any other solver must look like."""
+"""From noise to latents along the flow: the published Euler steps, and the interface of any other solver."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -10,11 +10,11 @@ from ..errors import InputError
 from ..values import FLOATS
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
-"""Latents (f c h w) float32 and sigma (1,) float32 in [0, 1], on one device, to d latents / d sigma, in their shape."""
+"""From latents (f c h w) float32 and sigma (1,) float32 in [0, 1], on one device, to d latents / d sigma in the shape of the latents."""
 
 Solver = Callable[[Velocity, Tensor, Tensor, Callable[[int], None]], Tensor]
-"""``solver(velocity, noise, sigmas, after_step)``: noise (f c h w) at sigmas[0] to latents at sigmas[-1]; sigmas falling,
-one more than steps. ``after_step`` gets the number of steps done and may raise."""
+"""``solver(velocity, noise, sigmas, after_step)``: from noise (f c h w) at sigmas[0] to latents at sigmas[-1]. The sigmas fall, and there is one
+more than there are steps. ``after_step`` is called with the number of steps done, and may raise."""
 
 
 def flow_sigmas(steps: int) -> Tensor:
@@ -29,7 +29,7 @@ def flow_sigmas(steps: int) -> Tensor:
 
 
 def check_sigmas(sigmas: Tensor) -> None:
-    """Raises InputError for anything but two or more numbers that fall, none above 1 or below 0."""
+    """Raises InputError unless these are two or more falling numbers, none above 1 or below 0."""
     if sigmas.dtype not in FLOATS:
         raise InputError(f"sigmas: expected floating-point numbers that fall from 1 to 0, got {str(sigmas.dtype).removeprefix('torch.')}.")
     sigmas = sigmas.float()

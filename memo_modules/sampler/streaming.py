@@ -1,25 +1,24 @@
-"""What lies in host memory and visits the device when it is used: a motion memory, of which a part may stay there, and tensors."""
+"""Data that lies in RAM and is copied to the device when it is used: a motion memory, of which a part may stay there, and tensors."""
 
 import math
 import weakref
-from collections.abc import Iterable, MutableSequence, Sequence
+from collections.abc import Iterable, Mapping, MutableSequence, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..types import AttentionMemory
 
 PLACES = 4
-"""Modules on the device at a time: the one in use and the next three, on their way. They are of like size, the work with
-them is not: a few even that out."""
-
+"""Modules on the device at a time: the one in use and the next three, which are being copied. Their sizes are similar, the time that the work
+with them takes is not: a few in advance even that out."""
 
 _BLOCK = 2**26
-"""Bytes of host memory at a time: torch rounds what it pins up to a power of two."""
+"""Bytes of RAM that are allocated at a time: torch rounds pinned memory up to a power of two."""
 
 
 class _HostMemory:
-    """Host memory, pinned for a device of CUDA's, in stretches of as many values as are asked for."""
+    """RAM, pinned for a CUDA device, handed out in pieces."""
 
     def __init__(self, pinned: bool):
         self.pinned, self.rest = pinned, torch.empty(0)
@@ -37,8 +36,8 @@ class _HostMemory:
 
 
 class _Ring:
-    """The modules of all passes in the order of their use, those that stay on the device, and the places there that the
-    others visit in turn."""
+    """The modules of all passes in the order of their use: those that stay on the device, and the places there that the others take in
+    turn."""
 
     def __init__(self, modules: int, device: torch.device, resident_share: float):
         self.device, self.resident_share = device, resident_share
@@ -47,7 +46,7 @@ class _Ring:
         self.host: list[list[Tensor]] = [[] for _ in range(modules)]
         self.shapes: list[list[tuple[torch.Size, torch.Size]]] = [[] for _ in range(modules)]
         self.places: list[Tensor | None] = [None] * PLACES
-        self.arrived: dict[int, tuple[Tensor, torch.cuda.Event | None]] = {}
+        self.arrived: dict[int, tuple[Tensor, torch.Event | None]] = {}
         self.fetched = 0
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.memory = _HostMemory(pinned=self.stream is not None)
@@ -62,7 +61,7 @@ class _Ring:
         if self._stays(number, sum(map(len, parts))):
             if number not in self.resident:
                 self.resident[number] = memories
-            for resident, memory in zip(self.resident[number], memories):  # in place, so that the allocator keeps its shape
+            for resident, memory in zip(self.resident[number], memories, strict=True):  # in place, so that the allocator keeps its shape
                 resident.kv.copy_(memory.kv)
                 resident.z.copy_(memory.z)
             return
@@ -78,7 +77,7 @@ class _Ring:
         self.arrived.pop(number, None)
 
     def _stays(self, number: int, values: int) -> bool:
-        """Those that stay are spread evenly, so that the others have as long to come everywhere."""
+        """The modules that stay are spread evenly, so that there is as much time to copy the others everywhere."""
         if self.holds(number):
             return number in self.resident
         self.values += values
@@ -88,12 +87,12 @@ class _Ring:
 
     def load(self, number: int) -> tuple[AttentionMemory, ...]:
         if self.stream is not None:
-            # all work with the module before this one is queued by now: its place is free behind it
+            # all work with the module before this one is queued by now: its place is free after that work
             self.stream.wait_stream(torch.cuda.current_stream(self.device))
         order = (*range(number, len(self.host)), *range(number))
         following = [each for each in order if self.host[each]][: len(self.places)]
         if list(self.arrived) != following[: len(self.arrived)]:
-            self.arrived.clear()  # out of turn: what lies in the places now is overwritten
+            self.arrived.clear()  # out of order: what the places hold now is overwritten
         for each in following[len(self.arrived) :]:
             self._fetch(each)
         if number in self.resident:
@@ -108,20 +107,20 @@ class _Ring:
     def _fetch(self, number: int) -> None:
         sizes, dtype, turn = [len(piece) for piece in self.host[number]], self.host[number][0].dtype, self.fetched % len(self.places)
         self.fetched += 1
-        if self.places[turn] is None or self.places[turn].numel() < sum(sizes):
-            self.places[turn] = torch.empty(sum(sizes), dtype=dtype, device=self.device)
+        place = self.places[turn]
+        if place is None or place.numel() < sum(sizes):
+            self.places[turn] = place = torch.empty(sum(sizes), dtype=dtype, device=self.device)
             if self.stream is not None:
-                self.places[turn].record_stream(self.stream)  # not given to anyone while a copy is under way
-        flat = self.places[turn][: sum(sizes)]
+                place.record_stream(self.stream)  # not given to anyone while a copy is under way
+        flat = place[: sum(sizes)]
         with torch.cuda.stream(self.stream):  # does nothing without one
-            for part, piece in zip(flat.split(sizes), self.host[number]):
+            for part, piece in zip(flat.split(sizes), self.host[number], strict=True):
                 part.copy_(piece, non_blocking=True)
         self.arrived[number] = flat, self.stream.record_event() if self.stream is not None else None
 
 
 class StreamedMemory(MutableSequence):
-    """A MotionMemory of which only the modules in use lie on the device, those after them, which are fetched meanwhile, and
-    as many as were asked to stay."""
+    """A MotionMemory in RAM. On the device are the module in use, the next ones, which are copied meanwhile, and as many as are to stay."""
 
     def __init__(self, ring: _Ring, first: int, modules: int):
         self._ring, self._first, self._modules = ring, first, modules
@@ -129,7 +128,7 @@ class StreamedMemory(MutableSequence):
     @classmethod
     def split(cls, modules: int, passes: int, device: torch.device, resident_share: float = 0.0) -> "list[StreamedMemory]":
         """Empty memories for passes that take turns on ``device``, each over ``modules`` motion modules in order.
-        resident_share: of all values, up to which modules stay there."""
+        resident_share: share of all values that may stay there."""
         ring = _Ring(modules * passes, device, resident_share)
         return [cls(ring, index * modules, modules) for index in range(passes)]
 
@@ -154,7 +153,7 @@ class StreamedMemory(MutableSequence):
 
 
 class HostTensors(Sequence[Tensor]):
-    """Tensors in host memory, each of which is on ``device`` while it is looked at."""
+    """Tensors in RAM, each of which is copied to ``device`` when it is read."""
 
     def __init__(self, tensors: Iterable[Tensor], device: torch.device):
         self._tensors, self._device = [tensor.cpu() for tensor in tensors], device
@@ -167,7 +166,7 @@ class HostTensors(Sequence[Tensor]):
 
 
 def _give_back(stream: torch.cuda.Stream, memory: _HostMemory, host: list[list[Tensor]]) -> None:
-    """Pinned memory to the system, which torch would keep for more of the same size."""
+    """Return pinned memory to the system; torch would keep it for later allocations of the same size."""
     stream.synchronize()
     memory.rest = torch.empty(0)
     host.clear()
@@ -179,6 +178,35 @@ def _host_tensor(size: int, dtype: torch.dtype, pinned: bool) -> Tensor:
     if pinned:
         try:
             return torch.empty(size, dtype=dtype, pin_memory=True)
-        except RuntimeError:  # the system lets no more memory be pinned: the copies are slower then
+        except RuntimeError:  # the system allows no more pinned memory: copies are then slower
             pass
     return torch.empty(size, dtype=dtype)
+
+
+class TakingTurns:
+    """A ``MemoNets.bring_in`` for use without a host that manages memory: each UNet is on the device only while it runs.
+
+    unets: by the phase in which they run. Their weights also stay in pinned RAM, so that removing one from the device copies nothing.
+    """
+
+    def __init__(self, unets: Mapping[str, nn.Module], device: torch.device):
+        self.device = device
+        self.tensors = {phase: [*net.parameters(), *net.buffers()] for phase, net in unets.items()}
+        self.waiting = {phase: [tensor.data.cpu().pin_memory() for tensor in tensors] for phase, tensors in self.tensors.items()}
+        self.phase: str | None = None
+        for phase in self.tensors:
+            self._put_away(phase)
+
+    @torch.inference_mode(False)  # the weights of a net are no inference tensors
+    def __call__(self, phase: str, remembers: bool) -> None:
+        if phase == self.phase:
+            return
+        if self.phase is not None:
+            self._put_away(self.phase)
+        for tensor, waiting in zip(self.tensors[phase], self.waiting[phase], strict=True):
+            tensor.data = waiting.to(self.device, non_blocking=True)
+        self.phase = phase
+
+    def _put_away(self, phase: str) -> None:
+        for tensor, waiting in zip(self.tensors[phase], self.waiting[phase], strict=True):
+            tensor.data = waiting

@@ -81,7 +81,7 @@ def find_model(role: str, models: Path, name: str | None = None) -> Path:
         return [models / kind]
 
     found = listing(role, roots).found
-    return found.get(name) or next(iter(found.values()), None) or obtain(role, CATALOGUE[role].name, roots)
+    return (found.get(name) if name else None) or next(iter(found.values()), None) or obtain(role, CATALOGUE[role].name, roots)
 
 
 def missing(model: Model, roots: Roots) -> tuple[Path, list[ModelFile]]:

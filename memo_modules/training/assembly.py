@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch.utils.data import Dataset
 
 from ..errors import InputError
 from ..models.layers import Layers
@@ -14,10 +13,10 @@ from ..sampler.sampling import MemoNets
 from ..vae import DiffusersVAE, load_autoencoder
 from ..weights.checkpoints import NETS, check_fit, load_net
 from .checkpoint_folders import resume_from
-from .dataset import ClipDataset, read_metadata
+from .dataset import ClipDataset, PreparedClips, read_metadata
 from .loop import MakeBatch, Trainer, check_sample
 from .objective import encode_batch
-from .posteriors import PosteriorDataset, cache_posteriors, grey_posterior, sample_posteriors, vae_key
+from .posteriors import PosteriorDataset, cache_posteriors, grey_posterior, place_weights, sample_posteriors, vae_key
 from .processes import Processes
 from .settings import TrainingSettings
 
@@ -39,7 +38,7 @@ def load_nets(checkpoint: Path, device: torch.device, dtype: torch.dtype) -> Mem
 
 def load_vae(settings: TrainingSettings, device: torch.device) -> DiffusersVAE:
     """The VAE in the nets' dtype, a clip of pictures at once."""
-    return DiffusersVAE(load_autoencoder(settings.vae, DTYPES[settings.dtype]).to(device), batch=settings.data.frames)
+    return DiffusersVAE(load_autoencoder(settings.vae, DTYPES[settings.dtype], fewer_levels=True).to(device), batch=settings.data.frames)
 
 
 def make_trainer(
@@ -57,15 +56,18 @@ def make_trainer(
         nets = load_nets(settings.checkpoint, accelerator.device, DTYPES[settings.dtype])
         check_sample(nets, dataset[0], data.frames)
         config = vae.autoencoder.config
-        factor = 2 ** (len(config.block_out_channels) - 1)
+        factor = vae.factor
         if data.width % factor or data.height % factor:
             raise InputError(f"data.width and data.height: expected multiples of {factor}, got {data.width} and {data.height}.")
         latent = (config.latent_channels, data.height // factor, data.width // factor)
-        make_batch = partial(encode_batch, vae)
+        make_batch, places = partial(encode_batch, vae), None
     if data.cache_dir:
         with processes.together():
-            dataset, make_batch = _cached(settings, dataset, vae, accelerator, on_cached)
-    trainer = Trainer(settings, nets, dataset, make_batch, latent, accelerator, processes)
+            dataset, make_batch = _cached(settings, data.cache_dir, dataset, vae, accelerator, on_cached)
+    if settings.motion_weight:
+        with processes.together():
+            places = place_weights(dataset, settings.motion_weight).to(accelerator.device)
+    trainer = Trainer(settings, nets, dataset, make_batch, latent, accelerator, processes, places)
     with processes.together():
         if checkpoint:
             trainer.load(checkpoint)
@@ -75,10 +77,12 @@ def make_trainer(
     return trainer
 
 
-def _cached(settings: TrainingSettings, clips: ClipDataset, vae: DiffusersVAE, accelerator, progress: Progress) -> tuple[Dataset, MakeBatch]:
-    """The same clips as posteriors, which are made where they are not stored yet; each process makes its part."""
+def _cached(
+    settings: TrainingSettings, folder: Path, clips: ClipDataset, vae: DiffusersVAE, accelerator, progress: Progress
+) -> tuple[PreparedClips, MakeBatch]:
+    """The same clips as posteriors, which are made where they are not stored in ``folder`` yet; each process makes its part."""
     data, key = settings.data, vae_key(vae)
     mine = clips.videos[accelerator.process_index :: accelerator.num_processes]
-    cache_posteriors(mine, vae, data.height, data.width, data.cache_dir, key, progress)
-    grey = tuple(part.to(accelerator.device) for part in grey_posterior(vae, data.height, data.width))
-    return PosteriorDataset(clips.videos, data.cache_dir, data.height, data.width, key, data.layout), partial(sample_posteriors, grey=grey)
+    cache_posteriors(mine, vae, data.height, data.width, folder, key, progress)
+    mean, std = (part.to(accelerator.device) for part in grey_posterior(vae, data.height, data.width))
+    return PosteriorDataset(clips.videos, folder, data.height, data.width, key, data.layout), partial(sample_posteriors, grey=(mean, std))

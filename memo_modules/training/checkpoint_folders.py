@@ -1,6 +1,6 @@
-"""The folder of a training: `checkpoint-N`, whole or not there, the nets in it in the published layout.
+"""The folder of a training: `checkpoint-N`, complete or absent, with the nets in the published layout.
 
-Nothing but folders of exactly that name with a trainer's state in them is ever looked at, let alone deleted.
+Only folders of exactly that name with a trainer's state in them are ever read or deleted.
 """
 
 import json
@@ -28,7 +28,7 @@ _REST = re.compile(r"(checkpoint-\d+)\.(partial|former)")
 
 
 def checkpoints(output_dir: Path) -> dict[int, Path]:
-    """Step to folder of the checkpoints that can be resumed from, ascending."""
+    """From step to folder: the checkpoints from which training can resume, ascending."""
     found = {}
     for folder in output_dir.iterdir() if output_dir.is_dir() else ():
         match = _NAME.fullmatch(folder.name)
@@ -56,7 +56,7 @@ def resume_from(output_dir: Path, resume: str | None) -> Path | None:
 
 
 def write_checkpoint(output_dir: Path, step: int, keep: int, write: Callable[[Path], None]) -> Path:
-    """`checkpoint-STEP` with what ``write`` puts into the folder that it is handed.
+    """Make `checkpoint-STEP` with the files that ``write`` puts into the folder it is given.
 
     It has its name only when it is whole; then all but the newest ``keep`` up to this step are deleted. Raises StorageError
     when the disk does not take it: it is removed, and what was there is still there.
@@ -107,7 +107,7 @@ def _remove_rests(output_dir: Path) -> None:
 def write_nets(folder: Path, source: Path, nets: MemoNets, weights: Mapping[str, Tensor]) -> None:
     """The four nets as the published folder has them, in their dtypes, with the configs of the checkpoint ``source``.
 
-    weights: `net.parameter` to what stands in the place of that parameter.
+    weights: from `net.parameter` to the tensor that replaces that parameter.
     """
     for name in NETS:
         state = getattr(nets, name).state_dict()
@@ -125,7 +125,7 @@ def write_state(folder: Path, values: Mapping, tensors: Mapping[str, Tensor]) ->
 
 
 def read_state(folder: Path) -> tuple[dict, dict[str, Tensor]]:
-    """What write_state wrote. Raises CheckpointError when it cannot be read."""
+    """Read what write_state wrote. Raises CheckpointError when it cannot be read."""
     try:
         return json.loads((folder / STATE).read_text(encoding="utf-8")), load_file(folder / TENSORS)
     except (OSError, ValueError, SafetensorError) as error:

@@ -39,10 +39,10 @@ class PreparedVideo:
 
 @dataclass(frozen=True)
 class ClipLayout:
-    """frames of a clip, past frames before it, and audio_margin, the frames that an audio window reaches to either side.
+    """frames: of a clip. past_frames: before it. audio_margin: how many frames an audio window extends to each side.
 
-    clips: of a sample, one behind the other; with more than one, training carries the memory from clip to clip.
-    Raises InputError where a window would begin before the video.
+    clips: consecutive clips in a sample; with more than one, training carries the memory from clip to clip.
+    Raises InputError if a window would begin before the video.
     """
 
     frames: int = 16
@@ -66,12 +66,12 @@ class ClipLayout:
 
     @property
     def shortest_video(self) -> int:
-        """Frames that a video has at least."""
+        """The fewest frames that a video must have."""
         return self.sample_frames + self.past_frames + 2 * self.audio_margin + 1
 
     def starts(self, video_frames: int) -> range:
-        """Frames at which a sample may start and of which one is the reference picture. The very last start is left out,
-        as published, and with it the last frame of the video."""
+        """The frames at which a sample may start, and from which the reference picture is chosen. The very last start is left out, as in
+        the published code, and with it the last frame of the video."""
         return range(self.past_frames, video_frames - self.sample_frames - self.audio_margin)
 
 
@@ -87,9 +87,9 @@ class ClipIndices:
 
 
 def clip_indices(layout: ClipLayout, start: int, reference: int, still_past: bool, cut_audio: bool) -> ClipIndices:
-    """The frames of a sample that starts at ``start``, and what belongs to it.
+    """The frames of a sample that starts at ``start``, with its past, reference picture and audio windows.
 
-    still_past: the past is the first frame, again and again. cut_audio: no window reaches before it.
+    still_past: the past is the first frame, repeated. cut_audio: no audio window extends before it.
     """
     frames = torch.arange(start, start + layout.sample_frames)
     windows = frames[:, None] + torch.arange(-layout.audio_margin, layout.audio_margin + 1)
@@ -117,7 +117,7 @@ def covering_size(h: int, w: int, height: int, width: int) -> tuple[int, int]:
 
 def centre_crop(frames: Tensor, height: int, width: int) -> Tensor:
     """The middle of frames (.. h w); half a pixel goes to the even side."""
-    top, left = (round((size - target) / 2) for size, target in zip(frames.shape[-2:], (height, width)))
+    top, left = (round((size - target) / 2) for size, target in zip(frames.shape[-2:], (height, width), strict=True))
     return frames[..., top : top + height, left : left + width]
 
 
@@ -126,13 +126,14 @@ def training_pixels(frames: Tensor, height: int, width: int) -> Tensor:
 
     The sampler squashes a picture of another aspect ratio instead.
     """
-    size = covering_size(*frames.shape[-2:], height, width)
+    h, w = frames.shape[-2:]
+    size = covering_size(h, w, height, width)
     resized = F.interpolate(frames / 255, size=size, mode="bilinear", antialias=True)
     return centre_crop(resized, height, width) * 2 - 1
 
 
 def read_metadata(paths: Sequence[Path]) -> list[PreparedVideo]:
-    """The videos of metadata.jsonl files, each with its four files in place; blank lines mean nothing.
+    """The videos of metadata.jsonl files, each with its four files in place; blank lines are ignored.
 
     Raises InputError naming file and line for anything that is not a JSON object with the four FIELDS, for a file that is
     missing, and for features and labels of different length.
@@ -174,7 +175,8 @@ def _prepared_video(line: str, folder: Path, where: str) -> PreparedVideo:
 
 
 class PreparedClips(Dataset):
-    """One random sample, of a clip or more, per access and video; a subclass says how its pictures are given. A batch is torch's default collation.
+    """One random sample, of a clip or more, per access and video; a subclass decides in which form its pictures come.
+    Batches are collated by torch's default.
 
     Videos too short for a clip are left out; raises InputError when none remains.
     """
@@ -212,7 +214,7 @@ class PreparedClips(Dataset):
         }
 
     def pictures(self, video: PreparedVideo, indices: ClipIndices) -> dict[str, Tensor]:
-        """The frames of a sample, and its reference picture with the past frames behind it."""
+        """The frames of a sample, and its reference picture followed by the past frames."""
         raise NotImplementedError
 
 

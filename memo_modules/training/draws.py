@@ -1,4 +1,4 @@
-"""Everything that is random in a training step, drawn ahead of it: a step is a function of its batch and its draws.
+"""Everything that is random in a training step, drawn before it, so that a step is a function of its batch and its draws.
 
 The published trainer draws start frame, unconditional picture and unconditional audio once for a whole batch, which was
 one clip; here each clip of a batch has its own.
@@ -19,12 +19,15 @@ class Rates:
     """Probabilities in [0, 1], for each clip.
 
     start_frame: past frames are mid grey, as at the start of a video. start_reference: they are the reference picture, as
-    in the sampler's first clip. The published training has none; a net that has never seen a past of another mood than
-    the clip's takes the mood from there and not from the label. past_noise: not a rate, but the most that past latents are
-    mixed with noise, each clip's by a share of its own from 0 on, so that what a net gets wrong in one clip it does not take
-    for the truth in the next; published is none. uncond_img: reference and past latents are zeros.
+    in the sampler's first clip. The published training does not do this; but a net that has never seen a past with another mood than
+    the clip's takes the mood from the past instead of the label. past_noise: not a rate, but the largest share of noise that is mixed into
+    past latents, drawn for each clip from 0 up, so that a net does not take its mistakes in one clip for the truth in the next; the
+    published training has none. uncond_img: reference and past latents are zeros.
     uncond_audio: the audio windows are zeros. emotion_drop: the label is "no emotion"; emotion_drop_per: drawn for each
     emotion-adaptive norm, as published, so that a clip practically never loses all of it, or once for a sample.
+    unconditional: all conditions are missing at once, in the way of the sampler's unconditional half, which has the past
+    alone. face_drop: the reference net gets no face, as in the sampler, where under guidance pictures and faces of both
+    halves alternate. The published training has neither, and what guidance leads away from it has never seen.
     """
 
     start_frame: float = 0.05
@@ -34,10 +37,12 @@ class Rates:
     uncond_audio: float = 0.05
     emotion_drop: float = 0.3
     emotion_drop_per: Literal["norm", "sample"] = "norm"
+    unconditional: float = 0.0
+    face_drop: float = 0.0
 
     def __post_init__(self):
-        for field in fields(self)[:6]:
-            if not 0 <= getattr(self, field.name) <= 1:
+        for field in fields(self):
+            if field.name != "emotion_drop_per" and not 0 <= getattr(self, field.name) <= 1:
                 raise InputError(f"rates.{field.name}: expected a number in [0, 1], got {getattr(self, field.name)}.")
 
 
@@ -57,7 +62,8 @@ class PictureDraws:
 @dataclass(frozen=True)
 class StepDraws:
     """timesteps and sigmas: float32 (b,), see FlowSchedule. noise: standard normal (b f c h w). uncond_img, uncond_audio:
-    bool (b,). emotion_drop: bool (norms b), the emotion-adaptive norms in forward order."""
+    bool (b,). emotion_drop: bool (norms b), the emotion-adaptive norms in forward order. unconditional, face_drop: bool (b,),
+    None for nowhere."""
 
     timesteps: Tensor
     sigmas: Tensor
@@ -65,9 +71,17 @@ class StepDraws:
     uncond_img: Tensor
     uncond_audio: Tensor
     emotion_drop: Tensor
+    unconditional: Tensor | None = None
+    face_drop: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "StepDraws":
-        return StepDraws(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+        there = {name: value for name, value in vars(self).items() if value is not None}
+        return StepDraws(**{name: value.to(device) for name, value in there.items()})
+
+    def rows(self, rows: Tensor) -> "StepDraws":
+        """Those of the samples ``rows`` (n,)."""
+        there = {name: value for name, value in vars(self).items() if value is not None}
+        return StepDraws(**{name: value[:, rows] if name == "emotion_drop" else value[rows] for name, value in there.items()})
 
 
 def draw_pictures(b: int, f: int, n: int, latent: tuple[int, int, int], rates: Rates, generator: torch.Generator) -> PictureDraws:
@@ -99,16 +113,20 @@ def draw_step(
         _flags(rates.uncond_img, (b,), generator),
         _flags(rates.uncond_audio, (b,), generator),
         _flags(rates.emotion_drop, dropped, generator).expand(norms, b),
+        # not drawn where they never are, so that what is drawn after them stays what it was
+        _flags(rates.unconditional, (b,), generator) if rates.unconditional else None,
+        _flags(rates.face_drop, (b,), generator) if rates.face_drop else None,
     )
 
 
 def draw_consecutive_steps(
     clips: int, shape: tuple[int, ...], norms: int, sampling: TimestepSampling, schedule: FlowSchedule, rates: Rates, generator: torch.Generator
 ) -> tuple[StepDraws, ...]:
-    """draw_step for each of ``clips`` consecutive clips of latents of ``shape``, see consecutive_clips. One memory goes
-    through them all, so either all of them have their pictures or none has."""
+    """draw_step for each of ``clips`` consecutive clips of latents of ``shape``, see consecutive_clips. They share one memory, so either
+    all of them have their pictures and their face or none has."""
     first, *others = [draw_step(shape, norms, sampling, schedule, rates, generator) for _ in range(clips)]
-    return first, *(replace(each, uncond_img=first.uncond_img) for each in others)
+    shared = {name: getattr(first, name) for name in ("uncond_img", "unconditional", "face_drop")}
+    return first, *(replace(each, **shared) for each in others)
 
 
 def _flags(rate: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

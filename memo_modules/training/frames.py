@@ -13,8 +13,8 @@ from ..pyav import import_av, open_to_read, upright
 Convert = Callable[[Tensor], Tensor]
 
 ReadFrames = Callable[[Path, Sequence[int], Convert], Tensor]
-"""Frame numbers, ascending and different, of a video file to what a function makes of each picture uint8 (3 h w), RGB, in a
-stack: 33 pictures of a phone would take gigabytes."""
+"""From ascending, distinct frame numbers of a video file to a stack of the results of a function of each picture uint8 (3 h w), RGB. It is
+applied picture by picture: 33 pictures from a phone would take gigabytes."""
 
 
 def read_frames(path: Path, numbers: Sequence[int], convert: Convert = lambda picture: picture) -> Tensor:
@@ -32,9 +32,9 @@ def read_frames(path: Path, numbers: Sequence[int], convert: Convert = lambda pi
 
 
 def stream_frames(path: Path) -> Iterator[Tensor]:
-    """All pictures uint8 (3 h w) of a video file in order, decoded once through; the k-th is frame k of read_frames.
+    """All pictures uint8 (3 h w) of a video file in order, decoded in one go; the k-th is frame k of read_frames.
 
-    Raises InputError when the file cannot be decoded; ends early where a damaged file does.
+    Raises InputError if the file cannot be decoded; ends early if a damaged file does.
     """
     with _opened(path) as (container, stream, times, keyframes):
         yield from _decode(container, stream, keyframes, times)
@@ -51,7 +51,7 @@ def _opened(path: Path):
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             times, keyframes = [], []
-            for packet in container.demux(stream):  # kept, they would hold the file
+            for packet in container.demux(stream):  # if kept, they would keep the file open
                 if packet.pts is None:
                     continue
                 if not packet.is_discard:
@@ -77,10 +77,10 @@ def _runs(numbers: Sequence[int]) -> list[list[int]]:
 
 def _decode(container, stream, keyframes: list[tuple[int, int]], times: list[int]) -> Iterator[Tensor]:
     """The pictures (3 h w) shown at ``times``, ascending timestamps of the stream; keyframes: when shown and when decoded."""
-    # PyAV 19 would keep one with threads of its own. A process forked from this one, as data workers are, has it without them
-    # and waits for them for ever.
+    # PyAV 19 would keep a decoder with its own threads. A process forked from this one, such as a data worker, has it without the threads
+    # and waits for them forever.
     to_rgb = import_av().video.reformatter.VideoReformatter()
-    # Containers look for the time of decoding, and a keyframe may be decoded before frames that are shown ahead of it.
+    # Containers seek by decoding time, and a keyframe may be decoded before frames that are shown earlier.
     container.seek(max((decoded for shown, decoded in keyframes if shown <= times[0]), default=0), stream=stream)
     wanted = set(times)
     for frame in container.decode(stream):

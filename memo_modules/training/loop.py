@@ -9,14 +9,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ..errors import CheckpointError, InputError
 from ..sampler.sampling import MemoNets
 from .checkpoint_folders import read_state, write_checkpoint, write_nets, write_state
+from .dataset import PreparedClips
 from .draws import PictureDraws, StepDraws
 from .objective import Pasts, TrainingBatch, TrainingLoss, consecutive_clips, training_loss
 from .parameters import learning_rate, set_trainable
@@ -27,15 +29,15 @@ from .stream import SampleStream, Share, draws_at
 from .updates import make_updates
 
 MakeBatch = Callable[[dict[str, Tensor], PictureDraws], TrainingBatch]
-"""A collated batch of the dataset and what is drawn for it, both on the device, to what the objective takes."""
+"""From a collated batch of the dataset and its draws, both on the device, to the input of the objective."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Counters:
-    """Since the start of the training: steps, samples taken by all processes, and steps that moved nothing, as their
-    gradients were not finite."""
+    """Since the start of the training: steps, samples of all processes, and steps that changed nothing because their gradients were not
+    finite."""
 
     step: int = 0
     samples: int = 0
@@ -47,8 +49,8 @@ class StepLog:
     """One step, over all processes.
 
     loss: mean over the clips that the robust threshold kept, which is what trains. loss_all: over all of them.
-    mask_rate: share of clips left out. grad_norm: before clipping. stepped: False where nothing has moved. stop: the
-    loop ends behind this step.
+    mask_rate: share of clips left out. grad_norm: before clipping. stepped: False if no weight has changed. stop: the
+    loop ends after this step.
     """
 
     step: int
@@ -65,37 +67,38 @@ class StepLog:
 class Objective(nn.Module):
     """The nets that train as one module, for accelerate to wrap. The frozen ones are the same in every process."""
 
-    def __init__(self, nets: MemoNets, trained: Mapping[str, nn.Parameter], settings: TrainingSettings):
+    def __init__(self, nets: MemoNets, trained: Mapping[str, nn.Parameter], settings: TrainingSettings, places: Tensor | None = None):
         super().__init__()
-        self.nets, self.settings = nets, settings
+        self.nets, self.settings, self.places = nets, settings, places
         self.trained = nn.ModuleDict({name: getattr(nets, name) for name in sorted({name.split(".")[0] for name in trained})})
 
     def forward(self, batch: TrainingBatch, draws: StepDraws, pasts: Pasts) -> TrainingLoss:
         settings = self.settings
-        return training_loss(self.nets, batch, draws, settings.weighting, settings.robust_threshold, settings.checkpointing, pasts)
+        return training_loss(self.nets, batch, draws, settings.weighting, settings.robust_threshold, settings.checkpointing, pasts, self.places)
 
 
 class Trainer:
-    """A training between two steps: nets, what moves them, their average and counters.
+    """A training between two steps: nets, optimizer, averages and counters.
 
     nets: on the device of ``accelerator``, which accumulates no gradients of its own and has mixed precision for
-    DeepSpeed alone. latent: (c h w) of a picture. Every process makes one and calls the same methods in the same order.
+    DeepSpeed alone. latent: (c h w) of a picture. places: see flow_loss. Every process makes one and calls the same methods in the same order.
 
-    A step is that of one batch of all samples of all processes and micro-batches: gradients are summed over the clips
-    that the robust threshold kept and divided by their number once it is known, behind the last backward pass. (The
-    published trainer takes means over each process's samples, and counts a process that kept none.) DeepSpeed moves
-    weights before gradients could be divided, so under it the threshold wants a single backward pass in a step.
+    A step equals one batch of all samples of all processes and micro-batches: gradients are summed over the clips that the robust
+    threshold kept, and divided by their number once it is known, after the last backward pass. (The published trainer takes means over
+    each process's samples, and counts a process that kept none.) DeepSpeed updates weights before gradients could be divided, so with
+    it the threshold requires a single backward pass per step.
     """
 
     def __init__(
         self,
         settings: TrainingSettings,
         nets: MemoNets,
-        dataset: Dataset,
+        dataset: PreparedClips,
         make_batch: MakeBatch,
         latent: tuple[int, int, int],
         accelerator,
         processes: Processes,
+        places: Tensor | None = None,
     ):
         self.settings, self.nets, self.make_batch, self.latent = settings, nets, make_batch, latent
         self.accelerator, self.processes = accelerator, processes
@@ -106,7 +109,7 @@ class Trainer:
         self.trained = set_trainable(nets, settings.trainable)
         if not self.trained:
             raise InputError("trainable: expected at least one net, got none.")
-        objective = Objective(nets, self.trained, settings)
+        objective = Objective(nets, self.trained, settings, places)
         self.updates = make_updates(objective, self.trained, settings.optimizer, accelerator, settings.batch_size)
         passes = settings.gradient_accumulation * settings.data.clips_per_sample
         if passes > 1 and settings.robust_threshold is not None and not self.updates.scales_gradients:
@@ -117,16 +120,17 @@ class Trainer:
         self._batches = None
 
     def run(self, on_step: Callable[[StepLog], None], on_checkpoint: Callable[[Path], None], should_stop: Callable[[], bool]) -> None:
-        """Train up to the last step, or to the end of the one in which ``should_stop`` holds in any process.
+        """Train up to the last step or to ``until``, or to the end of the step in which ``should_stop`` holds in any process.
 
         A checkpoint is written every ``save_every`` steps and at the end. on_step, on_checkpoint: called in every process.
         """
         settings, stop = self.settings, False
-        while self.counters.step < settings.steps and not stop:
+        last = min(settings.steps, settings.until or settings.steps)
+        while self.counters.step < last and not stop:
             log = self.step(should_stop)
             on_step(log)
             stop = log.stop
-            if stop or log.step % settings.save_every == 0 or log.step == settings.steps:
+            if stop or log.step % settings.save_every == 0 or log.step == last:
                 on_checkpoint(self.save())
 
     def step(self, should_stop: Callable[[], bool] = lambda: False) -> StepLog:
@@ -153,7 +157,7 @@ class Trainer:
         with updates.pass_of(last):
             result = updates.module(*clip)
             kept = result.kept.sum()
-            # of gradients, processes take the mean: it is the sum over what was kept / clips of the step
+            # processes average their gradients, which gives the sum over kept clips / clips of the step
             share = kept / (len(result.kept) * settings.gradient_accumulation * settings.data.clips_per_sample)
             if not updates.scales_gradients:
                 mean = self.accelerator.reduce(result.kept.float().mean(), "mean")
@@ -172,7 +176,7 @@ class Trainer:
         return settings.output_dir / f"checkpoint-{step}"
 
     def load(self, checkpoint: Path) -> None:
-        """Go on from a checkpoint of the same nets. Raises CheckpointError when other parameters train in it."""
+        """Continue from a checkpoint of the same nets. Raises CheckpointError if other parameters are trained in it."""
         values, tensors = read_state(checkpoint)
         parts = ["weights"] + (["average"] if self.average is not None else [])
         found = {key.partition(".")[2] for key in tensors if key.startswith("weights.")}
@@ -192,7 +196,7 @@ class Trainer:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within it, the nets have the average of their weights, where there is one, as in checkpoints."""
+        """Inside this context the nets have the average of their weights, if there is one, as in checkpoints."""
         if self.average is None:
             yield
             return
@@ -215,18 +219,19 @@ class Trainer:
         write_state(folder, {"counters": asdict(self.counters), "settings": plain(self.settings)}, tensors)
 
     def _count(self, samples: int, stepped: bool) -> None:
-        before = self.counters
+        before, decay = self.counters, self.settings.ema_decay
         self.counters = Counters(before.step + 1, before.samples + samples, before.skipped + (not stepped))
-        if self.average is not None and stepped:
+        if self.average is not None and decay is not None and stepped:
             # at first over the few steps that there are
             moved = before.step - before.skipped
-            share = 1 - min(self.settings.ema_decay, (1 + moved) / (10 + moved))
-            torch._foreach_lerp_(list(self.average.values()), [weight.float() for weight in self.updates.weights().values()], share)
+            share = 1 - min(decay, (1 + moved) / (10 + moved))
+            weights = [weight.float() for weight in self.updates.weights().values()]
+            torch._foreach_lerp_(list(self.average.values()), weights, share)  # pyright: ignore[reportPrivateImportUsage]  # see parameters.py
 
     def _next_batch(self) -> tuple[TrainingBatch, tuple[StepDraws, ...]]:
         """A micro-batch, and the draws of each clip of its samples."""
         if self._batches is None:
-            self._batches = zip(self.share.batches(self.counters.samples), iter(self._loader()))
+            self._batches = zip(self.share.batches(self.counters.samples), self._loader(), strict=True)
         positions, sample = next(self._batches)
         settings, device = self.settings, self.accelerator.device
         norms = self.nets.diffusion_net.emotion_norms
@@ -248,7 +253,7 @@ class Trainer:
 
 
 class _Batches:
-    """Positions of one process's batches, as DataLoader takes them."""
+    """Positions of one process's batches, in the form that DataLoader takes."""
 
     def __init__(self, share: Share, first: int):
         self.share, self.first = share, first
@@ -258,21 +263,21 @@ class _Batches:
 
 
 def _stay(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal, and a launcher's SIGTERM every one of its group: the one that trains still
-    needs what it asked its workers for, and ends them itself."""
+    """Ignore signals in a worker. Ctrl-C reaches every process of a terminal, and a launcher's SIGTERM every one of its group; the process
+    that trains still needs the batches it has asked for, and ends its workers itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
 
 
-def check_sample(nets: MemoNets, sample: Mapping[str, Tensor], frames: int = 1) -> None:
+def check_sample(nets: MemoNets, sample: Mapping[str, Any], frames: int = 1) -> None:
     """Raises InputError when the features of a sample of the dataset are not those that the nets take, or its clips have too
     many frames for them."""
     motion = nets.diffusion_net.config.motion_module_kwargs
     longest = motion.temporal_position_encoding_max_len
     if motion.temporal_position_encoding and frames > longest:
         raise InputError(f"data.frames: expected at most {longest}, the frames that these nets make at a time, got {frames}.")
-    faces, d_face = sample["face_emb"].shape[-1], nets.image_proj.proj.weight.shape[1]
+    faces, d_face = sample["face_emb"].shape[-1], nets.image_proj.d_face
     if faces != d_face:
         raise InputError(f"metadata: face embeddings of {faces} numbers, these nets take {d_face}. Prepare the videos with another recogniser.")
     values = math.prod(sample["audio_emb"].shape[-3:])

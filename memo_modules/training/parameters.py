@@ -13,9 +13,9 @@ from ..sampler.sampling import MemoNets
 from ..weights.checkpoints import NETS
 
 Trainable = Mapping[str, Sequence[str] | None]
-"""Net (of NETS) to parts of module names, or None for all of the net. Nets that are not named stay frozen."""
+"""From a net (of NETS) to parts of module names, or None for the whole net. Nets that are not named stay frozen."""
 
-MOTION_AND_AUDIO: Trainable = {"diffusion_net": ("motion_modules", "audio_modules")}
+MOTION_AND_AUDIO: Mapping[str, tuple[str, ...] | None] = {"diffusion_net": ("motion_modules", "audio_modules")}
 """What the published training trains."""
 
 
@@ -48,7 +48,7 @@ def learning_rate(settings: OptimizerSettings, step: int, steps: int) -> float:
 
 @dataclass(frozen=True)
 class StepReport:
-    """grad_norm: of all gradients before clipping. stepped: False where it was not finite, and nothing has moved."""
+    """grad_norm: of all gradients before clipping. stepped: False if it was not finite, and no weight has changed."""
 
     grad_norm: float
     stepped: bool
@@ -94,17 +94,17 @@ def make_optimizer(
 
 
 def held_parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    """What an optimizer moves: the parameters that make_optimizer was given, in order, or their float32 masters."""
+    """The tensors that an optimizer updates: the parameters that make_optimizer was given, in order, or their float32 masters."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def optimizer_step(
     optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], max_grad_norm: float = 1.0, scale: float = 1.0
 ) -> StepReport:
-    """Clip the gradients of ``parameters``, those that ``optimizer`` was made for, move them and drop the gradients.
+    """Clip the gradients of ``parameters``, those that ``optimizer`` was made for, update the parameters and drop the gradients.
 
-    scale: what the gradients are multiplied with first. A norm that is not finite moves nothing: one NaN would reach all
-    weights. Zero gradients do move weights, through momentum and weight decay, as in the published training.
+    scale: the gradients are multiplied by it first. If the norm is not finite, nothing is updated: one NaN would reach all weights. Zero
+    gradients do change weights, through momentum and weight decay, as in the published training.
     """
     held = held_parameters(optimizer)
     masters = [(master, parameter) for master, parameter in zip(held, parameters, strict=True) if master is not parameter]
@@ -112,7 +112,8 @@ def optimizer_step(
         master.grad = None if parameter.grad is None else parameter.grad.float()
         parameter.grad = None
     if scale != 1:
-        torch._foreach_mul_([parameter.grad for parameter in held if parameter.grad is not None], scale)
+        gradients = [parameter.grad for parameter in held if parameter.grad is not None]
+        torch._foreach_mul_(gradients, scale)  # pyright: ignore[reportPrivateImportUsage]  # documented, but missing in torch.__all__
     norm = nn.utils.clip_grad_norm_(held, max_grad_norm)
     stepped = bool(norm.isfinite())
     if stepped:

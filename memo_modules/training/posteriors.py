@@ -1,6 +1,6 @@
-"""The VAE's work done once: it is frozen and the crop is fixed, so a frame's posterior is the same in every step.
+"""Encodes every frame once: the VAE is frozen and the crop is fixed, so a frame's posterior is the same in every step.
 
-What is stored is mean and standard deviation, of which each step draws its own sample.
+Mean and standard deviation are stored, from which each step draws its own sample.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ Posterior = tuple[Tensor, Tensor]
 
 
 def vae_key(vae: DiffusersVAE) -> str:
-    """What tells a VAE from another: a hash over its weights in the dtype they are in, and its config."""
+    """Identifies a VAE: a hash of its config and of its weights in their dtype."""
     autoencoder = vae.autoencoder
     config = {name: value for name, value in autoencoder.config.items() if not name.startswith("_")}
     digest = hashlib.sha256(repr(sorted(config.items())).encode())
@@ -65,7 +65,7 @@ def cache_posteriors(
     """Write the posteriors of all frames of ``videos`` to ``folder``, one file for each, see posterior_file.
 
     A file is float16 (frames 2 c h w), mean and standard deviation, and there whole or not at all: those that are there
-    are left alone, so a run that was stopped goes on where it was. Of several processes each takes videos of its own.
+    are not touched, so a run that was stopped continues where it was. With several processes each takes videos of its own.
     progress: called after each video with videos done and videos in all. check_interrupt: called before each batch of
     the VAE, may raise. Raises InputError for a video that cannot be decoded or has fewer frames than its features.
     """
@@ -89,13 +89,13 @@ def _posteriors(video: PreparedVideo, vae: DiffusersVAE, height: int, width: int
 
 
 class PosteriorDataset(PreparedClips):
-    """PreparedClips as posteriors that cache_posteriors wrote, in the place of pictures.
+    """PreparedClips as posteriors that cache_posteriors wrote, instead of pictures.
 
     latent_mean, latent_std: float16 (f c h w); reference_mean, reference_std: float16 (1+n c h w), reference picture
     first; all else as in ClipDataset. Raises InputError when a video has no posteriors in ``folder``.
     """
 
-    def __init__(self, videos: Sequence[PreparedVideo], folder: Path, height: int, width: int, key: str, layout: ClipLayout = ClipLayout()):
+    def __init__(self, videos: Sequence[PreparedVideo], folder: Path, height: int, width: int, key: str, layout: ClipLayout):
         super().__init__(videos, layout)
         self.files = {video: posterior_file(folder, video, height, width, key) for video in self.videos}
         missing = [video.video for video, file in self.files.items() if not file.is_file()]
@@ -111,6 +111,18 @@ class PosteriorDataset(PreparedClips):
         return {"latent_mean": latent[:, 0], "latent_std": latent[:, 1], "reference_mean": past[:, 0], "reference_std": past[:, 1]}
 
 
+def place_weights(dataset: PosteriorDataset, motion_weight: float, videos: int = 64) -> Tensor:
+    """float32 (h w): the weights of the places of a picture, 1 on average; 1 + ``motion_weight`` times how much the latents
+    change there within a video, relative to the mean over all places. From the first ``videos``, the same at each start.
+
+    They depend on nothing in a clip, so what the nets learn to expect at a place is the same as without.
+    """
+    spreads = [read_rows(dataset.files[video], FIELD, 0, video.frames)[:, 0].float().var(dim=0).mean(dim=0) for video in dataset.videos[:videos]]
+    motion = torch.stack(spreads).mean(dim=0).sqrt()
+    weights = 1 + motion_weight * motion / motion.mean().clamp(min=1e-12)
+    return weights / weights.mean()
+
+
 def grey_posterior(vae: DiffusersVAE, height: int, width: int) -> Posterior:
     """Of a mid-grey picture, which is what past frames are at the start of a video: (c h w) each, float32 on the CPU."""
     mean, std = vae.posterior(torch.zeros(1, 3, height, width))
@@ -118,14 +130,14 @@ def grey_posterior(vae: DiffusersVAE, height: int, width: int) -> Posterior:
 
 
 def sample_posteriors(sample: dict[str, Tensor], draws: PictureDraws, grey: Posterior) -> TrainingBatch:
-    """A collated batch of PosteriorDataset as encode_batch makes it of the pictures, up to the rounding of STORED.
+    """A collated batch of PosteriorDataset in the form that encode_batch makes from pictures, up to the rounding of STORED.
 
     Sample, draws and grey, see grey_posterior, on one device.
     """
-    reference = (with_starts(sample[f"reference_{part}"].float(), draws, value) for part, value in zip(("mean", "std"), grey))
+    mean, std = (with_starts(sample[f"reference_{part}"].float(), draws, value) for part, value in zip(("mean", "std"), grey, strict=True))
     return TrainingBatch(
         _drawn(sample["latent_mean"].float(), sample["latent_std"].float(), draws.frames),
-        with_past_noise(_drawn(*reference, draws.reference), draws),
+        with_past_noise(_drawn(mean, std, draws.reference), draws),
         sample["face_emb"],
         sample["audio_emb"],
         sample["audio_emotion"],

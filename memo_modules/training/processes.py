@@ -1,4 +1,4 @@
-"""Where the processes of one training wait for each other beside the gradients of a step."""
+"""Where the processes of one training wait for each other, other than for the gradients of a step."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +9,13 @@ import torch
 from ..errors import MemoError
 
 PATIENCE = timedelta(hours=3)
-"""For which they wait for one that encodes a long video, makes samples or writes a checkpoint."""
+"""How long they wait for one that encodes a long video, makes samples or writes a checkpoint."""
 
 
 class Processes:
     """All processes of ``accelerator``, each of which makes one of these and calls the same methods in the same order.
 
-    They form a group of their own: the one that gradients take has to notice within minutes when a process is gone.
+    They form a group of their own: the group for gradients must notice within minutes when a process is gone.
     """
 
     def __init__(self, accelerator):
@@ -23,7 +23,7 @@ class Processes:
         self._group = torch.distributed.new_group(timeout=PATIENCE, backend="gloo") if self.count > 1 else None
 
     def gather(self, value: object) -> list:
-        """What each process has for ``value``, once all have come here."""
+        """The ``value`` of every process, once all have reached this call."""
         values = [value] * self.count
         if self.count > 1:
             torch.distributed.all_gather_object(values, value, group=self._group)
@@ -31,8 +31,8 @@ class Processes:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Ends once all processes have come to its end. What fails in one of them fails in all, with MemoError where it was
-        another one: none waits for what will not come."""
+        """A context that ends once all processes have reached its end. A failure in one of them fails in all (as a MemoError in the others), so
+        that none waits in vain."""
         error = None
         try:
             yield

@@ -1,4 +1,4 @@
-"""Videos in the middle of a training: prepared videos spoken again from their first picture."""
+"""Sample videos during a training: prepared videos, generated again from their first picture."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +20,7 @@ from .settings import DataSettings, SampleSettings
 
 
 def write_sample(path: Path, nets: MemoNets, vae: VideoVAE, video: PreparedVideo, data: DataSettings, settings: SampleSettings) -> None:
-    """What the nets make of the first picture, the voice and the labels of ``video``, as an mp4 with its sound."""
+    """Generate ``video`` again from its first picture, voice and labels, as an mp4 with its sound."""
     rate, sound = _rate_and_sound(video.video)
     frames = speak_again(nets, vae, video, data, settings)
     if sound:
@@ -49,7 +49,7 @@ def speak_again(nets: MemoNets, vae: VideoVAE, video: PreparedVideo, data: DataS
         AudioFeatures(states, Fraction(1), count, data.frames),
         emotion,
         sampler,
-        low_memory=True,  # weights, gradients and moments are on the card already
+        low_memory=True,  # weights, gradients and moments are in VRAM already
     )
     return torch.cat([clip.frames for clip in clips])
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import InputError
 
 WEIGHTING_SCHEMES = ("logit_normal", "mode", "sigma_sqrt", "cosmap", "none")
-"""The first two say where timesteps are dense and weigh all alike, the next two draw evenly and weigh; "none" does neither."""
+"""The first two draw timesteps more densely somewhere and weight all alike, the next two draw evenly and weight; "none" does neither."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class FlowSchedule:
     def at(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Timesteps and sigmas (b,) of u (b,) in [0, 1], 0 standing for the most noise.
 
-        The published schemes can give exactly 1, one behind the table, which means its last entry here.
+        The published schemes can give exactly 1, one entry after the end of the table; here that means its last entry.
         """
         indices = (u * len(self.sigmas)).long().clamp(max=len(self.sigmas) - 1)
         return self.timesteps[indices], self.sigmas[indices]
@@ -44,16 +44,21 @@ class FlowSchedule:
 @dataclass(frozen=True)
 class TimestepSampling:
     """scheme: one of WEIGHTING_SCHEMES. logit_mean and logit_std: of the normal under "logit_normal". mode_scale: of
-    "mode", in (-1, 1.75); above 0 the middle is denser, below 0 the ends. Raises InputError for another scheme."""
+    "mode", in (-1, 1.75); above 0 the middle is denser, below 0 the ends. velocity: with the first two and "none", losses are
+    those of the velocity and not of the clean latents, sigma² smaller: what is little to see is then learned as well as what is
+    much. Published is without. Raises InputError for another scheme, or for one that weighs already."""
 
     scheme: str = "logit_normal"
     logit_mean: float = 0.0
     logit_std: float = 1.0
     mode_scale: float = 1.29
+    velocity: bool = False
 
     def __post_init__(self):
         if self.scheme not in WEIGHTING_SCHEMES:
             raise InputError(f"weighting_scheme: expected one of {', '.join(WEIGHTING_SCHEMES)}, got {self.scheme!r}.")
+        if self.velocity and self.scheme in ("sigma_sqrt", "cosmap"):
+            raise InputError(f"weighting.velocity: expected false with {self.scheme}, which has weights of its own.")
 
     def draw(self, b: int, generator: torch.Generator | None = None) -> Tensor:
         """u (b,) float32 in [0, 1], from one draw of b values on the CPU, see FlowSchedule.at."""
@@ -66,8 +71,12 @@ class TimestepSampling:
 
     def weights(self, sigmas: Tensor) -> Tensor:
         """Weights (b,) of the losses of samples at sigmas (b,)."""
-        if self.scheme == "sigma_sqrt":
+        if self.scheme == "sigma_sqrt" or self.velocity:
             return sigmas**-2
         if self.scheme == "cosmap":
             return 2 / (math.pi * (1 - 2 * sigmas + 2 * sigmas**2))
         return torch.ones_like(sigmas)
+
+
+LOGIT_NORMAL = TimestepSampling()
+"""What the published training draws from."""

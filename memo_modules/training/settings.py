@@ -46,8 +46,8 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """Videos made in the middle of the training: every ``every`` steps the first ``videos`` of ``metadata``, prepared
-    videos, spoken again from their first picture, ``frames`` of them at most. steps, guidance_scale: see SamplerSettings."""
+    """Sample videos during the training: every ``every`` steps, the first ``videos`` of ``metadata`` (prepared videos) are generated again from
+    their first picture, at most ``frames`` frames each. steps, guidance_scale: see SamplerSettings."""
 
     metadata: tuple[Path, ...] = ()
     every: int = 1000
@@ -65,9 +65,12 @@ class TrainingSettings:
     """checkpoint: the nets to start from, see net_source. vae: see load_autoencoder. output_dir: of checkpoints and logs.
 
     A step takes batch_size · gradient_accumulation samples in each process. trainable: see Trainable. robust_threshold:
-    see flow_loss, None for off. dtype: of the nets; what trains and its optimizer are float32 under either.
-    checkpointing: of activations, in each region of the nets. ema_decay: of an average of the weights, None for none; it
-    is what sample videos and the nets of a checkpoint are then made of. save_every, log_every: steps. keep: checkpoints. loggers: out of
+    see flow_loss, None for off. motion_weight: how much more a place of the picture counts in the loss where those of the data
+    move, see place_weights; it needs data.cache_dir. until: a step to end after, while ``steps`` still sets the learning rate's schedule, so
+    that one schedule can go through stages of other settings. dtype: of the nets; what trains and its optimizer are float32 under either.
+    checkpointing: of activations, in each region of the nets. ema_decay: of an average of
+    the weights, None for none; sample videos and the nets of a checkpoint then use the average. save_every, log_every: steps. keep:
+    checkpoints. loggers: out of
     tensorboard and wandb; None takes tensorboard where it is installed. seed: of the order of the data and all that is drawn.
     """
 
@@ -83,6 +86,8 @@ class TrainingSettings:
     checkpointing: bool = True
     trainable: Mapping[str, tuple[str, ...] | None] = field(default_factory=lambda: dict(MOTION_AND_AUDIO))
     robust_threshold: float | None = ROBUST_THRESHOLD
+    motion_weight: float = 0.0
+    until: int | None = None
     weighting: TimestepSampling = TimestepSampling()
     rates: Rates = Rates()
     optimizer: OptimizerSettings = OptimizerSettings()
@@ -95,6 +100,10 @@ class TrainingSettings:
 
     def __post_init__(self):
         _check_least("", self, steps=1, batch_size=1, gradient_accumulation=1, save_every=1, keep=1, log_every=1)
+        if not 0 <= self.motion_weight < float("inf") or (self.motion_weight and self.data.cache_dir is None):
+            raise InputError(f"motion_weight: expected 0, or more where data.cache_dir is set, got {self.motion_weight}.")
+        if self.until is not None and self.until < 1:
+            raise InputError(f"until: expected a step from 1 on or null, got {self.until}.")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise InputError(f"ema_decay: expected a number in [0, 1) or null, got {self.ema_decay}.")
         if not self.optimizer.max_grad_norm > 0:
@@ -113,7 +122,7 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> TrainingSettings
     changes = [(key, _parsed(value, quoted(override))) for override in overrides for key, _, value in [override.partition("=")]]
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected keys and values, got {type(values).__name__}.")
-    for override, (key, value) in zip(overrides, changes):
+    for override, (key, value) in zip(overrides, changes, strict=True):
         if "=" not in override:
             raise InputError(f"{quoted(override)}: expected key=value.")
         *sections, last = key.split(".")
@@ -153,8 +162,8 @@ def from_mapping(kind: type, values: Mapping[str, Any], section: str = "") -> An
     return kind(**{key: _convert(hints[key], value, f"{section}{key}") for key, value in values.items()})
 
 
-def plain(settings: TrainingSettings) -> dict[str, Any]:
-    """The same as JSON and YAML can hold it."""
+def plain(settings: TrainingSettings) -> Any:
+    """The same in values that JSON and YAML can hold."""
     return _plain(asdict(settings))
 
 
@@ -178,7 +187,7 @@ def _plain(value):
     return str(value) if isinstance(value, Path) else value
 
 
-def _convert(hint, value, key: str):
+def _convert(hint: Any, value: Any, key: str) -> Any:
     """``value`` as the annotation ``hint`` has it."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):  # X | None
@@ -189,7 +198,7 @@ def _convert(hint, value, key: str):
         return value
     if origin is tuple and isinstance(value, list | tuple) and (arguments[-1] is ... or len(arguments) == len(value)):
         parts = arguments[:1] * len(value) if arguments[-1] is ... else arguments
-        return tuple(_convert(part, each, f"{key}[{i}]") for i, (part, each) in enumerate(zip(parts, value)))
+        return tuple(_convert(part, each, f"{key}[{i}]") for i, (part, each) in enumerate(zip(parts, value, strict=False)))
     if origin is Mapping and isinstance(value, Mapping):
         return {name: _convert(arguments[1], part, f"{key}.{name}") for name, part in value.items()}
     if origin is None and type(value) is hint and hint in (str, bool, int):

@@ -1,7 +1,7 @@
-"""The endless row of samples that a training goes through, and all that is drawn for each, from its place in the row.
+"""The endless sequence of samples of a training, and everything that is drawn for each, from its position in the sequence.
 
 A sample's position counts from 0 on through all epochs, and step after step takes the next ones. Number of processes,
-batches, workers and where a training was resumed say who works on a sample, never what it is.
+batches, workers and the step from which a training was resumed decide who works on a sample, never what it is.
 """
 
 import hashlib
@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .dataset import ClipLayout
+from .dataset import ClipLayout, PreparedClips
 from .draws import PictureDraws, Rates, StepDraws, draw_consecutive_steps, draw_pictures
 from .schedule import FlowSchedule, TimestepSampling
 
 
 def seed_of(seed: int, purpose: str, number: int) -> int:
-    """A seed for one of many generators, which have nothing in common with each other."""
+    """A seed for one of many independent generators."""
     return int.from_bytes(hashlib.sha256(f"{seed} {purpose} {number}".encode()).digest()[:6], "big")
 
 
@@ -29,17 +29,14 @@ def _generator(seed: int, purpose: str, number: int) -> torch.Generator:
 
 @lru_cache(maxsize=2)
 def epoch_order(seed: int, epoch: int, videos: int) -> tuple[int, ...]:
-    """In which order an epoch goes through the videos."""
+    """The order of the videos in an epoch."""
     return tuple(torch.randperm(videos, generator=_generator(seed, "epoch", epoch)).tolist())
 
 
 class SampleStream(Dataset):
-    """The sample at a position: a clip of a video of ``dataset``, each video once in an epoch.
+    """The sample at a position: a clip of a video of ``dataset``, each video once in an epoch."""
 
-    dataset: ClipDataset or another that gives a clip of video `number` for (number, seed).
-    """
-
-    def __init__(self, dataset: Dataset, seed: int):
+    def __init__(self, dataset: PreparedClips, seed: int):
         self.dataset, self.seed = dataset, seed
 
     def __getitem__(self, position: int) -> dict[str, Tensor | int]:
@@ -88,12 +85,13 @@ def draws_at(
         pictures = draw_pictures(1, layout.sample_frames, layout.past_frames, latent, rates, generator)
         shape = (1, layout.frames, *latent)
         drawn.append((pictures, draw_consecutive_steps(layout.clips, shape, norms, sampling, schedule, rates, generator)))
-    pictures, clips = zip(*drawn)
-    return _joined(pictures), tuple(_joined(clip) for clip in zip(*clips))
+    pictures, clips = zip(*drawn, strict=True)
+    return _joined(pictures), tuple(_joined(clip) for clip in zip(*clips, strict=True))
 
 
 def _joined(draws: Sequence):
-    """Draws of one clip each as those of a batch."""
+    """Draws of single clips, joined into those of a batch."""
     columns = {"emotion_drop": 1}  # (norms b), all else (b ..)
-    parts = {field.name: [getattr(each, field.name) for each in draws] for field in fields(draws[0])}
+    names = [field.name for field in fields(draws[0]) if getattr(draws[0], field.name) is not None]
+    parts = {name: [getattr(each, name) for each in draws] for name in names}
     return type(draws[0])(**{name: torch.cat(tensors, dim=columns.get(name, 0)) for name, tensors in parts.items()})

@@ -1,4 +1,4 @@
-"""How weights move: gradients over all processes, one step of AdamW, and what a checkpoint holds of it."""
+"""How weights are updated: gradients over all processes, one step of AdamW, and what a checkpoint holds of it."""
 
 import math
 from collections.abc import Mapping
@@ -23,14 +23,14 @@ def make_updates(
 
 
 class Updates:
-    """All of the weights' state in every process, which all make the same step. See training.parameters.
+    """The whole state of the weights in every process; all of them make the same step. See training.parameters.
 
     module: the objective, to be called. trained: `net.parameter` to parameter. Parameters of the nets are up to date
     between steps.
     """
 
     scales_gradients = True
-    """Whether ``step`` can scale what backward passes have left."""
+    """Whether ``step`` can scale the gradients of the backward passes."""
 
     def __init__(self, objective: nn.Module, trained: Mapping[str, nn.Parameter], settings: OptimizerSettings, accelerator):
         self.trained, self.settings, self.accelerator = trained, settings, accelerator
@@ -42,7 +42,7 @@ class Updates:
         return nullcontext() if last else self.accelerator.no_sync(self.module)
 
     def backward(self, loss: Tensor, last: bool) -> None:
-        """Add the gradients of ``loss``; behind the last one they are means over all processes."""
+        """Add the gradients of ``loss``; after the last one they are means over all processes."""
         self.accelerator.backward(loss)
 
     def step(self, rate: float, scale: float) -> StepReport:
@@ -52,21 +52,21 @@ class Updates:
         return optimizer_step(self.optimizer, list(self.trained.values()), self.settings.max_grad_norm, scale)
 
     def weights(self) -> dict[str, Tensor]:
-        """The tensors that move, as finely as they are there at any time."""
+        """The tensors that are updated, in the highest precision there is."""
         return dict(zip(self.trained, (held.detach() for held in held_parameters(self.optimizer)), strict=True))
 
     def state(self, keep: bool) -> dict[str, Tensor]:
-        """`weights.NAME` in float32 and AdamW's `step.NAME`, `exp_avg.NAME`, `exp_avg_sq.NAME`, if any. To be asked for in
-        every process; those that need not ``keep`` it may get nothing."""
+        """`weights.NAME` in float32 and AdamW's `step.NAME`, `exp_avg.NAME`, `exp_avg_sq.NAME`, if any. Must be called in
+        every process; those that do not ``keep`` it may get nothing."""
         tensors = {f"weights.{name}": weight for name, weight in self.weights().items()}
-        for name, held in zip(self.trained, held_parameters(self.optimizer)):
+        for name, held in zip(self.trained, held_parameters(self.optimizer), strict=True):
             tensors |= {f"{part}.{name}": tensor for part, tensor in self.optimizer.state.get(held, {}).items()}
         return tensors
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what ``state`` gave."""
-        for name, held in zip(self.trained, held_parameters(self.optimizer)):
+        for name, held in zip(self.trained, held_parameters(self.optimizer), strict=True):
             held.copy_(tensors[f"weights.{name}"])
             self.trained[name].copy_(held)
             parts = [part for part in ("step", *MOMENTS) if f"{part}.{name}" in tensors]
@@ -74,9 +74,9 @@ class Updates:
 
 
 class ZeroUpdates:
-    """Updates whose state DeepSpeed's ZeRO (stage 1 or 2) keeps in parts, one in each process, beside bfloat16 weights.
+    """Updates whose state DeepSpeed's ZeRO (stage 1 or 2) keeps in parts, one in each process, in addition to bfloat16 weights.
 
-    What a checkpoint holds is put together, so that any number of processes, with ZeRO or without, resumes from it.
+    A checkpoint holds the parts joined together, so that any number of processes, with ZeRO or without, can resume from it.
     """
 
     scales_gradients = False
@@ -135,7 +135,7 @@ class ZeroUpdates:
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
         moments = all(f"{part}.{name}" in tensors for part in MOMENTS for name in self.trained)
-        if moments:  # the optimizer makes them with its first step, and ZeRO finds them after it
+        if moments:  # the optimizer creates them in its first step, and ZeRO finds them only after it
             step = tensors[f"step.{next(iter(self.trained))}"]
             for flat in self.zero.single_partition_of_fp32_groups:
                 self.zero.optimizer.state[flat] = {"step": step.clone(), **{part: torch.zeros_like(flat) for part in MOMENTS}}

@@ -18,7 +18,7 @@ from ..errors import InputError, StorageError
 from ..files.whole_files import whole_file
 from ..pyav import fraction, import_av, open_to_read
 from ..types import Audio
-from .formats import ENCODERS, MUXERS, VideoFormat
+from .formats import DEFAULT_FORMAT, ENCODERS, MUXERS, VideoFormat
 from .pixel_formats import planes
 from .provenance import TAGS, append_xmp
 from .sound_track import SoundTrack
@@ -41,7 +41,7 @@ _MIN_TIMESCALE = 10_000  # ticks per second that ffmpeg takes at least, unless t
 _BT709, _SRGB, _LIMITED, _FULL, _RGB = 1, 13, 1, 2, 0  # codes of ITU-T H.273, and of ffmpeg for the range
 
 
-def write_video(path: Path, frames: Tensor, fps: Fraction, audio: Audio | None, format: VideoFormat = VideoFormat()) -> None:
+def write_video(path: Path, frames: Tensor, fps: Fraction, audio: Audio | None, format: VideoFormat = DEFAULT_FORMAT) -> None:
     """A whole video file of ``frames`` (f 3 h w) in [0, 1] with ``audio`` beside them, if any, that says that it is synthetic.
     Raises as ``join_segments``."""
     with TemporaryDirectory() as folder:
@@ -256,7 +256,7 @@ def _tag_colours(context, pixel_format: str) -> None:
 
 
 def _fill(frame, planes: Sequence[np.ndarray]) -> None:
-    for plane, rows in zip(frame.planes, planes):
+    for plane, rows in zip(frame.planes, planes, strict=True):
         padded = np.frombuffer(plane, dtype=np.uint8).reshape(-1, plane.line_size)[: len(rows)]
         padded[:, : rows.shape[1]] = rows
         padded[:, rows.shape[1] :] = 0

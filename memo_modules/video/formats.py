@@ -157,7 +157,7 @@ class VideoFormat:
         if self.codec == "ffv1":
             per_pixel = _FFV1_BYTES_PER_PIXEL[self.pixel_format]
         else:
-            crfs, sizes = zip(*_H264_BYTES_PER_PIXEL)
+            crfs, sizes = zip(*_H264_BYTES_PER_PIXEL, strict=True)
             per_pixel = np.exp(np.interp(self.crf, crfs, np.log(sizes))) * (512**2 / pixels) ** (1 / 3)
         return round(frames * pixels * per_pixel + (self._sound_bytes(audio) if audio is not None else 0))
 
@@ -181,3 +181,6 @@ def aac_bit_rate(audio: Audio) -> int:
 def _one_of(name: str, value, choices) -> None:
     if value not in choices:
         raise InputError(f"{name}: expected {', '.join(choices)}, got {shortened(printable(str(value)))}.")
+
+
+DEFAULT_FORMAT = VideoFormat()

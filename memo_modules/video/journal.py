@@ -302,7 +302,7 @@ def _bytes(tensor: Tensor) -> memoryview:
     return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
-def _crc(*parts: bytes) -> int:
+def _crc(*parts: bytes | memoryview) -> int:
     crc = 0
     for part in parts:
         crc = zlib.crc32(part, crc)

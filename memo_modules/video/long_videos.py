@@ -118,6 +118,7 @@ def sample_to_file(
     join_segments(whole, segments, video.fps, video.format, video.sound, metadata, check_interrupt=check_interrupt, labelled=labelled)
     path = _move(whole, target(), target)
     state = journal.state(start)
+    assert state is not None, "a video has a clip"
     journal.remove()
     return path, state
 

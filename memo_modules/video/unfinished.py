@@ -117,7 +117,7 @@ def _look(folder: Path) -> _Left:
         _counted[folder] = time.monotonic()
         with suppress(MemoError):
             write_whole(folder / SEEN, json.dumps(dates))
-    known = [written for _, _, written in files if _EARLIEST <= _day(written) and written <= time.time()]
+    known = [written for _, _, written in files if _day(written) >= _EARLIEST and written <= time.time()]
     if len(known) < len(files):  # some were written while the clock was wrong: not before it was first found
         known = [time.mktime(date.fromisoformat(dates[0]).timetuple()) if dates else time.time()]
     return _Left(folder, files, max(known, default=time.time()), tuple(dates))

@@ -5,9 +5,11 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,6 +26,8 @@ from ..models.reference_net import ReferenceNet
 from ..words import first_line, quoted
 from .pickles import Called
 from .torch_files import TorchFile, read_torch_file
+
+Module = TypeVar("Module", bound=nn.Module)
 
 NETS = ("reference_net", "diffusion_net", "image_proj", "audio_proj")
 """The four nets of a MEMO checkpoint: each a folder with config.json and weights, or part of a single file."""
@@ -78,7 +82,11 @@ class Source:
 
     def read_config(self) -> dict:
         """Raises CheckpointError when there is none."""
-        return read_json(self.config) if self.component is None else self._configs()[self.component]
+        if self.component is not None:
+            return self._configs()[self.component]
+        if self.config is None:
+            raise CheckpointError(f"{self.path} has no config.json. {REPAIR}")
+        return read_json(self.config)
 
     def read_weights(self, header_only: bool = False) -> dict[str, Tensor]:
         """See the function of that name."""
@@ -202,7 +210,7 @@ def read_weights(path: Path, header_only: bool = False) -> dict[str, Tensor]:
             try:
                 if header_only:
                     return {key: _described(part) for key, part in header.items() if key != METADATA}
-                return {key: file.get_tensor(key) for key in file.keys()}
+                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  it is no mapping
             except (SafetensorError, *SIZE_ERRORS) as error:
                 raise _unreadable(path, error) from error
     raise_fault(file_fault(path))
@@ -304,12 +312,16 @@ def load_net(checkpoint: Path, net: str, layers: Layers, header_only: bool = Fal
         except SIZE_ERRORS as error:
             raise CheckpointError(f"{source.path} does not hold a {kind.__name__} ({error}). {REPAIR}") from error
         return load_module(lambda meta: kind(meta, **sizes), layers, weights, source.path)
-    kind, kind_of_config = (ReferenceNet, ReferenceNetConfig) if net == "reference_net" else (DiffusionNet, DiffusionNetConfig)
-    config = kind_of_config.from_dict(source.read_config(), source.name_of_config)
-    return load_module(lambda meta: kind(config, meta), layers, source.read_weights(header_only), source.path)
+    options, name = source.read_config(), source.name_of_config
+    build: Callable[[Layers], nn.Module]
+    if net == "reference_net":
+        build = partial(ReferenceNet, ReferenceNetConfig.from_dict(options, name))
+    else:
+        build = partial(DiffusionNet, DiffusionNetConfig.from_dict(options, name))
+    return load_module(build, layers, source.read_weights(header_only), source.path)
 
 
-def load_module(build: Callable[[Layers], nn.Module], layers: Layers, weights: dict[str, Tensor], source: Path) -> nn.Module:
+def load_module(build: Callable[[Layers], Module], layers: Layers, weights: dict[str, Tensor], source: Path) -> Module:
     """What ``build`` makes of ``layers``, with ``weights``; see assign_weights. Raises CheckpointError when that cannot be
     built."""
     meta = replace(layers, device="meta")
@@ -336,7 +348,7 @@ def check_checkpoint(checkpoint: Path) -> None:
         check_fit(checkpoint, nets)
 
 
-def check_fit(checkpoint: Path, nets: dict[str, nn.Module]) -> None:
+def check_fit(checkpoint: Path, nets: Mapping[str, Any]) -> None:
     """Raises CheckpointError when the four NETS of a checkpoint are not made for each other, naming the two that differ."""
     diffusion, reference = nets["diffusion_net"].config, nets["reference_net"].config
     for net, what, found, expected in (

@@ -31,7 +31,7 @@ def _on_cpu(rows: list[Tensor]) -> Tensor:
     for device in {row.device for row in rows}:
         there = [number for number, row in enumerate(rows) if row.device == device]
         joined = torch.cat([rows[number] for number in there]).cpu()
-        fetched |= zip(there, joined.split([len(rows[number]) for number in there]))
+        fetched |= zip(there, joined.split([len(rows[number]) for number in there]), strict=True)
     return torch.cat([fetched[number] for number in range(len(rows))])
 
 

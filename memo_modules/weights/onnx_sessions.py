@@ -40,7 +40,7 @@ class OnnxModel(nn.Module, ABC):
         self._opened = None
 
     @classmethod
-    def load(cls, path: Path, **options: bool):
+    def load(cls, path: Any, **options: bool):
         """One that is open already; see `open` for the errors."""
         model = cls(path, **options)
         model.open()
@@ -125,9 +125,9 @@ def check_graph(path: Path, kind: str, inputs: dict[str | None, Shape], outputs:
     graph = _graph(path, "opened as an ONNX model")
     taken = _taken(graph)
     fits = len(taken) == len(inputs) and len(graph.output) == len(outputs)
-    for value, (name, shape) in zip(taken, inputs.items()):
+    for value, (name, shape) in zip(taken, inputs.items(), strict=False):
         fits &= name in (None, value.name) and _fits(value, shape)
-    fits &= all(_fits(value, shape) for value, shape in zip(graph.output, outputs))
+    fits &= all(_fits(value, shape) for value, shape in zip(graph.output, outputs, strict=False))
     if not fits:
         expected = f"{_in_words(inputs.items())} to {_in_words((None, shape) for shape in outputs)}"
         found = f"{_in_words(map(_described, taken))} to {_in_words(map(_described, graph.output))}"
@@ -175,7 +175,7 @@ def _fits(value: Any, shape: Shape) -> bool:
         shape, sides = shape[1:], sides and sides[1 - len(shape) :]
     if value.type.tensor_type.elem_type != _FLOAT or (sides is not None and len(sides) != len(shape)):
         return False
-    return sides is None or all(None in (side, wanted) or side == wanted for side, wanted in zip(sides, shape))
+    return sides is None or all(None in (side, wanted) or side == wanted for side, wanted in zip(sides, shape, strict=True))
 
 
 def _described(value: Any) -> tuple[str, Shape | None]:
@@ -244,7 +244,7 @@ def running(path: Path) -> Iterator[None]:
 def check_made(made: Any, shape: Shape, path: Path) -> None:
     """Raises CheckpointError when what the model in ``path`` made is not an array of finite numbers, float32, of that shape."""
     fits = isinstance(made, np.ndarray) and made.dtype == np.float32 and made.ndim == len(shape)
-    if not fits or any(wanted not in (None, side) for side, wanted in zip(made.shape, shape)):
+    if not fits or any(wanted not in (None, side) for side, wanted in zip(made.shape, shape, strict=True)):
         found = f"{made.dtype} {list(made.shape)}" if isinstance(made, np.ndarray) else type(made).__name__
         raise CheckpointError(f"{path}: expected it to make float32 {_sides_in_words(shape)}, got {found}. {REPAIR}")
     if not np.isfinite(made).all():

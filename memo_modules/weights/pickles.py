@@ -285,7 +285,7 @@ def _fill(mapping: dict[str, Any], items: list[Any] | tuple) -> None:
     """Names and values in turn."""
     if len(items) % 2:
         raise ValueError("it has a name without a value")
-    for key, value in zip(items[::2], items[1::2]):
+    for key, value in zip(items[::2], items[1::2], strict=True):
         if type(key) is str:
             mapping[key] = value
 

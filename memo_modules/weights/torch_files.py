@@ -96,7 +96,7 @@ class TorchFile:
         room = plan.storage.count * plan.storage.dtype.itemsize
         first = plan.storage.first * plan.storage.dtype.itemsize
         count = math.prod(plan.size)
-        reach = plan.offset + sum((size - 1) * stride for size, stride in zip(plan.size, plan.stride)) + 1 if count else 0
+        reach = plan.offset + sum((size - 1) * stride for size, stride in zip(plan.size, plan.stride, strict=True)) + 1 if count else 0
         if span is None or span.size != whole or span.end > self.length:
             raise ValueError("its numbers are not in the file")
         if first % plan.dtype.itemsize or plan.storage.first + plan.storage.count > plan.storage.whole or reach * plan.dtype.itemsize > room:

@@ -14,7 +14,7 @@ from memo_modules.audio.emotion2vec import Emotion2Vec, Emotion2VecConfig
 from memo_modules.errors import CheckpointError, InputError
 from memo_modules.models.emotion_classifier import EmotionClassifier
 from memo_modules.models.layers import Layers
-from memo_modules.types import Audio, EmotionTrack
+from memo_modules.types import Audio, EmotionTrack, clip_label, frame_labels
 
 MANIFEST = Path(__file__).resolve().parents[1] / "manifests" / "manifest_emotion_classifier.json"
 
@@ -115,14 +115,14 @@ TRACK = EmotionTrack(starts=(0, 16000, 24000), labels=(3, 6, 0), probabilities=N
 
 
 def test_exact_labels_follow_the_clock():
-    labels = emotion.frame_labels(TRACK, 80, Fraction(30), "exact")
+    labels = frame_labels(TRACK, 80, Fraction(30), "exact")
     assert labels == [3] * 30 + [6] * 15 + [0] * 35
-    ntsc = emotion.frame_labels(TRACK, 32, Fraction(24000, 1001), "exact")
+    ntsc = frame_labels(TRACK, 32, Fraction(24000, 1001), "exact")
     assert ntsc == [3] * 24 + [6] * 8  # frame 23 starts at 0.959 s, frame 24 at 1.001 s
 
 
 def test_upstream_labels_are_stretched_over_the_padding():
-    labels = emotion.frame_labels(TRACK, 80, Fraction(30), "upstream")
+    labels = frame_labels(TRACK, 80, Fraction(30), "upstream")
     assert labels == [3] * 32 + [6] * 16 + [0] * 32
 
 
@@ -131,14 +131,14 @@ def test_upstream_index_is_rounded_as_torch_does():
     track = EmotionTrack(tuple(range(samples)), tuple(range(samples)), None, samples, 16000)
     scale = torch.tensor(samples / frames, dtype=torch.float32)
     expected = (torch.arange(frames, dtype=torch.float32) * scale).floor().int().tolist()
-    found = emotion.frame_labels(track, frames, Fraction(480), "upstream")
+    found = frame_labels(track, frames, Fraction(480), "upstream")
     assert found == expected
     assert found != [i * samples // frames for i in range(frames)]
 
 
 @pytest.mark.parametrize("timing", ["exact", "upstream"])
 def test_an_emotion_set_by_hand_has_no_end(timing):
-    assert emotion.frame_labels(emotion.constant_emotion(4), 500, Fraction(25), timing) == [4] * 500
+    assert frame_labels(emotion.constant_emotion(4), 500, Fraction(25), timing) == [4] * 500
 
 
 @pytest.mark.parametrize("index", [-1, 9])
@@ -148,8 +148,8 @@ def test_an_emotion_that_does_not_exist_is_refused(index):
 
 
 def test_a_clip_takes_the_most_frequent_label_and_the_smallest_of_equals():
-    assert emotion.clip_label([7, 7, 2]) == 7
-    assert emotion.clip_label([7, 2, 7, 2, 8]) == 2
+    assert clip_label([7, 7, 2]) == 7
+    assert clip_label([7, 2, 7, 2, 8]) == 2
 
 
 def test_full_size_classifier_has_the_published_keys():

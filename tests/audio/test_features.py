@@ -177,15 +177,18 @@ def test_every_parameter_belongs_to_a_layer(encoder):
     assert not any("parametriz" in key or "weight_g" in key for key in encoder.state_dict())
 
 
+OLD_NAMES, NEW_NAMES = ("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1")
+
+
 @pytest.mark.parametrize("prefix", ["wav2vec2.", ""])
-@pytest.mark.parametrize("names", [("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1")])
+@pytest.mark.parametrize("names", [OLD_NAMES, NEW_NAMES])
 @pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
 def test_every_published_naming_loads(published, encoder, tmp_path, prefix, names, file):
     conv = "encoder.pos_conv_embed.conv."
     weights = {}
     for key, value in load_file(published[0] / "model.safetensors").items():
         key = key.removeprefix("wav2vec2.")
-        for known, name in zip(("weight_g", "weight_v", "parametrizations.weight.original0", "parametrizations.weight.original1"), names * 2):
+        for known, name in zip((*OLD_NAMES, *NEW_NAMES), names * 2, strict=True):
             key = conv + name if key == conv + known else key
         weights[key if key.startswith("lm_head") else prefix + key] = value
     assert any(key.endswith(names[0]) for key in weights)

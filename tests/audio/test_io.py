@@ -62,10 +62,8 @@ def test_decode_gives_the_samples_of_every_channel(tmp_path, channels):
 )
 def test_decode_reads_compressed_formats(codec, container, layout, sample_format, channels):
     one = tone(440, 48000, 48000).numpy() / 2
-    if sample_format == "s16":
-        waveform = np.repeat((one * 32767).astype(np.int16), channels)[None]
-    else:
-        waveform = np.repeat(one[None], channels, axis=0)
+    packed = sample_format == "s16"
+    waveform = np.repeat((one * 32767).astype(np.int16), channels)[None] if packed else np.repeat(one[None], channels, axis=0)
     audio = decode(encoded(codec, container, waveform, layout, 48000, sample_format))
     assert audio.sample_rate == 48000 and audio.waveform.dtype == torch.float32
     assert audio.waveform.shape[0] == channels and abs(audio.waveform.shape[1] - 48000) < 3000

@@ -170,7 +170,7 @@ def test_drawn_dragged_deleted_and_undone(desk):
     assert desk.shows("0-2 happy, 2-3 sad")
     desk.press("Redo")
     assert desk.shows("0-1.25 happy, 1.25-3 sad")
-    desk.press("Add")  # the first is no longer chosen, so behind the last
+    desk.press("Add")  # the first is no longer chosen, so after the last
     desk.press("Delete")
     assert desk.shows("0-1.25 happy, 1.25-3 sad")
 
@@ -284,7 +284,7 @@ def test_letters_can_be_read_in_every_theme(desk, palette, request):
     desk.click(1.7)
     time.sleep(1)  # in which the theme changes
     if os.environ.get("MEMO_WRITE_SCREENSHOTS") == "1" and "canvas" in request.node.name:
-        desk.page.picture(ROOT / "docs" / f"emotion_timeline_{palette}.png", (66, 76, 850, 366))
+        desk.page.picture((66, 76, 850, 366)).save(ROOT / "docs" / f"emotion_timeline_{palette}.png")
     desk.type(", ".join(f"{i / 2}-{i / 2 + 0.5} {emotion}" for i, emotion in enumerate(EMOTIONS)))
     desk.page.wait_for(f"{DRAWN}.endsWith('unknown')")
     contrasts = desk.page.evaluate(CONTRASTS)

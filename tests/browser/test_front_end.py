@@ -14,7 +14,7 @@ import pytest
 from tests.helpers.graphs import SMALL, write_tiny_upscaler, write_wav
 from tests.project.test_workflows import OF_OTHER_PACKS, WORKFLOWS
 from tools.comfyui_server import ServerError
-from tools.save_workflows import look_at_all
+from tools.derived.workflows import look_at_all
 
 ROOT = Path(__file__).resolve().parents[2]
 TALKING_PORTRAIT = ROOT / "workflows" / "talking_portrait.json"

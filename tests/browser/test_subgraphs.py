@@ -62,7 +62,7 @@ def test_a_video_that_may_go_on_keeps_its_seed(page, node, control):
 
 
 def test_an_editor_in_a_subgraph_ends_with_it(page):
-    """Its look at what has changed goes on four times a second."""
+    """It looks for changes four times a second."""
     page.evaluate("""
         window.running = new Set()
         const [begin, end] = [window.setInterval, window.clearInterval]

@@ -1,4 +1,4 @@
-"""What cannot be used is refused, in words that name the input or the file, and ComfyUI goes on."""
+"""What cannot be used is refused, in words that name the input or the file, and ComfyUI continues."""
 
 import json
 import re

@@ -22,7 +22,7 @@ def outside(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(comfyui_path, tiny_models, outside) -> dict:
-    """What nodes said in a ComfyUI whose model folders have whole models beside them, which every wrong name means."""
+    """What nodes said in a ComfyUI whose model folders have whole models next to them, which every wrong name means."""
     base = outside.parent
     copy_pack(base / PACK)
     for place in (base / "models", outside / "models"):

@@ -62,7 +62,7 @@ def test_loaders_run_again_when_a_file_was_replaced(comfyui_server, copies):
 
 
 def replace_with_copy(file: Path) -> None:
-    """Put a new file with the same content, a second older, in the place of ``file``."""
+    """Put a new file with the same content, a second older, instead of ``file``."""
     times = file.stat()
     copy = Path(shutil.copyfile(file, file.with_suffix(".new")))
     os.utime(copy, ns=(times.st_atime_ns, times.st_mtime_ns - 10**9))
@@ -135,7 +135,7 @@ def test_onnx_sessions_make_room_for_another_model(comfyui_server, preparations)
 
 @pytest.mark.parametrize("where", ["on the card", "on the CPU"])
 def test_onnx_sessions_make_room_on_a_card(comfyui_path, tiny_models, where):
-    """Sessions that onnxruntime has on the CPU beside it take none of its memory, and are unloaded all the same."""
+    """Sessions that onnxruntime has on the CPU at the same time take none of its memory, and are unloaded all the same."""
     folder = tiny_models / "memo" / "tiny" / "misc" / "face_analysis" / "models"
     command = [sys.executable, Path(__file__).resolve().parents[1] / "helpers" / "pretend_card.py", ROOT, folder, where]
     environment = os.environ | {"PYTHONPATH": str(comfyui_path), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -147,8 +147,8 @@ def test_onnx_sessions_make_room_on_a_card(comfyui_path, tiny_models, where):
         "loaded": is_open,
         "unloaded": closed,
         "brought in": is_open,
-        "beside a small model": is_open,
-        "beside a large model": closed,
+        "with a small model": is_open,
+        "with a large model": closed,
     }
 
 

@@ -163,8 +163,8 @@ def test_new_audio_goes_on_with_a_video(comfyui_server, graph):
     prompt = saving_frames(graph)
     sampler, encode, load = (find(prompt, kind) for kind in ("MemoSampler", "MemoEncodeAudio", "LoadAudio"))
     prompt["more"] = node("MemoEncodeAudio", **prompt[encode]["inputs"] | {"previous_audio": [load, 0]})
-    prompt["goes on"] = node("MemoSampler", **prompt[sampler]["inputs"] | {"audio": ["more", 0], "state": [sampler, 2]})
-    prompt["frames"]["inputs"]["images"] = ["goes on", 0]
+    prompt["continued"] = node("MemoSampler", **prompt[sampler]["inputs"] | {"audio": ["more", 0], "state": [sampler, 2]})
+    prompt["frames"]["inputs"]["images"] = ["continued", 0]
     made = frames_of(comfyui_server, comfyui_server.run(prompt))
     assert made.shape == (45, 64, 64, 3) and made.std() > 5
 

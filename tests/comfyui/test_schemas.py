@@ -1,47 +1,27 @@
 """Node ids and inputs are an API: saved workflows break when one changes, so they stand in node_schemas.json.
 
-A change on purpose is written there with MEMO_WRITE_SCHEMAS=1. New inputs come last in their group and have defaults.
+A change on purpose is written there by python -m tools.regenerate. New inputs come last in their group and have defaults.
 """
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 
+from tools.derived.schemas import inputs_of, own_nodes, schemas
+
 SNAPSHOT = Path(__file__).resolve().parents[1] / "node_schemas.json"
-INPUT_FACTS = ("default", "min", "max", "step", "options", "control_after_generate")
 
 
 @pytest.fixture(scope="module")
 def nodes(comfyui_server) -> dict[str, dict]:
     """/object_info of the pack's nodes."""
-    return {name: info for name, info in comfyui_server.get("/object_info").items() if info["category"].split("/")[0] == "MEMO"}
-
-
-def inputs_of(info: dict):
-    """(name, type, options, whether optional) of each input, in order."""
-    for group in ("required", "optional"):
-        for name, (kind, options) in info["input"].get(group, {}).items():
-            yield name, kind, options, group == "optional"
-
-
-def schema(info: dict) -> dict:
-    lists_files = info["category"] == "MEMO/loaders"
-    inputs = []
-    for name, kind, options, optional in inputs_of(info):
-        facts = {fact: options[fact] for fact in INPUT_FACTS if fact in options and not (fact == "options" and lists_files)}
-        inputs.append({"name": name, "type": kind, "optional": optional, **facts})
-    outputs = [{"name": name, "type": kind} for name, kind in zip(info["output_name"], info["output"], strict=True)]
-    return {"display_name": info["display_name"], "category": info["category"], "inputs": inputs, "outputs": outputs}
+    return own_nodes(comfyui_server.get("/object_info"))
 
 
 def test_schemas_are_as_published(nodes):
-    found = {name: schema(info) for name, info in sorted(nodes.items())}
-    if os.environ.get("MEMO_WRITE_SCHEMAS") == "1":
-        SNAPSHOT.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     published = json.loads(SNAPSHOT.read_text(encoding="utf-8"))
-    assert found == published, "Saved workflows may break. When that is meant, run this test with MEMO_WRITE_SCHEMAS=1."
+    assert schemas(nodes) == published, "Saved workflows may break. When that is meant: python -m tools.regenerate schemas"
 
 
 def test_every_node_and_every_socket_is_explained(nodes):

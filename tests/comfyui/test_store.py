@@ -29,7 +29,7 @@ def options(server, kind: str, name: str) -> list[str]:
 
 @pytest.fixture
 def models(comfyui_server):
-    """The server's own `models/memo`, emptied behind the test."""
+    """The server's own `models/memo`, emptied after the test."""
     folder = comfyui_server.base / "models" / "memo"
     folder.mkdir(parents=True, exist_ok=True)
     yield folder

@@ -98,7 +98,7 @@ def test_every_step_is_reported_and_every_clip_shown(comfyui_server, portrait, v
     outputs = comfyui_server.run(prompt, record)
     frames = frames_of(comfyui_server, outputs)
     assert record.progress[find(prompt, "MemoSampler")] == [(done, 4) for done in (1, 2, 3, 4)]
-    # a preview is a JPEG behind a header of ComfyUI's, which enlarges it
+    # a preview is a JPEG after a header of ComfyUI's, which enlarges it
     shown = [Image.open(io.BytesIO(message[message.index(b"\xff\xd8") :])).resize((64, 64)) for message in record.previews]
     assert len(shown) == 2
     distances = [[np.abs(np.asarray(picture).astype(int) - frames[start]).mean() for start in (0, 16)] for picture in shown]

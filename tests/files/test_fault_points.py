@@ -10,46 +10,42 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "helpers" / "faults"))
+from tests.helpers.faults.fault_points import Report, points
 
-from fault_points import Report, points
-
-WRITERS = re.findall(
-    r'^    "(.+)": Writer',
-    Path(__file__).resolve().parents[1] / "helpers" / "faults".joinpath("fault_writers.py").read_text(encoding="utf-8"),
-    re.MULTILINE,
-)
+FAULTS = Path(__file__).resolve().parents[1] / "helpers" / "faults"
+WRITERS = re.findall(r'^    "(.+)": Writer', (FAULTS / "fault_writers.py").read_text(encoding="utf-8"), re.MULTILINE)
 THINNED = 47
 pytestmark = pytest.mark.skipif(sys.platform != "linux" or not shutil.which("cc"), reason="needs Linux and a C compiler")
 
 
 def test_every_writer_is_among_them():
     """One that opens a file to write, or gives it its name, has a case here, or says in this list why not."""
-    root = Path(__file__).parents[1] / "memo_modules"
+    root = Path(__file__).parents[2] / "memo_modules"
     writing = re.compile(r"whole_file\(|write_whole\(|new_file\(|_move\(|save_tensors\(|storing\(")
     found = {path.relative_to(root).as_posix() for path in root.rglob("*.py") if writing.search(path.read_text(encoding="utf-8"))}
     assert found == {
-        "locks.py",
-        "pasting.py",
+        "files/locks.py",
+        "files/whole_files.py",
+        "portrait/pasting.py",
         "preparation/folder.py",
         "preparation/tensor_files.py",
         "preparation/videos.py",  # rewrite: PyAV within whole_file, as "a pasted video"
         "store/converting.py",
-        "tensor_saving.py",
+        "store/fetching.py",  # the sum beside a file: write_whole, as "one file"
         "training/checkpoint_folders.py",
         "video/files.py",
         "video/journal.py",
         "video/long_videos.py",
         "video/provenance.py",
         "video/unfinished.py",
-        "whole_files.py",
+        "weights/tensor_saving.py",
     }
 
 
 def check(reports: dict[str, Report]) -> None:
     for writer, report in reports.items():
         print(f"{writer}: {sum(report.calls.values())} calls ({dict(report.calls)}), {report.runs} runs")
-    calls, runs = (sum(each) for each in zip(*((sum(report.calls.values()), report.runs) for report in reports.values())))
+    calls, runs = (sum(each) for each in zip(*((sum(report.calls.values()), report.runs) for report in reports.values()), strict=True))
     print(f"{len(reports)} writers, {calls} calls, {runs} runs")
     assert not [problem for report in reports.values() for problem in report.problems]
     assert all(report.runs and {"open", "write", "fsync"} <= report.calls.keys() for report in reports.values())

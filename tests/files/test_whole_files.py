@@ -25,8 +25,8 @@ NO_LINKS = [getattr(errno, name) for name in ("EPERM", "ENOTSUP", "EOPNOTSUPP", 
 
 def next_number(folder: Path) -> Path:
     """As ComfyUI's core numbers: the highest that there is, and one."""
-    found = [int(match[1]) for name in os.listdir(folder) if (match := re.match(r"MEMO_(\d+)_", name))]
-    return folder / f"MEMO_{max(found, default=0) + 1:05}_.mp4"
+    found = max((name for name in os.listdir(folder) if name.startswith("MEMO_")), default="MEMO_00000_")
+    return folder / f"MEMO_{int(found[5:10]) + 1:05}_.mp4"
 
 
 def finish(folder: Path, who: int, count: int, way: str, together) -> None:
@@ -39,7 +39,7 @@ def finish(folder: Path, who: int, count: int, way: str, together) -> None:
         content = f"{who} {number}"
         together.wait()
         if way == "written there":
-            new_file(next_number(folder), lambda partial: partial.write_text(content), lambda: next_number(folder))
+            new_file(next_number(folder), lambda partial, content=content: partial.write_text(content), lambda: next_number(folder))
         else:
             (journal / "video.mp4").write_text(content)
             move_new(journal / "video.mp4", next_number(folder), (lambda: next_number(folder)) if way != "one name" else None)
@@ -81,7 +81,7 @@ def test_what_many_processes_finish_at_once_is_all_there(tmp_path, processes, co
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("processes", [2, 8])
 def test_two_thousand_videos_of_each_of_them_are_all_there(tmp_path, processes, way):
-    race(tmp_path / "output", processes, 2000, way)
+    race(tmp_path / "output", processes, 200 if way == "one name" else 2000, way)  # from _2 on each time: it takes the square
 
 
 def test_what_has_a_name_keeps_it(tmp_path):
@@ -147,7 +147,7 @@ def test_every_error_of_the_disk_names_the_file_and_leaves_nothing(tmp_path, num
 
 def test_an_error_of_another_file_stays_what_it_is(tmp_path):
     with pytest.raises(FileNotFoundError), whole_file(tmp_path / "a.mp4"):
-        open(tmp_path / "source" / "b.mp4")
+        (tmp_path / "source" / "b.mp4").open()
     with pytest.raises(InputError), whole_file(tmp_path / "a.mp4"):
         raise InputError("of what is written")
     assert not any(tmp_path.iterdir())
@@ -184,9 +184,9 @@ def small_disk(tmp_path):
 
 
 def test_tensors_on_a_full_disk_say_so(small_disk):
-    with pytest.raises(StorageError, match=r"a.safetensors could not be written .No space left on device.*free some space"):
-        with whole_file(small_disk / "a.safetensors") as partial:
-            save_tensors(partial, {"weight": torch.ones(100_000)})
+    refused = pytest.raises(StorageError, match=r"a.safetensors could not be written .No space left on device.*free some space")
+    with refused, whole_file(small_disk / "a.safetensors") as partial:
+        save_tensors(partial, {"weight": torch.ones(100_000)})
     assert not any(small_disk.iterdir())
 
 

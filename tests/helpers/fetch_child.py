@@ -9,14 +9,10 @@ import resource
 import shutil
 import sys
 import time
-import types
 from collections import namedtuple
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
-sys.modules["comfyui_memo"] = types.ModuleType("comfyui_memo")
-sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project
 
 
 class Cancelled(Exception):

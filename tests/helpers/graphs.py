@@ -58,7 +58,7 @@ def talking_portrait(**inputs: dict) -> dict:
 
 
 def to_file(prompt: dict, **inputs) -> dict:
-    """The graph with its sampler and all behind it replaced by MEMO Sample to File, with ``inputs`` more."""
+    """The graph with its sampler and everything after it replaced by MEMO Sample to File, with ``inputs`` more."""
     sampler = find(prompt, "MemoSampler")
     sound = [find(prompt, "LoadAudio"), 0]
     kept = {name: part for name, part in prompt.items() if part["class_type"] not in ("MemoSampler", "CreateVideo", "SaveVideo")}
@@ -108,7 +108,8 @@ class Record:
             self.texts.append(data["text"])
 
 
-ARGUMENT_DEFAULTS = ("MotionConfig", "SamplerSettings", "VideoFormat")
+ARGUMENT_DEFAULTS = ("Inert", "MotionConfig", "Named", "Option", "SamplerSettings", "VideoFormat")
+"""Classes of which there are constants, in modules and as defaults of arguments."""
 
 
 def alive(outputs: dict) -> dict[str, int]:

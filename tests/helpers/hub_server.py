@@ -18,6 +18,7 @@ import struct
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -215,10 +216,8 @@ class _Listener(socketserver.ThreadingTCPServer):
         """Ends what is under way; without it, connections that clients keep open would be served after the stop."""
         with self._lock:
             for connection in self._connections:
-                try:
+                with suppress(OSError):  # the client has gone already
                     connection.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass  # the client has gone already
 
     def handle_error(self, request, client_address) -> None:
         if not isinstance(sys.exc_info()[1], ConnectionError):  # a client that goes away is no error

@@ -7,6 +7,7 @@ Arguments: the pack's folder, a checkpoint folder. Prints in JSON what was found
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import comfy.options
 
 comfy.options.enable_args_parsing()
 
-import utils.extra_config  # noqa: F401, I001 - as main.py does before nodes.py puts a folder with a module utils in front of it
+import utils.extra_config  # noqa: F401, I001  as main.py does before nodes.py puts a folder with a module utils in front of it
 import comfy.model_management
 import comfy.model_patcher
 import torch
@@ -27,6 +28,7 @@ spec = importlib.util.spec_from_file_location("pack", Path(pack) / "__init__.py"
 sys.modules["pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["pack"])
 
+from pack.memo_modules.models import acceleration
 from pack.memo_modules.models.kernels.convolution import few_places, pointwise
 from pack.memo_modules.models.kernels.picture_norm import picture_norm
 from pack.memo_modules.models.layers import Layers, channels_last
@@ -114,11 +116,11 @@ def compared(weight_dtype: str) -> dict:
 in_torch = load_net(Path(checkpoint), "reference_net", Layers(dtype=torch.float32))
 plain, found = features(in_torch), {}
 for weight_dtype in ("bf16", "fp16", "fp32", "fp8_e4m3fn"):
-    comfy_adapter.few_places = counted(few_places, products := [])
+    acceleration.few_places = counted(few_places, products := [])
     found[weight_dtype] = {**compared(weight_dtype), "products": sum(products)}
 for weight_dtype in ("bf16", "fp32"):
     on_a_card = {"lay_out": channels_last, "product": counted(pointwise, products := []), "picture_norm": counted(picture_norm, norms := [])}
-    comfy_adapter._accelerations = lambda device, on_a_card=on_a_card: on_a_card
+    comfy_adapter._for_device = lambda layers, device, on_a_card=on_a_card: replace(layers, **on_a_card)
     found[f"{weight_dtype}, channels last"] = {**compared(weight_dtype), "pointwise": sum(products), "norms": len(norms)}
 
 samplers = [sampler_object("er_sde"), with_nothing(), *(make(eta) for make in (with_function, with_default, with_method) for eta in (0.3, 0.4))]

@@ -14,7 +14,7 @@ import comfy.options
 
 comfy.options.enable_args_parsing()
 
-import utils.extra_config  # noqa: F401, I001 - as main.py does before nodes.py puts a folder with a module utils in front of it
+import utils.extra_config  # noqa: F401, I001  as main.py does before nodes.py puts a folder with a module utils in front of it
 import nodes
 from server import PromptServer
 

@@ -18,7 +18,7 @@ import comfy.options
 comfy.options.enable_args_parsing()
 
 import utils.extra_config  # noqa: F401, I001 - as main.py does before nodes.py puts a folder with a module utils in front of it
-import comfy.sd  # noqa: F401
+import comfy.sd
 
 spec = importlib.util.spec_from_file_location("pack", Path(pack) / "__init__.py", submodule_search_locations=[pack])
 sys.modules["pack"] = importlib.util.module_from_spec(spec)

@@ -6,26 +6,20 @@ Prints a line as each phase of the work begins: sampling, decoding, encoding, jo
 """
 
 import sys
-import types
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.modules["comfyui_memo"] = types.ModuleType("comfyui_memo")
-sys.modules["comfyui_memo"].__path__ = [str(ROOT)]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project
 
 import torch
 
 from memo_modules.errors import StorageError
-from memo_modules.models.layers import Layers
-from memo_modules.sampler.sampling import MemoNets, sample_video
+from memo_modules.pipeline import Conditioning, MemoPipeline
 from memo_modules.types import Audio
-from memo_modules.vae import DiffusersVAE, load_autoencoder
 from memo_modules.video import long_videos
 from memo_modules.video.formats import VideoFormat
 from memo_modules.video.journal import Inputs, Journal, opened
-from memo_modules.weights.checkpoints import NETS, load_net
 from tests.helpers.tiny_video import FACE, FAST, HAPPY, PORTRAIT, SIZE, speech
 
 STEPS = 3
@@ -48,21 +42,19 @@ def telling(owner, name: str, phase: str) -> None:
 
 def main(models: Path, journals: Path, target: Path, clips: int) -> None:
     torch.set_num_threads(1)
-    nets = {net: load_net(models / "memo" / "tiny", net, Layers(dtype=torch.float32)) for net in NETS}
-    nets = MemoNets(**nets, device=torch.device("cpu"), dtype=torch.float32)
-    vae = DiffusersVAE(load_autoencoder(models / "vae" / "sd-vae-ft-mse", torch.float32), batch=16)
-    telling(vae, "decode", "decoding")
+    pipeline = MemoPipeline.from_models(models, "tiny")
+    telling(pipeline.vae, "decode", "decoding")
     telling(long_videos, "write_segment", "encoding")
     telling(Journal, "append", "journal")
     telling(long_videos, "join_segments", "joining")
 
     frames = 16 * clips - 5
     audio, sound = speech(frames), Audio(torch.linspace(-1, 1, frames * 1600)[None], 48000)
-    settings = replace(FAST, steps=STEPS)
+    settings, conditioning = replace(FAST, steps=STEPS), Conditioning(PORTRAIT, FACE, audio, HAPPY)
     video = long_videos.LongVideo(audio, 0, (SIZE, SIZE), sound, VideoFormat(), Fraction(30), {"workflow": "{}"})
 
     def sample(state, done):
-        return sample_video(nets, vae, PORTRAIT, FACE, audio, HAPPY, settings, state=state, done=done, progress=lambda *_: tell("sampling"))
+        return iter(pipeline.sample(conditioning, settings, state=state, done=done, progress=lambda *_: tell("sampling")))
 
     with opened(journals, "video", Inputs({"clips": str(clips)}, {})) as journal:
         print("clips", len(journal.segments), flush=True)

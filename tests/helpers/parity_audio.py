@@ -10,7 +10,7 @@ from memo_modules.audio.emotion2vec import Emotion2Vec, Emotion2VecConfig
 from memo_modules.clips import frame_rate
 from memo_modules.models.emotion_classifier import EmotionClassifier
 from memo_modules.models.layers import Layers
-from memo_modules.types import Audio, EmotionTrack
+from memo_modules.types import Audio, EmotionTrack, clip_label, frame_labels
 from memo_modules.weights.checkpoints import assign_weights
 from tests.helpers.parity_case import Case, assert_close
 
@@ -53,11 +53,11 @@ def check_emotion_timeline(case: Case) -> None:
         waveform = case.tensors[f"in.{i}.wav_int16"].float() / 32768
         runs = emotion.classify_seconds(waveform, rate, label)
         track = EmotionTrack(tuple(start for start, _ in runs), tuple(found for _, found in runs), None, len(waveform), rate)
-        labels = emotion.frame_labels(track, frames, frame_rate(run["fps"]), "upstream")
+        labels = frame_labels(track, frames, frame_rate(run["fps"]), "upstream")
         assert labels == case.tensors[f"out.{i}.labels"].tolist(), f"{case.name} out.{i}.labels differ"
         golden = case.tensors[f"out.{i}.chunk_mode"].tolist()
         size = frames // len(golden)
-        modes = [emotion.clip_label(labels[start : start + size]) for start in range(0, frames, size)]
+        modes = [clip_label(labels[start : start + size]) for start in range(0, frames, size)]
         assert modes == golden, f"{case.name} out.{i}.chunk_mode: {modes}, expected {golden}"
 
 

@@ -38,7 +38,7 @@ class Case:
         return self.meta["models"][name]["constructor_kwargs"]
 
     def weights(self, name: str = "model") -> dict[str, Tensor]:
-        """Float32 weights of one net: a file beside the case or `w.*` inside it."""
+        """Float32 weights of one net: a file next to the case or `w.*` inside it."""
         file = self.meta.get("models", {}).get(name, {}).get("weights_file")
         if file:
             weights = load_file(self.folder / file)

@@ -1,6 +1,6 @@
 """Checks of the networks and the sampler against golden cases; one function per kind."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
@@ -9,9 +9,7 @@ from einops import rearrange
 from memo_modules.models import acceleration
 from memo_modules.models.config import DiffusionNetConfig, ReferenceNetConfig
 from memo_modules.models.diffusion_net import DiffusionNet
-from memo_modules.models.kernels.convolution import few_places, pointwise
-from memo_modules.models.kernels.picture_norm import picture_norm
-from memo_modules.models.layers import Layers, channels_last
+from memo_modules.models.layers import Layers
 from memo_modules.models.projections import AudioProjection, ImageProjection
 from memo_modules.models.reference_net import ReferenceNet
 from memo_modules.sampler.sampling import MemoNets, portrait_halves, sample_video
@@ -40,9 +38,8 @@ def build(module: torch.nn.Module, case: Case, name: str = "model") -> torch.nn.
 
 
 def build_unet(kind: type, config: type, case: Case, name: str, exact: Exact) -> torch.nn.Module:
-    layers = replace(META, fused=exact.fused, product=(pointwise if exact.channels_last else few_places) if exact.products else None)
-    if exact.channels_last:
-        layers = replace(layers, lay_out=channels_last, picture_norm=picture_norm)
+    off = [name for name, on in (("fused", exact.fused), ("product", exact.products)) if not on]
+    layers = acceleration.for_device(META, (7, 5) if exact.channels_last else None, on_cpu=not exact.channels_last, off=off)
     net = build(kind(config.from_dict(case.options(name), case.name), layers), case, name)
     if exact.compiled:
         net.compiled = acceleration.compiled_regions(net, backend="aot_eager", fullgraph=True)
@@ -89,7 +86,7 @@ def check_reference_net(case: Case, exact: Exact = Exact()) -> None:
         features = net(latents, context.repeat(len(latents) // len(context), 1, 1))
         names = feature_names(case, f"out.{run}.")
         assert len(names) == len(features.layers)
-        for name, layer in zip(names, features.layers):
+        for name, layer in zip(names, features.layers, strict=True):
             assert_close(case, name, layer)
 
 

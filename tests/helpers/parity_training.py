@@ -175,7 +175,7 @@ def check_train_step(case: Case) -> None:
         norms = torch.stack([optimizer.state[parameter]["exp_avg"].norm() for parameter in ordered])
         assert_norms(case, f"out.s{k}.update_norms", norms)
         assert_deltas(case, f"out.s{k}.delta.", trained, before, lr)
-    for name, parameter, expected in zip(names, ordered, given["out.param_sum_after"]):
+    for name, parameter, expected in zip(names, ordered, given["out.param_sum_after"], strict=True):
         found = parameter.detach().sum()
         assert (found - expected).abs() <= 0.1 * lr * parameter.numel() ** 0.5 + 1e-6 * parameter.abs().sum(), f"{case.name} sum of {name}"
 
@@ -219,7 +219,7 @@ def check_dataset_indices(case: Case) -> None:
         assert found.reference == row["ref_index"]
         assert found.windows.tolist() == row["audio_window_indices"]
         assert clip_label(row["emotion_labels_of_clip"]) == row["emotion"]
-    assert dataset.PERTURBATION_RATE == case.meta["drop_rate"]
+    assert case.meta["drop_rate"] == dataset.PERTURBATION_RATE
     for name, minimum in case.meta["minimum_length"].items():
         sizes = [int(part.split("=")[1]) for part in name.split(",")]
         if sizes[1] >= sizes[2]:

@@ -6,15 +6,12 @@ Arguments: the file, the number of frames.
 
 import resource
 import sys
-import types
 from fractions import Fraction
 from pathlib import Path
 
 import torch
 
-package = types.ModuleType("comfyui_memo")
-package.__path__ = [str(Path(__file__).resolve().parents[2])]
-sys.modules["comfyui_memo"] = package
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project
 
 from memo_modules.portrait.framing import cut, face_square
 from memo_modules.portrait.pasting import paste_to_file

@@ -16,8 +16,7 @@ import types
 from pathlib import Path
 
 PACK, GOOD, *FILES = sys.argv[1:]
-sys.modules["comfyui_memo"] = types.ModuleType("comfyui_memo")
-sys.modules["comfyui_memo"].__path__ = [PACK]
+sys.path.insert(0, PACK)
 
 import torch
 

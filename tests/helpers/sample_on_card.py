@@ -13,16 +13,14 @@ from pathlib import Path
 
 pack, base = sys.argv[1:]
 sys.argv = ["main.py", "--cpu", "--base-directory", base]
-sys.path.insert(1, str(Path(__file__).parent))
 
 import comfy.options
 import torch
-
-from tests.helpers.pretend_device import CARD
+from pretend_device import CARD
 
 comfy.options.enable_args_parsing()
 
-import utils.extra_config  # noqa: F401, I001 - as main.py does before nodes.py puts a folder with a module utils in front of it
+import utils.extra_config  # noqa: F401, I001  as main.py does before nodes.py puts a folder with a module utils in front of it
 import comfy.model_management as management
 
 spec = importlib.util.spec_from_file_location("pack", Path(pack) / "__init__.py", submodule_search_locations=[pack])
@@ -120,16 +118,18 @@ with torch.inference_mode():
             "difference": (frames - expected).abs().max().item(),
         }
         if mode == "normal":  # with nets that lie where the first video left them
-            found["goes on"] = list(sampled(model, vae, mode, state)[0].shape)
+            found["continued"] = list(sampled(model, vae, mode, state)[0].shape)
         management.unload_all_models()
     model, vae = load()
     config, settings = model.diffusion_net.model.config, SamplerSettings(num_init_past_frames=1)
-    footprint._ROUNDING = comfy_adapter._OTHERS = 0
+    footprint._ROUNDING = 0
+    footprint.Footprint.plan.__defaults__ = (*footprint.Footprint.plan.__defaults__[:-1], 0)  # nothing reserved
+    counted = footprint.Footprint(config, LATENT, settings, FRAMES, 4)
     total = management.extra_reserved_memory() + int(
         sum(patcher.model_size() for patcher in (model.diffusion_net, model.audio_proj))
-        + footprint.low_memory_bytes(config, LATENT, settings, FRAMES, 4)["diffusion"]
-        + footprint.streamed_memory_bytes(config, LATENT, 4)
-        + RESIDENT * footprint.motion_memory_bytes(config, LATENT, 2, 4)
+        + counted.low_memory["diffusion"]
+        + counted.streamed_memory
+        + RESIDENT * counted.motion_memory
     )
     rings, make = [], streaming._Ring.__init__
     streaming._Ring.__init__ = lambda ring, *arguments: rings.append(ring) or make(ring, *arguments)

@@ -12,22 +12,19 @@ import random
 import signal
 import sys
 import threading
-import types
 import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 
-misc, report, *steps = sys.argv[1:]
-package = types.ModuleType("comfyui_memo")
-package.__path__ = [str(Path(__file__).resolve().parents[2])]
-sys.modules["comfyui_memo"] = package
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project
 
 from memo_modules.audio.vocals import VocalSeparator
 from memo_modules.portrait.face import FaceAnalyzer, embed_face
 from memo_modules.types import Audio
 
+misc, report, *steps = sys.argv[1:]
 GUARDED = {"socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "subprocess.Popen", "os.system", "os.posix_spawn"}
 reached: list[str] = []
 

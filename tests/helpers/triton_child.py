@@ -5,10 +5,11 @@ A process of its own, since Triton interprets on the CPU only what it has import
 
 import os
 import sys
+from pathlib import Path
 
 os.environ["TRITON_INTERPRET"] = "1"
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project
 
-import conftest  # noqa: F401, the pack as a package
 import torch
 
 from memo_modules.models.kernels.attention_triton import attention_for

@@ -1,6 +1,6 @@
 """Run by test_inputs.py in a process of its own: hands nodes what they must refuse, and prints in JSON what each said.
 
-Arguments: the pack's folder, ComfyUI's base directory, and a folder beside it that nothing may look into.
+Arguments: the pack's folder, ComfyUI's base directory, and a folder next to it that nothing may look into.
 """
 
 import importlib.util
@@ -24,14 +24,13 @@ spec = importlib.util.spec_from_file_location("pack", Path(pack) / "__init__.py"
 sys.modules["pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["pack"])
 
+from crafted_values import OF_NUMBERS, of_socket
+from input_rows import INPUTS, NAMES, PREFIXES, widget_names
 from pack.memo_modules.audio.emotion import constant_emotion
 from pack.memo_modules.errors import InputError, MemoError
 from pack.memo_modules.types import AudioFeatures, Crop, Face, VideoState
 from pack.nodes import NODES, checks, comfy_adapter, comfy_output
 from server import PromptServer
-
-from tests.helpers.crafted_values import OF_NUMBERS, of_socket
-from tests.helpers.input_rows import INPUTS, NAMES, PREFIXES, widget_names
 
 comfy_adapter.register_model_folder()
 BY_NAME = {node.__name__: node for node in NODES}
@@ -43,7 +42,8 @@ for node in NODES:
 class Thing:
     """What another pack might send; it has the method of a sampler."""
 
-    sample = lambda self: None
+    def sample(self):
+        return None
 
 
 def loaded(node: str):

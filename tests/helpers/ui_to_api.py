@@ -72,17 +72,17 @@ def _read(inputs: dict, values: Iterator, prefix: str = "") -> list[Widget]:
 
 
 def _extra_widgets(name: str, kind: str, options: dict) -> int:
-    """How many widgets of its own the front end puts behind that of an input: a seed's control, upload buttons, a player."""
+    """How many widgets of its own the front end puts after that of an input: a seed's control, upload buttons, a player."""
     if kind == "INT":
         return bool(options.get("control_after_generate", name in ("seed", "noise_seed")))
     return bool(options.get("image_upload")) + 2 * bool(options.get("audio_upload"))
 
 
 def _origin(link: int, links: dict, nodes: dict) -> list | None:
-    """[node, output] that a link comes from, behind any Reroute nodes; None when that node is muted."""
+    """[node, output] that a link comes from, before any Reroute nodes; None when that node is muted."""
     number, slot = links[link]
     node = nodes[number]
     if node["type"] == "Reroute":
-        behind = node["inputs"][0]["link"]
-        return behind and _origin(behind, links, nodes)
+        link = node["inputs"][0]["link"]
+        return link and _origin(link, links, nodes)
     return None if node["mode"] == MUTED else [str(number), slot]

@@ -1,4 +1,4 @@
-"""Small video files for tests: grey pictures beside a sound that tells its samples apart."""
+"""Small video files for tests: grey pictures with a sound whose samples differ."""
 
 from fractions import Fraction
 from pathlib import Path

@@ -43,7 +43,7 @@ def velocity(dtype: torch.dtype) -> tuple[torch.Tensor, float]:
         largest = max(largest, inputs[1].abs().max().item())
 
     for block, j in net.numbered_layers():
-        if block.audio_modules is not None:
+        if block.audio_modules:
             block.audio_modules[j].register_forward_pre_hook(note)
     generator = torch.Generator().manual_seed(1)
     latents, audio, face = (torch.randn(shape, generator=generator).to(dtype) for shape in ((FRAMES, 4, 8, 8), (FRAMES, 32, D_AUDIO), (1, 4, 32)))

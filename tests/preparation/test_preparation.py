@@ -52,7 +52,7 @@ def preparer(places, one_thread) -> Preparer:
 def test_an_actor_of_ray_finds_what_it_runs(monkeypatch):
     """Without Ray: it is a class that is told where the pack is."""
     monkeypatch.setattr(preparer_module, "Preparer", lambda settings: settings)
-    actor = _Actor("comfyui_memo", [])
+    actor = _Actor("memo_modules", [])
     assert isinstance(pickle.loads(actor.load(pickle.dumps("settings"))), Ready) and actor.preparer == "settings"
 
 

@@ -90,7 +90,7 @@ def pictures_of(path: Path, sizes: list[int], times: list[int]) -> Path:
         stream, heard = container.add_stream("mjpeg", rate=30), container.add_stream("pcm_s16le", rate=RATE, layout="mono")
         stream.width, stream.height, stream.pix_fmt = sizes[0], sizes[0], "yuvj420p"
         container.start_encoding()
-        for place, (size, time) in enumerate(zip(sizes, times)):
+        for place, (size, time) in enumerate(zip(sizes, times, strict=True)):
             encoder = av.CodecContext.create("mjpeg", "w")
             encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = size, size, "yuvj420p", Fraction(1, 30)
             frame = av.VideoFrame.from_ndarray(np.full((size, size, 3), 90, np.uint8), format="rgb24").reformat(size, size, "yuvj420p")

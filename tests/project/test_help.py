@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tools.draw_help_pictures import SHOWS, contents
+from tools.derived.help_pictures import SHOWS, contents
 
 DOCS = Path(__file__).resolve().parents[2] / "web" / "docs"
 
@@ -28,6 +28,6 @@ def test_every_page_shows_its_node_as_it_is(comfyui_server):
         with Image.open(file) as image:
             assert image.format == "PNG" and 200 <= image.width <= 600 and 80 <= image.height <= 900, page.stem
             of = comfyui_server.get(f"/object_info/{page.stem}")[page.stem]
-            assert image.text[SHOWS] == contents(of), f"Run tools/draw_help_pictures.py {page.stem}"
+            assert image.text[SHOWS] == contents(of), "Run python -m tools.regenerate help_pictures"
         assert file.stat().st_size < 60_000
     assert {file.stem for file in DOCS.glob("*.png")} == {page.stem for page in DOCS.glob("*.md")}

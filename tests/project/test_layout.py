@@ -14,7 +14,8 @@ ADAPTER = PurePosixPath("nodes/comfy_adapter.py")
 KNOW_COMFYUI = (ADAPTER, *map(PurePosixPath, ("nodes/comfy_sockets.py", "nodes/comfy_output.py")))
 KNOW_DEVICES = (
     ADAPTER,
-    PurePosixPath("memo_modules/sampler/streaming.py"),  # copies beside the computation need streams of the device
+    PurePosixPath("memo_modules/sampler/streaming.py"),  # copies during the computation need streams of the device
+    PurePosixPath("memo_modules/pipeline.py"),  # what the nodes leave to ComfyUI: how much room there is, which types are fast
     PurePosixPath("memo_modules/models/kernels/fastest.py"),  # what a kernel takes is told by the device's own clock
 )
 
@@ -124,7 +125,15 @@ def test_the_scripts_that_are_published_run_no_programs(tmp_path):
     copy_pack(tmp_path / "pack")
     scripts = tmp_path / "pack" / "scripts"
     published = sorted(scripts.glob("**/*.py"))
-    assert [path.name for path in published] == ["convert.py", "download.py", "entry.py", "prepare_data.py", "train.py"]
+    assert [path.name for path in published] == [
+        "__init__.py",
+        "bootstrap.py",
+        "convert.py",
+        "download.py",
+        "entry.py",
+        "prepare_data.py",
+        "train.py",
+    ]
     assert (scripts / "configs" / "finetune.yaml").is_file() and (tmp_path / "pack" / "requirements-training.txt").is_file()
     for path in published:
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -132,10 +141,10 @@ def test_the_scripts_that_are_published_run_no_programs(tmp_path):
         assert not names & {"subprocess", "os.system", "eval", "exec"}
 
 
-def test_torch_cuda_stays_out_of_the_scripts():
-    scripts = ROOT / "scripts"
-    users = {path.relative_to(scripts).as_posix() for path in scripts.rglob("*.py") if "torch.cuda" in path.read_text(encoding="utf-8")}
-    assert users <= {"benchmarking/device.py"}
+def test_torch_cuda_stays_out_of_scripts_and_tools():
+    programs = (path for folder in ("scripts", "tools") for path in (ROOT / folder).rglob("*.py"))
+    users = {path.relative_to(ROOT).as_posix() for path in programs if "torch.cuda" in path.read_text(encoding="utf-8")}
+    assert users <= {"tools/benchmarking/device.py"}
 
 
 def test_pyproject_and_requirements_agree():

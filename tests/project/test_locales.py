@@ -1,15 +1,16 @@
 """What the front end calls nodes, inputs and outputs in other languages (locales/): the English is taken from the schemas.
 
-After a change of a schema MEMO_WRITE_SCHEMAS=1 writes the English; the tests then say what each other language lacks.
+After a change of a schema python -m tools.regenerate writes the English; the tests then say what each other language lacks.
 """
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tools.derived.schemas import english
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCALES = ROOT / "locales"
@@ -26,7 +27,7 @@ SAME = {
     "fr": {"audio", "clips", "codec", "image", "images", "photo", "portrait", "sigmas"},
 }
 """Names that are the same word in that language; TERMS are so in every language."""
-CALLED = {"de": {"AI": "KI"}, "es": {"AI": "IA"}, "fr": {"AI": "IA", "GB": "Go"}}
+CALLED = {"de": {"AI": "KI"}, "es": {"AI": "IA"}, "fr": {"AI": "IA", "GB": "Go", "GiB": "Gio"}}
 PROPER = r"Diffusion|Euler|Hugging Face|Stable|Triton|diffusers|insightface|torch\.compile"
 LITERAL = rf"{PROPER}|[\w%/.-]*(?:[_%/\d]|[a-z][A-Z]|\.\w|[A-Z]{{2}})[\w%/-]*(?:\.\w+)*"
 """Names of files, folders, models and formats, placeholders, units, sockets: never translated."""
@@ -69,30 +70,9 @@ def nodes(comfyui_server) -> dict[str, dict]:
     return comfyui_server.get("/object_info")
 
 
-def english(node: dict) -> dict:
-    groups = (node["input"].get(group, {}) for group in ("required", "optional"))
-    inputs = {name: {"name": name, "tooltip": options["tooltip"]} for group in groups for name, (_, options) in group.items()}
-    outputs = enumerate(zip(node["output_name"], node["output_tooltips"], strict=True))
-    return {
-        "display_name": node["display_name"],
-        "description": node["description"],
-        "inputs": inputs,
-        "outputs": {str(index): {"name": name, "tooltip": tooltip} for index, (name, tooltip) in outputs},
-    }
-
-
 def test_english_is_what_the_schemas_say(nodes):
-    ours = {name: node for name, node in sorted(nodes.items()) if name.startswith("Memo")}
-    cores = {part for name, node in nodes.items() if name not in ours for part in node["category"].split("/")}
-    categories = {part for node in ours.values() for part in node["category"].split("/")[1:]} - cores
-    found = {
-        "nodeDefs.json": {name: english(node) for name, node in ours.items()},
-        "main.json": {"nodeCategories": {part: part for part in sorted(categories)}},  # those of core are in the front end
-    }
-    for file, content in found.items():
-        if os.environ.get("MEMO_WRITE_SCHEMAS") == "1":
-            (LOCALES / "en" / file).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        assert read("en", file) == content, "Run this test with MEMO_WRITE_SCHEMAS=1, and translate what has changed."
+    found = {file: read("en", file) for file in FILES}
+    assert found == english(nodes), "Run python -m tools.regenerate locales, and translate what has changed."
 
 
 def test_comfyui_gives_them_to_the_front_end(comfyui_server):

@@ -18,13 +18,13 @@ def read(*parts: str) -> str:
 def test_the_host_runs_the_readmes_test_command_on_linux_and_windows():
     job = yaml.safe_load(read(".github", "workflows", "tests.yml"))["jobs"]["tests"]
     commands = [step["run"] for step in job["steps"] if "run" in step]
-    assert commands == ["python tools/test.py"] and "\npython3 tools/test.py\n" in read("README.md")
+    assert commands == ["python -m tools.test"] and "\npython3 -m tools.test\n" in read("README.md")
     assert [system.split("-")[0] for system in job["strategy"]["matrix"]["os"]] == ["ubuntu", "windows"]
     assert job["env"]["MEMO_REQUIRE_COMFYUI"] == "1", "or tests that find no ComfyUI are skipped"
 
 
-def test_a_report_asks_for_what_finds_a_fault():
-    form = yaml.safe_load(read(".github", "ISSUE_TEMPLATE", "1_fault.yml"))
+def test_a_report_asks_for_what_finds_a_bug():
+    form = yaml.safe_load(read(".github", "ISSUE_TEMPLATE", "1_bug.yml"))
     asked = {field["id"]: field for field in form["body"] if "id" in field}
     for name in ("versions", "machine", "models", "log", "how"):
         assert asked[name]["validations"]["required"], name

@@ -12,7 +12,8 @@ from memo_modules.models.config import DiffusionNetConfig, ReferenceNetConfig
 from memo_modules.models.diffusion_net import DiffusionNet
 from memo_modules.models.layers import Layers
 from memo_modules.models.reference_net import ReferenceNet
-from memo_modules.sampler import footprint, solvers
+from memo_modules.sampler import solvers
+from memo_modules.sampler.footprint import Footprint
 from memo_modules.sampler.sampling import ClipConditioning, MemoNets, guided_velocity
 from memo_modules.types import ReferenceFeatures, SamplerSettings
 from tests.helpers.allocations import Allocations, nbytes
@@ -25,7 +26,7 @@ PASSES = {"normal": [(0, 1)], "low": [(0,), (1,)]}
 
 @dataclass
 class Clip:
-    """One clip in the making: the passes' conditionings, and the most that was held to make them beside the memory."""
+    """One clip in the making: the passes' conditionings, and the most that was held to make them in addition to the memory."""
 
     passes: list[ClipConditioning]
     features: ReferenceFeatures | None
@@ -117,7 +118,7 @@ def test_one_guided_step(nets, clips, mode):
     counts = counter.get_flop_counts()["Global"]
     products = sum(flops for operation, flops in counts.items() if "bmm" in str(operation))  # what attention comes to on meta
     assert products == attention_flops() + linear_attention_flops()
-    counted = footprint.activation_bytes(nets.diffusion_net.config, LATENT, FRAMES, len(PASSES[mode][0]), 2)
+    counted = Footprint(nets.diffusion_net.config, LATENT, SamplerSettings()).activations(FRAMES, len(PASSES[mode][0]))
     # Python 3.10 keeps what a call was given until it returns: two small tensors more
     assert held.peak <= counted + (8e6 if sys.version_info < (3, 11) else 0)
 
@@ -125,34 +126,33 @@ def test_one_guided_step(nets, clips, mode):
 @pytest.mark.parametrize("mode", PASSES)
 @torch.inference_mode()
 def test_what_a_clip_holds_is_what_the_footprint_says(nets, clips, mode):
-    clip, config, halves = clips[mode], nets.diffusion_net.config, len(PASSES[mode][0])
+    clip, halves = clips[mode], len(PASSES[mode][0])
+    footprint = Footprint(nets.diffusion_net.config, LATENT, SamplerSettings())
     memory = [part.memory for part in clip.passes]
-    assert nbytes(memory) == footprint.motion_memory_bytes(config, LATENT, halves=2, itemsize=2)
-    features = footprint.reference_bytes(config, LATENT, halves * FRAMES, itemsize=2)
+    assert nbytes(memory) == footprint.motion_memory
+    features = footprint.features(halves * FRAMES)
     layer = max(nbytes(layer) for layer in clip.features.layers)
     assert nbytes(clip.features) == features
-    activations = footprint.activation_bytes(config, LATENT, FRAMES, halves, itemsize=2)
+    activations = footprint.activations(FRAMES, halves)
     assert clip.reference_peak <= features + activations
     assert clip.update_peak <= activations  # module by module: the memory is never there twice
     largest = max(nbytes(module) for module in memory[0])
     if mode == "low":
-        working, portrait = footprint.low_memory_bytes(config, LATENT, SamplerSettings(), FRAMES, 2), footprint.reference_bytes(config, LATENT, 2, 2)
+        working, portrait = footprint.low_memory, footprint.features(2)
         assert clip.reference_peak <= working["reference"] - portrait
         assert layer + clip.update_peak <= working["diffusion"] - portrait  # one layer of the past at a time
-        assert 4 * largest == footprint.streamed_memory_bytes(config, LATENT, itemsize=2)
+        assert 4 * largest == footprint.streamed_memory
 
 
 @torch.inference_mode()
 def test_modes_fit_the_cards_they_are_for(nets):
     """Exact in 16 GB with everything on the card, low-memory in less than 6: counted, with a twentieth for what a card adds."""
-    config = nets.diffusion_net.config
+    footprint = Footprint(nets.diffusion_net.config, LATENT, SamplerSettings())
     weights = {"diffusion": nbytes(nets.diffusion_net), "reference": nbytes(nets.reference_net)}
     small = 0.4 * GIB  # VAE, projections, contexts of portrait and face
-    video = (config, LATENT, SamplerSettings(), FRAMES, 2)
-    whole = sum(weights.values()) + footprint.motion_memory_bytes(config, LATENT, 2, 2) + footprint.working_bytes(*video)
+    whole = sum(weights.values()) + footprint.motion_memory + footprint.working
     assert 1.05 * (whole + small) <= 16e9
-    working = footprint.low_memory_bytes(*video)
-    low = max(weights[phase] + working[phase] for phase in weights) + footprint.streamed_memory_bytes(config, LATENT, 2)
+    low = max(weights[phase] + footprint.low_memory[phase] for phase in weights) + footprint.streamed_memory
     assert 1.05 * (low + small) <= 5.7 * GIB
 
 

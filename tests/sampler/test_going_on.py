@@ -1,4 +1,4 @@
-"""A video goes on where another ended: after a stop, with more audio, behind a lead-in."""
+"""A video continues where another ended: after a stop, with more audio, after a lead-in."""
 
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ def test_going_on_from_a_state_equals_one_run(sample, three_clips, made, noise):
     whole = three_clips if noise == GUIDED.noise else sample(speech(48), settings)
     rest = sample(speech(48), settings, state=whole[made - 1].state, done=made)
     assert len(rest) == 3 - made
-    for clip, expected in zip(rest, whole[made:]):
+    for clip, expected in zip(rest, whole[made:], strict=True):
         assert torch.equal(clip.frames, expected.frames)
         assert torch.equal(clip.state.latents, expected.state.latents)
 
@@ -75,7 +75,7 @@ def test_a_part_without_frames_is_refused(clips):
 
 
 def test_a_video_that_ended_within_a_clip_goes_on_behind_its_last_frame(sample, tiny_vae):
-    """The frames that were sampled behind the end of the audio were never seen: nothing remembers them."""
+    """The frames that were sampled after the end of the audio were never seen: nothing remembers them."""
     [ended] = sample(speech(5))
     [next_clip] = sample(speech(16), state=ended.state)
     shown = tiny_vae.encode(ended.frames * 2 - 1)
@@ -89,7 +89,7 @@ def test_a_lead_in_is_sampled_and_not_shown(sample):
     assert [len(clip.frames) for clip in led] == [0, 16, 4] and led[-1].state.clips == 3
     assert torch.equal(led[0].state.latents, plain[0].state.latents)
     past = led[1].state.past_latents
-    assert len(past) == 2 and not torch.equal(past[1], past[0]), "the video begins behind the frames of the lead-in"
+    assert len(past) == 2 and not torch.equal(past[1], past[0]), "the video begins after the frames of the lead-in"
     [resumed] = sample(speech(20), lead_in=1, state=led[1].state, done=2)
     assert torch.equal(resumed.frames, led[2].frames)
 

@@ -1,5 +1,7 @@
 """The noise of clips: normal within each of them, and in smooth noise no step from one to the next."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -31,7 +33,7 @@ def test_within_a_clip_it_is_normal_noise_each_frame_apart(kind):
 
 def test_smooth_noise_goes_on_over_the_border():
     clips = noises("smooth", 6)
-    for before, behind in zip(clips, clips[1:]):
+    for before, behind in pairwise(clips):
         assert alike(before[-1:], behind[:1]) > 0.97
         mirrored = alike(before.flip(0), behind)
         assert (mirrored.diff() < 0.02).all() and mirrored[-1] < 0.5, "alike at the border, and less and less behind it"
@@ -41,13 +43,13 @@ def test_smooth_noise_goes_on_over_the_border():
 
 def test_independent_noise_does_not():
     clips = noises("independent", 3)
-    for before, behind in zip(clips, clips[1:]):
+    for before, behind in pairwise(clips):
         assert alike(before, behind).abs().max() < 0.05 and alike(before.flip(0), behind).abs().max() < 0.05
 
 
 @pytest.mark.parametrize("kind", NOISES)
 def test_a_clip_takes_one_drawing_from_the_generator(kind):
-    """So a video goes on from its generator alone, in noise of the other kind, too."""
+    """So a video continues from its generator alone, in noise of the other kind, too."""
     generator, other = (torch.Generator().manual_seed(7) for _ in range(2))
     clip_noise(kind, generator, 0, FRAMES, SIZE)
     torch.randn((4, FRAMES, 64, 64), generator=other)

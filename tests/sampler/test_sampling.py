@@ -9,7 +9,7 @@ import torch
 
 from memo_modules.audio.emotion import constant_emotion
 from memo_modules.errors import InputError
-from memo_modules.sampler import footprint
+from memo_modules.sampler.footprint import Footprint
 from memo_modules.sampler.sampling import sample_video
 from memo_modules.types import AudioFeatures, Face, SamplerSettings
 from memo_modules.vae import DiffusersVAE
@@ -28,7 +28,7 @@ def video(tiny_nets, tiny_vae):
 
 
 class Calls:
-    """The inputs of every call of a module, while it is entered; lists, which go on changing, as they were."""
+    """The inputs of every call of a module, while it is entered; lists, which keep changing, as they were."""
 
     def __init__(self, module: torch.nn.Module):
         self.module, self.inputs = module, []
@@ -60,7 +60,7 @@ def live_bytes() -> int:
 def test_frames_are_cut_to_the_audio(video, frames):
     pictures = video(speech(frames))
     assert pictures.shape == (frames, 3, SIZE, SIZE)
-    assert pictures.dtype == torch.float32 and 0 <= pictures.min() and pictures.max() <= 1
+    assert pictures.dtype == torch.float32 and pictures.min() >= 0 and pictures.max() <= 1
     assert pictures.std() > 0.05
 
 
@@ -125,7 +125,7 @@ def test_progress_and_interrupt_come_with_every_step(video):
     assert [(done, total) for done, total, _ in reports] == [(done, 6) for done in range(1, 7)]
     assert [preview is None for *_, preview in reports] == [True, True, False] * 2
     assert reports[2][2].shape == (3, SIZE, SIZE)
-    # a check stands before each step: behind the report of the step before, or first of all
+    # a check comes before each step: after the report of the step before, or first of all
     assert events[0] == "check"
     assert [event for event, following in pairwise(events) if following == "check"] == reports[:-1]
 
@@ -196,8 +196,8 @@ def test_footprint_is_the_size_of_a_memory(tiny_nets, video, guidance_scale):
     with Calls(tiny_nets.diffusion_net) as calls:
         video(speech(16), replace(GUIDED, guidance_scale=guidance_scale))
     [memory] = memories(calls)
-    halves = 2 if guidance_scale > 1 else 1
-    assert footprint.motion_memory_bytes(tiny_nets.diffusion_net.config, (8, 8), halves, 4) == sum(tensor.nbytes for tensor in memory)
+    settings = SamplerSettings(guidance_scale=guidance_scale)
+    assert Footprint(tiny_nets.diffusion_net.config, (8, 8), settings, itemsize=4).motion_memory == sum(tensor.nbytes for tensor in memory)
 
 
 @pytest.mark.parametrize("clips", [4, pytest.param(19, marks=pytest.mark.slow)])

@@ -132,7 +132,7 @@ def fifty(tmp_path_factory) -> Path:
 
 def start(videos: Path, output: Path, *arguments: str) -> subprocess.Popen:
     command = [sys.executable, SCRIPT, videos, output, "--models", SMALL, "--checkpoint", "small", *arguments]
-    # behind a shell's & or nohup the tests ignore Ctrl-C, which a child would inherit
+    # after a shell's & or nohup the tests ignore Ctrl-C, which a child would inherit
     heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **heard)
 

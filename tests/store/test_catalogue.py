@@ -9,7 +9,6 @@ import pytest
 from memo_modules.portrait.face import DETECTOR_FILE, RECOGNISER_FILE
 from memo_modules.store.catalogue import CATALOGUE
 from memo_modules.weights.checkpoints import CLASSIFIER, NETS
-from tools import model_table
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [file for model in CATALOGUE.values() for file in model.files]
@@ -44,12 +43,6 @@ def test_an_entry_is_well_formed(file):
 def test_what_a_workflow_does_without():
     assert {model.role for model in CATALOGUE.values() if model.without} == {"vocal_separator", "emotion_classifier", "emotion2vec"}
     assert all(model.licence and (model.about or all(file.size for file in model.files)) for model in CATALOGUE.values())
-
-
-def test_the_readme_has_the_table_of_the_catalogue():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme == model_table.with_table(readme)
-    assert all(model.licence in readme and model.repository in readme for model in CATALOGUE.values())
 
 
 def test_the_workflow_names_the_published_models():

@@ -54,7 +54,8 @@ def test_either_layout_loads_the_same_tensors(tiny, tmp_path, net):
 def test_dtype(tiny, tmp_path):
     to_single_files(tiny, tmp_path / "single.safetensors", torch.bfloat16)
     with safe_open(tmp_path / "single.safetensors", "pt") as file:
-        assert {file.get_slice(key).get_dtype() for key in file.keys()} == {"BF16"}
+        keys = file.keys()
+        assert {file.get_slice(key).get_dtype() for key in keys} == {"BF16"}
         key = "audio_proj.proj1.weight"
         assert torch.equal(file.get_tensor(key), load_file(tiny / "audio_proj" / WEIGHTS)["proj1.weight"].bfloat16())
 
@@ -97,7 +98,7 @@ class Payload:
 
 
 class Settings(dict):
-    """What a training script leaves beside its weights: a class that nobody here has."""
+    """What a training script leaves next to its weights: a class that nobody here has."""
 
     def __setstate__(self, state):
         raise AssertionError("made from a pickle")
@@ -139,7 +140,7 @@ def test_the_script(tiny, tmp_path):
     assert convert(tmp_path / "memo", "--dtype", "bf16").stdout == f"{single}\n"
     assert load_file(single)["image_proj.norm.weight"].dtype == torch.bfloat16
     assert convert(single, tmp_path / "back").returncode == 0 and (tmp_path / "back/audio_proj" / WEIGHTS).is_file()
-    trained = tmp_path / "checkpoint-7"  # by the trainer, which keeps more beside the nets
+    trained = tmp_path / "checkpoint-7"  # by the trainer, which keeps more than the nets
     shutil.copytree(tiny, trained)
     shutil.copy(single, trained / "trainer.safetensors")
     inside = subprocess.run([sys.executable, ROOT / "scripts/convert.py", "."], cwd=trained, capture_output=True, text=True, check=False)

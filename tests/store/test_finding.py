@@ -194,7 +194,7 @@ def without_root_rights():
 
 
 def test_a_folder_without_permission(tiny_models, root):
-    closed, beside = published(tiny_models, root / "closed"), published(tiny_models, root / "beside")
+    closed, other = published(tiny_models, root / "closed"), published(tiny_models, root / "other")
     secret = published(tiny_models, root / "secret") / "diffusion_net" / WEIGHTS
     closed.chmod(0)
     secret.chmod(0)
@@ -203,7 +203,7 @@ def test_a_folder_without_permission(tiny_models, root):
             listing = finding.find("nets", [root])
     finally:
         closed.chmod(0o755)
-    assert listing.found == {"beside": beside}
+    assert listing.found == {"other": other}
     assert listing.refused["closed"] == f"{closed} cannot be read: permission denied. Give the user running ComfyUI read access."
     assert listing.refused["secret"].startswith(f"{secret} cannot be read: permission denied.")
     secret.chmod(0o644)  # as the message asks
@@ -213,7 +213,7 @@ def test_a_folder_without_permission(tiny_models, root):
 @pytest.mark.parametrize("inside", ["", "audio_proj"])
 def test_a_checkpoint_whose_files_must_not_be_looked_at_is_refused_alone(tiny_models, root, inside):
     """As after `chmod -R 644`, which takes the right to look into a folder."""
-    shut, beside = published(tiny_models, root / "shut"), published(tiny_models, root / "beside")
+    shut, other = published(tiny_models, root / "shut"), published(tiny_models, root / "other")
     (shut / inside).chmod(0o644)
     try:
         with without_root_rights():
@@ -221,8 +221,8 @@ def test_a_checkpoint_whose_files_must_not_be_looked_at_is_refused_alone(tiny_mo
             faces = finding.find("face_analysis", [root])
     finally:
         (shut / inside).chmod(0o755)
-    assert listing.found == {"beside": beside} and "permission denied" in listing.refused["shut"]
-    assert "beside" in faces.found
+    assert listing.found == {"other": other} and "permission denied" in listing.refused["shut"]
+    assert "other" in faces.found
     assert "shut" in found("nets", root)
 
 
@@ -243,7 +243,7 @@ def test_a_link_that_nobody_can_follow_hides_nothing(tiny_models, root, tmp_path
 
 
 def test_a_finetuned_checkpoint(tiny_models, root):
-    """Four nets and what the trainer needs to go on, no `misc`: the rest comes from the published folder."""
+    """Four nets and what the trainer needs to continue, no `misc`: the rest comes from the published folder."""
     published(tiny_models, root / "memo")
     folder = root / "finetuned" / "checkpoint-1000"
     for net in NETS:

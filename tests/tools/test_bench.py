@@ -17,8 +17,9 @@ from memo_modules.sampler.streaming import HostTensors, StreamedMemory
 from memo_modules.types import ReferenceFeatures
 from memo_modules.weights.checkpoints import NETS
 from tools import bench
-from tools.benchmarking import checks, loading, random_nets, readme_table, running, step
+from tools.benchmarking import checks, loading, random_nets, running, step
 from tools.benchmarking.device import Device
+from tools.derived import benchmark_table
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = {
@@ -33,7 +34,7 @@ STAGES = {
 
 
 def run_bench(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "scripts" / "bench.py"), *arguments]
+    command = [sys.executable, "-m", "tools.bench", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, check=False)
 
 
@@ -195,11 +196,6 @@ def test_without_a_card_one_sentence_says_so():
     assert run.stderr == "bench.py: --device cuda: this torch sees no CUDA device.\n"
 
 
-def test_readme_shows_what_was_measured():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme_table.with_table(readme, readme_table.measured_rows(ROOT / "benchmarks")) == readme
-
-
 def test_table_holds_the_last_full_size_row_of_each_kind(tmp_path):
     versions = {"python": "3.12.3", "torch": "2.11.0", "diffusers": "0.42.1", "cuda": "13.0", "pack": "0.1.0"}
     old = {
@@ -213,12 +209,12 @@ def test_table_holds_the_last_full_size_row_of_each_kind(tmp_path):
         json.dumps({"rows": [new, old | {"size": "width"}, new | {"off": ["fused"]}, new | {"steps": 5}]}), encoding="utf-8"
     )
     (tmp_path / "b.json").write_text(json.dumps({"rows": [old, capped], "attention": []}), encoding="utf-8")
-    lines = readme_table.table(readme_table.measured_rows(tmp_path)).splitlines()
+    lines = benchmark_table.table(benchmark_table.measured_rows(tmp_path)).splitlines()
     assert lines[2:] == [
         "| A Card | exact | 512x512 | 0.250 | 16.0 GiB | 2026-11-21 | torch 2.11.0, cuda 13.0, diffusers 0.42.1, pack 0.1.0 |",
         "| A Card | low memory, capped at 7 GiB | 512x512 | 0.500 | 6.5 GiB | 2026-11-20 | torch 2.11.0, cuda 13.0, diffusers 0.42.1, pack 0.1.0 |",
     ]
-    assert readme_table.table([]).endswith("yet.")
+    assert benchmark_table.table([]).endswith("yet.")
 
 
 @pytest.mark.slow

@@ -141,7 +141,7 @@ def test_a_reader_is_trained_once_and_again_after_a_change(tmp_path):
     count = len(lines)
     again = obtain_reader(path, training, lines.append)
     assert len(lines) == count and again.figures == first.figures
-    assert all(torch.equal(a, b) for a, b in zip(again.net.state_dict().values(), first.net.state_dict().values()))
+    assert all(torch.equal(a, b) for a, b in zip(again.net.state_dict().values(), first.net.state_dict().values(), strict=True))
     obtain_reader(path, replace(training, seed=1), lines.append)
     assert len(lines) == 2 * count
 
@@ -181,11 +181,12 @@ def test_memory_reset_at_each_step_is_memory_reset_every_clip_and_not_the_carrie
 @pytest.mark.parametrize("key", [BASE, "mood_heard", "reference_aligned"])
 def test_a_variant_is_what_the_library_samples(model, key):
     case = Case(0, 3, "happy", 0.8)
-    inputs, mood = model.prepare(case), emotion.constant_emotion(EMOTIONS.index("happy"))
+    pipeline, given = model.pipeline, model.condition(case, heard=False)
+    mood = emotion.constant_emotion(EMOTIONS.index("happy"))
     if key == "mood_heard":
-        mood = emotion.detect_emotion(*model.emotion_models, sound_of(case))
+        mood = emotion.detect_emotion(*pipeline.emotion_models, sound_of(case))
     settings = SamplerSettings(steps=1, seed=42 + 3, reference_order="aligned" if key == "reference_aligned" else "upstream")
-    clips = sample_video(model.nets, model.vae, inputs.portrait, inputs.face, inputs.speech, mood, settings)
+    clips = sample_video(pipeline.nets, pipeline.vae, given.portrait, given.face, given.audio, mood, settings)
     expected = (torch.cat([clip.frames for clip in clips]) * 255).round().to(torch.uint8).movedim(1, -1).numpy()
     rendered = model.render(case, VARIANTS[key], VARIANTS[key].settings(SamplerSettings(steps=1)))
     assert np.array_equal(rendered.frames, expected)
@@ -237,11 +238,3 @@ def test_settings_are_read_by_name():
     assert evaluate.base_settings(["steps=5", "guidance_scale=2", "reference_order=aligned"]) == SamplerSettings(5, 2.0, reference_order="aligned")
     with pytest.raises(ValueError, match="expected NAME=VALUE with a name of steps"):
         evaluate.base_settings(["stops=5"])
-
-
-def test_the_readme_shows_what_was_evaluated():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    document = json.loads(evaluate.RESULTS.read_text(encoding="utf-8")) if evaluate.RESULTS.is_file() else None
-    assert report.with_table(readme, document) == readme
-    with pytest.raises(ValueError, match="evaluation"):
-        report.with_table("no markers", document)

@@ -99,7 +99,7 @@ def test_a_segment_has_the_mood_of_its_middle(clips):
     halves = replace(clips[0].tracks, emotion=np.repeat((before, after), len(clips[0]) // 2))
     stepping = replace(clips[0], audio=np.repeat(np.float32((0, 1)), len(clips[0].audio) // 2), tracks=halves)
     segments, labels, *_ = emotion.draw_segments([stepping], [emotion.acoustics(stepping.audio)], 16, 3, np.random.RandomState(0))
-    over_the_change = [(segment, label) for segment, label in zip(segments, labels.tolist()) if segment.abs().max() > 0]
+    over_the_change = [(segment, label) for segment, label in zip(segments, labels.tolist(), strict=True) if segment.abs().max() > 0]
     assert len(over_the_change) >= 5
     for segment, label in over_the_change:
         assert label == (after if (segment > 0).float().mean() > 0.5 else before)

@@ -64,7 +64,7 @@ def test_faces_are_where_they_are_said_to_be():
         assert (x.min() + x.max() + 1) / 2 == pytest.approx(landmarks[row, 3:, 0].mean(), abs=2.5)
         assert x.max() - x.min() == pytest.approx(landmarks[row, 4, 0] - landmarks[row, 3, 0], abs=7)
         assert y.min() - 8 < landmarks[row, 3:, 1].mean() < y.max()
-        for at in landmarks[row, :2]:  # pupils are dark, whites beside them bright
+        for at in landmarks[row, :2]:  # pupils are dark, the whites next to them bright
             eye = picture[int(at[1]) - 12 : int(at[1]) + 12, int(at[0]) - 18 : int(at[0]) + 18].astype(int).sum(axis=-1)
             assert eye.min() < 150 and eye.max() > 680
 

@@ -1,6 +1,7 @@
 """The small world: what is drawn follows the sound, the mood and the seed, and can be measured in the pictures."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from fractions import Fraction
@@ -15,11 +16,12 @@ from memo_modules.audio.io import decode
 from memo_modules.clips import frame_count
 from memo_modules.types import EMOTIONS
 from tools import make_small_world
-from tools.small_world import FPS, MOODS, SAMPLE_RATE, character, correlation, make_clip, measure_mouth, mouth_from_sound, strip
+from tools.small_world import FPS, MOODS, SAMPLE_RATE, character, correlation, make_clip, measure_mouth, mouth_from_sound, strip, words
 from tools.small_world.faces import render
 from tools.small_world.performance import perform
 from tools.small_world.videos import write_video, write_world
 
+needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
 SIZE = 64
 UNSEEN = range(5000, 5012)
 """Characters that no constant of the measuring was fitted on."""
@@ -139,6 +141,42 @@ def test_moods_change_the_voice():
     assert all(duller * 1.15 < brighter for duller, brighter in pairwise(brightness))
 
 
+@needs_espeak
+def test_voices_speak_words_with_a_speaker_and_a_mood():
+    first, again, other = (make_clip(seed, 2, "happy", words=True) for seed in (4, 4, 5))
+    assert np.array_equal(first.audio, again.audio) and not np.array_equal(first.audio, other.audio)
+    assert len(first.audio) == 32000 and np.abs(first.audio).max() < 1
+    loudness = [np.sqrt(np.mean(make_clip(4, 3, mood, words=True).audio ** 2)) for mood in ("sad", "neutral", "happy", "angry")]
+    assert all(quieter * 1.15 < louder for quieter, louder in pairwise(loudness))
+    assert first.tracks.opening.std() > 0.15 and first.who == make_clip(4, 2, "happy").who
+
+
+@needs_espeak
+def test_a_text_is_said_once_and_then_there_is_silence():
+    clip = make_clip(6, 5, "neutral", words="Good morning to you all")
+    heard = np.flatnonzero(np.abs(clip.audio) > 0.01) / SAMPLE_RATE
+    assert 0.05 < heard[0] < 0.5 and 0.8 < heard[-1] - heard[0] < 3.5
+    assert clip.tracks.opening[-20:].max() < 0.05
+    longer = make_clip(6, 5, "neutral", words="Good morning to you all and to everybody else who is here today")
+    assert np.abs(longer.audio[int(heard[-1] * SAMPLE_RATE) + 4000 :]).max() > 0.01
+
+
+def test_without_the_program_words_say_what_is_missing(monkeypatch, tmp_path):
+    words._program.cache_clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RuntimeError, match="apt-get install espeak-ng"):
+        make_clip(1, 1, words=True)
+    words._program.cache_clear()
+
+
+def test_eyes_blink_more_often_where_that_is_asked_for():
+    def blinks(often):
+        shut = np.concatenate([make_clip(seed, 6, "neutral", blinks=often).tracks.eyes < 0.1 for seed in range(6)])
+        return (~shut[:-1] & shut[1:]).sum()
+
+    assert 1.5 * blinks(1) < blinks(2) < 3 * blinks(1)
+
+
 def test_moods_move_brows_and_corners_as_drawn():
     looks = {mood: make_clip(3, 1, mood).tracks for mood in MOODS}
     assert looks["angry"].brow_tilt.max() < -0.6 < 0.6 < looks["sad"].brow_tilt.min()
@@ -249,6 +287,8 @@ def test_a_world_lies_in_its_folder_with_the_truth_beside_it(tmp_path):
     assert np.array_equal(truth["opening"], clip.tracks.opening)
     assert np.array_equal(truth["audio"], clip.audio)
     assert np.array_equal(truth["identity"], clip.who.vector())
+    (grown,) = write_world(tmp_path / "more", clips=1, seed=3, seconds=1.0, size=SIZE, first=1)
+    assert grown.name == paths[1].name and grown.read_bytes() == paths[1].read_bytes()
 
 
 def test_the_script_writes_videos_and_a_sheet(tmp_path, monkeypatch, capsys):

@@ -151,7 +151,7 @@ def test_each_step_takes_the_next_samples_whoever_takes_them(batch_size, accumul
 
 def test_what_is_drawn_for_a_sample_hangs_on_its_position_alone():
     def draw(*positions: int, seed: int = 0):
-        rates = Rates(0.5, 0.5, 0.5, 0.5)
+        rates = Rates(0.5, 0.5, 0.5, 0.5, unconditional=0.5, face_drop=0.5)
         return draws_at(seed, positions, ClipLayout(3, 2, 2, clips=2), (4, 2, 2), 8, TimestepSampling(), FlowSchedule.make(), rates)
 
     (pictures, (steps, second)), (alone, (step, _)) = draw(3, 4), draw(4)

@@ -63,13 +63,13 @@ def test_steps_of_the_published_finetuning_fit_on_a_card_of_24_gb():
     with Allocations(modules, masters, batch, draws) as passes:
         training_loss(nets, batch, draws, checkpointing=True).loss.backward()
     with Allocations(modules, masters) as update:
-        for master, parameter in zip(masters, trained):
+        for master, parameter in zip(masters, trained, strict=True):
             master.grad, parameter.grad = parameter.grad.float(), None
         optimizer.step()
     weights, held, moments = sum(nbytes(module) for module in modules), nbytes(masters), 8 * numbers
     assert held == 4 * numbers and update.peak > moments
     parts = {"weights": weights, "masters": held, "moments": moments, "passes": passes.peak, "update and moments": update.peak}
     print({name: f"{size / GIB:.2f} GiB" for name, size in parts.items()})
-    vae = 0.2 * GIB  # its weights; at work, it is alone beside weights and moments
+    vae = 0.2 * GIB  # its weights; at work, it is alone with weights and moments
     # the first step makes the moments, all others have them during their passes too; a twentieth for what a card adds
     assert 1.05 * (vae + weights + held + max(moments + passes.peak, update.peak)) < 24e9

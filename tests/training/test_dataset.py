@@ -216,7 +216,7 @@ def test_frames_one_after_the_other_are_the_same(video):
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="processes are not forked here")
 def test_a_process_forked_behind_a_reading_one_reads_too(video):
-    """As data workers are, behind sample videos and everything else that the trainer read itself."""
+    """Like data workers, after sample videos and everything else that the trainer read itself."""
     read_frames(video, [0])
     child = multiprocessing.get_context("fork").Process(target=read_frames, args=(video, [59]))
     child.start()

@@ -49,7 +49,7 @@ def make(config: Path, output_dir: Path, *overrides: str, resume: str | None = N
 
 
 def run(trainer: Trainer, until: int | None = None) -> list[StepLog]:
-    """Train to the end, or have it stopped behind step ``until``."""
+    """Train to the end, or have it stopped after step ``until``."""
     logs = []
     trainer.run(logs.append, lambda folder: None, lambda: trainer.counters.step + 1 == until)
     return logs
@@ -90,6 +90,17 @@ def test_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit(config, tmp
     expected = tmp_path / "whole" / "checkpoint-4"
     assert contents(tmp_path / "parts" / "checkpoint-4") == contents(expected)
     assert read_state(expected)[0]["counters"] == {"step": 4, "samples": 8, "skipped": 0}
+
+
+def test_one_schedule_goes_through_stages(config, tmp_path):
+    schedule = ("steps=4", "optimizer.lr_schedule=cosine")
+    whole = run(make(config, tmp_path / "whole", *schedule))
+    first = run(make(config, tmp_path / "stages", *schedule, "until=2"))
+    assert list(checkpoints(tmp_path / "stages")) == [2]
+    second = run(make(config, tmp_path / "stages", *schedule, "until=3", "batch_size=2", resume="latest"))
+    assert [log.step for log in first + second] == [1, 2, 3]
+    assert [numbers(log) for log in first] == [numbers(log) for log in whole[:2]]
+    assert [log.learning_rate for log in first + second] == [log.learning_rate for log in whole[:3]]
 
 
 def test_a_checkpoint_is_a_folder_of_nets_that_loads(config, tmp_path):
@@ -209,7 +220,7 @@ def test_every_setting_is_read(config, tmp_path, monkeypatch, capsys):
     try:
         train.train(settings, None)
     finally:
-        for number, handler in zip((signal.SIGINT, signal.SIGTERM), handlers):
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
             signal.signal(number, handler)
     TimestepSampling("mode").draw(1)
     unread = [f"{kind.__name__}.{name}" for kind in kinds for name in kind.__dataclass_fields__ if (kind, name) not in seen]

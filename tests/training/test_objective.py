@@ -1,6 +1,6 @@
 """The training objective where golden cases do not look: batches, masks, draws, checkpointing, what trains and moves."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from memo_modules.training import objective, parameters
 from memo_modules.training.draws import Rates, draw_pictures, draw_step
 from memo_modules.training.regions import PastFrames, checkpointed, direct
 from memo_modules.training.schedule import FlowSchedule, TimestepSampling
+from memo_modules.types import NO_EMOTION, ReferenceFeatures
 from tests.helpers.parity_case import Case
 from tests.helpers.parity_training import load_nets, train_batch, train_draws
 from tests.training.test_parity import GOLDEN
@@ -57,8 +58,7 @@ def gradients(nets, result: objective.TrainingLoss) -> dict[str, torch.Tensor]:
 
 def clip_of(value, i: int):
     """Clip i of a TrainingBatch or of StepDraws, as a batch of one."""
-    parts = {field.name: getattr(value, field.name) for field in fields(value)}
-    return replace(value, **{name: part[:, i : i + 1] if name == "emotion_drop" else part[i : i + 1] for name, part in parts.items()})
+    return value.rows(torch.tensor([i]))
 
 
 def largest_difference(found: dict, expected: dict) -> float:
@@ -93,6 +93,76 @@ def test_what_is_drawn_for_one_clip_changes_that_clip_alone(nets, batch, draws, 
         )
     torch.testing.assert_close(before[0], after[0], rtol=0, atol=1e-5)
     assert (before[1] - after[1]).abs().max() > 1e-3
+
+
+def unconditional(draws, *flags: bool):
+    """draws with nothing dropped but all conditions of the clips that ``flags`` say."""
+    none = {name: torch.zeros_like(getattr(draws, name)) for name in ("uncond_img", "uncond_audio", "emotion_drop")}
+    return replace(draws, **none, unconditional=torch.tensor(flags))
+
+
+def test_an_unconditional_clip_is_the_sampler_s_unconditional_half(nets, batch, draws):
+    given = unconditional(draws, False, True)
+    noisy = objective.add_noise(batch.latents, given)
+    b, f = noisy.shape[:2]
+    with torch.no_grad():
+        found = objective.predict_velocity(nets, batch, given, noisy)
+        conditional = objective.predict_velocity(nets, batch, unconditional(draws, False, False), noisy)
+        # as in sampling.py: no face, no portrait, no sound, no label, but the past
+        net, tokens = nets.diffusion_net, nets.image_proj(torch.zeros_like(batch.face_emb[1:]).float()).to(nets.dtype)
+        silence = torch.zeros_like(nets.audio_proj(batch.audio_emb[1].float())).to(nets.dtype)
+        memory, past = net.empty_memory(), objective.past_frames(nets, clip_of(batch, 1), clip_of(given, 1))
+        net.update_memory(ReferenceFeatures(tuple(each[0].features for each in past)), memory, past[0][0].count)
+        emotion = net.emotion_modulations(torch.tensor([NO_EMOTION]), nets.dtype)
+        expected = net(noisy[1].to(nets.dtype), given.timesteps[1:], silence, net.spatial_contexts(tokens, None), emotion, memory, f)
+    assert b == 2
+    torch.testing.assert_close(found[0], conditional[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[1], expected.float(), rtol=0, atol=1e-5)
+    assert (found[1] - conditional[1]).abs().max() > 1e-3
+
+
+def test_unconditional_clips_train_what_they_see_and_leave_no_weight_without_a_gradient(nets, batch, draws):
+    some = gradients(nets, objective.training_loss(nets, batch, unconditional(draws, True, False), SQRT, None))
+    alone = [
+        gradients(nets, objective.training_loss(nets, clip_of(batch, i), clip_of(unconditional(draws, True, False), i), SQRT, None)) for i in range(2)
+    ]
+    assert all(gradient is not None for gradient in alone[0].values())
+    assert largest_difference(some, {name: (alone[0][name] + alone[1][name]) / 2 for name in some}) < 1e-5
+
+
+def test_without_a_face_the_reference_net_has_that_of_zeros(nets, batch, draws):
+    given = unconditional(draws, False, False)
+    faceless = replace(batch, face_emb=torch.zeros_like(batch.face_emb))
+    seen = []
+
+    def note(module, inputs) -> None:
+        seen.append(inputs[1])
+
+    hook = nets.reference_net.register_forward_pre_hook(note)
+    with torch.no_grad():
+        noisy = objective.add_noise(batch.latents, given)
+        for clips, face_drop in ((batch, torch.tensor([False, True])), (batch, None), (faceless, None)):
+            objective.predict_velocity(nets, clips, replace(given, face_drop=face_drop), noisy)
+    hook.remove()
+    (past, portrait), (_, whole), (_, zeros) = seen[:2], seen[2:4], seen[4:]
+    n = len(past) // 2
+    assert torch.equal(portrait, torch.stack([whole[0], zeros[1]])) and not torch.equal(whole[1], zeros[1])
+    assert torch.equal(past, portrait.repeat_interleave(n, dim=0))
+
+
+def test_places_and_velocity_weigh_the_loss():
+    latents, noise = torch.randn(2, 3, 4, 2, 2), torch.randn(2, 3, 4, 2, 2)
+    sigmas, wrong = torch.tensor([0.5, 0.1]), torch.zeros(2, 3, 4, 2, 2)
+    wrong[..., 0, 1] = 0.3
+    noisy = sigmas.view(2, 1, 1, 1, 1) * noise + (1 - sigmas).view(2, 1, 1, 1, 1) * latents
+    given = (noise - latents + wrong, noisy, latents, sigmas)
+    places = torch.tensor([[1.0, 3.0], [0.0, 0.0]])
+    plain = objective.flow_loss(*given, TimestepSampling(), None)
+    torch.testing.assert_close(plain.weighted, sigmas**2 * 0.09 / 4)
+    weighed = objective.flow_loss(*given, TimestepSampling(velocity=True), None, places)
+    torch.testing.assert_close(weighed.weighted, torch.full((2,), 3 * 0.09 / 4), rtol=1e-4, atol=0)
+    with pytest.raises(InputError, match="weights of its own"):
+        TimestepSampling("cosmap", velocity=True)
 
 
 def test_starts_of_videos_have_a_past_of_mid_grey_or_of_the_reference():
@@ -243,7 +313,7 @@ def test_the_full_size_net_trains_as_many_parameters_as_published():
 
 
 def test_draws_come_from_their_generator_at_their_rates():
-    rates = Rates(start_frame=0.5, start_reference=0.4, uncond_img=0.25, uncond_audio=0.0, emotion_drop=0.3)
+    rates = Rates(0.5, 0.4, uncond_img=0.25, uncond_audio=0.0, emotion_drop=0.3, unconditional=0.1, face_drop=0.6)
 
     def draw(seed: int):
         generator = torch.Generator().manual_seed(seed)
@@ -251,11 +321,19 @@ def test_draws_come_from_their_generator_at_their_rates():
         return pictures, draw_step((2000, 1, 1, 1, 1), 8, TimestepSampling(), FlowSchedule.make(), rates, generator)
 
     (pictures, step), (_, same), (_, other) = draw(1), draw(1), draw(2)
-    assert all(torch.equal(getattr(step, field.name), getattr(same, field.name)) for field in fields(step))
+    assert all(torch.equal(value, getattr(same, name)) for name, value in vars(step).items())
     assert not torch.equal(step.noise, other.noise)
     assert pictures.reference.shape == (2000, 3, 1, 1, 1) and step.emotion_drop.shape == (8, 2000)
-    flags = (pictures.start_frame, pictures.start_reference, step.uncond_img, step.uncond_audio, step.emotion_drop)
-    assert [flag.float().mean().item() for flag in flags] == pytest.approx([0.5, 0.4, 0.25, 0, 0.3], abs=0.04)
+    flags = (
+        pictures.start_frame,
+        pictures.start_reference,
+        step.uncond_img,
+        step.uncond_audio,
+        step.emotion_drop,
+        step.unconditional,
+        step.face_drop,
+    )
+    assert [flag.float().mean().item() for flag in flags] == pytest.approx([0.5, 0.4, 0.25, 0, 0.3, 0.1, 0.6], abs=0.04)
     assert not torch.equal(step.emotion_drop[0], step.emotion_drop[1])
     assert ((step.sigmas > 0) & (step.sigmas <= 1)).all()
     torch.testing.assert_close(step.sigmas * 1000, step.timesteps)

@@ -56,7 +56,7 @@ def test_batches_from_posteriors_are_those_from_pictures(videos, tmp_path):
     stored = posteriors.PosteriorDataset(videos, folder, *SIZE, posteriors.vae_key(vae), LAYOUT)
     pictures = ClipDataset(videos, *SIZE, LAYOUT)
     indices = [clip_indices(LAYOUT, 5, 12, still_past=False, cut_audio=False), clip_indices(LAYOUT, 13, 3, still_past=True, cut_audio=True)]
-    given, expected = (default_collate([data.clip(*each) for each in zip(videos, indices)]) for data in (stored, pictures))
+    given, expected = (default_collate([data.clip(*each) for each in zip(videos, indices, strict=True)]) for data in (stored, pictures))
     draws = draw_pictures(2, 4, 3, (4, 16, 8), Rates(past_noise=0.5), torch.Generator().manual_seed(0))
     for flags in ([False, True], [True, False]):
         draws.start_frame.copy_(torch.tensor(flags))
@@ -68,6 +68,20 @@ def test_batches_from_posteriors_are_those_from_pictures(videos, tmp_path):
             assert difference.abs().max() < 2**-11 * 5, "mean and drawn deviation are below 5 in all"
         for field in ("face_emb", "audio_emb", "audio_emotion"):
             assert torch.equal(getattr(found, field), getattr(direct, field))
+
+
+def test_places_count_by_how_much_they_move(videos, tmp_path):
+    vae, folder = tiny_vae(), tmp_path / "cache"
+    posteriors.cache_posteriors(videos, vae, *SIZE, folder, posteriors.vae_key(vae))
+    dataset = posteriors.PosteriorDataset(videos, folder, *SIZE, posteriors.vae_key(vae), LAYOUT)
+    rows = torch.ones(FRAMES, 2, 4, 16, 8)
+    rows[:, 0, :, 2, 3] = torch.arange(FRAMES).remainder(2)[:, None].float() * 4
+    for video in videos:
+        posteriors.write_tensor(dataset.files[video], posteriors.FIELD, rows.half())
+    weights = posteriors.place_weights(dataset, 0.5)
+    assert weights.shape == (16, 8) and weights.mean().item() == pytest.approx(1)
+    still = weights[0, 0].item()
+    assert weights[2, 3].item() == pytest.approx(still * (1 + 0.5 * 128), rel=1e-4) and (weights == still).sum() == 127
 
 
 def test_a_stopped_run_leaves_whole_files_and_goes_on(videos, tmp_path):

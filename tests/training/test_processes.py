@@ -16,10 +16,10 @@ def one_of_two(number: int, folder: Path) -> None:
     assert processes.gather(10 + number) == [10, 11]
     with processes.together():
         pass
-    with pytest.raises(InputError if number == 1 else MemoError, match="^no such file$" if number == 1 else "process 1 of 2 failed: no such file"):
-        with processes.together():
-            if number == 1:
-                raise InputError("no such file")
+    error, words = (InputError, "^no such file$") if number == 1 else (MemoError, "process 1 of 2 failed: no such file")
+    with pytest.raises(error, match=words), processes.together():
+        if number == 1:
+            raise InputError("no such file")
     torch.distributed.destroy_process_group()
 
 

@@ -116,7 +116,7 @@ def test_values_have_the_types_of_their_settings(tmp_path):
         (
             ["rates.start=1"],
             r"rates.start: no such setting. Known here: start_frame, start_reference, past_noise, uncond_img, uncond_audio, "
-            r"emotion_drop, emotion_drop_per\.",
+            r"emotion_drop, emotion_drop_per, unconditional, face_drop\.",
         ),
         (["steps=many"], "steps: expected a whole number, got 'many'"),
         (["steps=true"], "steps: expected a whole number, got True"),

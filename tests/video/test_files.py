@@ -154,9 +154,9 @@ def test_planes_are_bt709_to_the_nearest_value():
     r, g, b = np.moveaxis(picture.astype(float), -1, 0)
     luma = 0.2126 * r + 0.7152 * g + 0.0722 * b
     blue, red = 128 + 224 / 255 * (b - luma) / 1.8556, 128 + 224 / 255 * (r - luma) / 1.5748
-    for plane, exact in zip(planes(picture, "yuv444p"), (16 + 219 / 255 * luma, blue, red)):
+    for plane, exact in zip(planes(picture, "yuv444p"), (16 + 219 / 255 * luma, blue, red), strict=True):
         assert np.abs(plane - exact).max() < 0.51
-    for plane, exact in zip(planes(picture, "yuv420p")[1:], (blue, red)):
+    for plane, exact in zip(planes(picture, "yuv420p")[1:], (blue, red), strict=True):
         rows = np.pad((exact[0::2] + exact[1::2]) / 2, ((0, 0), (1, 0)), mode="edge")
         assert np.abs(plane - (rows[:, 0:-2:2] + 2 * rows[:, 1:-1:2] + rows[:, 2::2]) / 4).max() < 0.51
     grey = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)

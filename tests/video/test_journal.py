@@ -22,7 +22,7 @@ MADE_OF = Inputs({"seed": "42", "image": "abc"}, {"face": torch.arange(1.0, 5.0)
 
 
 def state(clips: int) -> VideoState:
-    """Behind so many clips, with tensors that tell."""
+    """After so many clips, with tensors that tell."""
     past = tuple(torch.full((2, 4, 1, 1), float(number)) for number in range(max(0, clips - REPLAYED_CLIPS), clips))
     return VideoState(past, torch.full((16, 4, 1, 1), float(clips)), 16, clips, torch.Generator().manual_seed(clips).get_state(), "model")
 
@@ -156,9 +156,9 @@ def test_a_folder_with_something_in_it_is_named_and_stays(tmp_path):
     mine = first.folder / "clip-00001.mp4" / "mine"
     mine.parent.mkdir()
     mine.touch()
-    with pytest.raises(InputError, match="clip-00001.mp4 is a folder where a file of an unfinished video belongs. Remove it"):
-        with opened(tmp_path, "video", MADE_OF):
-            pass
+    refused = pytest.raises(InputError, match="clip-00001.mp4 is a folder where a file of an unfinished video belongs. Remove it")
+    with refused, opened(tmp_path, "video", MADE_OF):
+        pass
     assert mine.exists() and len(list(first.folder.glob("clip-00000*"))) == 2
 
 
@@ -199,7 +199,7 @@ def test_a_foreign_journal_of_the_same_name_stops_nothing(tmp_path, tensor):
 def forge(path: Path, tensors=None, **facts) -> None:
     """Give an entry other content, and the checksum that belongs to it."""
     with safe_open(path, framework="pt") as file:
-        held = {name: file.get_tensor(name).clone() for name in file.keys()}
+        held = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  it is no mapping
         text = json.dumps(json.loads(file.metadata()["facts"]) | facts)
     held |= tensors or {}
     write_forged(path, held, text)

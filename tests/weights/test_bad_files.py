@@ -221,7 +221,7 @@ WEIGHT_FILES = {
         header(lambda entries: entries | {"norm.weight": {"dtype": "F32", "shape": [64], "data_offsets": [0, 2**40]}}),
         "cannot be read as model weights",
     ),
-    "a vector in the place of a matrix": (reshaped("proj.weight", [512 * 256]), "does not hold a ImageProjection"),
+    "a vector instead of a matrix": (reshaped("proj.weight", [512 * 256]), "does not hold a ImageProjection"),
     "two tensors in one place": (
         header(lambda entries: entries | {"norm.weight": entries["proj.weight"]}),
         "cannot be read as model weights",

@@ -222,7 +222,7 @@ def test_hostile_pickles_leave_no_trace(tmp_path):
         files.append(tmp_path / f"{i}.pt")
         files[-1].write_bytes(with_pickle(PLAIN, b"\x80\x02" + steps + b"."))
     kept = {path.name for path in tmp_path.iterdir()}
-    for name, result in zip(programs, read_in_child(tmp_path / "good.pt", files)):
+    for name, result in zip(programs, read_in_child(tmp_path / "good.pt", files), strict=True):
         assert result["outcome"] == "tensors" or result["outcome"].startswith("refused: "), (name, result)
         assert not result["effects"] and result["megabytes"] < 200 and result["seconds"] < 60, (name, result)
         assert len(result["outcome"]) < 1000
@@ -517,7 +517,10 @@ def tar_file(tensors: dict[str, torch.Tensor]) -> bytes:
         pickle.dump((ids[id(tensor)], ids[id(tensor)] + 2, torch.FloatTensor), listed, protocol=2)
         shape = (*tensor.shape, *tensor.stride(), tensor.storage_offset())
         listed.write(struct.pack(f"<ii{len(shape)}q", tensor.ndim, 0, *shape))
-    views = [(number + 2, number + 1, 0, len(tensor.untyped_storage()) // tensor.itemsize) for number, tensor in zip(ids.values(), tensors.values())]
+    views = [
+        (number + 2, number + 1, 0, len(tensor.untyped_storage()) // tensor.itemsize)
+        for number, tensor in zip(ids.values(), tensors.values(), strict=True)
+    ]
     pickle.dump(views, storages, protocol=2)
     held = io.BytesIO()
     Pickler(held, protocol=2).dump(OrderedDict(tensors))

@@ -1,1 +1,1 @@
-"""What tools/bench.py measures and how."""
+"""The measurements of tools/bench.py."""

@@ -1,5 +1,5 @@
-"""Whether a card computes what torch computes in float64: all forms of what has several, at the strides and sizes of a
-step, and clips in low-memory mode beside those in the exact one."""
+"""Compares the results of a GPU with torch in float64: every kernel of each operation, at the strides and sizes of a step, and clips in
+low-memory mode with those in exact mode."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,13 +18,16 @@ from tools.benchmarking.device import Device
 
 AUDIO_TOKENS, FRAMES, GROUPS = 32, random_nets.CLIP_FRAMES, 32
 ROUNDING = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
-"""Largest relative error that is put down to the dtype."""
+"""The largest relative error that the dtype explains."""
 
 
 def _attention_by_head(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """AttentionFunction for float64, whose scores torch keeps: those of one head of one row at a time."""
-    rows = [[sdpa(*each, 1) for each in zip(*(x.chunk(heads, dim=-1) for x in row))] for row in zip(q.split(1), k.split(1), v.split(1))]
-    return torch.cat([torch.cat(row, dim=-1) for row in rows])
+    rows = []
+    for row in zip(q.split(1), k.split(1), v.split(1), strict=True):
+        by_head = zip(*(x.chunk(heads, dim=-1) for x in row), strict=True)
+        rows.append(torch.cat([sdpa(*each, 1) for each in by_head], dim=-1))
+    return torch.cat(rows)
 
 
 def forms_table(device: Device, dtype: torch.dtype, shrink: int = 1) -> list[dict]:
@@ -41,7 +44,7 @@ def forms_table(device: Device, dtype: torch.dtype, shrink: int = 1) -> list[dic
             entries += _errors("attention", case, d, attentions, lambda form, *x: form(*x, HEADS), (q, k, v), _attention_by_head)
         x = _random(device, dtype, 4 * tokens, 8 * c)
         entries += _errors("gating", f"{len(x)} tokens", d, kernels["gating"], lambda form, x: form(x.clone()), (x,))
-        for width in (c, 3 * c):  # and with a skip beside it
+        for width in (c, 3 * c):  # and with a skip concatenated
             x = _random(device, dtype, 2, tokens, width)
             weight, bias = _random(device, dtype, width), _random(device, dtype, width)
             entries += _errors(

@@ -1,5 +1,5 @@
-"""What it takes to hear a voice before its video is sampled: audio features and emotions, on random weights of the published
-sizes, and the ONNX models, face and vocals, where their files are at hand."""
+"""Times what comes before the sampler: audio features and emotions, on random weights of the published sizes, and the ONNX models for face
+and vocals if their files are available."""
 
 import argparse
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What loading the four nets costs: time beside a plain read of the same files, and memory beside the weights."""
+"""What loading the four nets costs: time, compared with a plain read of the same files, and memory in addition to the weights."""
 
 import argparse
 import json
@@ -29,7 +29,7 @@ _BLOCK = 2**24
 
 def measure(size: str, folder: Path | None) -> list[dict]:
     """A row for each of CASES. Writes random weights below ``folder``, by default the system's own for temporary files,
-    and removes them behind it."""
+    and removes them afterwards."""
     place = Path(tempfile.mkdtemp(prefix="memo-load-", dir=folder))
     try:
         layouts = {"folder": place / "memo", "single file": place / "memo.safetensors"}
@@ -107,7 +107,7 @@ def memory(pid: int) -> Memory:
 
 
 def _step(connection: Connection, pid: int) -> Step:
-    """Have the child take its next step, and the most of either memory meanwhile."""
+    """Let the child take its next step; returns the peak of both kinds of memory meanwhile."""
     connection.send("go")
     private = mapped = 0
     while True:
@@ -135,7 +135,7 @@ def _load(connection: Connection, checkpoint: Path, dtype: str) -> None:
 
 
 def _drop_from_cache(files: list[Path]) -> None:
-    """Have the system forget the files' content, so that they are read from the disk."""
+    """Drop the files from the system's cache, so that they are read from disk."""
     for file in files:
         with file.open("rb") as opened:
             os.fsync(opened.fileno())

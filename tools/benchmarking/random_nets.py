@@ -1,4 +1,4 @@
-"""What the benchmark runs on: nets of random weights at three sizes, and random inputs for them.
+"""The nets of the benchmark, with random weights at three sizes, and random inputs for them.
 
 Speed does not depend on the weights, as long as activations stay finite and of ordinary size.
 """
@@ -19,7 +19,6 @@ from memo_modules.models.diffusion_net import DiffusionNet
 from memo_modules.models.layers import Layers
 from memo_modules.models.projections import AudioProjection, ImageProjection
 from memo_modules.models.reference_net import ReferenceNet
-from memo_modules.sampler.sampling import MemoNets
 from memo_modules.types import AudioFeatures, EmotionTrack, Face
 from memo_modules.weights.checkpoints import assign_weights
 
@@ -137,33 +136,3 @@ def seeded_noise(size: str, dtype: torch.dtype, seed: int = 2) -> Callable[[int]
         return torch.randn(1, channels, CLIP_FRAMES, side, side, generator=generator, dtype=dtype)[0].transpose(0, 1).float()
 
     return draw
-
-
-class TakingTurns:
-    """``bring_in`` of nets whose UNets are on the card only while they run: a stand-in for a host that manages memory.
-
-    Their weights wait in pinned CPU memory, so that putting one away copies nothing.
-    """
-
-    def __init__(self, nets: MemoNets):
-        self.device = nets.device
-        unets = {"reference": nets.reference_net, "diffusion": nets.diffusion_net}
-        self.tensors = {phase: [*net.parameters(), *net.buffers()] for phase, net in unets.items()}
-        self.waiting = {phase: [tensor.data.pin_memory() for tensor in tensors] for phase, tensors in self.tensors.items()}
-        self.phase: str | None = None
-        for phase in self.tensors:
-            self._put_away(phase)
-
-    @torch.inference_mode(False)  # the weights of a net are no inference tensors
-    def __call__(self, phase: str, remembers: bool) -> None:
-        if phase == self.phase:
-            return
-        if self.phase is not None:
-            self._put_away(self.phase)
-        for tensor, waiting in zip(self.tensors[phase], self.waiting[phase]):
-            tensor.data = waiting.to(self.device, non_blocking=True)
-        self.phase = phase
-
-    def _put_away(self, phase: str) -> None:
-        for tensor, waiting in zip(self.tensors[phase], self.waiting[phase]):
-            tensor.data = waiting

@@ -1,4 +1,4 @@
-"""Drives a checkout of the reference implementation (memoavatar/memo), imported from where the user points and left as it is.
+"""Drives a checkout of the reference implementation (memoavatar/memo), imported from the folder that the user names, which stays unchanged.
 
 It runs without xformers: its own attention on torch's scaled_dot_product_attention, and the processor of its motion
 memory, which only its xformers switch would choose, set by hand.
@@ -41,7 +41,7 @@ class Reference:
             pipeline = load("memo.pipelines.video_pipeline").VideoPipeline
             memory = load("memo.models.attention_processor").MemoryLinearAttnProcessor
             attention = load("memo.models.motion_module").MemoryLinearAttention
-        places = {"audio_proj": ("cpu", torch.float32)}  # the one that its script leaves where it was loaded
+        places = {"audio_proj": ("cpu", torch.float32)}  # the one that its script does not move
         built = {}
         for component, cls in classes.items():
             place = places.get(component, (nets.device, nets.dtype))
@@ -67,10 +67,8 @@ class Reference:
         size, clip_frames = portrait.shape[-1], inputs.audio.clip_frames
         emotion = torch.full((clip_frames,), inputs.emotion.labels[0], dtype=torch.int)
         for start in range(0, inputs.audio.frame_count, clip_frames):
-            if frames is None:
-                past = portrait.repeat(settings.num_init_past_frames, 1, 1, 1)
-            else:
-                past = frames[-settings.num_past_frames :] * 2 - 1
+            first = portrait.repeat(settings.num_init_past_frames, 1, 1, 1)
+            past = first if frames is None else frames[-settings.num_past_frames :] * 2 - 1
             video = self.pipeline(
                 ref_image=torch.cat([portrait, past])[None],
                 audio_tensor=self.audio_proj(inputs.audio.windows(start, start + clip_frames)[None]),
@@ -106,7 +104,7 @@ def _import_package(checkout: Path) -> None:
 
 @contextmanager
 def _without_xformers() -> Iterator[None]:
-    """Where xformers is not installed, an empty module of its name satisfies the imports that name it unasked."""
+    """If xformers is not installed, an empty module of that name satisfies imports that are not needed."""
     names = () if importlib.util.find_spec("xformers") else ("xformers", "xformers.ops")
     for name in names:
         sys.modules[name] = types.ModuleType(name)

@@ -44,7 +44,7 @@ def _reference(other: dict) -> str:
 def _length(length: dict) -> str:
     return (
         f"clips 2 to 6: {length['early_s_per_frame']:.4g} s per frame, the last five of {length['clips']}: "
-        f"{length['late_s_per_frame']:.4g}, {length['late_to_early'] - 1:+.2%}; GiB behind clip 3 and at the end: "
+        f"{length['late_s_per_frame']:.4g}, {length['late_to_early'] - 1:+.2%}; GiB after clip 3 and at the end: "
         f"allocated {_pair(length['allocated_gib'])}, resident {_pair(length['resident_gib'])}"
     )
 
@@ -54,7 +54,7 @@ def _pair(values: list[float | None]) -> str:
 
 
 def attention(entry: dict) -> str:
-    """ms (and TFLOP/s) of each backend; with the copies that pad behind the bar."""
+    """ms (and TFLOP/s) of each backend; with the copies for padding after the bar."""
     lines = [f"{entry['device']}, {entry['dtype']}: ms (TFLOP/s) | ms with the copies that pad"]
     for shape in entry["shapes"]:
         name = f"{shape['rows']} x {shape['queries']} to {shape['keys']}, 8 x {shape['head_dim']} as {shape['padded_to']}"

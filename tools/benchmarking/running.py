@@ -1,4 +1,4 @@
-"""Runs of the sampler, alone or beside the reference implementation, and what is timed in them."""
+"""Runs of the sampler, alone or together with the reference implementation, and the times that are measured in them."""
 
 import statistics
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ NOISE_SEED = 2
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured, ready to run."""
+    """The subject of the measurement, ready to run."""
 
     nets: MemoNets
     vae: VideoVAE
@@ -36,7 +36,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class TimedClip:
-    """step_seconds: of all steps but the first and the last, which have other work beside them. Memory is what is held behind the
+    """step_seconds: of all steps but the first and the last, which include other work. Memory is what is held after the
     clip."""
 
     seconds: float
@@ -67,7 +67,7 @@ def run(subject: Subject, timer: StageTimer | None = None, reference: Reference 
         theirs = repeat((None, None))
         if reference:
             theirs = _timed(device, lambda after_step: reference.clips(inputs, settings, NOISE_SEED, after_step), turns and turns.second)
-        pairs = turns.pairs(ours, theirs) if turns else zip(ours, theirs)
+        pairs = turns.pairs(ours, theirs) if turns else zip(ours, theirs, strict=False)
         for (clip, frames), (their_clip, their_frames) in pairs:
             result.clips.append(clip)
             if timer:
@@ -103,8 +103,8 @@ def _clips(subject: Subject, nets: MemoNets, vae: VideoVAE, after_step: Callable
 
 
 class _Turns:
-    """Two computations, of which one runs at a time: they take turns after every step, so that a computer whose speed changes
-    from minute to minute is as fast for both."""
+    """Two computations that take turns after every step, so that a computer whose speed changes from minute to minute is equally fast for
+    both."""
 
     def __init__(self):
         self._condition, self._running, self._ended = Condition(), 0, set()
@@ -169,7 +169,7 @@ def _timed(
 
 
 def per_frame(clips: list[TimedClip]) -> float:
-    """Seconds per frame, median over the clips after the first, which also makes what lasts for a video."""
+    """Seconds per frame, median over the clips after the first, which also computes everything that is constant over a video."""
     return statistics.median(clip.seconds for clip in clips[1:] or clips) / random_nets.CLIP_FRAMES
 
 
@@ -180,7 +180,7 @@ def per_step(clips: list[TimedClip]) -> float | None:
 
 
 def comparison(compared: Run) -> dict:
-    """Times of the reference beside those of the sampler in the same run; a ratio above 1 means that the sampler is faster."""
+    """Times of the reference and of the sampler in the same run; a ratio above 1 means that the sampler is faster."""
     ours, theirs = per_frame(compared.clips), per_frame(compared.theirs)
     our_step, their_step = per_step(compared.clips), per_step(compared.theirs)
     return {

@@ -1,4 +1,4 @@
-"""What each stage of a run took, beside its arithmetic and what it moves."""
+"""The time of each stage of a run, with its FLOPs and the bytes it moves."""
 
 from contextlib import ExitStack
 from dataclasses import replace
@@ -31,7 +31,7 @@ def stage_table(subject: running.Subject, stages: dict[str, dict], profile: Path
         for stage, (module, method) in methods.items()
     }
     moved = [step.count_moved(net, "forward", *call, matmul_tflops * 1e12, copy_gb_s * 1e9) for call in calls["diffusion_step"]]
-    gb, floors = (_per_unit("diffusion_step", calls["diffusion_step"], list(counts)) for counts in zip(*moved))
+    gb, floors = (_per_unit("diffusion_step", calls["diffusion_step"], list(counts)) for counts in zip(*moved, strict=True))
     flops |= step.vae_flops(subject.size)
     for stage, counts in flops.items():
         _rate(stages[stage], counts["whole"], matmul_tflops)

@@ -23,7 +23,7 @@ def _once(*_) -> int:
     return 1
 
 
-# One call does both guidance halves, or one of them where they take turns.
+# One call computes both guidance branches, or one of them if they take turns.
 
 
 def _both(halves: Tensor, *_) -> float:
@@ -40,7 +40,7 @@ def _both_of_past(past: ReferenceFeatures, _memory: MotionMemory, frames: int) -
 
 @dataclass(frozen=True)
 class Unit:
-    """What the seconds of a stage are counted by, and how many of it one call of the stage does."""
+    """The unit by which the seconds of a stage are counted, and how many units one call of the stage does."""
 
     name: str
     count: Callable[..., float]

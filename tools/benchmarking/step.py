@@ -69,7 +69,7 @@ def step_by_kind(net: nn.Module, calls: list[tuple[tuple, dict]], device: Device
                 handles.append(module.register_forward_hook(lambda *_, kind=kind: mark(kind)))
     runs: list[list[dict[str, float]]] = [[] for _ in calls]
     for repeat in range(repeats + 1):
-        for run, (args, kwargs) in zip(runs, calls):
+        for run, (args, kwargs) in zip(runs, calls, strict=True):
             marks.clear()
             start = device.mark()
             net(*args, **kwargs)
@@ -78,7 +78,7 @@ def step_by_kind(net: nn.Module, calls: list[tuple[tuple, dict]], device: Device
                 continue
             device.synchronize()
             seconds = dict.fromkeys(KINDS, 0.0)
-            for (kind, entered), (_, left) in zip(marks[::2], marks[1::2]):
+            for (kind, entered), (_, left) in zip(marks[::2], marks[1::2], strict=True):
                 seconds[kind] += device.seconds(entered, left)
             whole = device.seconds(start, stop)
             run.append(seconds | {"rest": whole - sum(seconds.values()), "whole": whole})
@@ -172,7 +172,7 @@ class _MovedBytes(TorchDispatchMode):
 
 def _distinct(tensor: Tensor) -> int:
     """Numbers of a tensor that lie in places of their own: an expanded one is read from the cache."""
-    return math.prod(size for size, stride in zip(tensor.shape, tensor.stride()) if stride)
+    return math.prod(size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride)
 
 
 def _in_torch(net: nn.Module, attention: AttentionFunction) -> nn.Module:

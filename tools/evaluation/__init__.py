@@ -1,1 +1,1 @@
-"""What is measured in videos of the small world, whoever made them, and how the variants of the sampler are compared."""
+"""Measures videos of the small world, whoever made them, and compares variants of the sampler."""

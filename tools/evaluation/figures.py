@@ -1,4 +1,4 @@
-"""The figures that the readings of one variant come to."""
+"""The figures of one variant, from its readings."""
 
 from collections.abc import Sequence
 
@@ -10,13 +10,13 @@ from tools.evaluation.readings import Reading, borders
 from tools.small_world import FPS, MOODS, correlation
 
 MAX_LAG = 5
-"""Frames that the mouth is looked for before and behind the sound."""
+"""Largest lag in frames, before or after the sound, at which the mouth is compared with it."""
 
 SETTLED = CLIP_FRAMES
 """Frames until a mood has to be there: videos start from a neutral portrait, and moods come within a third of a second."""
 
 EDGE = 10 * FPS
-"""Frames at the start and at the end of a long video that drift is told from, a third of it where it is short."""
+"""Frames at the start and at the end of a long video from which drift is measured; a third of a short one."""
 
 
 def figures(short: Sequence[Reading], long: Reading | None = None) -> dict:
@@ -62,7 +62,7 @@ def lag_correlations(readings: Sequence[Reading]) -> dict[int, float]:
     for lag in sorted(range(-MAX_LAG, MAX_LAG + 1), key=abs):  # of equal ones the smallest lag
         pairs = [(r.opening[0][max(0, lag) :], r.opening[1][max(0, -lag) :]) for r in readings]
         pairs = [(seen[: len(true)], true[: len(seen)]) for seen, true in pairs]
-        found[lag] = correlation(*(np.concatenate(parts) for parts in zip(*pairs)))
+        found[lag] = correlation(*(np.concatenate(parts) for parts in zip(*pairs, strict=True)))
     return found
 
 

@@ -35,7 +35,7 @@ def lines(title: str, series: dict[str, tuple[np.ndarray, np.ndarray]], x_label:
     draw.text((left, bottom + 18), x_label, fill=INK)
     for number, (name, (x, y)) in enumerate(series.items()):
         colour = COLOURS[number % len(COLOURS)]
-        points = [at(a, b) for a, b in zip(x, y) if np.isfinite(b)]
+        points = [at(a, b) for a, b in zip(x, y, strict=True) if np.isfinite(b)]
         if points:
             draw.line(points, fill=colour, width=2)
         draw.rectangle((right + 14, top + 16 * number + 4, right + 26, top + 16 * number + 8), fill=colour)
@@ -93,7 +93,7 @@ def sheet(readings: Sequence[Reading]) -> Image.Image:
     for row, reading in enumerate(readings):
         top = 20 + row * height
         times = np.linspace(0, len(reading.identity) - 1, count).round() / FPS
-        for column, (true, made, when) in enumerate(zip(reading.true, reading.shown, times)):
+        for column, (true, made, when) in enumerate(zip(reading.true, reading.shown, times, strict=True)):
             left = pad + column * size
             draw.text((left + 2, top), f"{when:.2f} s", fill=INK)
             picture.paste(Image.fromarray(true), (left, top + LABEL))
@@ -104,9 +104,9 @@ def sheet(readings: Sequence[Reading]) -> Image.Image:
 
 
 def seams(reading: Reading) -> Image.Image:
-    """Two frames before and two behind some clip borders, and eight times the changes between them."""
+    """Two frames before and two after some clip borders, and eight times the changes between them."""
     size, around = reading.around.shape[2], reading.around.astype(int)
-    title = "two frames before and two behind a clip border, and their changes times eight: the middle one is the border's"
+    title = "two frames before and two after a clip border, and their changes times eight: the middle one is the border's"
     picture, _ = _sheet((4 + 3) * size, 36 + size * len(around), title)
     for row, frames in enumerate(around):
         changes = np.minimum(255, 8 * np.abs(np.diff(frames, axis=0)))

@@ -24,7 +24,7 @@ SIZE = 64
 """Pixels of a side of what the net sees; other sizes are scaled to it."""
 
 VERSION = 1
-"""Counts up with every change to what it learns, so that nobody goes on with the one from before."""
+"""Increases with every change to what it learns, so that nobody continues with an older one."""
 
 WORLD = 901_000_000
 """Seeds of the characters that it learns from start here; those of the evaluation lie below."""
@@ -89,7 +89,7 @@ class Reader:
     def see(self, frames: np.ndarray) -> Seen:
         """frames: uint8 (n size size 3), RGB."""
         parts = [self.net(_pictures(frames[i : i + 64])) for i in range(0, len(frames), 64)]
-        moods, points, eyes = (torch.cat(part) for part in zip(*parts))
+        moods, points, eyes = (torch.cat(part) for part in zip(*parts, strict=True))
         return Seen(moods.log_softmax(dim=1).numpy(), points.numpy() / self.stranger, eyes[:, 0].clamp(0, 1).numpy())
 
 
@@ -169,7 +169,7 @@ def _true_pictures(training: Training) -> tuple[np.ndarray, Tensor, Tensor, Tens
     random = np.random.RandomState(training.seed)
     performances = [make_clip(WORLD + i, 3, MOODS[i % len(MOODS)]).tracks for i in range(training.clips)]
     tracks = Tracks(**{name: np.concatenate([getattr(p, name) for p in performances]) for name in vars(performances[0])})
-    border = len(tracks) * 4 // 5  # of moments, too, those behind it are held out
+    border = len(tracks) * 4 // 5  # of moments, too, those after it are held out
     pictures, rows, vectors = [], [], []
     for i in range(training.characters + training.held_out):
         who = character(WORLD + 100_000 + i)

@@ -1,4 +1,4 @@
-"""What is seen in one video, frame by frame, next to the truth."""
+"""Measurements of one video, frame by frame, next to the truth."""
 
 import hashlib
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Reading:
     distance to the portrait, where that of two characters is 1. eyes: (2 f), their opening, in this video and in the true one.
     backdrop: (f), mean error of the pixels that nobody ever covers, in [0, 1], NaN where there are none. motion: (f-1), mean
     change of a pixel, in [0, 1]. sharpness: mean gradient, where the true video's is 1. shown: (SHOWN size size 3) uint8,
-    evenly over the video; true: the true ones beside them; around: (SHOWN 4 size size 3), two frames before and behind some
+    evenly over the video; true: the true ones next to them; around: (SHOWN 4 size size 3), two frames before and after some
     borders. seconds: per clip, to make it. digest: of all pixels.
     """
 

@@ -3,23 +3,16 @@
 import hashlib
 import time
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from memo_modules.audio import emotion, emotion2vec, features, vocals
-from memo_modules.models.layers import Layers
-from memo_modules.portrait.face import FaceAnalyzer, embed_face
-from memo_modules.portrait.pictures import prepare_portrait
-from memo_modules.sampler.sampling import MemoNets, sample_video
+from memo_modules.pipeline import Conditioning, MemoPipeline
 from memo_modules.store.obtain import find_model
-from memo_modules.types import EMOTIONS, Audio, AudioFeatures, Face, SamplerSettings
-from memo_modules.vae import DiffusersVAE, load_autoencoder
-from memo_modules.weights.checkpoints import NETS, load_net
-from scripts.demo_library import FPS
+from memo_modules.types import Audio, SamplerSettings
+from memo_modules.weights.checkpoints import NETS
 from tools.evaluation.variants import Case, Variant
 from tools.small_world import SAMPLE_RATE
 
@@ -49,15 +42,6 @@ class Forgetful:
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What the sampler gets for a case, whatever the variant."""
-
-    portrait: Tensor
-    face: Face
-    speech: AudioFeatures
-
-
-@dataclass(frozen=True)
 class Rendered:
     """frames: uint8 (f size size 3). seconds: per clip, in the order of the video; empty where nothing was sampled."""
 
@@ -80,67 +64,33 @@ def weights_hash(models: Path, checkpoint: Path) -> str:
 
 
 class Model:
-    """Everything that makes videos, loaded from a ComfyUI's ``models`` folder.
-
-    checkpoint: folder of the nets. Of the other models the one of that name counts, or
-    the first that is there.
-    """
+    """Everything that makes videos, loaded from a ComfyUI's ``models`` folder, see MemoPipeline.from_models."""
 
     def __init__(self, models: Path, checkpoint: Path, size: int, device: str = "cpu"):
-        self.size, self.device = size, torch.device(device)
-        layers = Layers(dtype=torch.float32)
-        nets = {net: load_net(checkpoint, net, layers).to(self.device) for net in NETS}
-        self.nets = MemoNets(**nets, device=self.device, dtype=torch.float32)
-        self.models, self.name = models, checkpoint.name
-        self.vae = DiffusersVAE(load_autoencoder(find_model("vae", models, self.name)).to(self.device), batch=16)
-        self.inputs: dict[Case, Inputs] = {}
+        self.size = size
+        self.pipeline = MemoPipeline.from_models(models, checkpoint, device=device, dtype=torch.float32)
+        self.conditionings: dict[tuple[Case, bool], Conditioning] = {}
 
-    @cached_property
-    def face(self) -> FaceAnalyzer:
-        return FaceAnalyzer.load(self._find("face_analysis"))
-
-    @cached_property
-    def separator(self) -> vocals.VocalSeparator:
-        return vocals.VocalSeparator.load(self._find("vocal_separator"))
-
-    @cached_property
-    def audio_encoder(self) -> features.AudioEncoder:
-        return features.load_audio_encoder(self._find("audio_encoder"))
-
-    @cached_property
-    def emotion_models(self) -> tuple:
-        classifier = emotion.load_emotion_classifier(self._find("emotion_classifier"))
-        return emotion2vec.load_emotion2vec(self._find("emotion2vec")), classifier
-
-    def _find(self, role: str) -> Path:
-        return find_model(role, self.models, self.name)
-
-    @torch.inference_mode()
-    def prepare(self, case: Case) -> Inputs:
-        """The inputs of a case, made once."""
-        if case not in self.inputs:
-            picture = torch.from_numpy(case.portrait(self.size)).float() / 255
-            speech = features.encode_audio(self.audio_encoder, self.separator.separate(sound_of(case)), FPS)
-            face = embed_face(self.face, picture)
-            self.inputs[case] = Inputs(prepare_portrait(picture[None], self.size, self.size), face, speech)
-        return self.inputs[case]
+    def condition(self, case: Case, heard: bool) -> Conditioning:
+        """What steers the sampler for a case, made once. heard: the mood is detected in its voice, not given."""
+        if (case, heard) not in self.conditionings:
+            portrait, mood = case.portrait(self.size), None if heard else case.mood
+            self.conditionings[case, heard] = self.pipeline.condition(portrait, sound_of(case), size=(self.size, self.size), emotion=mood)
+        return self.conditionings[case, heard]
 
     def reconstruct(self, frames: np.ndarray) -> np.ndarray:
         """Frames, uint8 (f size size 3), encoded and decoded."""
         pictures = torch.from_numpy(frames).movedim(-1, 1).float() / 127.5 - 1
-        return _pixels(self.vae.decode(self.vae.encode(pictures)))
+        return _pixels(self.pipeline.vae.decode(self.pipeline.vae.encode(pictures)))
 
     def render(self, case: Case, variant: Variant, settings: SamplerSettings) -> Rendered:
         """The video of a case. settings: those of the variant; the seed of the noise moves with the voice."""
-        inputs = self.prepare(case)
-        mood = emotion.constant_emotion(EMOTIONS.index(case.mood))
-        if variant.mood == "heard":
-            mood = emotion.detect_emotion(*self.emotion_models, sound_of(case))
-        nets = self.nets
+        pipeline = self.pipeline
         if variant.memory != "carried":
-            nets = replace(nets, diffusion_net=Forgetful(nets.diffusion_net, each_step=variant.memory == "reset_step"))
+            net = Forgetful(pipeline.nets.diffusion_net, each_step=variant.memory == "reset_step")
+            pipeline = replace(pipeline, nets=replace(pipeline.nets, diffusion_net=net))
         settings = replace(settings, seed=settings.seed + case.voice)
-        clips = sample_video(nets, self.vae, inputs.portrait, inputs.face, inputs.speech, mood, settings)
+        clips = pipeline.sample(self.condition(case, variant.mood == "heard"), settings)
         frames, seconds, began = [], [], time.perf_counter()
         for clip in clips:
             frames.append(_pixels(clip.frames))

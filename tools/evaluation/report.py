@@ -13,7 +13,6 @@ from tools.evaluation.running import Results
 from tools.evaluation.variants import BASE, TRUTH, VAE, VARIANTS
 from tools.small_world import MOODS
 
-START, STOP = "<!-- evaluation -->", "<!-- end of evaluation -->"
 COLUMNS = {
     "lip-sync": ("lip_sync_correlation", "{:.2f}"),
     "lag": ("lip_sync_lag_frames", "{:+d}"),
@@ -67,15 +66,6 @@ def table(document: dict | None) -> str:
     if cases["long_seconds"]:
         lengths += f", and one of {cases['long_seconds']:g} s for the drift"
     return f"{rows}\n\nWhere the variant says nothing else: {base['steps']} steps, guidance {base['guidance_scale']:g}. Videos: {lengths}."
-
-
-def with_table(readme: str, document: dict | None) -> str:
-    """``readme`` with the table between its markers. Raises ValueError when they are missing."""
-    before, start, rest = readme.partition(START)
-    _, stop, after = rest.partition(STOP)
-    if not start or not stop:
-        raise ValueError(f"README.md: expected {START} and {STOP}.")
-    return f"{before}{START}\n\n{table(document)}\n\n{STOP}{after}"
 
 
 def write_pictures(folder: Path, results: dict[str, Results], found: dict[str, dict]) -> list[Path]:

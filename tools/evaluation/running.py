@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
+from memo_modules.clips import FPS
 from memo_modules.types import SamplerSettings
 from memo_modules.video.files import write_video
-from scripts.demo_library import FPS
 from tools.evaluation.reader import Reader, load_reader
 from tools.evaluation.readings import Reading, read
 from tools.evaluation.rendering import Model, Rendered, sound_of

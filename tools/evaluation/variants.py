@@ -1,4 +1,4 @@
-"""What is rendered: cases, each a character with a voice and a mood, in variants of how the sampler is run."""
+"""What is rendered: cases, each a character with a voice and a mood, and variants of the sampler's settings."""
 
 from dataclasses import dataclass, field, replace
 
@@ -19,16 +19,17 @@ MEMORIES = ("carried", "reset_clip", "reset_step")
 
 @dataclass(frozen=True)
 class Case:
-    """One video. identity, voice: numbers from 0 on. mood: of the voice, and commanded."""
+    """One video. identity, voice: numbers from 0 on. mood: of the voice, and commanded. words: it speaks some instead of babbling."""
 
     identity: int
     voice: int
     mood: str
     seconds: float
+    words: bool = False
 
     def clip(self) -> Clip:
         """The true video."""
-        return make_clip(WORLD + VOICES + self.voice, self.seconds, self.mood, WORLD + self.identity)
+        return make_clip(WORLD + VOICES + self.voice, self.seconds, self.mood, WORLD + self.identity, self.words)
 
     def portrait(self, size: int) -> np.ndarray:
         """uint8 (size size 3): the character with a neutral face, eyes open and mouth shut, from a video of its own. So no
@@ -43,7 +44,7 @@ class Variant:
     """A way to run the sampler.
 
     memory: of past frames, one of MEMORIES: "carried" over all clips as published; "reset_clip": each clip remembers its own
-    past frames alone; "reset_step": that is forgotten and made anew at each step, as samplers do that announce new audio on
+    past frames alone; "reset_step": that memory is forgotten and made anew at each step, as in samplers that announce new audio on
     every call. mood: "set" as commanded or "heard" by detect_emotion. changes: of SamplerSettings. equal_to: a variant whose
     frames should be the same, bit by bit; where the first case shows that they are, the others are not rendered again.
     long: also renders the long video, for drift.
@@ -84,9 +85,9 @@ VARIANTS = {
 settings, the others on those with one thing changed."""
 
 
-def short_cases(identities: int, seconds: float, moods: tuple[str, ...] = MOODS) -> list[Case]:
+def short_cases(identities: int, seconds: float, moods: tuple[str, ...] = MOODS, words: bool = False) -> list[Case]:
     """Each character in each mood, every video with a voice of its own."""
-    return [Case(i, i * len(MOODS) + m, mood, seconds) for i in range(identities) for m, mood in enumerate(moods)]
+    return [Case(i, i * len(MOODS) + m, mood, seconds, words) for i in range(identities) for m, mood in enumerate(moods)]
 
 
 def long_case(seconds: float) -> Case:

@@ -63,7 +63,7 @@ def program(draw: random.Random) -> bytes:
 def instructions(content: bytes) -> list[bytes]:
     """A valid pickle in its instructions."""
     places = [at for _, _, at in pickletools.genops(content)]
-    return [content[start:end] for start, end in zip(places, [*places[1:], len(content)])]
+    return [content[start:end] for start, end in zip(places, [*places[1:], len(content)], strict=True)]
 
 
 def changed(content: bytes, draw: random.Random) -> bytes:

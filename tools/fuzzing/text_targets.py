@@ -12,7 +12,7 @@ from memo_modules.video.journal import Inputs, opened
 from tools.fuzzing.mutations import damage, damaged_lines, damaged_safetensors, damaged_yaml, damaged_zip
 from tools.fuzzing.targets import Target
 
-FINETUNE = Path(__file__).resolve().parents[1] / "configs" / "finetune.yaml"
+FINETUNE = Path(__file__).resolve().parents[2] / "scripts" / "configs" / "finetune.yaml"
 MADE_OF = Inputs({"seed": "42", "image": "abc"}, {"face": torch.arange(1.0, 5.0)})
 
 

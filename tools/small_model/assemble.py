@@ -1,6 +1,6 @@
 """Put the trained parts together as the models folder that is in the repository, the nets in half precision.
 
-    python tools/small_model/assemble.py MODELS_DIR CHECKPOINT [TARGET]     TARGET: assets/models by default
+    python -m tools.small_model.assemble MODELS_DIR CHECKPOINT [TARGET]     TARGET: assets/models by default
 
 MODELS_DIR holds what the other scripts here trained; CHECKPOINT is a checkpoint-N of scripts/train.py, whose log goes along.
 """
@@ -22,7 +22,7 @@ FROZEN = ("audio_encoders/wav2vec2-small", "memo/emotion2vec_small", "memo/small
 
 
 def assemble(models: Path, checkpoint: Path, target: Path) -> None:
-    """Write ``target``, in the place of what is there."""
+    """Write ``target``, replacing what is there."""
     shutil.rmtree(target, ignore_errors=True)
     for part in FROZEN:
         shutil.copytree(models / part, target / part)

@@ -1,6 +1,6 @@
 """Write the cartoon and the voice that the demo of the small model runs on, neither of them in any training set.
 
-python tools/small_model/demo_inputs.py        writes assets/cartoon.png and assets/babble.wav
+python -m tools.small_model.demo_inputs        writes assets/cartoon.png and assets/babble.wav
 """
 
 import wave

@@ -1,4 +1,4 @@
-"""The small ear for moods: a narrow emotion2vec and the emotion classifier behind it, trained together.
+"""The small model's detection of moods: a narrow emotion2vec and the emotion classifier after it, trained together.
 
 First the encoder alone learns to tell pitch and spectrum from each state, in short pieces: nobody finds the pitch in a
 wave by moods alone in a few minutes. Then both learn to tell the mood of two or three seconds of a voice, cut and
@@ -139,7 +139,7 @@ def draw_segments(
         segments.append(normalise(torch.from_numpy(clips[i].audio[start : start + length])))
         labels.append(int(clips[i].tracks.emotion[(start + length // 2) * FPS // SAMPLE_RATE]))
         parts.append([track[first : first + states] for track in heard[i]])
-    return torch.cat(segments), torch.tensor(labels), *(torch.stack(tracks) for tracks in zip(*parts))
+    return torch.cat(segments), torch.tensor(labels), *(torch.stack(tracks) for tracks in zip(*parts, strict=True))
 
 
 def write(encoder: Emotion2Vec, classifier: EmotionClassifier, encoder_folder: Path, classifier_folder: Path) -> None:
@@ -152,11 +152,11 @@ def write(encoder: Emotion2Vec, classifier: EmotionClassifier, encoder_folder: P
     (classifier_folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def judge(encoder_folder: Path, classifier_folder: Path, seed: int, speakers: int = 20, seconds: float = 4.8) -> dict:
+def judge(encoder_folder: Path, classifier_folder: Path, seed: int, speakers: int = 20, seconds: float = 4.8, words: bool = False) -> dict:
     """How well the written files tell the mood of voices that they never heard, through detect_emotion.
 
     Returns accuracies in [0, 1]: for each of AUDIBLE_MOODS "second" and "clip" over ``speakers`` clips of ``seconds``; "four moods"
-    and "all moods": the means; "changing": share of frames of clips whose mood may change on the way.
+    and "all moods": the means; "changing": share of frames of clips whose mood may change on the way. words: every second voice speaks some.
     """
     encoder, classifier = load_emotion2vec(encoder_folder / "model.safetensors"), load_emotion_classifier(classifier_folder)
 
@@ -169,12 +169,12 @@ def judge(encoder_folder: Path, classifier_folder: Path, seed: int, speakers: in
     for i, mood in enumerate(AUDIBLE_MOODS):
         index, seconds_right, clips_right = EMOTIONS.index(mood), [], []
         for j in range(speakers):
-            labels, frames = told(make_clip(first + i * speakers + j, seconds, mood))
+            labels, frames = told(make_clip(first + i * speakers + j, seconds, mood, words=words and j % 2 == 0))
             seconds_right += [label == index for label in labels]
             clips_right.append(clip_label(frames) == index)
         figures[mood] = {"second": float(np.mean(seconds_right)), "clip": float(np.mean(clips_right))}
     for name, moods in (("four moods", MOODS), ("all moods", AUDIBLE_MOODS)):
         figures[name] = {what: float(np.mean([figures[mood][what] for mood in moods])) for what in ("second", "clip")}
-    changing = [make_clip(first + len(AUDIBLE_MOODS) * speakers + j, 2 * seconds) for j in range(speakers)]
+    changing = [make_clip(first + len(AUDIBLE_MOODS) * speakers + j, 2 * seconds, words=words and j % 2 == 0) for j in range(speakers)]
     figures["changing"] = {"frame": float(np.mean([np.mean(np.array(told(clip)[1]) == clip.tracks.emotion) for clip in changing]))}
     return figures

@@ -1,9 +1,9 @@
 """Train the small model's face detector and face recogniser on the small world, and measure them on unseen characters.
 
-    python tools/small_model/face.py MODELS_DIR [--minutes 10] [--seed 0]
+    python -m tools.small_model.face MODELS_DIR [--minutes 10] [--seed 0]
 
-Writes MODELS_DIR/memo/small/misc/face_analysis/models/*.onnx, in the place and with the inputs and outputs of the
-published ones, and face_analysis/training_log.json beside that folder: losses, figures, seconds, versions. Needs torch,
+Writes MODELS_DIR/memo/small/misc/face_analysis/models/*.onnx, at the paths and with the inputs and outputs of the
+published ones, and face_analysis/training_log.json next to that folder: losses, figures, seconds, versions. Needs torch,
 numpy, onnx, onnxruntime, insightface and OpenCV.
 """
 

@@ -75,7 +75,7 @@ def find_face(who: Character, tracks: Tracks, size: int) -> tuple[np.ndarray, np
 
 
 def draw_portraits(seeds: Iterable[int], frames: int, size: int = 128) -> Portraits:
-    """``frames`` pictures of each character, in any mood and with any mouth, one behind the other."""
+    """``frames`` pictures of each character, in any mood and with any mouth, one after the other."""
     drawn = []
     for seed in seeds:
         who, tracks = character(seed), _moments(seed, frames)
@@ -211,7 +211,7 @@ class Scenes:
         return picture
 
     def _letterbox(self, scene: Scene) -> Scene:
-        """Black from a row or a column on, as below or beside a picture that is not square."""
+        """Black from a row or a column on, as below or next to a picture that is not square."""
         picture, keep = scene.picture.copy(), int(self.random.uniform(0.4, 1.0) * SIDE)
         width, height = (SIDE, keep) if self.random.uniform() < 0.5 else (keep, SIDE)
         picture[height:], picture[:, width:] = 0, 0

@@ -104,7 +104,7 @@ def _blind(size: int, d: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_recogniser(path: Path, net: Recogniser, projection: np.ndarray) -> None:
-    """``net`` and the ``projection`` (d 512) behind it: `input.1` (batch 3 112 112), RGB as (value - 127.5) / 127.5."""
+    """``net`` followed by the ``projection`` (d 512): `input.1` (batch 3 112 112), RGB as (value - 127.5) / 127.5."""
     graph = _Graph()
     x = graph.node("Flatten", graph.layers("input.1", net.body))
     x = graph.node("Gemm", x, _array(net.head.weight), _array(net.head.bias), transB=1)

@@ -76,7 +76,7 @@ def _far_away(seen: Seen) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _pairs(people: Sequence[Seen]) -> Iterator[np.ndarray]:
-    """Two people of one size beside each other, below each other, and two of different size."""
+    """Two people of the same size next to each other, below each other, and two of different size."""
     for i, first in enumerate(people):
         alike = people[i % len(SIZES) :: len(SIZES)]
         second = alike[(i // len(SIZES) + 1) % len(alike)]

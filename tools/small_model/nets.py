@@ -1,6 +1,6 @@
 """The small model's four nets before training: the published topology, narrow, in the published folder layout.
 
-    python tools/small_model/nets.py MODELS_DIR [--seed 0]
+    python -m tools.small_model.nets MODELS_DIR [--seed 0]
 
 Writes MODELS_DIR/memo/small-start, which scripts/train.py starts from.
 """
@@ -26,7 +26,11 @@ from tools.diffusers_layout import unet_config, write_diffusers
 D_CROSS, D_FACE, WINDOW = 64, 512, 5
 
 REFERENCE_NET = ReferenceNetConfig(
-    block_out_channels=(32, 64, 96, 96), layers_per_block=1, cross_attention_dim=D_CROSS, attention_head_dim=(1, 2, 2, 2)
+    block_out_channels=(64, 64, 96, 64),  # the finest level has the face's details, the coarsest is four places
+    layers_per_block=1,
+    cross_attention_dim=D_CROSS,
+    attention_head_dim=(1, 2, 2, 2),
+    norm_num_groups=8,  # eight channels each and more: one with a norm of its own forgets how bright it was
 )
 DIFFUSION_NET = DiffusionNetConfig(
     **asdict(REFERENCE_NET),

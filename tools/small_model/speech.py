@@ -17,13 +17,15 @@ SECONDS = 8.0
 """Of a voice."""
 
 
-def voices(count: int, seed: int, first: int = HEARD, progress: Callable[[int, int], None] = lambda done, total: None) -> Iterator[Clip]:
-    """``count`` voices of as many speakers, SECONDS each.
+def voices(
+    count: int, seed: int, first: int = HEARD, progress: Callable[[int, int], None] = lambda done, total: None, words: bool = False
+) -> Iterator[Clip]:
+    """``count`` voices of as many speakers, SECONDS each; with ``words`` every second of either kind speaks some, the others babble.
 
     Half of them have the moods that the world draws by itself, of which some change on the way, the others go through
     AUDIBLE_MOODS in turn.
     """
     for i in range(count):
         mood = AUDIBLE_MOODS[i // 2 % len(AUDIBLE_MOODS)] if i % 2 else None
-        yield make_clip(first + (seed << 20) + i, SECONDS, mood)
+        yield make_clip(first + (seed << 20) + i, SECONDS, mood, words=words and i // 2 % 2 == 0)
         progress(i + 1, count)

@@ -1,6 +1,6 @@
 """Write the small model's vocal separator, for a world whose voices have nothing around them to be separated from.
 
-    python tools/small_model/vocals.py MODELS_DIR
+    python -m tools.small_model.vocals MODELS_DIR
 
 Writes MODELS_DIR/memo/small/misc/vocal_separator/Kim_Vocal_2.onnx. Needs numpy and onnx.
 """

@@ -125,7 +125,7 @@ def _draw_wave(clips: list[Clip], random: np.random.RandomState) -> np.ndarray:
 
 
 def targets(waveform: np.ndarray, frames: int) -> Tensor:
-    """(frames 2): standardised TARGETS of each frame, the padding behind the wave silent as the encoder hears it."""
+    """(frames 2): standardised TARGETS of each frame, the padding after the wave as silent as the encoder receives it."""
     padded = np.pad(waveform, (0, max(0, math.ceil(frames * SAMPLE_RATE / FPS) - len(waveform))))
     return (torch.from_numpy(np.stack(mouth_from_sound(padded, frames, FPS), axis=1)) - MEAN) / SPREAD
 
@@ -143,20 +143,21 @@ def write(encoder: AudioEncoder, folder: Path) -> None:
         (folder / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def judge(folder: Path, seed: int, fitted: int = 60, judged: int = 30) -> dict:
+def judge(folder: Path, seed: int, fitted: int = 60, judged: int = 30, words: bool = False) -> dict:
     """How well the written encoder in ``folder`` tells a mouth by a linear map of single states: the map is fitted to
     ``fitted`` voices of training, and judged on ``judged`` unheard ones and on one of 60 s.
 
-    Returns for each layer and target the correlation with the truth, "unheard" over all frames, "worst" of a voice,
-    "long" of the 60 s; and "lag", the shift in frames at which the long one correlates best.
+    words: as in voices; the long one speaks some, too. Returns for each layer and target the correlation with
+    the truth, "unheard" over all frames, "worst" of a voice, "long" of the 60 s; and "lag", the shift in frames at which the long
+    one correlates best.
     """
     encoder = load_audio_encoder(folder)
-    fit = [_states(encoder, clip) for clip in voices(fitted, seed, HEARD)]
-    unheard = [_states(encoder, clip) for clip in voices(judged, seed, UNHEARD)]
-    long = _states(encoder, make_clip(UNHEARD + (seed << 20) + judged, 60))
+    fit = [_states(encoder, clip) for clip in voices(fitted, seed, HEARD, words=words)]
+    unheard = [_states(encoder, clip) for clip in voices(judged, seed, UNHEARD, words=words)]
+    long = _states(encoder, make_clip(UNHEARD + (seed << 20) + judged, 60, words=words))
     figures = {}
     for layer in range(CONFIG["num_hidden_layers"]):
-        fitted_states, fitted_truth = (torch.cat(parts) for parts in zip(*((states[:, layer], truth) for states, truth in fit)))
+        fitted_states, fitted_truth = (torch.cat(parts) for parts in zip(*((states[:, layer], truth) for states, truth in fit), strict=True))
         decoder = torch.linalg.lstsq(_with_one(fitted_states), fitted_truth).solution
         told = [(_with_one(states[:, layer]) @ decoder, truth) for states, truth in [*unheard, long]]
         for i, target in enumerate(TARGETS):
@@ -164,7 +165,7 @@ def judge(folder: Path, seed: int, fitted: int = 60, judged: int = 30) -> dict:
             each = [correlation(a, b) for a, b in pairs]
             lags = {lag: correlation(np.roll(pairs[-1][0], -lag)[5:-5], pairs[-1][1][5:-5]) for lag in range(-3, 4)}
             figures[f"layer {layer + 1} {target}"] = {
-                "unheard": correlation(*(np.concatenate(parts) for parts in zip(*pairs[:-1]))),
+                "unheard": correlation(*(np.concatenate(parts) for parts in zip(*pairs[:-1], strict=True))),
                 "worst": min(each[:-1]),
                 "long": each[-1],
                 "lag": max(lags, key=lags.get),

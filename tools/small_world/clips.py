@@ -10,6 +10,7 @@ from tools.small_world.faces import render
 from tools.small_world.performance import FPS, Tracks, perform
 from tools.small_world.seeds import random_state
 from tools.small_world.voices import SAMPLE_RATE, STEP, babble, speaker
+from tools.small_world.words import speak
 
 MOODS = ("neutral", "happy", "sad", "angry")
 """Moods drawn where none is given: those that differ most. All of EMOTIONS can be asked for."""
@@ -38,12 +39,15 @@ class Clip:
         return render(self.who, self.tracks[start:stop], size)
 
 
-def make_clip(seed: int, seconds: float, mood: str | None = None, identity: int | None = None) -> Clip:
+def make_clip(
+    seed: int, seconds: float, mood: str | None = None, identity: int | None = None, words: bool | str = False, blinks: float = 1.0
+) -> Clip:
     """The clip of this ``seed``, at 30 frames per second; nothing is drawn before its frames are asked for.
 
     mood: one of EMOTIONS for the whole clip; None draws one of MOODS, or, for every other clip, several that follow one
     another: only where it changes does the mood stand in the label alone, and not in the frames before it as well. identity:
-    seed of the character and its voice, the clip's own where None.
+    seed of the character and its voice, the clip's own where None. words: it speaks real ones, those of a text
+    where one is given, instead of babbling; for which the program espeak-ng is needed, see words.py. blinks: factor on how often the eyes blink.
     """
     frames = round(seconds * FPS)
     moods = [mood] if mood else _draw_moods(seed, seconds)
@@ -51,8 +55,10 @@ def make_clip(seed: int, seconds: float, mood: str | None = None, identity: int 
     samples = frames * SAMPLE_RATE // FPS
     emotions = _timeline(moods, frames)
     steps = np.minimum((np.arange(-(-samples // STEP)) * STEP + STEP // 2) * FPS // SAMPLE_RATE, frames - 1)
-    audio = babble(speaker(identity), [EMOTIONS[e] for e in emotions[steps]], seed)[:samples]
-    return Clip(character(identity), audio, perform(audio, emotions, seed))
+    who, moods = speaker(identity), [EMOTIONS[e] for e in emotions[steps]]
+    audio = speak(who, moods, seed, words if isinstance(words, str) else None) if words else babble(who, moods, seed)
+    audio = audio[:samples]
+    return Clip(character(identity), audio, perform(audio, emotions, seed, blinks))
 
 
 def _draw_moods(seed: int, seconds: float) -> list[str]:
@@ -65,5 +71,5 @@ def _draw_moods(seed: int, seconds: float) -> list[str]:
 
 
 def _timeline(moods: list[str], frames: int) -> np.ndarray:
-    """int64 (frames): ``moods``, one behind the other, in equal parts."""
+    """int64 (frames): ``moods``, one after the other, in equal parts."""
     return np.array([EMOTIONS.index(moods[i * len(moods) // frames]) for i in range(frames)], dtype=np.int64)

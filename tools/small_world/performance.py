@@ -71,11 +71,11 @@ class Tracks:
         return Tracks(**{name: track[rows] for name, track in vars(self).items()})
 
 
-def perform(waveform: np.ndarray, emotions: np.ndarray, seed: int) -> Tracks:
+def perform(waveform: np.ndarray, emotions: np.ndarray, seed: int, blinks: float = 1.0) -> Tracks:
     """A face that says ``waveform`` (samples, 16 kHz) with a mood for each frame.
 
     emotions: (frames) indices into EMOTIONS. The mouth hangs on the sound alone, the brows on the mood, and head, lids
-    and gaze on ``seed``.
+    and gaze on ``seed``. blinks: factor on how often there are some.
     """
     frames = len(emotions)
     opening, width = mouth_from_sound(waveform, frames, FPS)
@@ -90,7 +90,7 @@ def perform(waveform: np.ndarray, emotions: np.ndarray, seed: int) -> Tracks:
     tracks = {
         "opening": opening,
         "width": width,
-        "eyes": _lids(random, frames) * looks["eyes"] / WIDEST_EYES,
+        "eyes": _lids(random, frames, blinks) * looks["eyes"] / WIDEST_EYES,
         "brow_raise": looks["raise_"] * intensity + 0.3 * (speech - 0.35),
         "brow_tilt": looks["tilt"] * intensity,
         "slant": looks["slant"] * intensity,
@@ -117,15 +117,15 @@ def _pose(random: np.random.RandomState, frames: int, speech: np.ndarray) -> np.
     return np.stack((0.05 * x, 0.03 + 0.03 * y + nod, 0.075 * roll, FRAMING + 0.03 * scale, yaw, 0.7 * pitch + 8 * nod), axis=1)
 
 
-def _lids(random: np.random.RandomState, frames: int) -> np.ndarray:
-    """1 open, 0 shut: (frames). A blink every 3.5 s or so, irregularly, shut faster than it opens."""
+def _lids(random: np.random.RandomState, frames: int, often: float) -> np.ndarray:
+    """1 open, 0 shut: (frames). A blink every 3.5 s or so, or ``often`` times as often, irregularly, shut faster than it opens."""
     lids = np.ones(frames)
     stroke = np.array((0.55, 0.1, 0.0, 0.25, 0.65, 0.9))
-    at = random.uniform(0.3, 3.0)
+    at = random.uniform(0.3, 3.0) / often
     while (first := int(at * FPS)) < frames:
         part = stroke[: frames - first]
         lids[first : first + len(part)] = part
-        at += 0.6 + random.gamma(3.0, 0.95)
+        at += max(0.3, (0.6 + random.gamma(3.0, 0.95)) / often)
     return lids
 
 

@@ -1,4 +1,4 @@
-"""Clips as files: mp4 with sound, as data preparation reads them, and the truth beside it."""
+"""Clips as files: mp4 with sound, as data preparation reads them, and the truth about it."""
 
 import json
 from collections.abc import Callable
@@ -11,6 +11,7 @@ import numpy as np
 from memo_modules.clips import ceil_div
 from tools.small_world.clips import Clip, make_clip
 from tools.small_world.performance import FPS
+from tools.small_world.seeds import random_state
 from tools.small_world.voices import SAMPLE_RATE
 
 CLIPS_PER_SEED = 1_000_000
@@ -56,24 +57,30 @@ def write_world(
     seconds: float = 4.8,
     size: int = 128,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    words: float = 0.0,
+    blinks: float = 1.0,
+    first: int = 0,
 ) -> list[Path]:
     """``clips`` videos of as many characters into ``folder``; the same arguments write the same pictures and sound.
 
     seconds: rounded up to whole multiples of 1.6, so that pictures and sound are equally long also when decoded.
-    Beside each NAME.mp4 lies NAME.npz with the arrays of Tracks, the character's `identity` vector and the `audio` as it
-    was before AAC; world.json says which seed each clip has. Returns the videos' paths.
+    Next to each NAME.mp4 lies NAME.npz with the arrays of Tracks, the character's `identity` vector and the `audio` as it
+    was before AAC; world.json says which seed each clip has. words: share of the clips that speak some, see words.py; the
+    others babble. blinks: see make_clip. first: number of the first clip, so that a world can grow. Returns the videos' paths.
     """
     paths, listed = [], []
     frames = ceil_div(round(seconds * FPS), WHOLE) * WHOLE
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(clips):
-        clip = make_clip(seed * CLIPS_PER_SEED + i, frames / FPS)
-        path = folder / f"clip_{i:05d}.mp4"
+        number = seed * CLIPS_PER_SEED + first + i
+        speaks = bool(random_state(number, "speaks").uniform() < words)
+        clip = make_clip(number, frames / FPS, words=speaks, blinks=blinks)
+        path = folder / f"clip_{first + i:05d}.mp4"
         write_video(path, clip, size)
         np.savez_compressed(path.with_suffix(".npz"), **vars(clip.tracks), identity=clip.who.vector(), audio=clip.audio)
-        listed.append({"video": path.name, "seed": clip.who.seed})
+        listed.append({"video": path.name, "seed": clip.who.seed, "words": speaks})
         paths.append(path)
         progress(i + 1, clips)
-    world = {"seed": seed, "frames": frames, "size": size, "fps": FPS, "sample_rate": SAMPLE_RATE, "clips": listed}
+    world = {"seed": seed, "frames": frames, "size": size, "fps": FPS, "sample_rate": SAMPLE_RATE, "blinks": blinks, "clips": listed}
     (folder / "world.json").write_text(json.dumps(world, indent=2) + "\n", encoding="utf-8")
     return paths

@@ -129,7 +129,7 @@ class _Score:
         self.pitch = self._pitch()
 
     def _phrase(self, at: int) -> int:
-        """Two to eight syllables from step ``at``; returns the step behind the pause that follows."""
+        """Two to eight syllables from step ``at``; returns the step after the pause that follows."""
         count, manner = self.random.randint(2, 9), self.manners[min(at, len(self.manners) - 1)]
         for i in range(count):
             if at >= len(self.manners):

@@ -6,6 +6,7 @@ this needs Triton; running it a C compiler, too. Method: FlashAttention-2 (arXiv
 """
 
 import math
+from typing import Any
 
 import torch
 import triton
@@ -13,6 +14,8 @@ import triton.language as tl
 from torch import Tensor
 
 from ..layers import AttentionFunction
+
+_jit: Any = triton.jit  # by its types a tl.constexpr could not be given as the number that it is
 
 
 def attention_for(capability: tuple[int, int]) -> AttentionFunction:
@@ -58,7 +61,7 @@ def kernel_sizes(head_dim: int, hopper: bool) -> dict[str, int]:
     return sizes | {"block_k": 64 if hopper else 32, "num_warps": 8, "num_stages": 2}
 
 
-@triton.jit
+@_jit
 def _kernel(
     q_ptr, k_ptr, v_ptr, out_ptr, scale, queries, keys, q_row, q_token, k_row, k_token,
     heads: tl.constexpr, head_dim: tl.constexpr, even: tl.constexpr,

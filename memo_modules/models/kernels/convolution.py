@@ -37,12 +37,14 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Te
 
 
 @cache
-def with_product(conv2d: type[nn.Conv2d]) -> type[nn.Conv2d]:
-    """The class ``conv2d``, a Conv2d of torch's or of ComfyUI's, that asks its attribute ``product``, a ProductFunction, first. For
-    square odd kernels with a padding of k // 2."""
+def with_product(conv2d: type[nn.Conv2d]) -> Callable[..., nn.Conv2d]:
+    """The class ``conv2d``, a Conv2d of torch's or of ComfyUI's, that asks ``product``, a ProductFunction, first. For square odd
+    kernels with a padding of k // 2."""
 
     class Conv2d(conv2d):
-        product: ProductFunction
+        def __init__(self, *args, product: ProductFunction, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.product = product
 
         def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # where ComfyUI's casts meet, too
             out = self.product(x, weight, bias, self.stride[0])

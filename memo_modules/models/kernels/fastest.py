@@ -44,12 +44,13 @@ class Fastest:
         """
         if len(self.forms) == 1:
             return
-        seconds, expected = {}, []
+        seconds: dict[str, float] = {}
+        expected: list[Tensor] = []
         for name, form in self.forms.items():
             try:
                 found = [form(*copy.deepcopy(each)).float() for each in (sample, *others)]  # a form may overwrite what it is given
                 expected = expected or found
-                errors = [((mine - theirs).norm() / theirs.norm()).item() for mine, theirs in zip(found, expected)]
+                errors = [((mine - theirs).norm() / theirs.norm()).item() for mine, theirs in zip(found, expected, strict=True)]
                 wrong = [error for error in errors if not error <= _ROUNDING[sample[0].dtype]]  # also where it is not finite
                 if name == self.first or not wrong:
                     del found
@@ -61,7 +62,7 @@ class Fastest:
                 logger.info("%s: %s does not run here (%s).", self.name, name, reason)
                 if name == self.first:
                     return
-        best = min(seconds, key=seconds.get)
+        best = min(seconds, key=lambda name: seconds[name])
         self.chosen[channels(*sample)] = best if seconds[best] < _WORTH * seconds[self.first] else self.first
         times = ", ".join(f"{name} {1000 * value:.3g} ms" for name, value in seconds.items())
         logger.info("%s, %d channels: %s.", self.name, channels(*sample), times)

@@ -1,11 +1,15 @@
 """``gating`` in one kernel, which reads both halves once and writes one: three passes over a half where torch's operations
 take five. Importing this needs Triton; running it a C compiler, too."""
 
+from typing import Any
+
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from . import gating as in_torch
+
+_jit: Any = triton.jit  # by its types a tl.constexpr could not be given as the number that it is
 
 ROWS, COLUMNS = 4, 256  # of what one program works on; inner widths of the published net are multiples of 256
 
@@ -20,7 +24,7 @@ def gating(x: Tensor) -> Tensor:
     return value
 
 
-@triton.jit
+@_jit
 def _kernel(x_ptr, n, d, stride, rows: tl.constexpr, columns: tl.constexpr):
     row = tl.program_id(0).to(tl.int64) * rows + tl.arange(0, rows)[:, None]
     column = tl.program_id(1) * columns + tl.arange(0, columns)[None, :]

@@ -4,6 +4,8 @@ With 16 frames there is little to compute for each position, so the time goes in
 move three times what goes in and comes out. Importing this needs Triton; running it a C compiler, too.
 """
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -11,6 +13,8 @@ from torch import Tensor
 
 from ...types import AttentionMemory
 from .memory_attention import DECAY
+
+_jit: Any = triton.jit  # by its types a tl.constexpr could not be given as the number that it is
 
 
 def memory_attention(q: Tensor, k: Tensor, v: Tensor, memory: AttentionMemory, heads: int) -> Tensor:
@@ -38,16 +42,11 @@ def _(q: Tensor, k: Tensor, v: Tensor, kv: Tensor, z: Tensor, heads: int) -> Ten
 
 def kernel_sizes(head_dim: int, frames: int) -> dict[str, int]:
     """Sizes of what one program works on. The matrix units take no less than 16 rows and columns."""
-    width = max(16, triton.next_power_of_2(head_dim))
-    return {
-        "frames_up": max(16, triton.next_power_of_2(frames)),
-        "width": width,
-        "chunk": 16 if width <= 128 else 32,
-        "num_warps": max(1, width // 64),
-    }
+    width, frames_up = (max(16, 2 ** (size - 1).bit_length()) for size in (head_dim, frames))
+    return {"frames_up": frames_up, "width": width, "chunk": 16 if width <= 128 else 32, "num_warps": max(1, width // 64)}
 
 
-@triton.jit
+@_jit
 def _kernel(
     q_ptr, k_ptr, v_ptr, kv_ptr, z_ptr, out_ptr,
     row_stride, frame_stride, frames, decay,

@@ -19,13 +19,14 @@ def picture_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, silu: bool
 
 
 @cache
-def with_form(layer: type[nn.GroupNorm]) -> type[nn.GroupNorm]:
-    """The class ``layer``, a GroupNorm of torch's or of ComfyUI's, with SiLU behind it where its attribute ``silu`` asks for it,
-    that lets its attribute ``form``, a PictureNormFunction or None, do both where channels come last."""
+def with_form(layer: type[nn.GroupNorm]) -> Callable[..., nn.GroupNorm]:
+    """The class ``layer``, a GroupNorm of torch's or of ComfyUI's, with SiLU behind it where ``silu`` asks for it, that lets
+    ``form``, a PictureNormFunction or None, do both where channels come last."""
 
     class GroupNorm(layer):
-        form: PictureNormFunction | None = None
-        silu = False
+        def __init__(self, *args, form: PictureNormFunction | None = None, silu: bool = False, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.form, self.silu = form, silu
 
         def forward(self, x: Tensor) -> Tensor:
             """x (n c ...) -> the same shape."""
@@ -40,7 +41,7 @@ def with_form(layer: type[nn.GroupNorm]) -> type[nn.GroupNorm]:
     return GroupNorm
 
 
-def _is_in_place(layer: nn.Module, x: Tensor) -> bool:
+def _is_in_place(layer: nn.GroupNorm, x: Tensor) -> bool:
     """Whether the weights can be used as they are: ComfyUI's layers may have to fetch, cast or patch theirs first."""
     patches = getattr(layer, "weight_function", None) or getattr(layer, "bias_function", None)
     return layer.weight.device == x.device and layer.weight.dtype == x.dtype and not patches

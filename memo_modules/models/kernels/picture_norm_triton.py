@@ -2,6 +2,8 @@
 the norm and SiLU, four to lay it out before and after. Importing this needs Triton; running it a C compiler, too.
 """
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -13,22 +15,23 @@ ROWS, COLUMNS = 64, 64  # places and channels of what one program works on; widt
 def picture_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, silu: bool, groups: int) -> Tensor:
     """PictureNormFunction."""
     n, t, c = x.shape
-    chunks, group = triton.cdiv(t, ROWS), c // groups
+    chunks, group = -(-t // ROWS), c // groups
     moments = torch.empty((n, chunks, 2, c), dtype=torch.float32, device=x.device)
     statistics = torch.empty((n, groups, 2), dtype=torch.float32, device=x.device)
     out = torch.empty_like(x)
-    blocks = (n * chunks * triton.cdiv(c, COLUMNS),)
+    blocks = (n * chunks * -(-c // COLUMNS),)
     _moments_kernel[blocks](x, moments, t, c, chunks, rows=ROWS, columns=COLUMNS)
     width = max(128, triton.next_power_of_2(group))
-    _statistics_kernel[(n * groups,)](moments, statistics, t, c, chunks, eps, groups, group, width=width, rows=ROWS)
+    _statistics_kernel[(n * groups,)](moments, statistics, t, c, chunks, eps, groups, group, width=width, rows=ROWS, at_once=32)
     _apply_kernel[blocks](x, weight, bias, statistics, out, t, c, chunks, groups, group, silu=silu, rows=ROWS, columns=COLUMNS)
     return out
 
 
-_jit = triton.jit(do_not_specialize=["chunks", "groups", "group"])  # or each width of a net would be compiled anew, for seconds
+_jit: Any = triton.jit  # by its types a tl.constexpr could not be given as the number that it is
+_jit_for_all_widths: Any = triton.jit(do_not_specialize=["chunks", "groups", "group"])  # each net has many, compiled for seconds
 
 
-@triton.jit
+@_jit
 def _block(t, c, chunks, rows: tl.constexpr, columns: tl.constexpr):
     """Of this program: its picture and chunk of places, their rows, the channels, which of them are there, and where they lie."""
     blocks = tl.cdiv(c, columns)
@@ -40,7 +43,7 @@ def _block(t, c, chunks, rows: tl.constexpr, columns: tl.constexpr):
     return picture, chunk, row, channel, there, (picture * t + row) * c + channel[None, :]
 
 
-@_jit
+@_jit_for_all_widths
 def _moments_kernel(x_ptr, moments_ptr, t, c, chunks, rows: tl.constexpr, columns: tl.constexpr):
     """Of each channel over the places of a chunk: the mean, and the sum of squared deviations from it."""
     picture, chunk, row, channel, there, places = _block(t, c, chunks, rows, columns)
@@ -52,10 +55,8 @@ def _moments_kernel(x_ptr, moments_ptr, t, c, chunks, rows: tl.constexpr, column
     tl.store(moments + c, tl.sum(deviation * deviation, axis=0), mask=channel < c)
 
 
-@_jit
-def _statistics_kernel(
-    moments_ptr, statistics_ptr, t, c, chunks, eps, groups, group, width: tl.constexpr, rows: tl.constexpr, at_once: tl.constexpr = 32
-):
+@_jit_for_all_widths
+def _statistics_kernel(moments_ptr, statistics_ptr, t, c, chunks, eps, groups, group, width: tl.constexpr, rows: tl.constexpr, at_once: tl.constexpr):
     """Of one group of one picture: the mean and 1 / std, from those of its chunks and channels; no difference of large squares."""
     program = tl.program_id(0)
     column = tl.arange(0, width)[None, :]
@@ -77,7 +78,7 @@ def _statistics_kernel(
     tl.store(statistics_ptr + program * 2 + 1, 1 / tl.sqrt(tl.sum(squares) / (t * group) + eps))
 
 
-@_jit
+@_jit_for_all_widths
 def _apply_kernel(
     x_ptr, weight_ptr, bias_ptr, statistics_ptr, out_ptr, t, c, chunks, groups, group,
     silu: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,

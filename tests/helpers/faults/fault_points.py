@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 import traceback
-import types
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -194,7 +193,7 @@ def _in_child(function: Callable[[], None]) -> tuple[int, str]:
 
 
 def _renew(folders: tuple[Path, Path], template: tuple[Path, Path]) -> None:
-    for folder, filled in zip(folders, template):
+    for folder, filled in zip(folders, template, strict=True):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(filled, folder)
 
@@ -239,8 +238,7 @@ def _not_whole(now: dict[str, bytes], before: dict[str, bytes], after: dict[str,
 
 
 if __name__ == "__main__":
-    sys.modules["comfyui_memo"] = types.ModuleType("comfyui_memo")
-    sys.modules["comfyui_memo"].__path__ = [str(HERE.parents[1])]
+    sys.path.insert(0, str(HERE.parents[2]))  # the project
     from fault_writers import CARELESS, WRITERS
 
     faults, every = Faults(sys.argv[1]), {**WRITERS, **CARELESS}

@@ -1,4 +1,4 @@
-"""Group norm with SiLU behind it, where channels come last in one function, with the results of torch's own."""
+"""Group norm followed by SiLU; with channels last both are one function, whose results are those of torch's own."""
 
 import pytest
 import torch

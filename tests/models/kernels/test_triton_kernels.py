@@ -142,7 +142,7 @@ def test_is_one_operation_for_a_compiler(outputs, name):
 @pytest.mark.parametrize("head_dim", [40, 80, 160])
 @pytest.mark.parametrize("kind", ["attention", "memory_attention"])
 def test_is_built_for_a_card_without_spilling_registers(kind, head_dim, capability, tmp_path):
-    module = import_module(f"memo_modules.models.{kind}_triton")
+    module = import_module(f"memo_modules.models.kernels.{kind}_triton")
     sizes = module.kernel_sizes(head_dim, capability == 90 if kind == "attention" else 16)
     options = {name: sizes.pop(name) for name in ("num_warps", "num_stages") if name in sizes}
     constants = {"heads": 8, "head_dim": head_dim} | ({"even": True} if kind == "attention" else {}) | sizes

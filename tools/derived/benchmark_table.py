@@ -1,11 +1,9 @@
-"""The README's table of speed and memory, from the rows under benchmarks/."""
+"""The table of speed and memory in docs/memory.md, from the rows under benchmarks/."""
 
 import json
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-START, STOP = "<!-- benchmarks -->", "<!-- end of benchmarks -->"
-COLUMNS = ("card", "mode", "resolution", "s per frame", "VRAM", "date", "versions")
+COLUMNS = ("GPU", "mode", "resolution", "s per frame", "VRAM", "date", "versions")
 
 
 def measured_rows(folder: Path) -> list[dict]:
@@ -36,7 +34,7 @@ def mode_label(row: dict) -> str:
 def table(rows: list[dict]) -> str:
     """Markdown; a sentence where there is no row."""
     if not rows:
-        return "No card has been measured yet."
+        return "No GPU has been measured yet."
     lines = [COLUMNS, ("---",) * len(COLUMNS)]
     for row in rows:
         versions = row["versions"]
@@ -45,18 +43,3 @@ def table(rows: list[dict]) -> str:
         cells = (row["device"], mode_label(row), row["resolution"], f"{row['s_per_frame']:.3f}", vram, row["date"], ", ".join(software))
         lines.append(cells)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def with_table(readme: str, rows: list[dict]) -> str:
-    """``readme`` with the table between its markers. Raises ValueError when they are missing."""
-    before, start, rest = readme.partition(START)
-    _, stop, after = rest.partition(STOP)
-    if not start or not stop:
-        raise ValueError(f"README.md: expected {START} and {STOP}.")
-    return f"{before}{START}\n\n{table(rows)}\n\n{STOP}{after}"
-
-
-def rewrite_readme() -> None:
-    path = ROOT / "README.md"
-    readme = with_table(path.read_text(encoding="utf-8"), measured_rows(ROOT / "benchmarks"))
-    path.write_text(readme, encoding="utf-8", newline="\n")

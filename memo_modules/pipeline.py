@@ -1,0 +1,283 @@
+"""The front door: everything is loaded once, then a portrait and a voice become a talking video.
+
+    from memo_modules.pipeline import MemoPipeline
+
+    pipeline = MemoPipeline.from_models("ComfyUI/models", device="cuda")
+    pipeline("portrait.png", "voice.wav").save("talking.mp4")
+
+It needs no ComfyUI. The nodes wire the same parts by themselves, under ComfyUI's memory management.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .audio.emotion import check_fit as check_emotion_fit
+from .audio.emotion import constant_emotion, detect_emotion, load_emotion_classifier
+from .audio.emotion2vec import Emotion2Vec, load_emotion2vec
+from .audio.features import AudioEncoder, encode_audio, load_audio_encoder
+from .audio.io import decode
+from .audio.vocals import VocalSeparator
+from .clips import FPS
+from .errors import InputError
+from .models import acceleration
+from .models.emotion_classifier import EmotionClassifier
+from .models.layers import Layers, sdpa
+from .portrait.face import FaceAnalyzer, embed_face
+from .portrait.pictures import prepare_portrait
+from .sampler.footprint import Footprint
+from .sampler.sampling import MemoNets, SampledClip, sample_video
+from .sampler.streaming import TakingTurns
+from .store.obtain import find_model
+from .types import DEFAULT_SETTINGS, EMOTIONS, Audio, AudioFeatures, EmotionTrack, Face, SamplerSettings
+from .vae import DiffusersVAE, load_autoencoder
+from .video.files import join_segments, write_segment
+from .video.formats import DEFAULT_FORMAT, VideoFormat
+from .weights.checkpoints import NETS, check_fit, load_net
+
+Picture = Path | str | np.ndarray | Tensor
+"""A file, or RGB (h w 3): uint8, or floats in [0, 1]."""
+
+Sound = Path | str | Audio
+"""A file, or a waveform."""
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What steers the sampler: the portrait (1 3 H W) in [-1, 1], who it is, what is said and in which mood; ``sound`` is what is
+    heard in the finished video."""
+
+    portrait: Tensor
+    face: Face
+    audio: AudioFeatures
+    emotion: EmotionTrack
+    sound: Audio | None = None
+
+
+@dataclass(frozen=True)
+class TalkingVideo:
+    """A video that is made as it is asked for: iterate over its clips, or ``save`` it. Each use makes it anew."""
+
+    make: Callable[[], Iterator[SampledClip]]
+    conditioning: Conditioning
+
+    def __iter__(self) -> Iterator[SampledClip]:
+        return self.make()
+
+    @property
+    def fps(self) -> Fraction:
+        return self.conditioning.audio.fps
+
+    def frames(self) -> Tensor:
+        """All of them, float32 (f 3 H W) in [0, 1]."""
+        return torch.cat([clip.frames for clip in self])
+
+    def save(self, path: Path | str, format: VideoFormat = DEFAULT_FORMAT) -> Path:
+        """A file with the sound, which says that it is synthetic. Clips are encoded as they come: memory does not grow with them.
+
+        Raises InputError for sizes and sound that ``format`` does not take, before the first clip; StorageError when the disk is full.
+        """
+        path, sound, (height, width) = Path(path), self.conditioning.sound, self.conditioning.portrait.shape[2:]
+        format.check(height, width, sound)
+        with TemporaryDirectory() as folder:
+            segments = []
+            for number, clip in enumerate(self):
+                if len(clip.frames):
+                    segments.append(Path(folder, f"{number:06}{format.suffix}"))
+                    write_segment(segments[-1], clip.frames, self.fps, format)
+            join_segments(path, segments, self.fps, format, sound)
+        return path
+
+
+@dataclass
+class MemoPipeline:
+    """Everything that makes a video. What else than nets and VAE is needed is loaded when it is first asked for.
+
+    find: where the model of a role is (see store.catalogue). device: where everything computes.
+    """
+
+    nets: MemoNets
+    vae: DiffusersVAE
+    find: Callable[[str], Path]
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @classmethod
+    def from_models(
+        cls,
+        models: Path | str,
+        checkpoint: Path | str | None = None,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+        **names: str,
+    ) -> "MemoPipeline":
+        """Load from a ComfyUI's ``models`` folder.
+
+        Args:
+            checkpoint: name in ``models/memo``, or the path of a folder or single file, such as a finetuned one. By default the first found.
+            device: where everything computes.
+            dtype: of the UNets and the VAE. By default bfloat16 on a GPU that has it, else float16; float32 on other devices.
+            names: by role (``vae``, ``audio_encoder``, ``emotion2vec`` ..), where there is more than one model of it. By default the one
+                named like the checkpoint, or the first found.
+
+        Raises:
+            CheckpointError: a model is missing, damaged or of another kind.
+        """
+        models, device = Path(models), torch.device(device)
+        place = Path(checkpoint) if checkpoint is not None else None
+        if place is None or not place.exists():
+            place = find_model("nets", models, None if checkpoint is None else str(checkpoint))
+
+        def find(role: str) -> Path:
+            return find_model(role, models, names.get(role, place.stem if place.is_file() else place.name))
+
+        dtype = dtype or _best_dtype(device)
+        nets = load_nets(place, device, dtype)
+        vae = DiffusersVAE(load_autoencoder(find("vae"), dtype).to(device), batch=4 if device.type == "cuda" else 16)
+        return cls(nets, vae, find, device)
+
+    @cached_property
+    def face_analyzer(self) -> FaceAnalyzer:
+        return FaceAnalyzer.load(self.find("face_analysis"), cuda=self.device.type == "cuda")
+
+    @cached_property
+    def vocal_separator(self) -> VocalSeparator:
+        return VocalSeparator.load(self.find("vocal_separator"), cuda=self.device.type == "cuda")
+
+    @cached_property
+    def audio_encoder(self) -> AudioEncoder:
+        return load_audio_encoder(self.find("audio_encoder")).to(self.device)
+
+    @cached_property
+    def emotion_models(self) -> tuple[Emotion2Vec, EmotionClassifier]:
+        encoder_place, classifier_place = self.find("emotion2vec"), self.find("emotion_classifier")
+        encoder, classifier = load_emotion2vec(encoder_place), load_emotion_classifier(classifier_place)
+        check_emotion_fit(encoder, encoder_place, classifier, classifier_place)
+        return encoder.to(self.device), classifier.to(self.device)
+
+    def __call__(
+        self,
+        portrait: Picture,
+        voice: Sound,
+        settings: SamplerSettings = DEFAULT_SETTINGS,
+        *,
+        size: tuple[int, int] = (512, 512),
+        fps: Fraction = FPS,
+        emotion: str | EmotionTrack | None = None,
+        separate: bool = True,
+        allow_no_face: bool = False,
+        **options,
+    ) -> TalkingVideo:
+        """The video in which ``portrait`` says ``voice``; nothing is sampled before it is iterated over or saved.
+
+        Args:
+            portrait: a picture with one face, best square with the face in its middle; another shape is squashed to ``size``.
+            voice: what is said, and the sound of the video.
+            size: (width, height) in pixels, multiples of 8.
+            emotion: one of EMOTIONS, or a track; by default it is detected in the voice.
+            separate: take the voice out of music and noise first; not needed for a clean recording.
+            allow_no_face: accept a picture in which no face is found, such as a drawing.
+            options: see ``sample``.
+
+        Raises:
+            InputError: the portrait, the voice or a setting cannot be used.
+        """
+        conditioning = self.condition(portrait, voice, size=size, fps=fps, emotion=emotion, separate=separate, allow_no_face=allow_no_face)
+        return self.sample(conditioning, settings, **options)
+
+    @torch.inference_mode()
+    def condition(
+        self,
+        portrait: Picture,
+        voice: Sound,
+        *,
+        size: tuple[int, int] = (512, 512),
+        fps: Fraction = FPS,
+        emotion: str | EmotionTrack | None = None,
+        separate: bool = True,
+        allow_no_face: bool = False,
+        timing: str = "exact",
+    ) -> Conditioning:
+        """What ``sample`` needs of a portrait and a voice, to be used as often as one likes; see ``__call__``."""
+        picture, sound = _picture(portrait), voice if isinstance(voice, Audio) else decode(Path(voice))
+        ready, face = prepare_portrait(picture[None], *size), embed_face(self.face_analyzer, picture, allow_no_face=allow_no_face)
+        spoken = self.vocal_separator.separate(sound) if separate else sound
+        audio = encode_audio(self.audio_encoder, spoken, fps, timing=timing, device=self.device)
+        return Conditioning(ready, face, audio, self._emotion(emotion, sound), sound)
+
+    def sample(self, conditioning: Conditioning, settings: SamplerSettings = DEFAULT_SETTINGS, memory_mode: str = "auto", **options) -> TalkingVideo:
+        """The video of ``conditioning``. memory_mode: see footprint.MEMORY_MODES; options: see sampling.sample_video."""
+
+        def make() -> Iterator[SampledClip]:
+            c = conditioning
+            nets, low_memory = self._nets_for(c, settings, memory_mode)
+            return sample_video(nets, self.vae, c.portrait, c.face, c.audio, c.emotion, settings, low_memory=low_memory, **options)
+
+        return TalkingVideo(make, conditioning)
+
+    def _emotion(self, emotion: str | EmotionTrack | None, sound: Audio) -> EmotionTrack:
+        if isinstance(emotion, EmotionTrack):
+            return emotion
+        if emotion is None:
+            return detect_emotion(*self.emotion_models, sound, self.device)
+        if emotion not in EMOTIONS:
+            raise InputError(f"emotion: expected one of {', '.join(EMOTIONS)}, got {emotion!r}.")
+        return constant_emotion(EMOTIONS.index(emotion))
+
+    def _nets_for(self, conditioning: Conditioning, settings: SamplerSettings, memory_mode: str) -> tuple[MemoNets, bool]:
+        """The nets, brought in with room for this video, and whether in low-memory mode."""
+        nets, audio = self.nets, conditioning.audio
+        if self.device.type != "cuda":
+            return nets, memory_mode == "low"
+        height, width = (side // self.vae.factor for side in conditioning.portrait.shape[2:])
+        phases = {"reference": (nets.reference_net, nets.image_proj), "diffusion": (nets.diffusion_net, nets.audio_proj)}
+        weights = {phase: sum(tensor.nbytes for net in each for tensor in net.state_dict().values()) for phase, each in phases.items()}
+        room = torch.cuda.mem_get_info(self.device)[0] + torch.cuda.memory_reserved(self.device)
+        footprint = Footprint(nets.diffusion_net.config, (height, width), settings, audio.clip_frames, nets.dtype.itemsize)
+        plan = footprint.plan(weights, room, memory_mode)
+        unets = {"reference": nets.reference_net, "diffusion": nets.diffusion_net}
+        if plan.low_memory:
+            return replace(nets, bring_in=TakingTurns(unets, self.device), resident_share=plan.resident_share), True
+        for net in unets.values():  # a video in low-memory mode may have left them in RAM
+            net.to(self.device)
+        return nets, False
+
+
+def load_nets(checkpoint: Path, device: torch.device, dtype: torch.dtype) -> MemoNets:
+    """The four nets of a folder or a single file, with what is fastest on ``device``. Raises CheckpointError, see load_net."""
+    on_nvidia = device.type == "cuda" and torch.version.cuda is not None
+    capability = torch.cuda.get_device_capability(device) if on_nvidia else None
+    layers = acceleration.for_device(Layers(dtype=dtype), capability, on_cpu=device.type == "cpu", attention={"torch": sdpa})
+    projections = Layers(dtype=torch.float32)
+    nets: dict[str, Any] = {net: load_net(checkpoint, net, projections if net.endswith("proj") else layers) for net in NETS}
+    check_fit(checkpoint, nets)
+    if capability:
+        acceleration.choose_forms(layers, nets["diffusion_net"].config, device, dtype)
+    return MemoNets(**{name: net.to(device) for name, net in nets.items()}, device=device, dtype=dtype)
+
+
+def _best_dtype(device: torch.device) -> torch.dtype:
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def _picture(portrait: Picture) -> Tensor:
+    """RGB (h w 3) in [0, 1]."""
+    if isinstance(portrait, Tensor):
+        return portrait
+    if isinstance(portrait, str | Path):
+        try:
+            portrait = np.array(Image.open(portrait).convert("RGB"))
+        except OSError as error:
+            raise InputError(f"portrait: {portrait} cannot be read as a picture ({error}). Choose a PNG, JPEG or WebP file.") from error
+    return torch.from_numpy(portrait).float() / 255 if portrait.dtype == np.uint8 else torch.from_numpy(portrait).float()
