@@ -27,7 +27,7 @@ class Model:
     """A model by its role.
 
     kind: of ComfyUI's model folders, the one where it belongs; also_in: other kinds it may lie in. name: under which a
-    loader lists the published one; also_named: other names that its file has elsewhere. without: how a workflow does
+    loader lists the published one. without: how a workflow does
     without it, None when it cannot. about: its size where that of its files is not known.
     """
 
@@ -38,7 +38,6 @@ class Model:
     kind: str
     also_in: tuple[str, ...]
     name: str
-    also_named: tuple[str, ...]
     without: str | None
     about: str | None
     files: tuple[ModelFile, ...]
@@ -69,7 +68,6 @@ def _model(role: str, entry: dict) -> Model:
         entry["kind"],
         tuple(entry.get("also_in", ())),
         entry["name"],
-        tuple(entry.get("also_named", ())),
         entry.get("without"),
         entry.get("about"),
         files,
