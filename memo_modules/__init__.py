@@ -6,7 +6,7 @@ Dimension letters used throughout: ``b`` batch (guidance branches, unconditional
 Glossary:
     clip: 16 frames that are generated together; a video is made clip by clip.
     guidance branch: one of the two predictions that classifier-free guidance combines: unconditional (without face, audio and emotion) and
-        conditional. Names in the code call it a half.
+        conditional.
     past frames: those of the clip before that the next one attends to; copies of the portrait at the start of a video.
     motion memory: a decaying sum over all past frames, in every motion module, from which linear attention reads.
     reference features: what the reference net makes of the portrait and of the past frames; the diffusion net attends to them.

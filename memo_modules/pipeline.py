@@ -261,7 +261,7 @@ def load_nets(checkpoint: Path, device: torch.device, dtype: torch.dtype) -> Mem
     nets: dict[str, Any] = {net: load_net(checkpoint, net, projections if net.endswith("proj") else layers) for net in NETS}
     check_fit(checkpoint, nets)
     if capability:
-        acceleration.choose_forms(layers, nets["diffusion_net"].config, device, dtype)
+        acceleration.autotune_kernels(layers, nets["diffusion_net"].config, device, dtype)
     return MemoNets(**{name: net.to(device) for name, net in nets.items()}, device=device, dtype=dtype)
 
 

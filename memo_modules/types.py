@@ -214,7 +214,7 @@ class Crop:
 class AttentionMemory:
     """What one linear-attention block remembers of all past frames.
 
-    kv: (rows heads d d), z: (rows heads d), rows = guidance halves times picture positions.
+    kv: (rows heads d d), z: (rows heads d), rows = guidance branches times picture positions.
     """
 
     kv: Tensor
@@ -243,7 +243,7 @@ class ReferenceFeatures:
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """steps: Euler steps per clip, at least 1. guidance_scale: 1 or less runs without the unconditional half.
+    """steps: Euler steps per clip, at least 1. guidance_scale: 1 or less runs without the unconditional branch.
     seed: of the noise. num_init_past_frames: copies of the portrait that stand in for the past at the start.
     num_past_frames: frames of the previous clip that the next one remembers, at most a clip.
     reference_order: "upstream" pairs face contexts and pictures as every published sample was made,
@@ -259,8 +259,8 @@ class SamplerSettings:
     noise: str = "independent"
 
     @property
-    def halves(self) -> int:
-        """Guidance halves that run side by side: unconditional and conditional, or the conditional alone."""
+    def branches(self) -> int:
+        """Guidance branches that run side by side: unconditional and conditional, or the conditional alone."""
         return 2 if self.guidance_scale > 1 else 1
 
 

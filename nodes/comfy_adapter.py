@@ -137,12 +137,12 @@ def _for_device(layers: Layers, device: torch.device) -> Layers:
 
 
 def accelerate(nets: Mapping[str, Any], layers: Layers, dtype: torch.dtype, compiled: bool) -> dict[nn.Module, Callable]:
-    """Choose the forms of what the UNets, built with ``layers``, compute in ``dtype`` on this device; returns the compiled regions of
+    """Choose the backends for what the UNets, built with ``layers``, compute in ``dtype`` on this device; returns the compiled regions of
     the diffusion net where they are asked for. The reference net runs once a clip, which does not pay the compiler."""
     device = comfy.model_management.get_torch_device()
     if comfy.model_management.is_device_cuda(device):
         comfy.model_management.free_memory(2**30, device)
-        acceleration.choose_forms(layers, nets["diffusion_net"].config, device, dtype)
+        acceleration.autotune_kernels(layers, nets["diffusion_net"].config, device, dtype)
     return acceleration.compiled_regions(nets["diffusion_net"]) if compiled else {}
 
 

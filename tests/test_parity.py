@@ -60,10 +60,10 @@ EXACT = {
     "fused": parity_nets.Exact(fused=True),
     "channels_last": parity_nets.Exact(channels_last=True),
     "low_memory": parity_nets.Exact(low_memory=True),
-    "products": parity_nets.Exact(products=True),
-    "all of a CPU": parity_nets.Exact(fused=True, products=True, low_memory=True),
-    "all of a card": parity_nets.Exact(fused=True, channels_last=True, products=True, low_memory=True),
-    "compiled": parity_nets.Exact(fused=True, channels_last=True, products=True, compiled=True),
+    "conv as matmul": parity_nets.Exact(conv_as_matmul=True),
+    "all of a CPU": parity_nets.Exact(fused=True, conv_as_matmul=True, low_memory=True),
+    "all of a card": parity_nets.Exact(fused=True, channels_last=True, conv_as_matmul=True, low_memory=True),
+    "compiled": parity_nets.Exact(fused=True, channels_last=True, conv_as_matmul=True, compiled=True),
 }
 NETS = ("reference_net", "diffusion_net", "pipeline")
 
@@ -80,7 +80,7 @@ def exact_cases() -> list:
 
 @pytest.mark.parametrize("kind, case, exact", exact_cases())
 def test_parity_holds_under_exact_options(kind: str, case: Case, exact: parity_nets.Exact, monkeypatch):
-    monkeypatch.setattr(convolution, "_OUTPUTS_PER_PLACE", 0)  # nets this narrow have no convolution of few places
+    monkeypatch.setattr(convolution, "_OUTPUTS_PER_POSITION", 0)  # nets this narrow have no convolution of few positions
     if exact.compiled:
         torch._dynamo.reset()  # what was compiled for other cases counts against the limit of this one
     with torch.inference_mode():

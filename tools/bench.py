@@ -23,7 +23,7 @@ from torch import nn
 
 from memo_modules.models import acceleration
 from memo_modules.models.config import DiffusionNetConfig
-from memo_modules.models.kernels.fastest import Fastest
+from memo_modules.models.kernels.autotune import Autotuned
 from memo_modules.models.layers import Layers, sdpa
 from memo_modules.sampler.footprint import Footprint
 from memo_modules.sampler.sampling import MemoNets
@@ -120,15 +120,15 @@ def build(arguments: argparse.Namespace, device: Device, dtype: torch.dtype) -> 
     places = {net: at_home if net in ("reference_net", "diffusion_net") else device.torch for net in (*NETS, "vae")}
     layers = acceleration.for_device(Layers(dtype=dtype), device.capability, on_cpu=not device.is_cuda, attention={"torch": sdpa}, off=arguments.off)
     config = DiffusionNetConfig.from_dict(random_nets.options("diffusion_net", arguments.size), "diffusion_net")
-    acceleration.choose_forms(layers, config, device.torch, dtype)
+    acceleration.autotune_kernels(layers, config, device.torch, dtype)
     built = {component: random_nets.random_net(component, arguments.size, replace(layers, device=place)) for component, place in places.items()}
     autoencoder = built.pop("vae")
     return MemoNets(**built, device=device.torch, dtype=dtype), autoencoder, chosen(layers)
 
 
 def chosen(layers: Layers) -> dict[str, dict[int, str]]:
-    """Which form of each computation so many channels get."""
-    return {name: form.chosen for name, form in vars(layers).items() if isinstance(form, Fastest)}
+    """Which backend of each computation a number of channels gets."""
+    return {name: backend.chosen for name, backend in vars(layers).items() if isinstance(backend, Autotuned)}
 
 
 def prepared(nets: MemoNets, autoencoder: nn.Module, arguments: argparse.Namespace) -> MemoNets:
@@ -178,8 +178,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         action="append",
         choices=acceleration.OPTIONS,
         default=[],
-        help="do without one of the exact accelerations; choice is that of the fastest form of attention, memory reading, gates and norms, "
-        "product that of a convolution as a matrix product (the CPU always does without channels_last)",
+        help="do without one of the exact accelerations; autotune is the choice of the fastest backends of attention, memory, GEGLU and norms, "
+        "conv_as_matmul computes convolutions as matmuls (the CPU always does without channels_last)",
     )
     parser.add_argument("--vae-batch", type=int, help="frames at once (default: 4 on a card in exact mode, else 1)")
     parser.add_argument("--cap", type=float, metavar="GIB", help="what this process may allocate on the card")

@@ -13,14 +13,14 @@ Names = tuple[str, str, str]
 
 
 class FusibleProjections(nn.Module):
-    """A module with three linears of one input, which are one product where ``layers.fused`` asks for it.
+    """A module with three linears of one input, which are one matmul where ``layers.fused`` asks for it.
 
     A state dict names them apart either way: fused rows are joined when it is loaded and come apart, as views, when it
     is made, so that one file fits both.
     """
 
     def add_projections(self, layers: Layers, fused: str, names: Names, d_in: int, d_out: int, bias: bool = False) -> None:
-        """Add the linears ``names``, or the one linear ``fused`` in the place of them, for ``project``."""
+        """Add the linears ``names``, or the one linear ``fused`` instead, for ``project``."""
         if not layers.fused:
             for name in names:
                 setattr(self, name, layers.linear(d_in, d_out, bias))
@@ -100,7 +100,7 @@ class GatedProjection(nn.Module):
     def __init__(self, layers: Layers, d: int, d_inner: int):
         super().__init__()
         self.proj = layers.linear(d, 2 * d_inner)
-        self.gating = layers.gating
+        self.geglu = layers.geglu
 
     def forward(self, x: Tensor) -> Tensor:
         """x (n d) -> (n d_inner)."""
@@ -108,7 +108,7 @@ class GatedProjection(nn.Module):
         if torch.is_grad_enabled() or torch.compiler.is_compiling():  # a compiler would copy both halves to write one
             value, gate = x.chunk(2, dim=-1)
             return value * F.gelu(gate)
-        return self.gating(x)
+        return self.geglu(x)
 
 
 class FeedForward(nn.Module):

@@ -58,7 +58,7 @@ class JointAttention(SelfAttention):
         audio_qkv = self.project("add_qkv_proj", ("add_q_proj", "add_k_proj", "add_v_proj"), audio)
         q, k, v = (torch.cat(parts, dim=1) for parts in zip(self.qkv(x), audio_qkv, strict=True))
         out = self.attend(q, k, v)
-        # the few audio rows go through to_out too: without them it would be a product for every picture
+        # the few audio rows go through to_out too: without them it would be a matmul for every picture
         out_x, out_audio = self.to_out[0](out)[:, : x.shape[1]], out[:, x.shape[1] :].contiguous()
         return out_x, None if self.to_add_out is None else self.to_add_out(out_audio)
 

@@ -49,9 +49,9 @@ class DiffusionNet(UNet[DiffusionBlock]):
     def spatial_contexts(self, face_tokens: Tensor, reference: ReferenceFeatures | None, guided: int = 1) -> SpatialContexts:
         """Keys and values of the face and of the portrait.
 
-        face_tokens (b t d), one row per guidance half; reference: features of (guided·r) portraits, r rows for each of
-        the last ``guided`` halves, frame j of such a half seeing row j mod r. Halves before those see no portrait, and
-        with None no half does.
+        face_tokens (b t d), one row per guidance branch; reference: features of (guided·r) portraits, r rows for each of
+        the last ``guided`` branches, frame j of such a branch seeing row j mod r. Branches before those see no portrait, and
+        with None no branch does.
         """
         contexts: list[SpatialContext | None] = []
         for number, (block, j) in enumerate(self.numbered_layers()):
@@ -65,7 +65,7 @@ class DiffusionNet(UNet[DiffusionBlock]):
     def emotion_modulations(self, emotion: Tensor, dtype: torch.dtype) -> Modulations:
         """Shifts and scales of all emotion-adaptive norms.
 
-        emotion (b,), one label per guidance half, or (norms b), labels for each of ``emotion_norms`` in forward order.
+        emotion (b,), one label per guidance branch, or (norms b), labels for each of ``emotion_norms`` in forward order.
         """
         labels = iter(emotion.expand(self.emotion_norms, -1).split(EMOTION_NORMS))
         return tuple(block.audio_modules[j].modulations(next(labels), dtype) if block.audio_modules else None for block, j in self.numbered_layers())
@@ -80,7 +80,7 @@ class DiffusionNet(UNet[DiffusionBlock]):
         return [None for _ in self.numbered_layers()]
 
     def update_memory(self, past: ReferenceFeatures, memory: MotionMemory, frames: int) -> None:
-        """Have ``memory`` remember ``frames`` past frames: features of ((b frames)) pictures, oldest first in each half.
+        """Have ``memory`` remember ``frames`` past frames: features of ((b frames)) pictures, oldest first in each branch.
 
         Module by module, so that it is never there twice.
         """
@@ -109,7 +109,7 @@ class DiffusionNet(UNet[DiffusionBlock]):
             time_embedding = time_embedding.repeat_interleave(frames, dim=0)
         norm_frames = 1 if self.config.use_inflated_groupnorm else frames
         audio = audio_tokens.float() if audio_tokens.dtype == torch.float16 else audio_tokens  # which it would leave, see AudioModule
-        x = self.conv_in(self.lay_out(latents))
+        x = self.conv_in(self.to_memory_format(latents))
         skips = [x]
         for number, (block, j) in enumerate(self.numbered_layers()):
             x = self.enter_layer(block, x, skips)
@@ -121,4 +121,4 @@ class DiffusionNet(UNet[DiffusionBlock]):
             if block is self.mid_block:
                 x = run(block.resnets[1], x, time_embedding, norm_frames)
             x = self.leave_layer(block, j, x, skips)
-        return self.conv_out(self.lay_out(clip_group_norm(self.conv_norm_out, x, norm_frames)))
+        return self.conv_out(self.to_memory_format(clip_group_norm(self.conv_norm_out, x, norm_frames)))

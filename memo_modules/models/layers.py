@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .kernels.convolution import ProductFunction, with_product
-from .kernels.gating import GatingFunction, gating
+from .kernels.convolution import MatmulConvFunction, with_matmul
+from .kernels.geglu import GegluFunction, geglu
+from .kernels.group_norm_silu import GroupNormSiluFunction, with_kernel
 from .kernels.memory_attention import MemoryAttentionFunction, memory_attention
-from .kernels.picture_norm import PictureNormFunction, with_form
 
 Item = TypeVar("Item", bound=nn.Module)
 
@@ -39,14 +39,14 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, t, -1)
 
 
-def as_it_is(x: Tensor) -> Tensor:
+def preserve_format(x: Tensor) -> Tensor:
     return x
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """A picture (n c h w) laid out as (n h w c), which a card's convolutions want. Weights stay as they are: they are mapped
-    from the disk, or streamed by copies that know one order only; torch lays a copy of them out at each use, which takes
-    little beside the product."""
+    """A picture (n c h w) in the channels_last memory format, which a GPU's convolutions want. Weights keep theirs: they are mapped
+    from the disk, or streamed by copies that know one order only; torch converts a copy of them at each use, which takes
+    little next to the convolution."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
@@ -56,23 +56,23 @@ class Layers:
 
     operations: namespace with Linear, Conv1d, Conv2d, GroupNorm, LayerNorm and Embedding; ComfyUI's cast operations
     let its ModelPatcher offload, stream and cast every weight. attention: see AttentionFunction. memory_attention: that
-    of the motion modules. gating: that of the feed-forwards. picture_norm: group norm where channels come last, if it is not
-    torch's. fused: linears of the same input become one product (see FusibleProjections); names in state dicts stay those of
-    the checkpoint. lay_out: what is done to a picture before a convolution that looks around itself; as_it_is or
-    channels_last. product: what is asked first of a convolution, if anything. storage: dtype of matrices and kernels where
+    of the motion modules. geglu: that of the feed-forwards. group_norm_silu: group norm where channels come last, if it is not
+    torch's. fused: linears of the same input become one matmul (see FusibleProjections); names in state dicts stay those of
+    the checkpoint. to_memory_format: what is done to a picture before a convolution that looks around itself; preserve_format or
+    channels_last. conv_as_matmul: what is asked first of a convolution, if anything. storage: dtype of matrices and kernels where
     they are stored in fewer bits than ``dtype``; the operations must cast them.
     """
 
     operations: Any = nn
     attention: AttentionFunction = sdpa
     memory_attention: MemoryAttentionFunction = memory_attention
-    gating: GatingFunction = gating
-    picture_norm: PictureNormFunction | None = None
+    geglu: GegluFunction = geglu
+    group_norm_silu: GroupNormSiluFunction | None = None
     dtype: torch.dtype | None = None
     device: torch.device | str | None = None
     fused: bool = False
-    lay_out: Callable[[Tensor], Tensor] = as_it_is
-    product: ProductFunction | None = None
+    to_memory_format: Callable[[Tensor], Tensor] = preserve_format
+    conv_as_matmul: MatmulConvFunction | None = None
     storage: torch.dtype | None = None
 
     def _make(self, kind: str, *args, **kwargs) -> nn.Module:
@@ -81,8 +81,8 @@ class Layers:
     def _kind(self, name: str) -> Callable[..., nn.Module]:
         kind = getattr(self.operations, name)
         if name == "GroupNorm":
-            return partial(with_form(kind), form=self.picture_norm)
-        return partial(with_product(kind), product=self.product) if name == "Conv2d" and self.product else kind
+            return partial(with_kernel(kind), kernel=self.group_norm_silu)
+        return partial(with_matmul(kind), conv_as_matmul=self.conv_as_matmul) if name == "Conv2d" and self.conv_as_matmul else kind
 
     def _make_stored(self, kind: str, *args, **kwargs) -> nn.Module:
         if self.storage is None:
@@ -111,6 +111,6 @@ class Layers:
     def embedding(self, rows: int, d: int) -> nn.Module:
         if self.operations is nn and self.device is not None and torch.device(self.device).type == "meta":
             # its random initialisation has no meta kernel: torch would import its compiler for it, which takes seconds
-            # (ComfyUI's operations have none, and complete the layer in the place of it)
+            # (ComfyUI's operations have none, and complete the layer instead of it)
             return self._make("Embedding", rows, d, _weight=torch.empty(rows, d, dtype=self.dtype, device=self.device))
         return self._make("Embedding", rows, d)

@@ -42,7 +42,7 @@ class MemoryLinearAttention(FusibleProjections):
         self.pos_encoder = PositionTable(layers, config.temporal_position_encoding_max_len, d) if has_positions else None
 
     def forward(self, x: Tensor, memory: AttentionMemory) -> Tensor:
-        """x (rows f d), rows = guidance halves times positions -> the same shape."""
+        """x (rows f d), rows = guidance branches times positions -> the same shape."""
         if self.pos_encoder is not None:
             x = x + self.pos_encoder.pe[:, : x.shape[1]].to(x)
         return self.to_out[0](self.attention(*self._qkv(x), memory, self.heads))
@@ -119,7 +119,7 @@ class TemporalTransformer(nn.Module):
     def _tokens(self, x: Tensor, frames: int) -> Tensor:
         """x ((b f) c ..) -> ((b t) f d), t = all positions."""
         x = rearrange(self.norm(x).flatten(2), "(b f) c t -> (b t) f c", f=frames)
-        return self.proj_in(x.contiguous())  # even where one half alone makes it a view, which torch multiplies position by position
+        return self.proj_in(x.contiguous())  # even where one branch alone makes it a view, which torch multiplies position by position
 
 
 class MotionModule(nn.Module):

@@ -47,7 +47,7 @@ class ReferenceNet(UNet[UNetBlock]):
         """
         run = run or self.run
         time_embedding = self.time_embedding(torch.zeros(1, device=latents.device), latents.dtype)
-        x = self.conv_in(self.lay_out(latents))
+        x = self.conv_in(self.to_memory_format(latents))
         skips, features = [x], []
         for block, j in self.numbered_layers():
             x = self.enter_layer(block, x, skips)

@@ -19,7 +19,7 @@ class ResnetBlock(nn.Module):
 
     def __init__(self, layers: Layers, c_in: int, c_out: int, d_time: int, groups: int, eps: float):
         super().__init__()
-        self.lay_out = layers.lay_out
+        self.to_memory_format = layers.to_memory_format
         self.norm1 = layers.group_norm(groups, c_in, eps, silu=True)
         self.conv1 = layers.conv2d(c_in, c_out, 3, padding=1)
         self.time_emb_proj = layers.linear(d_time, c_out)
@@ -29,9 +29,9 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Tensor, time_embedding: Tensor, norm_frames: int = 1) -> Tensor:
         """x (rows c_in h w) and time_embedding (rows or 1, d_time) to (rows c_out h w)."""
-        h = self.conv1(self.lay_out(clip_group_norm(self.norm1, x, norm_frames)))
+        h = self.conv1(self.to_memory_format(clip_group_norm(self.norm1, x, norm_frames)))
         h = h + self.time_emb_proj(F.silu(time_embedding))[:, :, None, None]
-        h = self.conv2(self.lay_out(clip_group_norm(self.norm2, h, norm_frames)))
+        h = self.conv2(self.to_memory_format(clip_group_norm(self.norm2, h, norm_frames)))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
@@ -40,11 +40,11 @@ class Downsample(nn.Module):
 
     def __init__(self, layers: Layers, c: int):
         super().__init__()
-        self.lay_out = layers.lay_out
+        self.to_memory_format = layers.to_memory_format
         self.conv = layers.conv2d(c, c, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(self.lay_out(x))
+        return self.conv(self.to_memory_format(x))
 
 
 class Upsample(nn.Module):
@@ -52,8 +52,8 @@ class Upsample(nn.Module):
 
     def __init__(self, layers: Layers, c: int):
         super().__init__()
-        self.lay_out = layers.lay_out
+        self.to_memory_format = layers.to_memory_format
         self.conv = layers.conv2d(c, c, 3, padding=1)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        return self.conv(F.interpolate(self.lay_out(x), size=size, mode="nearest"))
+        return self.conv(F.interpolate(self.to_memory_format(x), size=size, mode="nearest"))

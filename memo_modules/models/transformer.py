@@ -22,8 +22,8 @@ class KeyValue:
 class SpatialContext:
     """What one spatial transformer attends to beside the picture itself, projected once.
 
-    face: (b t d), one row per guidance half. reference: (g r t d) or None; the last g of the b halves see it, and frame
-    j of such a half sees row j mod r. The halves before them are unconditional and see no reference.
+    face: (b t d), one row per guidance branch. reference: (g r t d) or None; the last g of the b branches see it, and frame
+    j of such a branch sees row j mod r. The branches before them are unconditional and see no reference.
     """
 
     face: KeyValue
@@ -61,7 +61,7 @@ class TransformerBlock(nn.Module):
         if reference is None:
             return attention(tokens)
         q, k, v = attention.qkv(tokens)
-        split = tokens.shape[0] - reference.k.shape[0] * frames  # rows of the unconditional halves come first
+        split = tokens.shape[0] - reference.k.shape[0] * frames  # rows of the unconditional branches come first
         guided_k = torch.cat([k[split:], _per_frame(reference.k, frames)], dim=1)
         guided_v = torch.cat([v[split:], _per_frame(reference.v, frames)], dim=1)
         out = attention.attend(q[split:], guided_k, guided_v)

@@ -111,7 +111,7 @@ class UNet(nn.Module, Generic[Block]):
     def __init__(self, config: ReferenceNetConfig, layers: Layers, block: Callable[[Any, Layers, BlockSpec], Block]):
         super().__init__()
         self.config = config
-        self.lay_out = layers.lay_out
+        self.to_memory_format = layers.to_memory_format
         c = config.block_out_channels[0]
         self.conv_in = layers.conv2d(config.in_channels, c, 3, padding=1)
         self.time_embedding = TimestepEmbedding(layers, c)
@@ -121,7 +121,7 @@ class UNet(nn.Module, Generic[Block]):
         self.compiled: dict[nn.Module, Callable] = {}  # see acceleration.py
 
     def run(self, module: nn.Module, *args):
-        """What ``module`` makes of ``args``, in its compiled form where there is one."""
+        """What ``module`` makes of ``args``, compiled where it is."""
         return self.compiled.get(module, module)(*args)
 
     def numbered_layers(self) -> list[tuple[Block, int]]:

@@ -77,7 +77,7 @@ class Footprint:
     @property
     def motion_memory(self) -> int:
         """A MotionMemory: grows with the picture's area, not with the length of the video."""
-        return sum(self._memory_numbers()) * self.settings.halves * self.itemsize
+        return sum(self._memory_numbers()) * self.settings.branches * self.itemsize
 
     @property
     def streamed_memory(self) -> int:
@@ -88,13 +88,13 @@ class Footprint:
     def working(self) -> int:
         """What sampling takes in addition to weights and motion memory, everything in VRAM: features of the portrait and of a
         clip's past, and a step."""
-        halves = self.settings.halves
-        return self.features(halves * (1 + self._past)) + self.activations(max(self.clip_frames, self._past), halves)
+        branches = self.settings.branches
+        return self.features(branches * (1 + self._past)) + self.activations(max(self.clip_frames, self._past), branches)
 
     @property
     def low_memory(self) -> dict[str, int]:
         """The same in low-memory mode, by phase (see MemoNets): one branch at a time, and the features of the past in RAM."""
-        portrait, past = self.features(self.settings.halves), self._past
+        portrait, past = self.features(self.settings.branches), self._past
         layer = max(c * positions for c, positions in self._layers()) * past * self.itemsize
         return {
             "reference": portrait + self.features(past) + self.activations(past, 1),
@@ -105,12 +105,12 @@ class Footprint:
         """The ReferenceFeatures of ``pictures`` pictures."""
         return sum(c * positions for c, positions in self._layers()) * pictures * self.itemsize
 
-    def activations(self, frames: int, halves: int) -> int:
+    def activations(self, frames: int, branches: int) -> int:
         """Peak of the tensors alive inside one step, or while the reference net looks at as many pictures. It lies in a gated
         feed-forward at the finest level, whose inner width is 8 times the block's, with the residual stream, the skips and
         the tensors of the attention around it: 20 pictures of the finest level's width in all."""
         h, w = self.latent_size
-        return 20 * frames * halves * h * w * self.config.block_out_channels[0] * self.itemsize
+        return 20 * frames * branches * h * w * self.config.block_out_channels[0] * self.itemsize
 
     @property
     def _past(self) -> int:

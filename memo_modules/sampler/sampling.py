@@ -66,7 +66,7 @@ class MemoNets:
 
 @dataclass(frozen=True)
 class ClipConditioning:
-    """Everything that steers one pass of the diffusion net through the steps of one clip. A pass runs both guidance branches (halves)
+    """Everything that steers one pass of the diffusion net through the steps of one clip. A pass runs both guidance branches
     together, or one of them; audio_tokens ((b f) t d), unconditional branch first."""
 
     audio_tokens: Tensor
@@ -90,7 +90,7 @@ def guided_velocity(nets: MemoNets, passes: Sequence[ClipConditioning], guidance
     """
 
     def velocity(latents: Tensor, sigma: Tensor) -> Tensor:
-        halves = []
+        velocities = []
         for conditioning in passes:
             count = conditioning.audio_tokens.shape[0] // frames
             out = nets.diffusion_net(
@@ -102,10 +102,10 @@ def guided_velocity(nets: MemoNets, passes: Sequence[ClipConditioning], guidance
                 conditioning.memory,
                 frames,
             )
-            halves += out.float().chunk(count)
-        if len(halves) == 1:
-            return halves[0]
-        unconditional, conditional = halves
+            velocities += out.float().chunk(count)
+        if len(velocities) == 1:
+            return velocities[0]
+        unconditional, conditional = velocities
         return unconditional + guidance_scale * (conditional - unconditional)
 
     return velocity
@@ -213,24 +213,24 @@ def _not_finite(clip: int, dtype: torch.dtype) -> str:
     return f"model: clip {clip + 1} came out as NaN or infinite. {remedy}"
 
 
-def portrait_halves(halves: int, guided: int, frames: int, order: str) -> list[int]:
-    """Which branch's features of the portrait the guided frames attend to: r = len / guided entries for each guided branch (half).
+def portrait_branches(branches: int, guided: int, frames: int, order: str) -> list[int]:
+    """Which branch's features of the portrait the guided frames attend to: r = len / guided entries for each guided branch.
 
     The published sampler tiles the branches over the frames of all branches, so that frames alternate between them. With order
     "aligned" each branch sees its own.
     """
     if order == "aligned":
-        return list(range(halves - guided, halves))
-    rows = [[(half * frames + j) % halves for j in range(halves)] for half in range(halves - guided, halves)]
+        return list(range(branches - guided, branches))
+    rows = [[(branch * frames + j) % branches for j in range(branches)] for branch in range(branches - guided, branches)]
     return [index for row in rows for index in row]
 
 
-def face_context(halves: int, half: int, picture: int, pictures: int, order: str) -> int:
-    """Which face context the reference net combines with a picture of a branch (half): 0 is no face (with guidance), the last is the face.
+def face_context(branches: int, branch: int, picture: int, pictures: int, order: str) -> int:
+    """Which face context the reference net combines with a picture of a branch: 0 is no face (with guidance), the last is the face.
 
     The published sampler tiles the contexts over [all pictures of branch 0, all pictures of branch 1].
     """
-    return half if order == "aligned" else (half * pictures + picture) % halves
+    return branch if order == "aligned" else (branch * pictures + picture) % branches
 
 
 class _Video:
@@ -250,18 +250,18 @@ class _Video:
         model: str,
     ):
         self.nets, self.vae, self.audio, self.settings, self.model = nets, vae, audio, settings, model
-        self.halves = settings.halves
+        self.branches = settings.branches
         self.labels = frame_labels(emotion, len(audio.hidden_states), audio.fps, audio.timing)[audio.start :]
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.noise = noise or self._draw_noise
         self.portrait_latents = self._encode(portrait)
         nets.bring_in("reference", False)
         embedding = face.embedding.to(nets.device, torch.float32)
-        self.face_tokens = nets.image_proj(torch.cat([torch.zeros_like(embedding), embedding]) if self.halves == 2 else embedding).to(nets.dtype)
+        self.face_tokens = nets.image_proj(torch.cat([torch.zeros_like(embedding), embedding]) if self.branches == 2 else embedding).to(nets.dtype)
         # encoded once per face context; every clip selects some of them
-        self.portrait_features = nets.reference_net(self.portrait_latents.to(nets.dtype).expand(self.halves, -1, -1, -1), self.face_tokens)
-        every = tuple(range(self.halves))
-        self.passes = [(half,) for half in every] if low_memory else [every]
+        self.portrait_features = nets.reference_net(self.portrait_latents.to(nets.dtype).expand(self.branches, -1, -1, -1), self.face_tokens)
+        every = tuple(range(self.branches))
+        self.passes = [(branch,) for branch in every] if low_memory else [every]
         self.streamed = low_memory and nets.device.type != "cpu"
         if self.streamed:
             modules = len(self.portrait_features.layers)
@@ -322,7 +322,7 @@ class _Video:
     def _remember(self, past_latents: Tensor) -> None:
         """Add the past frames of a clip to the memory, and leave the nets of the diffusion phase on the device."""
         self.nets.bring_in("reference", self.remembers)
-        features = [self._put_by(self._past_features(past_latents, halves)) for halves in self.passes]
+        features = [self._put_by(self._past_features(past_latents, branches)) for branches in self.passes]
         self.nets.bring_in("diffusion", self.remembers)
         for memory in self.memories:
             self.nets.diffusion_net.update_memory(features.pop(0), memory, len(past_latents))
@@ -332,10 +332,10 @@ class _Video:
         """Move features to RAM in low-memory mode, to make room for the nets of the next phase."""
         return ReferenceFeatures(HostTensors(features.layers, self.nets.device)) if self.streamed else features
 
-    def _past_features(self, past_latents: Tensor, halves: tuple[int, ...]) -> ReferenceFeatures:
-        """Features of the past frames for the branches ``halves``; each distinct pair (picture, face context) is encoded once."""
+    def _past_features(self, past_latents: Tensor, branches: tuple[int, ...]) -> ReferenceFeatures:
+        """Features of the past frames for some guidance branches; each distinct pair (picture, face context) is encoded once."""
         n, order = len(past_latents), self.settings.reference_order
-        wanted = [(k, face_context(self.halves, half, k + 1, n + 1, order)) for half in halves for k in range(n)]
+        wanted = [(k, face_context(self.branches, branch, k + 1, n + 1, order)) for branch in branches for k in range(n)]
         if torch.equal(past_latents, self.portrait_latents.to(past_latents.device).expand_as(past_latents)):  # already encoded
             return self.portrait_features.select([context for _, context in wanted])
         distinct = list(dict.fromkeys(wanted))
@@ -348,29 +348,30 @@ class _Video:
         nets, audio = self.nets, self.audio
         start, stop = clip * audio.clip_frames, (clip + 1) * audio.clip_frames
         tokens = nets.audio_proj(audio.windows(start, stop).to(nets.device, torch.float32)).to(nets.dtype)
-        labels = [NO_EMOTION, clip_label(self.labels[start:stop])][-self.halves :]
+        labels = [NO_EMOTION, clip_label(self.labels[start:stop])][-self.branches :]
         passes = []
-        for halves, memory in zip(self.passes, self.memories, strict=True):
-            audio_tokens = torch.cat([tokens if self._is_guided(half) else torch.zeros_like(tokens) for half in halves])
-            emotion = torch.tensor([labels[half] for half in halves], device=nets.device)
+        for branches, memory in zip(self.passes, self.memories, strict=True):
+            audio_tokens = torch.cat([tokens if self._is_guided(branch) else torch.zeros_like(tokens) for branch in branches])
+            emotion = torch.tensor([labels[branch] for branch in branches], device=nets.device)
             modulations = nets.diffusion_net.emotion_modulations(emotion, nets.dtype)
-            passes.append(ClipConditioning(audio_tokens, self._spatial_contexts(halves, past_frames), modulations, memory))
+            passes.append(ClipConditioning(audio_tokens, self._spatial_contexts(branches, past_frames), modulations, memory))
         return passes
 
-    def _is_guided(self, half: int) -> bool:
-        return half == self.halves - 1
+    def _is_guided(self, branch: int) -> bool:
+        return branch == self.branches - 1
 
-    def _spatial_contexts(self, halves: tuple[int, ...], past_frames: int) -> SpatialContexts:
-        order, face_tokens = self.settings.reference_order, self.face_tokens[list(halves)]
+    def _spatial_contexts(self, branches: tuple[int, ...], past_frames: int) -> SpatialContexts:
+        order, face_tokens = self.settings.reference_order, self.face_tokens[list(branches)]
         contexts = ()
-        if self._is_guided(halves[-1]):
+        if self._is_guided(branches[-1]):
             contexts = tuple(
-                face_context(self.halves, half, 0, past_frames + 1, order) for half in portrait_halves(self.halves, 1, self.audio.clip_frames, order)
+                face_context(self.branches, branch, 0, past_frames + 1, order)
+                for branch in portrait_branches(self.branches, 1, self.audio.clip_frames, order)
             )
-        if (halves, contexts) not in self.spatial:
+        if (branches, contexts) not in self.spatial:
             reference = self.portrait_features.select(list(contexts)) if contexts else None
-            self.spatial[halves, contexts] = self.nets.diffusion_net.spatial_contexts(face_tokens, reference)
-        return self.spatial[halves, contexts]
+            self.spatial[branches, contexts] = self.nets.diffusion_net.spatial_contexts(face_tokens, reference)
+        return self.spatial[branches, contexts]
 
     def _next_state(self, state: VideoState | None, past_latents: Tensor, latents: Tensor, last_frames: int) -> VideoState:
         before, clips = (state.past_latents, state.clips) if state else ((), 0)

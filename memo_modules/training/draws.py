@@ -25,9 +25,9 @@ class Rates:
     published training has none. uncond_img: reference and past latents are zeros.
     uncond_audio: the audio windows are zeros. emotion_drop: the label is "no emotion"; emotion_drop_per: drawn for each
     emotion-adaptive norm, as published, so that a clip practically never loses all of it, or once for a sample.
-    unconditional: all conditions are missing at once, in the way of the sampler's unconditional half, which has the past
+    unconditional: all conditions are missing at once, in the way of the sampler's unconditional branch, which has the past
     alone. face_drop: the reference net gets no face, as in the sampler, where under guidance pictures and faces of both
-    halves alternate. The published training has neither, and what guidance leads away from it has never seen.
+    branches alternate. The published training has neither, and what guidance leads away from it has never seen.
     """
 
     start_frame: float = 0.05

@@ -171,7 +171,7 @@ def test_new_audio_goes_on_with_a_video(comfyui_server, graph):
 
 @pytest.mark.parametrize("kind", ["MemoSampler", "MemoSampleToFile"])
 def test_out_of_memory_goes_on_in_low_memory_mode(comfyui_server, graph, kind):
-    # without guidance: halves that run apart round in another way, which the random net makes a hundred times as much in each clip
+    # without guidance: branches that run apart round in another way, which the random net makes a hundred times as much in each clip
     graph[find(graph, "MemoSampler")]["inputs"]["guidance_scale"] = 1.0
     frames = frames_of(comfyui_server, comfyui_server.run(saving_frames(graph)))
     assert free(comfyui_server) == {}

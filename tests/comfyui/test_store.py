@@ -185,8 +185,8 @@ def test_weights_of_any_dtype_compute_alike(loaded, weight_dtype, dtypes, least,
     assert least <= found["difference"] <= most
 
 
-def test_convolutions_of_few_places_are_products_of_what_comfyui_casts(loaded):
-    counts = {found["products"] for name, found in loaded.items() if "products" in found}
+def test_convolutions_of_few_positions_are_matmuls_of_what_comfyui_casts(loaded):
+    counts = {found["matmuls"] for name, found in loaded.items() if "matmuls" in found}
     assert len(counts) == 1 and counts.pop() > 0, "on the CPU, whatever the weights are stored in"
 
 

@@ -29,8 +29,8 @@ sys.modules["pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["pack"])
 
 from pack.memo_modules.models import acceleration
-from pack.memo_modules.models.kernels.convolution import few_places, pointwise
-from pack.memo_modules.models.kernels.picture_norm import picture_norm
+from pack.memo_modules.models.kernels.convolution import few_positions, pointwise
+from pack.memo_modules.models.kernels.group_norm_silu import group_norm_silu
 from pack.memo_modules.models.layers import Layers, channels_last
 from pack.memo_modules.weights.checkpoints import load_net
 from pack.nodes import comfy_adapter, comfy_sockets
@@ -116,12 +116,16 @@ def compared(weight_dtype: str) -> dict:
 in_torch = load_net(Path(checkpoint), "reference_net", Layers(dtype=torch.float32))
 plain, found = features(in_torch), {}
 for weight_dtype in ("bf16", "fp16", "fp32", "fp8_e4m3fn"):
-    acceleration.few_places = counted(few_places, products := [])
-    found[weight_dtype] = {**compared(weight_dtype), "products": sum(products)}
+    acceleration.few_positions = counted(few_positions, matmuls := [])
+    found[weight_dtype] = {**compared(weight_dtype), "matmuls": sum(matmuls)}
 for weight_dtype in ("bf16", "fp32"):
-    on_a_card = {"lay_out": channels_last, "product": counted(pointwise, products := []), "picture_norm": counted(picture_norm, norms := [])}
+    on_a_card = {
+        "to_memory_format": channels_last,
+        "conv_as_matmul": counted(pointwise, matmuls := []),
+        "group_norm_silu": counted(group_norm_silu, norms := []),
+    }
     comfy_adapter._for_device = lambda layers, device, on_a_card=on_a_card: replace(layers, **on_a_card)
-    found[f"{weight_dtype}, channels last"] = {**compared(weight_dtype), "pointwise": sum(products), "norms": len(norms)}
+    found[f"{weight_dtype}, channels last"] = {**compared(weight_dtype), "pointwise": sum(matmuls), "norms": len(norms)}
 
 samplers = [sampler_object("er_sde"), with_nothing(), *(make(eta) for make in (with_function, with_default, with_method) for eta in (0.3, 0.4))]
 found["adapter"] = {

@@ -12,7 +12,7 @@ from memo_modules.models.diffusion_net import DiffusionNet
 from memo_modules.models.layers import Layers
 from memo_modules.models.projections import AudioProjection, ImageProjection
 from memo_modules.models.reference_net import ReferenceNet
-from memo_modules.sampler.sampling import MemoNets, portrait_halves, sample_video
+from memo_modules.sampler.sampling import MemoNets, portrait_branches, sample_video
 from memo_modules.types import AudioFeatures, EmotionTrack, Face, ReferenceFeatures, SamplerSettings
 from memo_modules.vae import DiffusersVAE
 from memo_modules.weights import checkpoints
@@ -28,7 +28,7 @@ class Exact:
     fused: bool = False
     channels_last: bool = False
     low_memory: bool = False
-    products: bool = False
+    conv_as_matmul: bool = False
     compiled: bool = False
 
 
@@ -38,7 +38,7 @@ def build(module: torch.nn.Module, case: Case, name: str = "model") -> torch.nn.
 
 
 def build_unet(kind: type, config: type, case: Case, name: str, exact: Exact) -> torch.nn.Module:
-    off = [name for name, on in (("fused", exact.fused), ("product", exact.products)) if not on]
+    off = [name for name, on in (("fused", exact.fused), ("conv_as_matmul", exact.conv_as_matmul)) if not on]
     layers = acceleration.for_device(META, (7, 5) if exact.channels_last else None, on_cpu=not exact.channels_last, off=off)
     net = build(kind(config.from_dict(case.options(name), case.name), layers), case, name)
     if exact.compiled:
@@ -98,16 +98,16 @@ def check_diffusion_net(case: Case, exact: Exact = Exact()) -> None:
     for call in case.meta["cfg"]["calls"]:
         name, chunk = call["name"], call["chunk"]
         sample, context = case.tensors[f"in.{name}.sample"], case.tensors[f"in.{call['ctx']}"]
-        halves, _, frames = sample.shape[:3]
-        guided = 1 if call["uc_mask"] and halves == 2 else halves
+        branches, _, frames = sample.shape[:3]
+        guided = 1 if call["uc_mask"] and branches == 2 else branches
         layers = [case.tensors[n].float() for n in feature_names(case, f"in.{chunk}.ref.")]
-        pictures = len(layers[0]) // halves
-        past = ReferenceFeatures(tuple(layer.unflatten(0, (halves, -1))[:, 1:].flatten(0, 1) for layer in layers))
+        pictures = len(layers[0]) // branches
+        past = ReferenceFeatures(tuple(layer.unflatten(0, (branches, -1))[:, 1:].flatten(0, 1) for layer in layers))
         if call["is_new_audio"]:
             memory = net.empty_memory()
         if memory[0] is None or call["update_past_memory"]:
             net.update_memory(past, memory, pictures - 1)
-        rows = [half * pictures for half in portrait_halves(halves, guided, frames, "upstream")]
+        rows = [branch * pictures for branch in portrait_branches(branches, guided, frames, "upstream")]
         velocity = net(
             rearrange(sample, "b c f h w -> (b f) c h w"),
             case.tensors[f"in.{name}.t"],

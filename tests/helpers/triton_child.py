@@ -13,16 +13,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project
 import torch
 
 from memo_modules.models.kernels.attention_triton import attention_for
-from memo_modules.models.kernels.gating_triton import gating
+from memo_modules.models.kernels.geglu_triton import geglu
+from memo_modules.models.kernels.group_norm_silu_triton import group_norm_silu
 from memo_modules.models.kernels.memory_attention_triton import memory_attention
-from memo_modules.models.kernels.picture_norm_triton import picture_norm
 from memo_modules.types import AttentionMemory
 
 KERNELS = {
     "attention": attention_for((9, 0)),
     "memory attention": lambda q, k, v, kv, z, heads: memory_attention(q, k, v, AttentionMemory(kv, z), heads),
-    "gate": lambda x: gating(x.clone()),
-    "norm": picture_norm,
+    "gate": lambda x: geglu(x.clone()),
+    "norm": group_norm_silu,
 }
 
 

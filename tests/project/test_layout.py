@@ -16,7 +16,7 @@ KNOW_DEVICES = (
     ADAPTER,
     PurePosixPath("memo_modules/sampler/streaming.py"),  # copies during the computation need streams of the device
     PurePosixPath("memo_modules/pipeline.py"),  # what the nodes leave to ComfyUI: how much room there is, which types are fast
-    PurePosixPath("memo_modules/models/kernels/fastest.py"),  # what a kernel takes is told by the device's own clock
+    PurePosixPath("memo_modules/models/kernels/autotune.py"),  # what a kernel takes is told by the device's own clock
 )
 
 COMFYUI = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "execution", "folder_paths", "node_helpers", "server"}

@@ -50,8 +50,8 @@ def meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
 def make_clip(nets: MemoNets, passes: list[tuple[int, ...]]) -> Clip:
     """A clip that is not the first: its memory is there already when it is updated."""
     net, clip = nets.diffusion_net, Clip([], None, 0, 0)
-    for halves in passes:
-        count = len(halves)
+    for branches in passes:
+        count = len(branches)
         pictures, contexts, face = meta(count * FRAMES, 4, *LATENT), meta(count * FRAMES, 4, 768), meta(count, 4, 768)
         with Allocations(nets.reference_net, pictures, contexts) as reference:
             features = nets.reference_net(pictures, contexts)
@@ -60,7 +60,7 @@ def make_clip(nets: MemoNets, passes: list[tuple[int, ...]]) -> Clip:
         with Allocations(net, list(features.layers), memory) as update:
             net.update_memory(features, memory, FRAMES)
         clip.features = features
-        portrait = features.select([0]) if halves[-1] == 1 else None
+        portrait = features.select([0]) if branches[-1] == 1 else None
         spatial = net.spatial_contexts(face, portrait)
         emotion = net.emotion_modulations(meta(count, dtype=torch.int), torch.bfloat16)
         clip.passes.append(ClipConditioning(meta(count * FRAMES, 32, 768), spatial, emotion, memory))
@@ -126,14 +126,14 @@ def test_one_guided_step(nets, clips, mode):
 @pytest.mark.parametrize("mode", PASSES)
 @torch.inference_mode()
 def test_what_a_clip_holds_is_what_the_footprint_says(nets, clips, mode):
-    clip, halves = clips[mode], len(PASSES[mode][0])
+    clip, branches = clips[mode], len(PASSES[mode][0])
     footprint = Footprint(nets.diffusion_net.config, LATENT, SamplerSettings())
     memory = [part.memory for part in clip.passes]
     assert nbytes(memory) == footprint.motion_memory
-    features = footprint.features(halves * FRAMES)
+    features = footprint.features(branches * FRAMES)
     layer = max(nbytes(layer) for layer in clip.features.layers)
     assert nbytes(clip.features) == features
-    activations = footprint.activations(FRAMES, halves)
+    activations = footprint.activations(FRAMES, branches)
     assert clip.reference_peak <= features + activations
     assert clip.update_peak <= activations  # module by module: the memory is never there twice
     largest = max(nbytes(module) for module in memory[0])

@@ -94,16 +94,16 @@ def test_what_a_device_computes_is_checked(tmp_path, monkeypatch):
     file = tmp_path / "cpu.json"
     bench.main(["check", "--device", "cpu", "--size", "tiny", "--steps", "1", "--json", str(file)])
     [entry] = json.loads(file.read_text(encoding="utf-8"))["checks"]
-    assert {each["what"] for each in entry["entries"]} == {"attention", "memory attention", "gating", "norm", "frames"}
+    assert {each["what"] for each in entry["entries"]} == {"attention", "memory attention", "geglu", "norm", "frames"}
     assert all(each["error"] < each["limit"] for each in entry["entries"])
 
-    def forms(capability) -> dict:
+    def backends(capability) -> dict:
         return {"own": lambda *case: checks.sdpa(*case) * 1.001, "not here": lambda *case: 1 / 0}
 
-    monkeypatch.setattr(checks.acceleration, "attention_forms", forms)
+    monkeypatch.setattr(checks.acceleration, "attention_backends", backends)
     entries = checks.forms_table(Device("cpu"), torch.float32, shrink=64)
-    assert {entry["form"] for entry in entries if checks.is_wrong(entry)} == {"own"}
-    assert {entry["reason"] for entry in entries if entry["form"] == "not here"} == {"division by zero"}
+    assert {entry["backend"] for entry in entries if checks.is_wrong(entry)} == {"own"}
+    assert {entry["reason"] for entry in entries if entry["backend"] == "not here"} == {"division by zero"}
     assert "WRONG" in checks.report(entries)
 
 
@@ -167,7 +167,9 @@ def test_what_a_step_costs_is_counted_without_kernels():
     def kernel(*case):
         raise AssertionError("on the meta device there is nothing to run it on")
 
-    layers = Layers(attention=kernel, memory_attention=kernel, gating=kernel, picture_norm=kernel, lay_out=channels_last, product=pointwise)
+    layers = Layers(
+        attention=kernel, memory_attention=kernel, geglu=kernel, group_norm_silu=kernel, to_memory_format=channels_last, conv_as_matmul=pointwise
+    )
     net, frames = random_nets.random_net("diffusion_net", "tiny", layers), 2
     memory, tensors = net.empty_memory(), tuple(torch.randn(frames, 4, 64) for _ in net.numbered_layers())
     past = ReferenceFeatures(tensors)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from memo_modules.models.acceleration import attention_forms
+from memo_modules.models.acceleration import attention_backends
 from tools.benchmarking.device import Device
 
 HEADS = 8
@@ -32,7 +32,7 @@ def attention_table(device: Device, dtype: torch.dtype, repeats: int = 20) -> li
     """
     entries = []
     for tokens, d, paddings in LEVELS:
-        # both halves; the guided half, which sees the portrait too; both to the face
+        # both branches; the guided branch, which sees the portrait too; both to the face
         for rows, keys in ((32, tokens), (16, 2 * tokens), (32, FACE_TOKENS)):
             q, k, v = (torch.randn(rows, t, HEADS * d, device=device.torch, dtype=dtype) for t in (tokens, keys, keys))
             flops = 4 * rows * tokens * keys * HEADS * d
@@ -43,7 +43,7 @@ def attention_table(device: Device, dtype: torch.dtype, repeats: int = 20) -> li
                         "rows": rows, "queries": tokens, "keys": keys, "head_dim": d, "padded_to": head_dim, "backend": name,
                         "ms": ms, "ms_with_padding": ms_with_padding, "tflops": flops / ms * 1e-9 if ms else None,
                     })  # fmt: skip
-            if own := attention_forms(device.capability).get("Triton"):
+            if own := attention_backends(device.capability).get("Triton"):
                 try:
                     ms = 1000 * device.median_seconds(partial(own, q, k, v, HEADS), repeats)
                 except Exception as error:  # a compiler's errors have no common base

@@ -31,43 +31,54 @@ def _attention_by_head(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 
 
 def forms_table(device: Device, dtype: torch.dtype, shrink: int = 1) -> list[dict]:
-    """The relative error of each form of what has several, for each shape. shrink: divides numbers of tokens."""
+    """The relative error of each backend of what has several, for each shape. shrink: divides numbers of tokens."""
     entries = []
-    attentions = {"torch": sdpa, **acceleration.attention_forms(device.capability)}
-    kernels = acceleration.kernel_forms(device.capability)
+    attentions = {"torch": sdpa, **acceleration.attention_backends(device.capability)}
+    kernels = acceleration.kernel_backends(device.capability)
     for tokens, d, _ in LEVELS:
         tokens, c = tokens // shrink, HEADS * d
         for queries, keys in ((tokens, tokens), (tokens, 2 * tokens), (tokens + AUDIO_TOKENS,) * 2, (AUDIO_TOKENS,) * 2, (tokens, FACE_TOKENS)):
             q = _random(device, dtype, 2, queries, c)
-            k, v = _random(device, dtype, 2, keys, 2 * c).chunk(2, dim=-1)  # as parts of a fused product
+            k, v = _random(device, dtype, 2, keys, 2 * c).chunk(2, dim=-1)  # as parts of a fused matmul
             case = f"{queries} to {keys} tokens"
-            entries += _errors("attention", case, d, attentions, lambda form, *x: form(*x, HEADS), (q, k, v), _attention_by_head)
+            entries += _errors("attention", case, d, attentions, lambda backend, *x: backend(*x, HEADS), (q, k, v), _attention_by_head)
         x = _random(device, dtype, 4 * tokens, 8 * c)
-        entries += _errors("gating", f"{len(x)} tokens", d, kernels["gating"], lambda form, x: form(x.clone()), (x,))
+        entries += _errors("geglu", f"{len(x)} tokens", d, kernels["geglu"], lambda backend, x: backend(x.clone()), (x,))
         for width in (c, 3 * c):  # and with a skip concatenated
             x = _random(device, dtype, 2, tokens, width)
             weight, bias = _random(device, dtype, width), _random(device, dtype, width)
             entries += _errors(
-                "norm", f"{tokens} x {width}", None, kernels["picture_norm"], lambda form, *x: form(*x, 1e-5, True, GROUPS), (x, weight, bias)
+                "norm",
+                f"{tokens} x {width}",
+                None,
+                kernels["group_norm_silu"],
+                lambda backend, *x: backend(*x, 1e-5, True, GROUPS),
+                (x, weight, bias),
             )
         qkv = _random(device, dtype, tokens, FRAMES, 3 * c).chunk(3, dim=-1)
         kv, z = _random(device, dtype, tokens, HEADS, d, d), _random(device, dtype, tokens, HEADS, d).abs()
         entries += _errors(
             "memory attention", f"{tokens} positions", d, kernels["memory_attention"],
-            lambda form, *x: form(*x[:3], AttentionMemory(*x[3:]), HEADS), (*qkv, kv, z),
+            lambda backend, *x: backend(*x[:3], AttentionMemory(*x[3:]), HEADS), (*qkv, kv, z),
         )  # fmt: skip
     return entries
 
 
 def _errors(
-    kind: str, case: str, d: int | None, forms: dict[str, Callable], call: Callable, tensors: tuple[Tensor, ...], exact_form: Callable | None = None
+    kind: str,
+    case: str,
+    d: int | None,
+    backends: dict[str, Callable],
+    call: Callable,
+    tensors: tuple[Tensor, ...],
+    exact_backend: Callable | None = None,
 ) -> list[dict]:
-    exact, limit = call(exact_form or forms["torch"], *(tensor.double() for tensor in tensors)), ROUNDING[tensors[0].dtype]
+    exact, limit = call(exact_backend or backends["torch"], *(tensor.double() for tensor in tensors)), ROUNDING[tensors[0].dtype]
     entries = []
-    for name, form in forms.items():
-        entry = {"what": kind, "case": case, "head_dim": d, "form": name, "error": None, "limit": limit, "reason": None}
+    for name, backend in backends.items():
+        entry = {"what": kind, "case": case, "head_dim": d, "backend": name, "error": None, "limit": limit, "reason": None}
         try:
-            entry["error"] = ((call(form, *tensors) - exact).norm() / exact.norm()).item()
+            entry["error"] = ((call(backend, *tensors) - exact).norm() / exact.norm()).item()
         except Exception as error:  # a compiler's errors have no common base
             entry["reason"] = str(error).strip().split("\n")[0]
         entries.append(entry)
@@ -86,7 +97,7 @@ def clips_table(nets: MemoNets, vae: VideoVAE, size: str, steps: int) -> list[di
     exact, low = made
     # frames, not numbers within a step: errors of the first clip are the past of the second
     error = ((low - exact).norm() / (exact - exact.mean()).norm()).item()
-    return [{"what": "frames", "case": f"{size}, {steps} steps", "head_dim": None, "form": "low memory", "error": error,
+    return [{"what": "frames", "case": f"{size}, {steps} steps", "head_dim": None, "backend": "low memory", "error": error,
              "limit": 10 * ROUNDING[nets.dtype], "reason": None}]  # fmt: skip
 
 
@@ -103,6 +114,6 @@ def report(entries: list[dict]) -> str:
     def line(entry: dict) -> str:
         heads = f"{HEADS} x {entry['head_dim']}" if entry["head_dim"] else ""
         found = entry["reason"] or f"{entry['error']:.1e}" + f"  WRONG, at most {entry['limit']:.0e} expected" * is_wrong(entry)
-        return f"{entry['what']:18}{entry['case']:24}{heads:10}{entry['form']:12}{found}"
+        return f"{entry['what']:18}{entry['case']:24}{heads:10}{entry['backend']:12}{found}"
 
     return "\n".join(map(line, entries))

@@ -10,7 +10,7 @@ def row(row: dict) -> str:
         f"{row['s_per_frame']:.4g} s per frame, first clip {row['first_clip_s']:.4g} s, "
         + (f"peak {row['peak_vram_gb']:.2f} GiB allocated, {row['peak_reserved_gb']:.2f} reserved" if row["peak_vram_gb"] else "")
         + (f"peak {row['peak_rss_gb']:.2f} GiB resident" if row["peak_rss_gb"] and not row["peak_vram_gb"] else ""),
-        *(f"{name}: " + ", ".join(f"{form} for {d}" for d, form in forms.items()) for name, forms in row["chosen"].items() if forms),
+        *(f"{name}: " + ", ".join(f"{backend} for {d}" for d, backend in backends.items()) for name, backends in row["chosen"].items() if backends),
         f"a step at {row['tflops']:.4g} TFLOP/s, {row['share']:.1%} of a matrix product's {row['matmul_tflops']:.4g}; "
         f"copy {row['copy_gb_s']:.4g} GB/s" + (f", to the card {row['upload_gb_s']:.4g}" if row["upload_gb_s"] else ""),
         "",

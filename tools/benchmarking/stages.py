@@ -26,8 +26,8 @@ def _once(*_) -> int:
 # One call computes both guidance branches, or one of them if they take turns.
 
 
-def _both(halves: Tensor, *_) -> float:
-    return len(halves) / 2
+def _both(branches: Tensor, *_) -> float:
+    return len(branches) / 2
 
 
 def _both_of_frames(latents: Tensor, *_) -> float:

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop_c
 
 from memo_modules.models.attention import CrossAttention, GatedProjection, SelfAttention
 from memo_modules.models.audio_module import AudioModule
-from memo_modules.models.kernels.gating import gating
+from memo_modules.models.kernels.geglu import geglu
 from memo_modules.models.kernels.memory_attention import memory_attention
 from memo_modules.models.layers import AttentionFunction, Layers, sdpa
 from memo_modules.models.motion import MemoryLinearAttention, MotionModule
@@ -185,9 +185,9 @@ def _in_torch(net: nn.Module, attention: AttentionFunction) -> nn.Module:
         elif isinstance(module, MemoryLinearAttention):
             module.attention = memory_attention
         elif isinstance(module, GatedProjection):
-            module.gating = gating
+            module.geglu = geglu
         elif isinstance(module, nn.GroupNorm):
-            module.form = None
+            module.kernel = None
     return net
 
 

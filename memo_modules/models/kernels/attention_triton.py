@@ -74,19 +74,19 @@ def _kernel(
     in_first, in_second = first < head_dim, second < head_dim
     query = tl.program_id(0) * block_q + tl.arange(0, block_q)[:, None]
     there = query < queries
-    place = q_ptr + row * q_row + query * q_token + head * head_dim
-    q_first = tl.load(place + first, mask=there & in_first, other=0.0)
-    q_second = tl.load(place + second, mask=there & in_second, other=0.0)
+    offset = q_ptr + row * q_row + query * q_token + head * head_dim
+    q_first = tl.load(offset + first, mask=there & in_first, other=0.0)
+    q_second = tl.load(offset + second, mask=there & in_second, other=0.0)
 
     highest = tl.full((block_q, 1), float("-inf"), tl.float32)
     total = tl.zeros((block_q, 1), tl.float32)
     out_first, out_second = tl.zeros((block_q, low), tl.float32), tl.zeros((block_q, high), tl.float32)
-    place = row * k_row + tl.arange(0, block_k)[:, None] * k_token + head * head_dim
+    offset = row * k_row + tl.arange(0, block_k)[:, None] * k_token + head * head_dim
     for start in range(0, keys, block_k):
         key = start + tl.arange(0, block_k)
         real = (key[:, None] < keys) | even
-        k_first = tl.load(k_ptr + place + first, mask=real & in_first, other=0.0)
-        k_second = tl.load(k_ptr + place + second, mask=real & in_second, other=0.0)
+        k_first = tl.load(k_ptr + offset + first, mask=real & in_first, other=0.0)
+        k_second = tl.load(k_ptr + offset + second, mask=real & in_second, other=0.0)
         scores = tl.dot(q_first, tl.trans(k_first), input_precision="ieee")
         scores = tl.dot(q_second, tl.trans(k_second), scores, input_precision="ieee")
         if not even:
@@ -95,14 +95,14 @@ def _kernel(
         weights = tl.exp2(scores * scale - higher * scale)
         fading = tl.exp2((highest - higher) * scale)
         total = total * fading + tl.sum(weights, axis=1)[:, None]
-        v_first = tl.load(v_ptr + place + first, mask=real & in_first, other=0.0)
-        v_second = tl.load(v_ptr + place + second, mask=real & in_second, other=0.0)
+        v_first = tl.load(v_ptr + offset + first, mask=real & in_first, other=0.0)
+        v_second = tl.load(v_ptr + offset + second, mask=real & in_second, other=0.0)
         weights = weights.to(dtype)
         out_first = tl.dot(weights, v_first, out_first * fading, input_precision="ieee")
         out_second = tl.dot(weights, v_second, out_second * fading, input_precision="ieee")
         highest = higher
-        place += block_k * k_token
+        offset += block_k * k_token
 
-    place = out_ptr + (row * queries + query) * (heads * head_dim) + head * head_dim
-    tl.store(place + first, (out_first / total).to(dtype), mask=there & in_first)
-    tl.store(place + second, (out_second / total).to(dtype), mask=there & in_second)
+    offset = out_ptr + (row * queries + query) * (heads * head_dim) + head * head_dim
+    tl.store(offset + first, (out_first / total).to(dtype), mask=there & in_first)
+    tl.store(offset + second, (out_second / total).to(dtype), mask=there & in_second)

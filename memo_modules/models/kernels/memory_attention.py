@@ -13,7 +13,7 @@ from ...types import AttentionMemory
 DECAY = 0.9
 
 MemoryAttentionFunction = Callable[[Tensor, Tensor, Tensor, AttentionMemory, int], Tensor]
-"""q, k and v (rows f heads·d), rows = guidance halves times positions, the memory of those rows, heads -> (rows f heads·d)."""
+"""q, k and v (rows f heads·d), rows = guidance branches times positions, the memory of those rows, heads -> (rows f heads·d)."""
 
 
 def memory_attention(q: Tensor, k: Tensor, v: Tensor, memory: AttentionMemory, heads: int) -> Tensor:

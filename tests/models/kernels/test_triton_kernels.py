@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from memo_modules.models.kernels.gating import gating
+from memo_modules.models.kernels.geglu import geglu
+from memo_modules.models.kernels.group_norm_silu import group_norm_silu
 from memo_modules.models.kernels.memory_attention import memory_attention
-from memo_modules.models.kernels.picture_norm import picture_norm
 from memo_modules.models.layers import sdpa
 from memo_modules.types import AttentionMemory
 
@@ -56,10 +56,10 @@ def halves(n: int, d: int, dtype: torch.dtype = torch.float32) -> tuple:
     return "gate", torch.randn(n, 2 * d, generator=torch.Generator().manual_seed(0)).mul(3).to(dtype)
 
 
-def pictures(places: int, c: int, groups: int, silu: bool = True, dtype: torch.dtype = torch.float32, mean: float = 1.0) -> tuple:
-    """What a group norm takes: places and channels are whole blocks of the kernels or not."""
+def pictures(positions: int, c: int, groups: int, silu: bool = True, dtype: torch.dtype = torch.float32, mean: float = 1.0) -> tuple:
+    """What a group norm takes: positions and channels are whole blocks of the kernels or not."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(ROWS, places, c, generator=generator).mul(3).add(mean).to(dtype)
+    x = torch.randn(ROWS, positions, c, generator=generator).mul(3).add(mean).to(dtype)
     weight, bias = torch.randn(2, c, generator=generator).to(dtype)
     return "norm", x, weight, bias, 1e-5, silu, groups
 
@@ -83,7 +83,7 @@ CASES = {
     **{f"gate, {n} rows of {d}": halves(n, d) for n, d in ((8, 1280), (6, 300), (1, 16))},
     "gate, rows laid out by channel": ("gate", halves(8, 16)[1].mT.contiguous().mT),
     "half, gate": halves(8, 1280, torch.float16),
-    **{f"norm, {places} places of {c}": pictures(places, c, 32) for places, c in ((64, 320), (150, 960), (1, 64))},
+    **{f"norm, {positions} positions of {c}": pictures(positions, c, 32) for positions, c in ((64, 320), (150, 960), (1, 64))},
     "norm, 5 groups of 7": pictures(30, 35, 5),
     "norm alone": pictures(30, 64, 8, silu=False),
     "norm of a mean far off": pictures(100, 64, 8, mean=1000.0),
@@ -105,8 +105,8 @@ def outputs(tmp_path_factory) -> dict[str, Tensor]:
 IN_TORCH = {
     "attention": sdpa,
     "memory attention": lambda q, k, v, kv, z, heads: memory_attention(q, k, v, AttentionMemory(kv, z), heads),
-    "gate": lambda x: gating(x.clone()),
-    "norm": picture_norm,
+    "gate": lambda x: geglu(x.clone()),
+    "norm": group_norm_silu,
 }
 
 
@@ -152,7 +152,7 @@ def test_is_built_for_a_card_without_spilling_registers(kind, head_dim, capabili
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 89, 90])
 def test_the_gate_is_built_for_a_card_and_moves_sixteen_bytes_at_a_time(capability, tmp_path):
-    module = import_module("memo_modules.models.kernels.gating_triton")
+    module = import_module("memo_modules.models.kernels.geglu_triton")
     ptx = build(module._kernel, {"rows": module.ROWS, "columns": module.COLUMNS}, capability, {}, tmp_path)
     assert "ld.global.v4.b32" in ptx and "st.global.v4.b32" in ptx
 
@@ -160,7 +160,7 @@ def test_the_gate_is_built_for_a_card_and_moves_sixteen_bytes_at_a_time(capabili
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 89, 90])
 def test_the_norm_is_built_for_a_card_and_moves_sixteen_bytes_at_a_time(capability, tmp_path):
-    module = import_module("memo_modules.models.kernels.picture_norm_triton")
+    module = import_module("memo_modules.models.kernels.group_norm_silu_triton")
     blocks = {"rows": module.ROWS, "columns": module.COLUMNS}
     assert "ld.global.v4.b32" in build(module._moments_kernel, blocks, capability, {}, tmp_path)
     build(module._statistics_kernel, {"width": 128, "rows": module.ROWS, "at_once": 32}, capability, {}, tmp_path)

@@ -1,4 +1,4 @@
-"""``picture_norm`` in kernels that read a picture twice and write it once, where torch's operations take nine passes: five for
+"""``group_norm_silu`` in kernels that read a picture twice and write it once, where torch's operations take nine passes: five for
 the norm and SiLU, four to lay it out before and after. Importing this needs Triton; running it a C compiler, too.
 """
 
@@ -9,11 +9,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-ROWS, COLUMNS = 64, 64  # places and channels of what one program works on; widths of the published nets are multiples of 64
+ROWS, COLUMNS = 64, 64  # positions and channels of what one program works on; widths of the published nets are multiples of 64
 
 
-def picture_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, silu: bool, groups: int) -> Tensor:
-    """PictureNormFunction."""
+def group_norm_silu(x: Tensor, weight: Tensor, bias: Tensor, eps: float, silu: bool, groups: int) -> Tensor:
+    """GroupNormSiluFunction."""
     n, t, c = x.shape
     chunks, group = -(-t // ROWS), c // groups
     moments = torch.empty((n, chunks, 2, c), dtype=torch.float32, device=x.device)
@@ -33,7 +33,7 @@ _jit_for_all_widths: Any = triton.jit(do_not_specialize=["chunks", "groups", "gr
 
 @_jit
 def _block(t, c, chunks, rows: tl.constexpr, columns: tl.constexpr):
-    """Of this program: its picture and chunk of places, their rows, the channels, which of them are there, and where they lie."""
+    """Of this program: its picture and chunk of positions, their rows, the channels, which of them are there, and where they lie."""
     blocks = tl.cdiv(c, columns)
     block = tl.program_id(0)
     picture, chunk = (block // blocks // chunks).to(tl.int64), block // blocks % chunks
@@ -45,9 +45,9 @@ def _block(t, c, chunks, rows: tl.constexpr, columns: tl.constexpr):
 
 @_jit_for_all_widths
 def _moments_kernel(x_ptr, moments_ptr, t, c, chunks, rows: tl.constexpr, columns: tl.constexpr):
-    """Of each channel over the places of a chunk: the mean, and the sum of squared deviations from it."""
-    picture, chunk, row, channel, there, places = _block(t, c, chunks, rows, columns)
-    x = tl.load(x_ptr + places, mask=there, other=0.0).to(tl.float32)
+    """Of each channel over the positions of a chunk: the mean, and the sum of squared deviations from it."""
+    picture, chunk, row, channel, there, offsets = _block(t, c, chunks, rows, columns)
+    x = tl.load(x_ptr + offsets, mask=there, other=0.0).to(tl.float32)
     mean = tl.sum(x, axis=0) / tl.minimum(rows, t - chunk * rows)
     deviation = tl.where(row < t, x - mean[None, :], 0.0)
     moments = moments_ptr + (picture * chunks + chunk) * 2 * c + channel
@@ -83,14 +83,14 @@ def _apply_kernel(
     x_ptr, weight_ptr, bias_ptr, statistics_ptr, out_ptr, t, c, chunks, groups, group,
     silu: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip
-    picture, chunk, row, channel, there, places = _block(t, c, chunks, rows, columns)
+    picture, chunk, row, channel, there, offsets = _block(t, c, chunks, rows, columns)
     inside = channel < c
     statistics = statistics_ptr + (picture * groups + channel // group) * 2
     mean, scale = tl.load(statistics, mask=inside, other=0.0), tl.load(statistics + 1, mask=inside, other=0.0)
     scale *= tl.load(weight_ptr + channel, mask=inside, other=0.0).to(tl.float32)
     shift = tl.load(bias_ptr + channel, mask=inside, other=0.0).to(tl.float32)
-    x = tl.load(x_ptr + places, mask=there, other=0.0).to(tl.float32)
+    x = tl.load(x_ptr + offsets, mask=there, other=0.0).to(tl.float32)
     out = (x - mean[None, :]) * scale[None, :] + shift[None, :]
     if silu:
         out = out * tl.sigmoid(out)
-    tl.store(out_ptr + places, out.to(out_ptr.dtype.element_ty), mask=there)
+    tl.store(out_ptr + offsets, out.to(out_ptr.dtype.element_ty), mask=there)

@@ -1,4 +1,4 @@
-"""Of several forms of one computation, the fastest that computes the same is used."""
+"""Of several backends of one computation, the fastest that computes the same is used."""
 
 import logging
 import sys
@@ -10,15 +10,15 @@ import torch
 from torch import nn
 
 from memo_modules.models import acceleration
-from memo_modules.models.acceleration import attention_forms, choose_forms, kernel_forms
+from memo_modules.models.acceleration import attention_backends, autotune_kernels, kernel_backends
 from memo_modules.models.attention import SelfAttention
 from memo_modules.models.config import DiffusionNetConfig
 from memo_modules.models.diffusion_net import DiffusionNet
-from memo_modules.models.kernels import fastest
-from memo_modules.models.kernels.fastest import Fastest
-from memo_modules.models.kernels.gating import gating
+from memo_modules.models.kernels import autotune
+from memo_modules.models.kernels.autotune import Autotuned
+from memo_modules.models.kernels.geglu import geglu
+from memo_modules.models.kernels.group_norm_silu import group_norm_silu
 from memo_modules.models.kernels.memory_attention import memory_attention
-from memo_modules.models.kernels.picture_norm import picture_norm
 from memo_modules.models.layers import Layers, sdpa
 from tools.benchmarking import random_nets
 
@@ -56,9 +56,9 @@ def sample(head_dim: int = 4) -> tuple:
 
 
 def test_the_fastest_is_used_for_heads_like_those_it_was_chosen_for():
-    attention = Fastest("attention", {"slow": slow, "quick": quick})
+    attention = Autotuned("attention", {"slow": slow, "quick": quick})
     assert attention.chosen == {}
-    attention.choose(sample(4))
+    attention.tune(sample(4))
     assert attention.chosen == {4: "quick"}
     start = time.perf_counter()
     attention(*sample(8))
@@ -68,24 +68,24 @@ def test_the_fastest_is_used_for_heads_like_those_it_was_chosen_for():
 
 @pytest.mark.parametrize(("seconds", "chosen"), [(1.1, "slow"), (1.0, "slow"), (0.95, "slow"), (0.85, "quick")])
 def test_another_than_the_first_is_used_where_it_is_faster_by_a_tenth(monkeypatch, seconds, chosen):
-    monkeypatch.setattr(fastest, "_time", lambda run: {slow: 1.0, quick: seconds}[run.func])
-    attention = Fastest("attention", {"slow": slow, "quick": quick})
-    attention.choose(sample())
+    monkeypatch.setattr(autotune, "_time", lambda run: {slow: 1.0, quick: seconds}[run.func])
+    attention = Autotuned("attention", {"slow": slow, "quick": quick})
+    attention.tune(sample())
     assert attention.chosen == {4: chosen}
 
 
 @pytest.mark.parametrize(
-    ("form", "said"),
+    ("backend", "said"),
     [
         (wrong, "attention: other differs by 1.0e-02"),
         (broken, "attention: other differs by nan"),
         (failing, "does not run here (Failed to find C compiler.)"),
     ],
 )
-def test_a_form_that_fails_or_computes_something_else_is_left_out(form, said, caplog):
-    attention = Fastest("attention", {"slow": slow, "other": form})
+def test_a_backend_that_fails_or_computes_something_else_is_left_out(backend, said, caplog):
+    attention = Autotuned("attention", {"slow": slow, "other": backend})
     with caplog.at_level(logging.INFO):
-        attention.choose(sample())
+        attention.tune(sample())
     assert attention.chosen == {4: "slow"}
     assert said in caplog.text
 
@@ -98,18 +98,18 @@ def failing_beyond_five_tokens(q, k, v, heads):
     return sdpa(q, k, v, heads) if k.shape[1] == 5 else failing()
 
 
-@pytest.mark.parametrize("form", [for_five_tokens_alone, failing_beyond_five_tokens])
-def test_a_form_that_does_not_do_for_all_shapes_is_left_out(form):
-    attention = Fastest("attention", {"slow": slow, "other": form})
+@pytest.mark.parametrize("backend", [for_five_tokens_alone, failing_beyond_five_tokens])
+def test_a_backend_that_does_not_do_for_all_shapes_is_left_out(backend):
+    attention = Autotuned("attention", {"slow": slow, "other": backend})
     q, k, v, heads = sample()
-    attention.choose(sample(), (q, k[:, :3], v[:, :3], heads))
+    attention.tune(sample(), (q, k[:, :3], v[:, :3], heads))
     assert attention.chosen == {4: "slow"}
 
 
 def test_where_the_first_form_fails_nothing_is_chosen(caplog):
-    attention = Fastest("attention", {"first": failing, "quick": quick})
+    attention = Autotuned("attention", {"first": failing, "quick": quick})
     with caplog.at_level(logging.INFO):
-        attention.choose(sample())
+        attention.tune(sample())
     assert attention.chosen == {} and "first does not run here" in caplog.text
 
 
@@ -132,41 +132,41 @@ def test_a_card_is_asked_for_the_time_of_a_call(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: None)
-    assert fastest._time_on_card(lambda: clock.append(1)) == 0.002
+    assert autotune._time_on_card(lambda: clock.append(1)) == 0.002
 
 
 def test_every_width_of_a_net_is_chosen_for():
     config = DiffusionNetConfig.from_dict(random_nets.options("diffusion_net", "tiny") | {"block_out_channels": [32, 64, 64, 64]}, "net")
-    attention = Fastest("attention", {"slow": slow, "quick": quick})
-    memory = Fastest("memory attention", {"one": memory_attention, "other": lambda *case: memory_attention(*case)})
-    gate = Fastest("gating", {"one": gating, "other": lambda *case: gating(*case)})
-    norm = Fastest("norm", {"one": picture_norm, "other": lambda *case: picture_norm(*case)})
-    layers = Layers(attention=attention, memory_attention=memory, gating=gate, picture_norm=norm)
-    choose_forms(layers, config, torch.device("cpu"), torch.float32, side=16)
+    attention = Autotuned("attention", {"slow": slow, "quick": quick})
+    memory = Autotuned("memory attention", {"one": memory_attention, "other": lambda *case: memory_attention(*case)})
+    gate = Autotuned("geglu", {"one": geglu, "other": lambda *case: geglu(*case)})
+    norm = Autotuned("norm", {"one": group_norm_silu, "other": lambda *case: group_norm_silu(*case)})
+    layers = Layers(attention=attention, memory_attention=memory, geglu=gate, group_norm_silu=norm)
+    autotune_kernels(layers, config, torch.device("cpu"), torch.float32, side=16)
     assert attention.chosen.keys() == memory.chosen.keys() == {4, 8}
     assert gate.chosen.keys() == {256, 512}
     groups = [module for module in DiffusionNet(config, layers).modules() if isinstance(module, nn.GroupNorm)]
     assert norm.chosen.keys() == {module.num_channels // module.num_groups for module in groups} == {1, 2, 3, 4}
 
 
-def test_a_form_may_overwrite_what_it_is_given():
-    gate = Fastest("gating", {"slow": lambda x: slow_down() or gating(x), "quick": gating})
-    gate.choose((torch.randn(3, 8),))
+def test_a_backend_may_overwrite_what_it_is_given():
+    gate = Autotuned("geglu", {"slow": lambda x: slow_down() or geglu(x), "quick": geglu})
+    gate.tune((torch.randn(3, 8),))
     assert gate.chosen == {8: "quick"}
 
 
 def test_without_a_card_there_is_nothing_to_choose_from():
-    in_torch = {"memory_attention": memory_attention, "gating": gating, "picture_norm": picture_norm}
+    in_torch = {"memory_attention": memory_attention, "geglu": geglu, "group_norm_silu": group_norm_silu}
     for capability in (None, (7, 5)):
-        assert kernel_forms(capability) == {name: {"torch": form} for name, form in in_torch.items()}
-    assert attention_forms(None) == {} and "Triton" not in attention_forms((7, 5))
+        assert kernel_backends(capability) == {name: {"torch": backend} for name, backend in in_torch.items()}
+    assert attention_backends(None) == {} and "Triton" not in attention_backends((7, 5))
 
 
-@pytest.mark.parametrize("form", [quick, attention_forms((7, 5))["cuDNN"]], ids=["torch", "cuDNN"])
+@pytest.mark.parametrize("backend", [quick, attention_backends((7, 5))["cuDNN"]], ids=["torch", "cuDNN"])
 @torch.inference_mode()
-def test_what_is_chosen_is_part_of_a_compiled_region(form):
-    attention = Fastest("attention", {"slow": slow, "quick": form})
-    attention.choose(sample())
+def test_what_is_chosen_is_part_of_a_compiled_region(backend):
+    attention = Autotuned("attention", {"slow": slow, "quick": backend})
+    attention.tune(sample())
     assert attention.chosen == {4: "quick"}
     layer, x = SelfAttention(Layers(attention=attention), 8, HEADS), torch.randn(1, 5, 8)
     torch._dynamo.reset()
@@ -188,6 +188,6 @@ def test_a_triton_that_cannot_be_imported_is_done_without(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "triton", types.ModuleType("triton"))
     sys.modules["triton"].__path__ = []
     monkeypatch.setattr(sys, "meta_path", [Broken, *sys.meta_path])
-    assert "Triton" not in acceleration.attention_forms((8, 9))
-    assert all(list(forms) == ["torch"] for forms in acceleration.kernel_forms((8, 9)).values())
+    assert "Triton" not in acceleration.attention_backends((8, 9))
+    assert all(list(backends) == ["torch"] for backends in acceleration.kernel_backends((8, 9)).values())
     assert "DLL load failed" in caplog.text

@@ -1,4 +1,4 @@
-"""Group norm, and the SiLU behind it, of pictures with their channels last, which torch lays out anew before it and after."""
+"""Group norm, and the SiLU after it, of channels_last pictures, which torch converts to another memory format and back."""
 
 from collections.abc import Callable
 from functools import cache
@@ -7,33 +7,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-PictureNormFunction = Callable[[Tensor, Tensor, Tensor, float, bool, int], Tensor]
+GroupNormSiluFunction = Callable[[Tensor, Tensor, Tensor, float, bool, int], Tensor]
 """x (n t c), weight and bias (c,), eps, whether SiLU follows, groups; without gradients -> (n t c). One set of statistics for
 each n and group; x and the result are contiguous."""
 
 
-def picture_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, silu: bool, groups: int) -> Tensor:
-    """PictureNormFunction in torch's own operations."""
+def group_norm_silu(x: Tensor, weight: Tensor, bias: Tensor, eps: float, silu: bool, groups: int) -> Tensor:
+    """GroupNormSiluFunction in torch's own operations."""
     out = F.group_norm(x.mT, groups, weight, bias, eps)
     return (F.silu(out, inplace=True) if silu else out).mT.contiguous()
 
 
 @cache
-def with_form(layer: type[nn.GroupNorm]) -> Callable[..., nn.GroupNorm]:
-    """The class ``layer``, a GroupNorm of torch's or of ComfyUI's, with SiLU behind it where ``silu`` asks for it, that lets
-    ``form``, a PictureNormFunction or None, do both where channels come last."""
+def with_kernel(layer: type[nn.GroupNorm]) -> Callable[..., nn.GroupNorm]:
+    """The class ``layer``, a GroupNorm of torch's or of ComfyUI's, with SiLU after it where ``silu`` asks for it, that lets
+    ``kernel``, a GroupNormSiluFunction or None, do both where channels come last."""
 
     class GroupNorm(layer):
-        def __init__(self, *args, form: PictureNormFunction | None = None, silu: bool = False, **kwargs):
+        def __init__(self, *args, kernel: GroupNormSiluFunction | None = None, silu: bool = False, **kwargs):
             super().__init__(*args, **kwargs)
-            self.form, self.silu = form, silu
+            self.kernel, self.silu = kernel, silu
 
         def forward(self, x: Tensor) -> Tensor:
             """x (n c ...) -> the same shape."""
             last = x.movedim(1, -1)
             graph = torch.is_grad_enabled() or torch.compiler.is_compiling()  # a compiler makes one kernel of all by itself
-            if self.form and not graph and last.is_contiguous() and _is_in_place(self, x):
-                out = self.form(last.flatten(1, -2), self.weight, self.bias, self.eps, self.silu, self.num_groups)
+            if self.kernel and not graph and last.is_contiguous() and _is_in_place(self, x):
+                out = self.kernel(last.flatten(1, -2), self.weight, self.bias, self.eps, self.silu, self.num_groups)
                 return out.view(last.shape).movedim(-1, 1)
             out = super().forward(x)
             return F.silu(out, inplace=not torch.is_grad_enabled()) if self.silu else out

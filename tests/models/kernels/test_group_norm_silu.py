@@ -8,14 +8,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from memo_modules.models import acceleration
 from memo_modules.models.kernels.convolution import pointwise
-from memo_modules.models.kernels.picture_norm import picture_norm
-from memo_modules.models.layers import Layers, as_it_is, channels_last
+from memo_modules.models.kernels.group_norm_silu import group_norm_silu
+from memo_modules.models.layers import Layers, channels_last, preserve_format
 from memo_modules.models.resnet import clip_group_norm
 from tools.benchmarking import random_nets
 
 
-class Form:
-    """picture_norm, and how often it was asked."""
+class Counting:
+    """group_norm_silu, and how often it was asked."""
 
     def __init__(self):
         self.calls = 0
@@ -23,11 +23,11 @@ class Form:
     def __call__(self, x, *rest):
         assert x.is_contiguous() and x.ndim == 3
         self.calls += 1
-        return picture_norm(x, *rest)
+        return group_norm_silu(x, *rest)
 
 
-def layer(form: Form | None, silu: bool) -> nn.GroupNorm:
-    norm = Layers(picture_norm=form).group_norm(4, 12, 1e-5, silu)
+def layer(kernel: Counting | None, silu: bool) -> nn.GroupNorm:
+    norm = Layers(group_norm_silu=kernel).group_norm(4, 12, 1e-5, silu)
     generator = torch.Generator().manual_seed(0)
     nn.init.normal_(norm.weight, generator=generator)
     nn.init.normal_(norm.bias, generator=generator)
@@ -41,22 +41,22 @@ def expected(norm: nn.GroupNorm, x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("silu", [True, False])
 @pytest.mark.parametrize(
-    "x, lay_out, calls",
+    "x, to_memory_format, calls",
     [
         (torch.randn(3, 12, 5, 4), channels_last, 1),
-        (torch.randn(3, 12, 5, 4), as_it_is, 0),
+        (torch.randn(3, 12, 5, 4), preserve_format, 0),
         (torch.randn(3, 20, 12), lambda x: x.mT, 1),
-        (torch.randn(3, 12, 20), as_it_is, 0),
+        (torch.randn(3, 12, 20), preserve_format, 0),
         (torch.randn(3, 12, 5, 8), lambda x: channels_last(x)[..., ::2], 0),
     ],
     ids=["channels last", "channels first", "tokens", "their channels first", "every second column"],
 )
 @torch.no_grad()
-def test_it_is_asked_where_channels_come_last(x, lay_out, calls, silu):
-    form, x = Form(), lay_out(x)
-    norm = layer(form, silu)
+def test_it_is_asked_where_channels_come_last(x, to_memory_format, calls, silu):
+    kernel, x = Counting(), to_memory_format(x)
+    norm = layer(kernel, silu)
     out = norm(x)
-    assert form.calls == calls
+    assert kernel.calls == calls
     torch.testing.assert_close(out, expected(norm, x))
     torch.testing.assert_close(layer(None, silu)(x), out)
     if calls:
@@ -65,20 +65,20 @@ def test_it_is_asked_where_channels_come_last(x, lay_out, calls, silu):
 
 @torch.no_grad()
 def test_statistics_of_a_whole_clip():
-    form = Form()
-    norm, x = layer(form, silu=True), torch.randn(6, 12, 5, 4)
+    kernel = Counting()
+    norm, x = layer(kernel, silu=True), torch.randn(6, 12, 5, 4)
     out = clip_group_norm(norm, channels_last(x), frames=3)
-    assert form.calls == 1
+    assert kernel.calls == 1
     torch.testing.assert_close(out, clip_group_norm(layer(None, silu=True), x, frames=3))
 
 
 def test_its_gradients_are_those_of_torch():
-    form, x = Form(), channels_last(torch.randn(3, 12, 5, 4)).requires_grad_()
-    norm = layer(form, silu=True)
+    kernel, x = Counting(), channels_last(torch.randn(3, 12, 5, 4)).requires_grad_()
+    norm = layer(kernel, silu=True)
     norm(x).square().sum().backward()
     own, x.grad = x.grad, None
     expected(norm, x).square().sum().backward()
-    assert form.calls == 0
+    assert kernel.calls == 0
     torch.testing.assert_close(own, x.grad)
 
 
@@ -89,26 +89,26 @@ def patched(norm: nn.Module) -> None:
 @pytest.mark.parametrize("change", [lambda norm: norm.to(torch.float64), lambda norm: norm.to("meta"), patched], ids=["cast", "elsewhere", "patched"])
 @torch.no_grad()
 def test_weights_that_have_to_be_fetched_are_left_to_the_host(change, monkeypatch):
-    form = Form()
-    norm, x = layer(form, silu=True), channels_last(torch.randn(3, 12, 5, 4))
+    kernel = Counting()
+    norm, x = layer(kernel, silu=True), channels_last(torch.randn(3, 12, 5, 4))
     change(norm)
     monkeypatch.setattr(nn.GroupNorm, "forward", lambda self, x: x.clone())
     assert torch.equal(norm(x), F.silu(x))
-    assert form.calls == 0
+    assert kernel.calls == 0
 
 
 @torch.no_grad()
 def test_a_compiler_sees_what_it_can_take_apart():
-    form = Form()
-    norm, x = layer(form, silu=True), channels_last(torch.randn(3, 12, 5, 4))
+    kernel = Counting()
+    norm, x = layer(kernel, silu=True), channels_last(torch.randn(3, 12, 5, 4))
     torch._dynamo.reset()
     out = torch.compile(norm, backend="aot_eager", fullgraph=True)(x)
-    assert form.calls == 0
+    assert kernel.calls == 0
     torch.testing.assert_close(out, expected(norm, x))
 
 
 def test_names_are_those_of_the_checkpoint():
-    assert layer(Form(), silu=True).state_dict().keys() == nn.GroupNorm(4, 12).state_dict().keys()
+    assert layer(Counting(), silu=True).state_dict().keys() == nn.GroupNorm(4, 12).state_dict().keys()
 
 
 class Pictures(TorchDispatchMode):
@@ -116,7 +116,7 @@ class Pictures(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.seen, self.laid_out_otherwise = 0, set()
+        self.seen, self.in_another_format = 0, set()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.overloadpacket.__name__
@@ -125,15 +125,15 @@ class Pictures(TorchDispatchMode):
             for picture in pictures:
                 if isinstance(picture, torch.Tensor) and picture.ndim > 3:
                     self.seen += 1
-                    self.laid_out_otherwise |= {name} if picture.stride(-3) != 1 else set()
+                    self.in_another_format |= {name} if picture.stride(-3) != 1 else set()
         return function(*args, **(kwargs or {}))
 
 
 def take_a_step(layers: Layers) -> set[bool]:
     """Of a net; whether the pictures that its regions make have their channels first."""
-    frames, halves = 2, 2
+    frames, branches = 2, 2
     net = random_nets.random_net("diffusion_net", "tiny", layers)
-    latents, audio, face = torch.randn(halves * frames, 4, 16, 8), torch.randn(halves * frames, 32, 64), torch.randn(halves, 4, 64)
+    latents, audio, face = torch.randn(branches * frames, 4, 16, 8), torch.randn(branches * frames, 32, 64), torch.randn(branches, 4, 64)
     memory = net.empty_memory()
     past = random_nets.random_net("reference_net", "tiny", layers)(latents, face.repeat_interleave(frames, dim=0))
     net.update_memory(past, memory, frames)
@@ -153,9 +153,9 @@ def take_a_step(layers: Layers) -> set[bool]:
 @torch.no_grad()
 def test_pictures_keep_their_channels_last_through_a_net():
     with Pictures() as pictures:
-        first = take_a_step(Layers(lay_out=channels_last, product=pointwise, picture_norm=Form(), fused=True))
+        first = take_a_step(Layers(to_memory_format=channels_last, conv_as_matmul=pointwise, group_norm_silu=Counting(), fused=True))
     assert first == {False}
-    assert not pictures.laid_out_otherwise and pictures.seen > 50
+    assert not pictures.in_another_format and pictures.seen > 50
 
 
 @torch.no_grad()

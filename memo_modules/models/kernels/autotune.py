@@ -1,6 +1,6 @@
-"""Forms of one computation, of which the fastest on a device is found by running them.
+"""Backends of one computation, of which the fastest on a device is found by running them.
 
-Which kernel is best depends on the card, on torch's version and on the channels of a head, and not on what a table knew.
+Which kernel is best depends on the GPU, on torch's version and on the channels of a head; no table knows it.
 """
 
 import copy
@@ -19,42 +19,42 @@ _ROUNDING = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
 _SECONDS = 0.02
 _ROUNDS, _CALLS = 5, 8  # on a card
 _HEAD_START = 4_000_000  # cycles of a card's clock, about 2 ms: longer than a host takes to begin as many calls
-_WORTH = 0.9  # of the first form's time: two that take as long are not to take turns, since each rounds in its own way
+_WORTH = 0.9  # of the first backend's time: two that take as long are not to take turns, since each rounds in its own way
 
 
-class Fastest:
-    """A function, (x, ..) -> out, in several forms. Each number of channels gets the form that ``choose`` finds for it; where
-    it has not, the first. chosen: name of the form by channels, see ``channels``."""
+class Autotuned:
+    """A function, (x, ..) -> out, with several backends. Each number of channels gets the backend that ``tune`` finds for it; without
+    that, the first. chosen: name of the backend by channels, see ``channels``."""
 
-    def __init__(self, name: str, forms: Mapping[str, Callable[..., Tensor]]):
-        self.name, self.forms = name, dict(forms)
-        self.first = next(iter(self.forms))
+    def __init__(self, name: str, backends: Mapping[str, Callable[..., Tensor]]):
+        self.name, self.backends = name, dict(backends)
+        self.first = next(iter(self.backends))
         self.chosen: dict[int, str] = {}
 
     def __call__(self, *inputs) -> Tensor:
-        return self.forms[self.chosen.get(channels(*inputs), self.first)](*inputs)
+        return self.backends[self.chosen.get(channels(*inputs), self.first)](*inputs)
 
     @torch.inference_mode()
-    def choose(self, sample: tuple, *others: tuple) -> None:
+    def tune(self, sample: tuple, *others: tuple) -> None:
         """Choose for as many channels as ``sample`` has, arguments of the function on the device in question.
 
-        The first, unless another is faster by more than a tenth. A form that fails, or gives anything else than the first
+        The first, unless another is faster by more than a tenth. A backend that fails, or gives anything else than the first
         but for rounding, is left out, also where it does so for ``others`` alone: arguments of other shapes. Where the first
         fails, for want of memory, nothing is chosen.
         """
-        if len(self.forms) == 1:
+        if len(self.backends) == 1:
             return
         seconds: dict[str, float] = {}
         expected: list[Tensor] = []
-        for name, form in self.forms.items():
+        for name, backend in self.backends.items():
             try:
-                found = [form(*copy.deepcopy(each)).float() for each in (sample, *others)]  # a form may overwrite what it is given
+                found = [backend(*copy.deepcopy(each)).float() for each in (sample, *others)]  # a backend may overwrite what it is given
                 expected = expected or found
                 errors = [((mine - theirs).norm() / theirs.norm()).item() for mine, theirs in zip(found, expected, strict=True)]
                 wrong = [error for error in errors if not error <= _ROUNDING[sample[0].dtype]]  # also where it is not finite
                 if name == self.first or not wrong:
                     del found
-                    seconds[name] = _time(partial(form, *copy.deepcopy(sample)))
+                    seconds[name] = _time(partial(backend, *copy.deepcopy(sample)))
                 else:
                     logger.warning("%s: %s differs by %.1e and is not used.", self.name, name, wrong[0])
             except Exception as error:  # a compiler's errors have no common base
