@@ -120,15 +120,15 @@ class MemoTalkingPortrait(io.ComfyNode):
 
     @classmethod
     def execute(cls, models, image, audio, resolution, fps, steps, guidance_scale, seed) -> io.NodeOutput:
-        heard, say = sockets.to_audio(audio), adapter.say_in(cls.hidden.unique_id)
-        if note := VideoFormat().clipped(heard, adapter.check_interrupt):  # of what Save Video writes
-            say(note)
+        heard, host = sockets.to_audio(audio), adapter.host(cls.hidden.unique_id)
+        if note := VideoFormat().clipped(heard, host.check_interrupt):  # of what Save Video writes
+            host.say(note)
         face = MemoEmbedFace.execute(face_analysis=models.face_analysis, image=image, index=0, allow_no_face=False)[0]
         vocals = MemoSeparateVocals.execute(vocal_separator=models.vocal_separator, audio=audio)[0]
         emotion = MemoDetectEmotion.execute(emotion_model=models.emotion_model, audio=audio, emotion_source="audio")[0]
         features = MemoEncodeAudio.execute(audio_encoder=models.audio_encoder, audio=vocals, fps=fps, timing="exact")[0]
         sampling = Sampling(models.model, models.vae, image, face, features, emotion, resolution, resolution, steps, guidance_scale, seed)
-        images, _ = all_frames(sampling, say)
+        images, _ = all_frames(sampling, host)
         # Save Video writes AAC, whose encoder never comes back from some samples that are far beyond
         sound = sockets.from_audio(Audio(heard.waveform.clamp(-1, 1) if note else heard.waveform, heard.sample_rate))
         video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=sound, frame_rate=features.fps))

@@ -32,7 +32,7 @@ class MemoSeparateVocals(io.ComfyNode):
     def execute(cls, vocal_separator, audio) -> io.NodeOutput:
         mix = sockets.to_audio(audio)
         adapter.bring_in(vocal_separator)
-        vocals = vocal_separator.model.separate(mix, adapter.Progress(), adapter.check_interrupt)
+        vocals = vocal_separator.model.separate(mix, adapter.host())
         return io.NodeOutput(sockets.from_audio(vocals))
 
 

@@ -23,6 +23,7 @@ from server import PromptServer
 from torch import Tensor, nn
 
 from ..memo_modules.errors import InputError
+from ..memo_modules.host import Host
 from ..memo_modules.models import acceleration
 from ..memo_modules.models.layers import Layers
 from ..memo_modules.models.motion import PositionTable
@@ -296,26 +297,24 @@ def open_sessions(kind: Callable[..., OnnxModel], path: Path) -> SessionPatcher:
 # Progress and interrupt
 
 
-Say = Callable[[str], None]
+def host(node_id: str | None = None) -> Host:
+    """ComfyUI, as a node that runs: its progress bar, Cancel, and sentences in the log and in the node ``node_id``.
 
-
-def say_in(node_id: str) -> Say:
-    """What shows a sentence in the node and writes it into the log.
-
-    Front ends take it for HTML, and those before 1.46 run the scripts in it. Newer ones may show it as it is, too: entities would be read.
+    Front ends take them for HTML, and those before 1.46 run the scripts in it. Newer ones may show it as it is, too: entities would be read.
     """
 
     def say(text: str) -> None:
         _log.info("%s", printable(text))
-        PromptServer.instance.send_progress_text(harmless(text), node_id)
+        if node_id is not None:
+            PromptServer.instance.send_progress_text(harmless(text), node_id)
 
-    return say
+    return Host(_Progress(), check_interrupt, say)
 
 
 check_interrupt = comfy.model_management.throw_exception_if_processing_interrupted
 
 
-class Progress:
+class _Progress:
     """The node's progress bar; a picture (3 h w) in [0, 1] becomes its preview."""
 
     def __init__(self):

@@ -47,7 +47,7 @@ class MemoDetectEmotion(io.ComfyNode):
         heard = sockets.to_audio(source, emotion_source)
         device = adapter.bring_in(emotion_model.encoder, emotion_model.classifier)
         encoder, classifier = emotion_model.encoder.model, emotion_model.classifier.model
-        track = detect_emotion(encoder, classifier, heard, device, adapter.Progress(), adapter.check_interrupt, name=emotion_source)
+        track = detect_emotion(encoder, classifier, heard, device, adapter.host(), name=emotion_source)
         return io.NodeOutput(track, ui=ui.PreviewImage(draw_emotions(track, heard, adapter.check_interrupt)))
 
 

@@ -1,7 +1,5 @@
 """The nodes that cut a portrait out of a photo, and put its frames back."""
 
-from collections.abc import Callable
-
 from comfy_api.latest import InputImpl, io, ui
 
 from ..memo_modules.clips import frame_rate
@@ -115,7 +113,7 @@ class MemoPasteBack(io.ComfyNode):
             f"images: {frames} frames of {width} x {height}",
             "Use MEMO Paste Back to File, or scale the photo down first.",
         )
-        return io.NodeOutput(paste(photo, images, crop, feather, color_match, _progress()), mask(crop, feather))
+        return io.NodeOutput(paste(photo, images, crop, feather, color_match, adapter.host()), mask(crop, feather))
 
 
 class MemoPasteBackToFile(io.ComfyNode):
@@ -158,8 +156,9 @@ class MemoPasteBackToFile(io.ComfyNode):
     ) -> io.NodeOutput:
         format = chosen_format(codec, crf, pixel_format, audio_codec)
         heard = None if sound is None else sockets.to_audio(sound, "sound")
-        if note := format.clipped(heard, adapter.check_interrupt):
-            adapter.say_in(cls.hidden.unique_id)(note)
+        host = adapter.host(cls.hidden.unique_id)
+        if note := format.clipped(heard, host.check_interrupt):
+            host.say(note)
         metadata = comfy_output.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
         target = comfy_output.output_file(filename_prefix, format.suffix, *crop.photo_size)
         path = paste_to_file(
@@ -173,22 +172,11 @@ class MemoPasteBackToFile(io.ComfyNode):
             metadata,
             feather,
             color_match,
-            _progress(),
+            host,
             label_as_synthetic,
-            adapter.check_interrupt,
             target,
         )
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), ui=ui.PreviewVideo([comfy_output.saved_result(path)]))
-
-
-def _progress() -> Callable[[int, int], None]:
-    bar = adapter.Progress()
-
-    def progress(done: int, total: int) -> None:
-        adapter.check_interrupt()
-        bar(done, total)
-
-    return progress
 
 
 NODES = [MemoCropPortrait, MemoPasteBack, MemoPasteBackToFile]

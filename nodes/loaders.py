@@ -79,7 +79,7 @@ def _there(role: str, name: str) -> tuple | str | None:
 
 def obtained(role: str, name: str, download: bool) -> Path:
     before = _there(role, name)
-    path = obtain.obtain(role, name, adapter.model_folders, download, adapter.Progress(), adapter.check_interrupt)
+    path = obtain.obtain(role, name, adapter.model_folders, download, adapter.host())
     _obtained[role, name] = signature(path), before
     return path
 

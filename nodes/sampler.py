@@ -9,6 +9,7 @@ from dataclasses import asdict
 import torch
 from comfy_api.latest import io, ui
 
+from ..memo_modules.host import Host
 from ..memo_modules.portrait.pictures import prepare_portrait
 from ..memo_modules.progress import clips_done, contact_sheet
 from ..memo_modules.sampler.footprint import MEMORY_MODES
@@ -152,10 +153,10 @@ class Sampling:
         self.portrait, self.memory_mode, self.sampler, self.sigmas = prepare_portrait(image, width, height), memory_mode, sampler, sigmas
         self.state, self.lead_in = state, math.ceil(lead_in * audio.fps / audio.clip_frames)
 
-    def clips(self, state: VideoState | None, done: int, say: adapter.Say) -> Iterator[SampledClip]:
-        """The clips behind ``state`` and the first ``done``. Where the card's memory does not suffice, it says so and goes on
-        in low-memory mode."""
-        progress, memory_mode, size = adapter.Progress(), self.memory_mode, self.vae.latent_size(self.portrait)
+    def clips(self, state: VideoState | None, done: int, host: Host) -> Iterator[SampledClip]:
+        """The clips after ``state`` and the first ``done``. Where the VRAM does not suffice, it says so and continues in
+        low-memory mode."""
+        memory_mode, size = self.memory_mode, self.vae.latent_size(self.portrait)
         while True:
             nets, low_memory = adapter.memo_nets(self.model, size, self.settings, self.audio.clip_frames, memory_mode)
             least = low_memory and not nets.resident_share
@@ -168,8 +169,7 @@ class Sampling:
                     self.audio,
                     self.emotion,
                     self.settings,
-                    progress=progress,
-                    check_interrupt=adapter.check_interrupt,
+                    host=host,
                     state=state,
                     done=done,
                     lead_in=self.lead_in,
@@ -185,7 +185,7 @@ class Sampling:
                     raise
                 memory_mode = "low"
             # outside of the handler, whose traceback holds what the failed clip had allocated
-            say(f"Out of memory in clip {done + 1}. Continuing in low-memory mode, which is slower.")
+            host.say(f"Out of memory in clip {done + 1}. Continuing in low-memory mode, which is slower.")
             nets = None
             adapter.free_memory()
 
@@ -215,8 +215,8 @@ class Sampling:
         return Inputs(exact, {name: tensor.float().cpu() for name, tensor in computed.items()})
 
 
-def all_frames(sampling: Sampling, say: adapter.Say) -> tuple[torch.Tensor, VideoState]:
-    """The frames (f h w 3) in [0, 1], all of them in memory, and what it takes to go on. It says how far it is.
+def all_frames(sampling: Sampling, host: Host) -> tuple[torch.Tensor, VideoState]:
+    """The frames (f h w 3) in [0, 1], all of them in memory, and what it takes to continue. It says how far it is.
 
     Raises InputError when there is no room for them.
     """
@@ -226,10 +226,10 @@ def all_frames(sampling: Sampling, say: adapter.Say) -> tuple[torch.Tensor, Vide
     )
     images, done, state = torch.empty(frames, height, width, 3), 0, sampling.state
     clips, began = sampling.lead_in + sampling.audio.clips, time.monotonic()
-    for number, clip in enumerate(sampling.clips(state, 0, say), start=1):
+    for number, clip in enumerate(sampling.clips(state, 0, host), start=1):
         images[done : done + len(clip.frames)] = clip.frames.movedim(1, -1)
         done, state = done + len(clip.frames), clip.state
-        say(clips_done(clips, number, 0, time.monotonic() - began))
+        host.say(clips_done(clips, number, 0, time.monotonic() - began))
     assert state is not None  # every audio has a clip
     return images, state
 
@@ -263,7 +263,7 @@ class MemoSampler(io.ComfyNode):
     @classmethod
     def execute(cls, **inputs) -> io.NodeOutput:
         sampling = Sampling(**inputs)
-        images, state = all_frames(sampling, adapter.say_in(cls.hidden.unique_id))
+        images, state = all_frames(sampling, adapter.host(cls.hidden.unique_id))
         return io.NodeOutput(images, float(sampling.audio.fps), state, ui=overview(images, sampling.audio))
 
 

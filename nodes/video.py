@@ -127,7 +127,7 @@ class MemoSampleToFile(io.ComfyNode):
         heard = None if sound is None else sockets.to_audio(sound, "sound")
         if 0 < output_fps < SLOWEST:
             raise InputError(f"output_fps: expected 0, which is the rate as sampled, or {SLOWEST} to 120 frames per second, got {output_fps}.")
-        sampling, say = Sampling(**inputs), adapter.say_in(cls.hidden.unique_id)
+        sampling, host = Sampling(**inputs), adapter.host(cls.hidden.unique_id)
         audio, (height, width) = sampling.audio, sampling.portrait.shape[2:]
         video = LongVideo(
             audio,
@@ -148,14 +148,13 @@ class MemoSampleToFile(io.ComfyNode):
             path, state = sample_to_file(
                 video,
                 opened,
-                lambda state, done: sampling.clips(state, done, say),
+                lambda state, done: sampling.clips(state, done, host),
                 target,
                 start=sampling.state,
-                say=say,
-                check_interrupt=adapter.check_interrupt,
+                host=host,
             )
         saved = comfy_output.saved_result(path)
-        say(video.done("/".join(filter(None, (saved.subfolder, saved.filename)))))
+        host.say(video.done("/".join(filter(None, (saved.subfolder, saved.filename)))))
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), state, ui=ui.PreviewVideo([saved]))
 
 

@@ -144,6 +144,7 @@ def run_in_comfyui(comfyui: Path, arguments: argparse.Namespace, folder: Path) -
 def run_in_library(arguments: argparse.Namespace, folder: Path) -> Path:
     """The video that the same steps make without a ComfyUI."""
     from memo_modules.errors import MemoError
+    from memo_modules.host import Host
     from memo_modules.pipeline import MemoPipeline
     from memo_modules.types import SamplerSettings
 
@@ -154,7 +155,7 @@ def run_in_library(arguments: argparse.Namespace, folder: Path) -> Path:
     checkpoint, side = arguments.checkpoint, arguments.size
     try:
         pipeline = MemoPipeline.from_models(checkpoint.parents[1], checkpoint)
-        video = pipeline(arguments.image, arguments.audio, SamplerSettings(**sampling(arguments)), size=(side, side), progress=show)
+        video = pipeline(arguments.image, arguments.audio, SamplerSettings(**sampling(arguments)), size=(side, side), host=Host(show))
         video.save(folder / "video.mp4")
     except MemoError as error:
         sys.exit(f"demo.py: {error}")

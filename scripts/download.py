@@ -14,13 +14,14 @@ import io
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from bootstrap import ROOT
 from memo_modules.errors import InputError, MemoError
 from memo_modules.files.regular_files import is_regular, read_regular
+from memo_modules.host import Host
 from memo_modules.store import obtain
 from memo_modules.store.catalogue import CATALOGUE, Model
 from memo_modules.store.fetching import fetch, learned_sha256, megabytes, verify
@@ -148,7 +149,7 @@ def _can_hold_models(path: Path) -> bool:
 
 
 @contextmanager
-def bar() -> Iterator[Callable[[int, int], None]]:
+def bar() -> Iterator[Host]:
     """A progress bar, on a terminal."""
     from tqdm import tqdm
 
@@ -158,7 +159,7 @@ def bar() -> Iterator[Callable[[int, int], None]]:
             shown.total = total
             shown.update(done - shown.n)
 
-        yield progress
+        yield Host(progress)
 
 
 def main(argv: list[str]) -> int:
@@ -184,8 +185,8 @@ def main(argv: list[str]) -> int:
         elif not there and not arguments.check:
             root, files = obtain.missing(model, roots)
             print(f"  {model.title}, from {model.repository}, licence: {model.licence}", flush=True)
-            with bar() as progress:
-                fetch(files, root, progress)
+            with bar() as host:
+                fetch(files, root, host)
             there, words = state(model, roots)
             print(f"  {words}", flush=True)
         complete &= there

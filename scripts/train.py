@@ -23,6 +23,7 @@ import bootstrap  # noqa: F401
 from memo_modules.errors import InputError, MemoError, MissingPackageError
 from memo_modules.files.documents import parse_json
 from memo_modules.files.whole_files import storing
+from memo_modules.host import Host
 from memo_modules.training.assembly import load_vae, make_trainer
 from memo_modules.training.dataset import read_metadata
 from memo_modules.training.loop import StepLog
@@ -164,7 +165,7 @@ def train(settings: TrainingSettings, resume: str | None) -> None:
             accelerator.print(f"\r{done} of {total} videos encoded", end="\n" if done == total else "", flush=True)
 
     vae = load_vae(settings, accelerator.device)
-    trainer = make_trainer(settings, accelerator, vae, resume, on_cached)
+    trainer = make_trainer(settings, accelerator, vae, resume, Host(on_cached))
     step = trainer.counters.step
     accelerator.print(
         f"{sum(weight.numel() for weight in trainer.trained.values()):,} parameters train on {len(trainer.stream.dataset)} videos, "

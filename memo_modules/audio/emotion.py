@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import CheckpointError, InputError
+from ..host import SILENT, Host
 from ..models.emotion_classifier import EmotionClassifier
 from ..models.layers import Layers
 from ..models.options import read_options, whole
@@ -34,19 +35,18 @@ def detect_emotion(
     classifier: EmotionClassifier,
     audio: Audio,
     device: torch.device | str = "cpu",
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    check_interrupt: Callable[[], None] = lambda: None,
+    host: Host = SILENT,
     name: str = "audio",
 ) -> EmotionTrack:
     """The emotion of each second of ``audio``, heard in its first channel only, of more than two in all of them (speech is in the
     centre of 5.1), with the classes' probabilities.
 
-    device: where both networks compute. ``progress`` gets segments done and in all. Raises InputError, calling the
+    device: where both networks compute. ``host`` gets the progress in segments. Raises InputError, calling the
     audio by ``name``, when it is empty, not finite or shorter than the 25 ms that one state of the encoder needs.
     """
-    validate(audio, name, check_interrupt)
-    heard = mono(audio, check_interrupt) if len(audio.waveform) > 2 else Audio(audio.waveform[:1].float(), audio.sample_rate)
-    waveform = resample(heard, SAMPLE_RATE, check_interrupt).waveform[0]
+    validate(audio, name, host.check_interrupt)
+    heard = mono(audio, host.check_interrupt) if len(audio.waveform) > 2 else Audio(audio.waveform[:1].float(), audio.sample_rate)
+    waveform = resample(heard, SAMPLE_RATE, host.check_interrupt).waveform[0]
     shortest = encoder.config.receptive_field
     if len(waveform) < shortest:
         raise InputError(
@@ -55,12 +55,12 @@ def detect_emotion(
         )
 
     def probabilities(segment: Tensor) -> tuple[float, ...]:
-        check_interrupt()
+        host.check_interrupt()
         states = encoder(normalise(segment).to(device))
         return tuple(classifier.probabilities(states.mean(dim=1))[0].tolist())
 
     with torch.inference_mode():
-        runs = classify_seconds(waveform, SAMPLE_RATE, probabilities, progress)
+        runs = classify_seconds(waveform, SAMPLE_RATE, probabilities, host.progress)
     return EmotionTrack(
         starts=tuple(start for start, _ in runs),
         labels=tuple(p.index(max(p)) for _, p in runs),
@@ -82,7 +82,7 @@ def classify_seconds(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[tuple[int, Result]]:
     """First sample and result of each second of ``waveform`` (samples): ``classify`` hears it with the seconds
-    before and behind. The last run is the last full second, wherever it starts."""
+    before and after it. The last run is the last full second, wherever it starts."""
     samples = len(waveform)
     middles = range(rate, samples - rate, rate)
     segments = [(0, 0, 2 * rate)]

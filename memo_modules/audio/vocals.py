@@ -1,7 +1,7 @@
 """The voice out of a mix, with audio-separator's MDX separator on Kim_Vocal_2, driven on arrays."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..errors import CheckpointError, MissingPackageError
+from ..host import SILENT, Host
 from ..types import Audio
 from ..weights.fingerprints import audio_digest, file_digest
 from ..weights.onnx_sessions import OnnxModel, check_graph, check_made, input_shape, opening, quiet, running
@@ -32,36 +33,31 @@ class VocalSeparator(OnnxModel):
     def __init__(self, path: Path, cuda: bool = False):
         super().__init__([path], cuda)
 
-    def separate(
-        self,
-        audio: Audio,
-        progress: Callable[[int, int], None] = lambda done, total: None,
-        check_interrupt: Callable[[], None] = lambda: None,
-    ) -> Audio:
+    def separate(self, audio: Audio, host: Host = SILENT) -> Audio:
         """The vocals in ``audio``, as long, as loud and at the same sample rate: stereo from stereo, else mono.
 
-        ``progress`` gets chunks done and in all. Raises InputError for empty or non-finite audio.
+        ``host`` gets the progress in chunks. Raises InputError for empty or non-finite audio.
         """
-        validate(audio, check_interrupt=check_interrupt)
-        source = audio if audio.waveform.shape[0] == 2 else mono(audio, check_interrupt)
-        mix = resample(source, SAMPLE_RATE, check_interrupt).waveform.float().expand(2, -1)
-        loudest = peak(Audio(mix, SAMPLE_RATE), check_interrupt)
+        validate(audio, check_interrupt=host.check_interrupt)
+        source = audio if audio.waveform.shape[0] == 2 else mono(audio, host.check_interrupt)
+        mix = resample(source, SAMPLE_RATE, host.check_interrupt).waveform.float().expand(2, -1)
+        loudest = peak(Audio(mix, SAMPLE_RATE), host.check_interrupt)
         gain = _PEAK / loudest if loudest > _PEAK else 1.0
-        vocals = torch.from_numpy(self._demix((mix * gain).numpy(), progress, check_interrupt)) / gain
+        vocals = torch.from_numpy(self._demix((mix * gain).numpy(), host)) / gain
         if source.waveform.shape[0] == 1:
             vocals = vocals.mean(dim=0, keepdim=True)
-        vocals = resample(Audio(vocals, SAMPLE_RATE), audio.sample_rate, check_interrupt).waveform
+        vocals = resample(Audio(vocals, SAMPLE_RATE), audio.sample_rate, host.check_interrupt).waveform
         made_of = " ".join((audio_digest(audio), *map(file_digest, self.files)))  # a card rounds otherwise from run to run
         return Audio(vocals[:, : audio.waveform.shape[1]].contiguous(), audio.sample_rate, made_of)
 
-    def _demix(self, mix, progress, check_interrupt):
+    def _demix(self, mix: np.ndarray, host: Host) -> np.ndarray:
         """Vocals (2 samples) of ``mix`` (2 samples), numpy float32 at 44.1 kHz."""
 
         def chunks(starts: range) -> Iterator[int]:
             for done, start in enumerate(starts, 1):
-                check_interrupt()
+                host.check_interrupt()
                 yield start
-                progress(done, len(starts))
+                host.progress(done, len(starts))
 
         package, separator = self.open()
         bar, package.tqdm = package.tqdm, chunks  # the package's own progress bar goes to stderr

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files.whole_files import new_file
+from ..host import SILENT, Host
 from ..host_memory import return_freed_memory
 from ..types import Audio, Crop
 from ..video.files import write_pictures
@@ -48,7 +49,7 @@ def paste(
     crop: Crop,
     feather: float = FEATHER,
     color_match: str = "off",
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    host: Host = SILENT,
 ) -> Tensor:
     """The photo, once for each frame, with the frame pasted into it: float32 (f h w 3). Pixels outside of the square do not change.
 
@@ -58,7 +59,7 @@ def paste(
         feather: width of the soft border as a share of the square's side, 0 to 0.5; there is none where the square reaches the edge of
             the photo.
         color_match: see COLOR_MATCHES.
-        progress: called with the number of frames done and of all frames; may raise.
+        host: gets the progress in frames.
 
     Raises:
         InputError: this is not the photo of ``crop``, or the frames are not square.
@@ -67,8 +68,9 @@ def paste(
     rows, columns = crop.inside
     pasted = photo.expand(len(frames), -1, -1, -1).clone()
     for k, region in enumerate(_regions(photo, frames, crop, feather, color_match)):
+        host.check_interrupt()
         pasted[k, rows, columns] = region
-        progress(k + 1, len(frames))
+        host.progress(k + 1, len(frames))
     return pasted
 
 
@@ -83,15 +85,14 @@ def paste_to_file(
     metadata: dict[str, str] | None = None,
     feather: float = FEATHER,
     color_match: str = "off",
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    host: Host = SILENT,
     labelled: bool = True,
-    check_interrupt: Callable[[], None] = lambda: None,
     again: Callable[[], Path] | None = None,
 ) -> Path:
     """A video file of what ``paste`` gives, of which never more than one frame is in memory. It gets its name when it is whole,
     ``path`` or where another file has that the next one, see whole_files.new_file, which takes ``again``; returns it.
 
-    audio, metadata, labelled, check_interrupt: as video.files.join_segments takes them.
+    audio, metadata, labelled, host: as video.files.join_segments takes them.
     yuv420p takes even sizes alone: the last row or column of an odd photo is left out. Raises as ``paste`` and ``write_pictures``,
     and StorageError.
     """
@@ -104,13 +105,14 @@ def paste_to_file(
 
     def counted() -> Iterator[list[np.ndarray]]:
         for done, picture in enumerate(pictures, start=1):
+            host.check_interrupt()
             yield picture
-            progress(done, len(frames))
+            host.progress(done, len(frames))
 
-    format.check(height, width, audio, check_interrupt)
+    format.check(height, width, audio, host.check_interrupt)
 
     def write(partial: Path) -> None:
-        write_pictures(partial, counted(), (height, width), fps, format, audio, metadata, labelled, check_interrupt)
+        write_pictures(partial, counted(), (height, width), fps, format, audio, metadata, labelled, host.check_interrupt)
 
     return new_file(path, write, again)
 

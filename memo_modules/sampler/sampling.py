@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..host import SILENT, Host
 from ..models.diffusion_net import DiffusionNet, Modulations, SpatialContexts
 from ..models.projections import AudioProjection, ImageProjection
 from ..models.reference_net import ReferenceNet
@@ -38,10 +39,6 @@ REFERENCE_ORDERS = ("upstream", "aligned")
 
 REPLAYED_CLIPS = 24
 """Clips that a rebuilt memory replays: 0.9^(16·24) is below half a unit in the last place of float32."""
-
-Progress = Callable[[int, int, Tensor | None], None]
-"""Called after each step with the number of steps done, the number of all steps, and a preview: after the last step of a clip one of its
-frames (3 H W) in [0, 1], otherwise None."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +118,7 @@ def sample_video(
     emotion: EmotionTrack,
     settings: SamplerSettings = DEFAULT_SETTINGS,
     *,
-    progress: Progress = lambda done, total, preview: None,
-    check_interrupt: Callable[[], None] = lambda: None,
+    host: Host = SILENT,
     state: VideoState | None = None,
     done: int = 0,
     lead_in: int = 0,
@@ -135,8 +131,8 @@ def sample_video(
 
     Args:
         portrait: (1 3 H W) in [-1, 1].
-        progress: called after each step; see Progress.
-        check_interrupt: called before each step; may raise.
+        host: its progress is called after each step with the number of steps done, of all steps, and a preview: after the last step of a
+            clip one of its frames (3 H W) in [0, 1], otherwise None. It may interrupt before each step.
         state: continue after the video that ends with it.
         done: how many of that video's last clips were made from this same audio, counting the lead-in first.
         lead_in: number of clips from the beginning of the audio that are made first and not shown, so that the face is already
@@ -158,7 +154,7 @@ def sample_video(
             raise InputError(f"lead_in: expected 0 when state continues a video, got {lead_in}.")
         check_state(state, model, portrait, audio)
     video = _Video(nets, vae, portrait, face, audio, emotion, settings, noise, low_memory, model)
-    yield from video.sample(clip_order(audio.clips, lead_in), done, state, solver, sigmas, progress, check_interrupt)
+    yield from video.sample(clip_order(audio.clips, lead_in), done, state, solver, sigmas, host)
 
 
 def clip_order(clips: int, lead_in: int) -> list[tuple[int, bool]]:
@@ -278,8 +274,7 @@ class _Video:
         state: VideoState | None,
         solver: solvers.Solver,
         sigmas: Tensor,
-        progress: Progress,
-        check_interrupt: Callable[[], None],
+        host: Host,
     ) -> Iterator[SampledClip]:
         audio, nets, steps = self.audio, self.nets, len(sigmas) - 1
         frames = None
@@ -287,10 +282,10 @@ class _Video:
             self.generator.set_state(state.generator)
             frames = self._decode(state.latents.to(nets.device))[: state.last_frames]
             for past_latents in state.past_latents:
-                check_interrupt()
+                host.check_interrupt()
                 self._remember(past_latents)
         for number, (clip, shown) in enumerate(clips[done:], start=done):
-            check_interrupt()
+            host.check_interrupt()
             past_latents = self._past_latents(frames)
             self._remember(past_latents)
             passes = self._conditioning(clip, len(past_latents))
@@ -298,8 +293,8 @@ class _Video:
 
             def after_step(step: int, before: int = number * steps) -> None:
                 if step < steps:
-                    progress(before + step, len(clips) * steps, None)
-                    check_interrupt()
+                    host.progress(before + step, len(clips) * steps, None)
+                    host.check_interrupt()
 
             noise = self.noise(state.clips if state else 0).to(nets.device, torch.float32)
             latents = solver(velocity, noise, sigmas.to(nets.device, torch.float32), after_step)
@@ -307,7 +302,7 @@ class _Video:
                 raise InputError(_not_finite(number, nets.dtype))
             kept = min(audio.clip_frames, audio.frame_count - clip * audio.clip_frames)
             frames = self._decode(latents)[:kept]
-            progress((number + 1) * steps, len(clips) * steps, frames[0])
+            host.progress((number + 1) * steps, len(clips) * steps, frames[0])
             state = self._next_state(state, past_latents, latents, kept)
             yield SampledClip(frames if shown else frames[:0], state)
 

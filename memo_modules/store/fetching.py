@@ -1,7 +1,7 @@
 """Model files from the Hugging Face hub: a file has its final name only when it is whole and verified.
 
-What has come so far lies in `.downloads` beside the file, under the name of the content that it is a part of, so that
-the next attempt goes on from there, after an error, a cancel or the end of the process.
+What has come so far lies in `.downloads` next to the file, under the name of the content that it is a part of, so that
+the next attempt continues from there, after an error, a cancel or the end of the process.
 """
 
 import hashlib
@@ -11,20 +11,18 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import CheckpointError, DownloadError
 from ..files.regular_files import open_regular, read_regular
 from ..files.whole_files import NO_ROOM, write_whole
+from ..host import SILENT, Host
 from . import aside, hub
 from .catalogue import ModelFile
 from .transfer import USER_AGENT, BrokenError, asked, fill, there
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]
-"""Bytes there, bytes in all."""
 
 _METADATA_TIMEOUT = 10.0
 _ROOM = 2**26  # that a disk must keep free
@@ -59,40 +57,35 @@ class _Remote:
         return max(0, self.size - there(self.partial))
 
 
-def fetch(
-    files: Sequence[ModelFile],
-    root: Path,
-    progress: Progress = lambda done, total: None,
-    check_interrupt: Callable[[], None] = lambda: None,
-) -> None:
+def fetch(files: Sequence[ModelFile], root: Path, host: Host = SILENT) -> None:
     """Bring ``files`` to their targets below ``root``; a file there under the same name is replaced.
 
-    Files in the hub's own cache are taken from there. ``check_interrupt`` may raise; it is asked several times a second,
-    whatever is waited for. Raises DownloadError when a file cannot be had, and MissingPackageError without huggingface_hub.
+    Files in the hub's own cache are taken from there. ``host`` gets the progress in bytes, and can interrupt whatever is
+    waited for. Raises DownloadError when a file cannot be had, and MissingPackageError without huggingface_hub.
     """
-    aside.called(hub.client, check_interrupt)  # its import takes long on a busy machine
+    aside.called(hub.client, host.check_interrupt)  # its import takes long on a busy machine
     with hub.quiet():
-        _fetch_all(files, root, progress, check_interrupt)
+        _fetch_all(files, root, host)
 
 
-def _fetch_all(files: Sequence[ModelFile], root: Path, progress: Progress, check_interrupt: Callable[[], None]) -> None:
+def _fetch_all(files: Sequence[ModelFile], root: Path, host: Host) -> None:
     for file in files:
         if (root / file.target).is_dir():
             raise DownloadError(f"{root / file.target} is a folder, where a file belongs. Move it elsewhere, then run again.")
-    wanted = [file for file in files if not _taken_from_cache(file, root / file.target, check_interrupt)]
+    wanted = [file for file in files if not _taken_from_cache(file, root / file.target, host.check_interrupt)]
     if not wanted:
         return
     if reason := hub.unreachable():
         raise DownloadError(f"{reason}: run again with a connection, or {by_hand(wanted, root)}")
-    remotes = [_ask(file, root / file.target, check_interrupt) for file in wanted]
+    remotes = [_ask(file, root / file.target, host.check_interrupt) for file in wanted]
     _check_room(remotes, root)
     total, before = sum(remote.size for remote in remotes), 0
     for remote in remotes:
         try:
-            with _alone(remote, check_interrupt) as arrived:
+            with _alone(remote, host.check_interrupt) as arrived:
                 if not arrived:
                     logger.info("Downloading %s to %s (%s)", remote.url, remote.target, megabytes(remote.size))
-                    _fetch_one(remote, lambda done, before=before: progress(before + done, total), check_interrupt)
+                    _fetch_one(remote, replace(host, progress=lambda done, _, before=before: host.progress(before + done, total)))
         except DownloadError:
             raise
         except OSError as error:
@@ -100,7 +93,7 @@ def _fetch_all(files: Sequence[ModelFile], root: Path, progress: Progress, check
                 raise DownloadError(f"{remote.target}: the disk is full. {_kept(remote)}Free some space, then run again.") from error
             raise DownloadError(f"{remote.target} cannot be written: {error.strerror or error}.") from error
         before += remote.size
-        progress(before, total)
+        host.progress(before, total)
 
 
 def by_hand(files: Sequence[ModelFile], root: Path) -> str:
@@ -129,7 +122,7 @@ def verify(path: Path, size: int | None, sha256: str | None, check_interrupt: Ca
 
 
 def learned_sha256(path: Path) -> str | None:
-    """What was written beside ``path`` when it was downloaded and verified."""
+    """What was written next to ``path`` when it was downloaded and verified."""
     try:
         return re.match("[0-9a-f]{64}(?= )", read_regular(_record(path), 65).decode("ascii"))[0]
     except (OSError, ValueError, TypeError):  # there is none, or it is something else
@@ -258,18 +251,18 @@ def _state(path: Path) -> tuple[int, int] | None:
     return (path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else None
 
 
-def _fetch_one(remote: _Remote, progress: Callable[[int], None], check_interrupt: Callable[[], None]) -> None:
+def _fetch_one(remote: _Remote, host: Host) -> None:
     """Bring one file, and once more from the start when it is not what was expected."""
     known = remote.sha256 or remote.blob
     if not known:
         remote.partial.unlink(missing_ok=True)  # of what, nobody knows
     for last in (False, True):
         try:
-            fill(remote.url, remote.partial, remote.size, progress, check_interrupt)
+            fill(remote.url, remote.partial, remote.size, host)
         except BrokenError as error:
             raise DownloadError(f"{remote.target} could not be downloaded: {error}. {_kept(remote)}".rstrip()) from error
         try:
-            sha256 = verify(remote.partial, remote.size, remote.sha256, check_interrupt, remote.blob)
+            sha256 = verify(remote.partial, remote.size, remote.sha256, host.check_interrupt, remote.blob)
             break
         except DownloadError as error:
             remote.partial.unlink()
@@ -279,7 +272,7 @@ def _fetch_one(remote: _Remote, progress: Callable[[int], None], check_interrupt
                 ) from error
             logger.warning("%s Fetching it again.", error)
     partial = remote.partial if known else _of_right_form(remote)
-    _flush(partial, check_interrupt)
+    _flush(partial, host.check_interrupt)
     _place(partial, remote.target, sha256 if known and not remote.file.sha256 else None)
     for stale in remote.partial.parent.glob(f"{remote.target.name}.*.partial"):
         stale.unlink()

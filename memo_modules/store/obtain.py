@@ -4,10 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import CheckpointError
+from ..host import SILENT, Host
 from ..weights.checkpoints import file_fault, read_weights
 from ..words import quoted
 from .catalogue import CATALOGUE, Model, ModelFile
-from .fetching import Progress, by_hand, fetch
+from .fetching import by_hand, fetch
 from .finding import Listing, find
 from .walking import forget
 
@@ -43,14 +44,7 @@ def refusal(role: str, name: str, roots: Roots) -> str | None:
     )
 
 
-def obtain(
-    role: str,
-    name: str,
-    roots: Roots,
-    download: bool = False,
-    progress: Progress = lambda done, total: None,
-    check_interrupt: Callable[[], None] = lambda: None,
-) -> Path:
+def obtain(role: str, name: str, roots: Roots, download: bool = False, host: Host = SILENT) -> Path:
     """What the loader of ``role`` takes for ``name``. download: fetch what is missing of the published model.
 
     Raises CheckpointError when it is not there or cannot be loaded, and DownloadError when it cannot be fetched.
@@ -65,7 +59,7 @@ def obtain(
     if files and not download:
         raise CheckpointError(f"{model.title} is not there: switch on download, or {by_hand(files, root)}")
     if files:
-        fetch(files, root, progress, check_interrupt)
+        fetch(files, root, host)
         forget()
         there = listing(role, roots)
         if name in there.found:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from ..errors import DownloadError
 from ..files.regular_files import is_regular
+from ..host import Host
 from ..words import first_line, quoted
 from . import aside, hub
 
@@ -82,19 +83,19 @@ def asked(ask: Callable[[], T], url: str, timeout: float, check_interrupt: Calla
         patience.after(broken)
 
 
-def fill(url: str, partial: Path, size: int, progress: Callable[[int], None], check_interrupt: Callable[[], None]) -> None:
+def fill(url: str, partial: Path, size: int, host: Host) -> None:
     """Complete the file ``partial`` to ``size`` bytes, over as many connections as it takes while something comes.
 
     Raises BrokenError with what came kept, and DownloadError with nothing kept when the server sends more than that.
     """
-    patience, most = Patience(check_interrupt), there(partial)
+    patience, most = Patience(host.check_interrupt), there(partial)
     partial.touch()  # of no bytes none come
     while (have := there(partial)) != size:
         try:
             if have > size:
                 partial.unlink()  # of something else
                 have = 0
-            _receive(url, partial, have, size, progress, check_interrupt)
+            _receive(url, partial, have, size, host)
         except BrokenError as broken:
             patience.after(broken, something_came=there(partial) > most)
             most = max(most, there(partial))
@@ -107,22 +108,22 @@ def there(partial: Path) -> int:
     return partial.stat().st_size if partial.exists() else 0
 
 
-def _receive(url: str, partial: Path, have: int, size: int, progress: Callable[[int], None], check_interrupt: Callable[[], None]) -> None:
+def _receive(url: str, partial: Path, have: int, size: int, host: Host) -> None:
     """One connection: the bytes from ``have`` on, or all where the server gives all."""
     headers = hub.client().utils.build_hf_headers(headers=dict(USER_AGENT)) | {"accept-encoding": "identity"}
     if have:
         headers["range"] = f"bytes={have}-"
     try:
-        with aside.given(lambda give: _get(url, headers, give), check_interrupt, _ANSWER_TIMEOUT) as parts:
+        with aside.given(lambda give: _get(url, headers, give), host.check_interrupt, _ANSWER_TIMEOUT) as parts:
             have = _start(url, *next(parts), partial, have, size)
-            _write(parts, url, partial, have, size, progress)
+            _write(parts, url, partial, have, size, host)
     except aside.AsideError as error:
         raise broken_by(error.__cause__, url) from error.__cause__
     if there(partial) < size:
         raise BrokenError(f"{urlsplit(url).hostname} closed the connection early")
 
 
-def _write(parts: Iterator[bytes], url: str, partial: Path, have: int, size: int, progress: Callable[[int], None]) -> None:
+def _write(parts: Iterator[bytes], url: str, partial: Path, have: int, size: int, host: Host) -> None:
     due = time.monotonic() + PACE
     with partial.open("r+b" if partial.exists() else "wb") as file:
         file.seek(have)
@@ -134,7 +135,7 @@ def _write(parts: Iterator[bytes], url: str, partial: Path, have: int, size: int
             have += len(block)
             if time.monotonic() >= due:
                 file.flush()
-                progress(have)
+                host.progress(have, size)
                 due = time.monotonic() + PACE
         else:
             return

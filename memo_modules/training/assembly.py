@@ -1,13 +1,13 @@
 """From settings to a training that can be run."""
 
 import copy
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from ..errors import InputError
+from ..host import SILENT, Host
 from ..models.layers import Layers
 from ..sampler.sampling import MemoNets
 from ..vae import DiffusersVAE, load_autoencoder
@@ -19,8 +19,6 @@ from .objective import encode_batch
 from .posteriors import PosteriorDataset, cache_posteriors, grey_posterior, place_weights, sample_posteriors, vae_key
 from .processes import Processes
 from .settings import TrainingSettings
-
-Progress = Callable[[int, int], None]
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -41,12 +39,10 @@ def load_vae(settings: TrainingSettings, device: torch.device) -> DiffusersVAE:
     return DiffusersVAE(load_autoencoder(settings.vae, DTYPES[settings.dtype], fewer_levels=True).to(device), batch=settings.data.frames)
 
 
-def make_trainer(
-    settings: TrainingSettings, accelerator, vae: DiffusersVAE, resume: str | None = None, on_cached: Progress = lambda done, total: None
-) -> Trainer:
+def make_trainer(settings: TrainingSettings, accelerator, vae: DiffusersVAE, resume: str | None = None, host: Host = SILENT) -> Trainer:
     """The training that ``settings`` describe, from its start or from a checkpoint, see resume_from.
 
-    accelerator: see Trainer. vae: see load_vae. on_cached: called with videos done and all videos of this process, as their posteriors are
+    accelerator: see Trainer. vae: see load_vae. host: gets the progress in videos of this process, as their posteriors are
     stored. Raises InputError and CheckpointError for settings and files that cannot be used.
     """
     processes, data = Processes(accelerator), settings.data
@@ -63,7 +59,7 @@ def make_trainer(
         make_batch, places = partial(encode_batch, vae), None
     if data.cache_dir:
         with processes.together():
-            dataset, make_batch = _cached(settings, data.cache_dir, dataset, vae, accelerator, on_cached)
+            dataset, make_batch = _cached(settings, data.cache_dir, dataset, vae, accelerator, host)
     if settings.motion_weight:
         with processes.together():
             places = place_weights(dataset, settings.motion_weight).to(accelerator.device)
@@ -78,11 +74,11 @@ def make_trainer(
 
 
 def _cached(
-    settings: TrainingSettings, folder: Path, clips: ClipDataset, vae: DiffusersVAE, accelerator, progress: Progress
+    settings: TrainingSettings, folder: Path, clips: ClipDataset, vae: DiffusersVAE, accelerator, host: Host
 ) -> tuple[PreparedClips, MakeBatch]:
     """The same clips as posteriors, which are made where they are not stored in ``folder`` yet; each process makes its part."""
     data, key = settings.data, vae_key(vae)
     mine = clips.videos[accelerator.process_index :: accelerator.num_processes]
-    cache_posteriors(mine, vae, data.height, data.width, folder, key, progress)
+    cache_posteriors(mine, vae, data.height, data.width, folder, key, host)
     mean, std = (part.to(accelerator.device) for part in grey_posterior(vae, data.height, data.width))
     return PosteriorDataset(clips.videos, folder, data.height, data.width, key, data.layout), partial(sample_posteriors, grey=(mean, std))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..host import SILENT, Host
 from ..preparation.tensor_files import read_rows, write_tensor
 from ..vae import DiffusersVAE
 from .dataset import ClipIndices, ClipLayout, PreparedClips, PreparedVideo, training_pixels
@@ -59,22 +60,21 @@ def cache_posteriors(
     width: int,
     folder: Path,
     key: str,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    check_interrupt: Callable[[], None] = lambda: None,
+    host: Host = SILENT,
 ) -> None:
     """Write the posteriors of all frames of ``videos`` to ``folder``, one file for each, see posterior_file.
 
     A file is float16 (frames 2 c h w), mean and standard deviation, and there whole or not at all: those that are there
     are not touched, so a run that was stopped continues where it was. With several processes each takes videos of its own.
-    progress: called after each video with videos done and videos in all. check_interrupt: called before each batch of
-    the VAE, may raise. Raises InputError for a video that cannot be decoded or has fewer frames than its features.
+    host: gets the progress in videos, and may interrupt before each batch of the VAE. Raises InputError for a video that cannot be
+    decoded or has fewer frames than its features.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for done, video in enumerate(videos, start=1):
         file = posterior_file(folder, video, height, width, key)
         if not file.exists():
-            write_tensor(file, FIELD, torch.cat(list(_posteriors(video, vae, height, width, check_interrupt))))
-        progress(done, len(videos))
+            write_tensor(file, FIELD, torch.cat(list(_posteriors(video, vae, height, width, host.check_interrupt))))
+        host.progress(done, len(videos))
 
 
 def _posteriors(video: PreparedVideo, vae: DiffusersVAE, height: int, width: int, check_interrupt: Callable[[], None]) -> Iterator[Tensor]:

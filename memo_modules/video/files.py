@@ -16,6 +16,7 @@ from torch import Tensor
 from ..clips import ceil_div
 from ..errors import InputError, StorageError
 from ..files.whole_files import whole_file
+from ..host import SILENT, Host
 from ..pyav import fraction, import_av, open_to_read
 from ..types import Audio
 from .formats import DEFAULT_FORMAT, ENCODERS, MUXERS, VideoFormat
@@ -82,7 +83,7 @@ def write_pictures(
     check_interrupt: Callable[[], None] = lambda: None,
 ) -> None:
     """A video file of pictures as they come, each as the planes that pixel_formats.planes gives; they may be the same arrays
-    every time. size: (height, width). audio, metadata, labelled, check_interrupt: as ``join_segments`` takes them. ``path`` is written as they
+    every time. size: (height, width). audio, metadata, labelled: as ``join_segments`` takes them. ``path`` is written as they
     come: whoever calls sees to it that it has its name when it is whole.
 
     Large pictures are encoded with less memory, which makes h264 files of them a little larger. Raises InputError for sizes and
@@ -129,16 +130,15 @@ def join_segments(
     format: VideoFormat,
     audio: Audio | None = None,
     metadata: Mapping[str, str] | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    check_interrupt: Callable[[], None] = lambda: None,
+    host: Host = SILENT,
     labelled: bool = True,
 ) -> None:
     """One video of the ``segments`` that ``write_segment`` made, one after the other, with ``audio`` from the first frame on.
 
     Nothing is encoded again; frame k shows at k / fps (mkv: to the millisecond). The sound is written whole, however long
     the pictures are; beyond [-1, 1] it is clipped where the audio codec holds no more, see VideoFormat.clipped. metadata: texts by
-    name; ComfyUI looks for JSON under "workflow" and "prompt". ``check_interrupt`` is called before each segment and with each piece
-    of the sound, and may raise. labelled: the file says that it is synthetic and what made it, see labels. ``path`` is there when
+    name; ComfyUI looks for JSON under "workflow" and "prompt". ``host`` gets the progress in segments, and may interrupt before each and
+    with each piece of the sound. labelled: the file says that it is synthetic and what made it, see labels. ``path`` is there when
     all is written, not before.
 
     Raises InputError for segments that are damaged or of another format, and for sound that is broken or that the format does not take;
@@ -147,15 +147,15 @@ def join_segments(
     if not segments:
         raise InputError("segments: expected one or more files to join, got none.")
     first = _read(segments[0])
-    format.check(first.height, first.width, audio, check_interrupt)
+    format.check(first.height, first.width, audio, host.check_interrupt)
     with whole_file(path) as partial, _created(partial, fps, format, metadata or {}, labelled) as container:
         with _opened(segments[0]) as template:
             pictures = container.add_stream_from_template(template.streams.video[0], opaque=True)
             pictures.rate = fps
-        sound = SoundTrack(container, audio, format.audio_codec, check_interrupt) if audio else None
+        sound = SoundTrack(container, audio, format.audio_codec, host.check_interrupt) if audio else None
         frames = 0
         for done, name in enumerate(segments, start=1):
-            check_interrupt()
+            host.check_interrupt()
             segment = _read(name)
             _check_like(segment, first, name, fps, format)
             for index, packet in enumerate(segment.packets):
@@ -166,7 +166,7 @@ def join_segments(
                     sound.write_until(shown / fps)
                 container.mux(packet)
             frames += len(segment.packets)
-            progress(done, len(segments))
+            host.progress(done, len(segments))
         if sound:
             sound.finish()
 

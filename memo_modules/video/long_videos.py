@@ -12,6 +12,7 @@ from torch import Tensor
 from ..clips import frame_count, resampled_frames
 from ..errors import InputError, StorageError
 from ..files.whole_files import move_new as _move
+from ..host import SILENT, Host
 from ..host_memory import return_freed_memory
 from ..progress import clips_done, clock, counted
 from ..sampler.sampling import SampledClip
@@ -82,20 +83,19 @@ def sample_to_file(
     target: Callable[[], Path],
     *,
     start: VideoState | None = None,
-    say: Callable[[str], None] = lambda text: None,
-    check_interrupt: Callable[[], None] = lambda: None,
+    host: Host = SILENT,
 ) -> tuple[Path, VideoState]:
     """Make what of ``video`` is not in ``journal``, and the file of it; returns its path and what it takes to go on.
 
     target: asked for the path of the file when it is made, and again while another file has it. start: what the video goes
     on behind.
-    say: what is to come, before it starts, and with every clip how long it takes. The journal is removed when the file is
+    host: is told what is to come, before it starts, and with every clip how long it takes. The journal is removed when the file is
     there. Raises StorageError when the disk has no room; then and after anything else the same call goes on.
     """
     width, height = video.size
-    video.format.check(height, width, video.sound, check_interrupt)
+    video.format.check(height, width, video.sound, host.check_interrupt)
     _check_fits(video, journal, start)
-    say(_announcement(video, journal, check_interrupt))
+    host.say(_announcement(video, journal, host.check_interrupt))
     began, here = time.monotonic(), len(journal.segments)
     written = sum(segment.stat().st_size for segment in journal.segments if segment)
     if here < video.clips:
@@ -110,12 +110,12 @@ def sample_to_file(
             return_freed_memory()
             done = len(journal.segments)
             size = f", about {_size(written * video.clips // done)}" if done - here > 1 else ""
-            say(clips_done(video.clips, done, here, time.monotonic() - began) + size)
-    say(f"Joining {counted(video.frames, 'frame')}")
+            host.say(clips_done(video.clips, done, here, time.monotonic() - began) + size)
+    host.say(f"Joining {counted(video.frames, 'frame')}")
     whole = journal.folder / f"video{video.format.suffix}"
     segments = [segment for segment in journal.segments if segment]
     metadata, labelled = video.metadata, video.labelled
-    join_segments(whole, segments, video.fps, video.format, video.sound, metadata, check_interrupt=check_interrupt, labelled=labelled)
+    join_segments(whole, segments, video.fps, video.format, video.sound, metadata, Host(check_interrupt=host.check_interrupt), labelled)
     path = _move(whole, target(), target)
     state = journal.state(start)
     assert state is not None, "a video has a clip"

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from memo_modules.audio import emotion
 from memo_modules.audio.emotion2vec import Emotion2Vec, Emotion2VecConfig
 from memo_modules.errors import CheckpointError, InputError
+from memo_modules.host import Host
 from memo_modules.models.emotion_classifier import EmotionClassifier
 from memo_modules.models.layers import Layers
 from memo_modules.types import Audio, EmotionTrack, clip_label, frame_labels
@@ -53,7 +54,7 @@ def test_each_second_is_heard_with_its_neighbours():
 
 def test_detection_gives_labels_probabilities_and_progress(nets):
     audio, calls = speech(3.4), []
-    track = emotion.detect_emotion(*nets, audio, progress=lambda done, total: calls.append((done, total)))
+    track = emotion.detect_emotion(*nets, audio, host=Host(lambda *done: calls.append(done)))
     assert track.starts == (0, 16000, 32000, 38400) and (track.samples, track.sample_rate) == (54400, 16000)
     assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
     for label, probabilities in zip(track.labels, track.probabilities, strict=True):
@@ -97,7 +98,7 @@ def test_detection_can_be_interrupted(nets):
 
     done = []
     with pytest.raises(Cancelled):
-        emotion.detect_emotion(*nets, speech(5), progress=lambda n, total: done.append(n), check_interrupt=cancel_at_third)
+        emotion.detect_emotion(*nets, speech(5), host=Host(lambda n, total: done.append(n), cancel_at_third))
     assert done == [1, 2]
 
 

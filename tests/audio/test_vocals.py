@@ -8,6 +8,7 @@ import torch
 
 from memo_modules.audio.vocals import VocalSeparator
 from memo_modules.errors import CheckpointError, InputError, MissingPackageError
+from memo_modules.host import Host
 from memo_modules.types import Audio
 
 onnx = pytest.importorskip("onnx")
@@ -79,11 +80,11 @@ def test_progress_counts_every_chunk_and_cancel_stops_at_the_next(separator):
             raise Cancelled
 
     audio, calls = tones(44100, 44100, 0.5, 0.5), []
-    separator.separate(audio, progress=lambda done, total: calls.append((done, total)))
+    separator.separate(audio, Host(lambda *done: calls.append(done)))
     assert calls == [(i, calls[-1][1]) for i in range(1, calls[-1][1] + 1)] and len(calls) > 3
     calls.clear()
     with pytest.raises(Cancelled):
-        separator.separate(audio, progress=lambda done, total: calls.append(done), check_interrupt=cancel_after_two)
+        separator.separate(audio, Host(lambda done, total: calls.append(done), cancel_after_two))
     assert calls == [1, 2]
     assert separator.separate(audio).waveform.any()
 

@@ -23,6 +23,7 @@ def main(files, root, cancel_at=None, cancel_after=None, room=None, file_limit=N
     """cancel_at: bytes after which the user cancels, cancel_after: seconds. room: what the disk says it has. file_limit:
     bytes after which a write fails, as on a full disk. pauses: between attempts in which nothing came."""
     from memo_modules.errors import MemoError
+    from memo_modules.host import Host
     from memo_modules.store import fetching, hub, transfer
     from memo_modules.store.catalogue import ModelFile
 
@@ -44,7 +45,7 @@ def main(files, root, cancel_at=None, cancel_after=None, room=None, file_limit=N
             raise Cancelled
 
     try:
-        fetching.fetch([ModelFile(**file) for file in files], Path(root), lambda done, total: seen.append((done, total)), check_interrupt)
+        fetching.fetch([ModelFile(**file) for file in files], Path(root), Host(lambda *done: seen.append(done), check_interrupt))
         error, message = None, ""
     except (MemoError, Cancelled) as failure:
         error, message = type(failure).__name__, str(failure)

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project
 import torch
 
 from memo_modules.errors import StorageError
+from memo_modules.host import Host
 from memo_modules.pipeline import Conditioning, MemoPipeline
 from memo_modules.types import Audio
 from memo_modules.video import long_videos
@@ -54,7 +55,7 @@ def main(models: Path, journals: Path, target: Path, clips: int) -> None:
     video = long_videos.LongVideo(audio, 0, (SIZE, SIZE), sound, VideoFormat(), Fraction(30), {"workflow": "{}"})
 
     def sample(state, done):
-        return iter(pipeline.sample(conditioning, settings, state=state, done=done, progress=lambda *_: tell("sampling")))
+        return iter(pipeline.sample(conditioning, settings, state=state, done=done, host=Host(lambda *_: tell("sampling"))))
 
     with opened(journals, "video", Inputs({"clips": str(clips)}, {})) as journal:
         print("clips", len(journal.segments), flush=True)

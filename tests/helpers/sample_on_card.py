@@ -28,6 +28,7 @@ sys.modules["pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["pack"])
 
 from pack.memo_modules.audio.emotion import constant_emotion
+from pack.memo_modules.host import Host
 from pack.memo_modules.sampler import footprint, streaming
 from pack.memo_modules.types import AudioFeatures, Face, SamplerSettings
 from pack.nodes import comfy_adapter, loaders, sampler
@@ -71,7 +72,7 @@ def sampled(model, vae, mode: str, state=None) -> tuple[torch.Tensor, object]:
     picture = torch.rand(1, SIDE, SIDE, 3, generator=generator)
     sampling = sampler.Sampling(model, vae, picture, face, audio, constant_emotion(3), SIDE, SIDE, 1, 3.5, 42, 1, memory_mode=mode, state=state)
     sampling.inputs()  # by which MEMO Sample to File knows its video
-    return sampler.all_frames(sampling, lambda text: None)
+    return sampler.all_frames(sampling, Host())
 
 
 def load():

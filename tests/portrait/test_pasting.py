@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memo_modules.errors import InputError
+from memo_modules.host import Host
 from memo_modules.portrait.framing import cut
 from memo_modules.portrait.pasting import mask, paste, paste_to_file
 from memo_modules.types import Audio, Crop
@@ -186,7 +187,7 @@ def test_a_file_with_sound_and_metadata(tmp_path):
     voice = Audio(torch.rand(2, 16000) - 0.5, 16000)
     paste_to_file(
         tmp_path / "v.mp4", photo_of(), frames_of(20), WHOLE, Fraction(30000, 1001), VideoFormat(audio_codec="pcm"), voice, {"prompt": "{}"},
-        progress=lambda *done: said.append(done),
+        host=Host(lambda *done: said.append(done)),
     )  # fmt: skip
     shown, times = pictures(tmp_path / "v.mp4")
     assert shown.shape == (20, 120, 160, 3) and times == [k / Fraction(30000, 1001) for k in range(20)]
@@ -211,7 +212,7 @@ def test_stopped_nothing_is_left(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        paste_to_file(tmp_path / "v.mp4", photo_of(), frames_of(), WHOLE, Fraction(25), RGB, progress=stop)
+        paste_to_file(tmp_path / "v.mp4", photo_of(), frames_of(), WHOLE, Fraction(25), RGB, host=Host(stop))
     assert not list(tmp_path.iterdir())
 
 

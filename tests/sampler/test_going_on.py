@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from memo_modules.errors import InputError
+from memo_modules.host import Host
 from memo_modules.sampler.noise import NOISES
 from memo_modules.sampler.sampling import REPLAYED_CLIPS, SampledClip, sample_video
 from memo_modules.types import AudioFeatures
@@ -96,7 +97,7 @@ def test_a_lead_in_is_sampled_and_not_shown(sample):
 
 def test_progress_counts_what_was_done_before(sample, three_clips):
     events = []
-    sample(speech(48), state=three_clips[1].state, done=2, progress=lambda done, total, preview: events.append((done, total)))
+    sample(speech(48), state=three_clips[1].state, done=2, host=Host(lambda *done: events.append(done[:2])))
     assert events == [(3, 3)]
 
 

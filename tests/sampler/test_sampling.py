@@ -9,6 +9,7 @@ import torch
 
 from memo_modules.audio.emotion import constant_emotion
 from memo_modules.errors import InputError
+from memo_modules.host import Host
 from memo_modules.sampler.footprint import Footprint
 from memo_modules.sampler.sampling import sample_video
 from memo_modules.types import AudioFeatures, Face, SamplerSettings
@@ -118,8 +119,7 @@ def test_progress_and_interrupt_come_with_every_step(video):
     video(
         speech(20),
         replace(FAST, steps=3),
-        progress=lambda done, total, preview: events.append((done, total, preview)),
-        check_interrupt=lambda: events.append("check"),
+        host=Host(lambda *done: events.append(done), lambda: events.append("check")),
     )
     reports = [event for event in events if event != "check"]
     assert [(done, total) for done, total, _ in reports] == [(done, 6) for done in range(1, 7)]
@@ -139,7 +139,7 @@ def test_interrupt_stops_before_the_next_step(tiny_nets, video):
             raise Stop
 
     with Calls(tiny_nets.diffusion_net) as calls, pytest.raises(Stop):
-        video(speech(32), replace(FAST, steps=5), check_interrupt=check_interrupt)
+        video(speech(32), replace(FAST, steps=5), host=Host(check_interrupt=check_interrupt))
     assert len(calls) == 2
 
 

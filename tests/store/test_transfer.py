@@ -13,6 +13,7 @@ import pytest
 from filelock import FileLock
 
 from memo_modules.errors import DownloadError
+from memo_modules.host import Host
 from memo_modules.store import aside, fetching, transfer
 from memo_modules.store import hub as client
 from memo_modules.store.catalogue import ModelFile
@@ -63,7 +64,7 @@ def models(tmp_path) -> Path:
 
 def fetch(models: Path, path: str = WEIGHTS, check=lambda: None, progress=lambda done, total: None, **known) -> None:
     unknown = {"size": None, "sha256": None, "needed": True}
-    fetching.fetch([ModelFile(REPOSITORY, "main", path, path, **unknown | known)], models, progress, check)
+    fetching.fetch([ModelFile(REPOSITORY, "main", path, path, **unknown | known)], models, Host(progress, check))
 
 
 def kept(models: Path) -> int:

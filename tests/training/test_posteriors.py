@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import default_collate
 
 from memo_modules.errors import InputError
+from memo_modules.host import Host
 from memo_modules.training import posteriors
 from memo_modules.training.dataset import ClipDataset, PreparedVideo, clip_indices, read_metadata
 from memo_modules.training.draws import Rates, draw_pictures
@@ -97,7 +98,7 @@ def test_a_stopped_run_leaves_whole_files_and_goes_on(videos, tmp_path):
         return check
 
     with pytest.raises(KeyboardInterrupt):
-        posteriors.cache_posteriors(videos, vae, *SIZE, folder, key, check_interrupt=stop_at(6))
+        posteriors.cache_posteriors(videos, vae, *SIZE, folder, key, host=Host(check_interrupt=stop_at(6)))
     (first,) = folder.iterdir()
     os.utime(first, (1, 1))
     batches.clear()

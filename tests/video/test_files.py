@@ -17,6 +17,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from memo_modules.errors import InputError, MissingPackageError, StorageError
+from memo_modules.host import Host
 from memo_modules.types import Audio
 from memo_modules.video import formats
 from memo_modules.video.files import join_segments, write_pictures, write_segment, write_video
@@ -309,8 +310,7 @@ def test_cancelling_leaves_the_file_that_was_there(tmp_path):
             segments(tmp_path, Fraction(25), H264),
             Fraction(25),
             H264,
-            progress=lambda *args: done.append(args),
-            check_interrupt=check_interrupt,
+            host=Host(lambda *args: done.append(args), check_interrupt),
         )
     assert done == [(1, len(CUTS))] and path.read_text() == "before" and list(path.parent.iterdir()) == [path]
 
@@ -514,7 +514,7 @@ def test_a_sound_of_hours_can_be_stopped_while_it_is_written(tmp_path):
     write_segment(tmp_path / "part", moving(4), Fraction(25), VideoFormat())
     audio = Audio(torch.zeros(1, 1).expand(1, 3 * 3600 * 16000), 16000)
     with pytest.raises(Stopped):
-        join_segments(tmp_path / "v.mp4", [tmp_path / "part"], Fraction(25), VideoFormat(), audio, check_interrupt=check_interrupt)
+        join_segments(tmp_path / "v.mp4", [tmp_path / "part"], Fraction(25), VideoFormat(), audio, host=Host(check_interrupt=check_interrupt))
     assert [path.name for path in tmp_path.iterdir()] == ["part"]
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from memo_modules.errors import InputError, StorageError
+from memo_modules.host import Host
 from memo_modules.sampler.sampling import sample_video
 from memo_modules.types import Audio
 from memo_modules.video import long_videos
@@ -37,12 +38,12 @@ def make(tiny_nets, tiny_vae, tmp_path):
 
     def run(video: LongVideo = PLAIN, start=None, progress=lambda *_: None, target=None):
         def sample(state, done):
-            options = {"state": state, "done": done, "lead_in": video.lead_in, "progress": progress}
+            options = {"state": state, "done": done, "lead_in": video.lead_in, "host": Host(progress)}
             return sample_video(tiny_nets, tiny_vae, PORTRAIT, FACE, video.audio, HAPPY, FAST, **options)
 
         said, path = [], target or tmp_path / f"video_{next(numbers)}{video.format.suffix}"
         with opened(tmp_path / "journals", "video", Inputs({**video.of_clips(), "lead_in": str(video.lead_in)}, {})) as journal:
-            path, state = sample_to_file(video, journal, sample, lambda: path, start=start, say=said.append)
+            path, state = sample_to_file(video, journal, sample, lambda: path, start=start, host=Host(say=said.append))
         return path, state, said
 
     return run

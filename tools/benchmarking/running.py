@@ -10,6 +10,7 @@ from threading import Condition
 
 from torch import Tensor
 
+from memo_modules.host import Host
 from memo_modules.sampler.sampling import MemoNets, sample_video
 from memo_modules.types import SamplerSettings
 from memo_modules.vae import VideoVAE
@@ -94,7 +95,7 @@ def _clips(subject: Subject, nets: MemoNets, vae: VideoVAE, after_step: Callable
         inputs.audio,
         inputs.emotion,
         subject.settings,
-        progress=progress,
+        host=Host(progress),
         noise=noise,
         low_memory=subject.low_memory,
     )

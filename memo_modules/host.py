@@ -1,0 +1,22 @@
+"""What long work tells the program that runs it, and how that program stops it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Host:
+    """The program in which something takes long: ComfyUI, a script, a test. By default it hears nothing and never stops.
+
+    progress: called with what is done and what there is to do in all, in the unit that the function names; by the sampler with a third
+        argument, see sampling.sample_video.
+    check_interrupt: called several times a second; raises to stop the work.
+    say: takes a sentence for the user.
+    """
+
+    progress: Callable[..., None] = lambda done, total, *more: None
+    check_interrupt: Callable[[], None] = lambda: None
+    say: Callable[[str], None] = lambda text: None
+
+
+SILENT = Host()
