@@ -22,6 +22,8 @@ from ..memo_modules.vae import MULTIPLE, SCALING_FACTOR, check_autoencoder, load
 from ..memo_modules.values import described, tensor_fault
 from ..memo_modules.weights.fingerprints import tensor_digest, weights_digest
 
+_check_interrupt = comfy.model_management.throw_exception_if_processing_interrupted
+
 _MADE_OF = "memo_made_of"
 """Beside a waveform of our own: what it is made of, and the digest of its samples."""
 
@@ -35,19 +37,19 @@ def to_audio(audio: Mapping, name: str = "audio") -> Audio:
         raise InputError(f"{name}: expected one waveform (1, channels, samples), got shape {list(waveform.shape)}. Pass one clip at a time.")
     whole = not isinstance(sample_rate, bool) and -1e9 < sample_rate < 1e9 and sample_rate == int(sample_rate)  # else validate refuses it
     sound = Audio(waveform[0].detach().cpu(), int(sample_rate) if whole else sample_rate, _made_of(audio))
-    validate(sound, name, comfy.model_management.throw_exception_if_processing_interrupted)
+    validate(sound, name, _check_interrupt)
     return sound
 
 
 def from_audio(audio: Audio) -> dict:
-    made = {_MADE_OF: (audio.made_of, tensor_digest(audio.waveform))} if audio.made_of else {}
+    made = {_MADE_OF: (audio.made_of, tensor_digest(audio.waveform, _check_interrupt))} if audio.made_of else {}
     return {"waveform": audio.waveform[None], "sample_rate": audio.sample_rate, **made}
 
 
 def _made_of(audio: Mapping) -> str:
     """Audio.made_of, where these are still the samples of which it was said: other packs copy what is beside them."""
     match audio.get(_MADE_OF):
-        case (str(made_of), str(samples)) if samples == tensor_digest(audio["waveform"][0]):
+        case (str(made_of), str(samples)) if samples == tensor_digest(audio["waveform"][0], _check_interrupt):
             return made_of
     return ""
 

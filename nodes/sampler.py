@@ -205,7 +205,11 @@ class Sampling:
             "lead_in": str(self.lead_in),
             "state": "" if self.state is None else f"{self.state.clips} {self.state.last_frames}",
         }
-        computed = {"face": self.face.embedding, "audio": some_values(audio.hidden_states), "audio.blocks": block_values(audio.hidden_states)}
+        computed = {
+            "face": self.face.embedding,
+            "audio": some_values(audio.hidden_states),
+            "audio.blocks": block_values(audio.hidden_states, check_interrupt=adapter.check_interrupt),
+        }
         if audio.heard:
             exact["audio.heard"] = audio.heard
         if self.state is not None:

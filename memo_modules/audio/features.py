@@ -6,7 +6,7 @@ convolutions is interpolated from 50 per second to one per video frame before th
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -33,6 +33,12 @@ _CHUNK = 125
 
 _ROWS = 1024
 """Frames that go through layers at a time which look at each by itself, or at its neighbours."""
+
+_CHANNELS = 16
+"""Channels that are interpolated at a time, each over all frames: what is computed is the same to the bit."""
+
+_SAMPLES = 2**24
+"""Samples (17 minutes) of the wave that are normalised at a time: a tenth of a second."""
 
 _PAIRS, _PAIRS_ON_A_CARD = 2**22, 2**28
 """Pairs of frames of which a layer takes up the attention at a time: some tenths of a second. The memory of it is flat, too."""
@@ -69,7 +75,7 @@ class AudioEncoder(nn.Module):
             normed.in_channels, normed.out_channels, normed.kernel_size, padding=normed.padding, groups=normed.groups
         )
         self.group_norm = config.feat_extract_norm == "group"
-        self.stride, self.receptive_field = config.stride, config.receptive_field
+        self.stride, self.receptive_field, self.channels = config.stride, config.receptive_field, config.conv_dim[-1]
         self.eval()
 
     def forward(self, waveform: Tensor, frames: int, check_interrupt: Callable[[], None] = lambda: None) -> Tensor:
@@ -77,7 +83,7 @@ class AudioEncoder(nn.Module):
         ``frames`` video frames: float32 on the CPU, since an hour of them takes 4 GB. ``check_interrupt`` is called
         several times a second and may raise."""
         features = self._convolve(waveform, check_interrupt)
-        features = F.interpolate(features, size=frames, mode="linear", align_corners=True).transpose(1, 2)  # 1 f c
+        features = _interpolated(features, frames, check_interrupt).transpose(1, 2)  # 1 f c
         hidden_states = self._embed(features, check_interrupt)
         states = torch.empty(frames, len(self.encoder.layers), hidden_states.shape[-1])
         # transformers 4 and 5 disagree on how the states of all layers are asked for: so the layers are walked here.
@@ -88,7 +94,7 @@ class AudioEncoder(nn.Module):
     def _embed(self, features: Tensor, check_interrupt: Callable[[], None]) -> Tensor:
         """What goes into the first layer (1 f d) of features (1 f c) at video rate, in chunks, each with its neighbours."""
         frames = features.shape[1]
-        projected = torch.cat([self.feature_projection(features[:, rows])[0] for rows in _spans(frames, _ROWS, check_interrupt)], dim=1)
+        projected = _by_rows(lambda rows: self.feature_projection(rows)[0], features, check_interrupt)
         position, out = self.encoder.pos_conv_embed, torch.empty_like(projected)
         reach = position.conv.kernel_size[0] // 2
         for rows in _spans(frames, _ROWS, check_interrupt):
@@ -100,14 +106,12 @@ class AudioEncoder(nn.Module):
     def _convolve(self, waveform: Tensor, check_interrupt: Callable[[], None]) -> Tensor:
         """Output (1 c t) of the convolutions, in chunks: equal to the whole at once but for rounding."""
         total = (waveform.shape[-1] - self.receptive_field) // self.stride + 1
-        spans = [(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK)]
         first, *rest = self.feature_extractor.conv_layers
         if self.group_norm:
             mean, variance = self._first_layer_statistics(waveform, check_interrupt)
-        outputs = []
-        for start, stop in spans:
-            check_interrupt()
-            x = waveform[:, None, start * self.stride : (stop - 1) * self.stride + self.receptive_field]
+        out = waveform.new_empty(1, self.channels, total)
+        for part in _spans(total, _CHUNK, check_interrupt):
+            x = waveform[:, None, part.start * self.stride : (part.stop - 1) * self.stride + self.receptive_field]
             if self.group_norm:
                 norm = first.layer_norm
                 x = F.batch_norm(first.conv(x), mean, variance, norm.weight, norm.bias, eps=norm.eps)
@@ -116,8 +120,8 @@ class AudioEncoder(nn.Module):
                 x = first(x)
             for layer in rest:
                 x = layer(x)
-            outputs.append(x)
-        return torch.cat(outputs, dim=-1)
+            out[..., part] = x
+        return out
 
     def _first_layer_statistics(self, waveform: Tensor, check_interrupt: Callable[[], None]) -> tuple[Tensor, Tensor]:
         """Mean and variance (c) over all of the first convolution's output, merged chunk by chunk.
@@ -128,16 +132,42 @@ class AudioEncoder(nn.Module):
         (kernel,), (stride,) = conv.kernel_size, conv.stride
         total = (waveform.shape[-1] - kernel) // stride + 1
         step = _CHUNK * self.stride // stride
-        seen, mean, squares = 0, 0.0, 0.0
-        for start in range(0, total, step):
-            check_interrupt()
-            stop = min(start + step, total)
-            chunk = conv(waveform[:, None, start * stride : (stop - 1) * stride + kernel])
-            variance, chunk_mean = torch.var_mean(chunk, dim=(0, 2), correction=0)
-            n, seen, distance = stop - start, seen + stop - start, chunk_mean - mean
-            mean = mean + distance * (n / seen)
-            squares = squares + n * variance + distance**2 * (n * (seen - n) / seen)
-        return mean, squares / total
+
+        def chunks() -> Iterator[tuple[int, Tensor, Tensor]]:
+            for part in _spans(total, step, check_interrupt):
+                chunk = conv(waveform[:, None, part.start * stride : (part.stop - 1) * stride + kernel])
+                yield part.stop - part.start, *torch.var_mean(chunk, dim=(0, 2), correction=0)
+
+        return _merged(chunks())
+
+
+def _merged(parts: Iterable[tuple[int, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Mean and variance of all values, of (how many, variance, mean) of each part of them."""
+    seen, mean, squares = 0, 0.0, 0.0
+    for n, variance, part_mean in parts:
+        seen, distance = seen + n, part_mean - mean
+        mean = mean + distance * (n / seen)
+        squares = squares + n * variance + distance**2 * (n * (seen - n) / seen)
+    return mean, squares / seen
+
+
+def _interpolated(features: Tensor, frames: int, check_interrupt: Callable[[], None]) -> Tensor:
+    """Features (1 c t) at video rate, (1 c f)."""
+    channels = features.shape[1]
+    out = features.new_empty(1, channels, frames)
+    for some in _spans(channels, _CHANNELS, check_interrupt):
+        out[:, some] = F.interpolate(features[:, some], size=frames, mode="linear", align_corners=True)
+    return out
+
+
+def _by_rows(layer: Callable[[Tensor], Tensor], states: Tensor, check_interrupt: Callable[[], None]) -> Tensor:
+    """What a layer that looks at each frame by itself makes of states (1 f d), _ROWS of them at a time."""
+    frames, out = states.shape[1], None
+    for rows in _spans(frames, _ROWS, check_interrupt):
+        made = layer(states[:, rows])
+        out = made.new_empty(1, frames, made.shape[-1]) if out is None else out
+        out[:, rows] = made  # not joined at the end, which takes a second for hours
+    return out
 
 
 def _spans(frames: int, rows: int, check_interrupt: Callable[[], None]) -> Iterator[slice]:
@@ -154,10 +184,7 @@ def _through_layer(layer: nn.Module, hidden_states: Tensor, states: Tensor, chec
     def heads(states: Tensor) -> Tensor:
         return states.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)  # 1 f (h d) -> 1 h f d
 
-    keys, values = (
-        heads(torch.cat([project(hidden_states[:, rows]) for rows in _spans(frames, _ROWS, check_interrupt)], dim=1))
-        for project in (attention.k_proj, attention.v_proj)
-    )
+    keys, values = (heads(_by_rows(project, hidden_states, check_interrupt)) for project in (attention.k_proj, attention.v_proj))
     out = torch.empty_like(hidden_states)
     pairs = _PAIRS if hidden_states.device.type == "cpu" else _PAIRS_ON_A_CARD
     at_once = min(_ROWS, max(_LEAST_ROWS, pairs // frames // _LEAST_ROWS * _LEAST_ROWS))
@@ -263,12 +290,13 @@ def encode_audio(
     with torch.inference_mode():
         states = encoder(waveform.to(device), frames, check_interrupt)
     kept = frame_count(audio.waveform.shape[1], audio.sample_rate, fps)
-    return AudioFeatures(states[heard:], fps, kept, clip_frames, timing, heard=_heard(audio, previous))
+    return AudioFeatures(states[heard:], fps, kept, clip_frames, timing, heard=_heard(audio, previous, check_interrupt))
 
 
-def _heard(audio: Audio, previous: Audio | None) -> str:
+def _heard(audio: Audio, previous: Audio | None, check_interrupt: Callable[[], None]) -> str:
     """Digest of all sound that a video is made of; fps, timing and frames are told beside it."""
-    return hashlib.sha256(" ".join(audio_digest(each) for each in (audio, previous) if each is not None).encode()).hexdigest()
+    digests = [audio_digest(each, check_interrupt) for each in (audio, previous) if each is not None]
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 def _with_end_of(previous: Audio, audio: Audio, fps: Fraction, clip_frames: int, check_interrupt: Callable[[], None]) -> tuple[Audio, int]:
@@ -307,7 +335,7 @@ def prepare_waveform(
         length = samples_for_frames(frames, SAMPLE_RATE, fps)
     else:
         frames, length = upstream_length(waveform.shape[1], fps, clip_frames)
-    return _normalised(waveform, length), frames
+    return _normalised(waveform, length, check_interrupt), frames
 
 
 def encode_frames(encoder: AudioEncoder, audio: Audio, frames: int, fps: Fraction, device: torch.device | str = "cpu") -> Tensor:
@@ -323,10 +351,18 @@ def encode_frames(encoder: AudioEncoder, audio: Audio, frames: int, fps: Fractio
         return encoder(_normalised(waveform, length).to(device), frames)
 
 
-def _normalised(waveform: Tensor, length: int) -> Tensor:
+def _normalised(waveform: Tensor, length: int, check_interrupt: Callable[[], None] = lambda: None) -> Tensor:
     """The wave (1 samples) with zero mean and unit variance, then padded with zeros, its mean, to ``length``."""
-    variance, mean = torch.var_mean(waveform, correction=0)
-    return F.pad((waveform - mean) / torch.sqrt(variance + 1e-7), (0, length - waveform.shape[1]))
+
+    def parts() -> Iterator[tuple[int, Tensor, Tensor]]:
+        for part in _spans(waveform.shape[1], _SAMPLES, check_interrupt):
+            yield part.stop - part.start, *(each.double() for each in torch.var_mean(waveform[:, part], correction=0))
+
+    mean, variance = (each.float() for each in _merged(parts()))
+    out = torch.zeros(1, length)
+    for part in _spans(waveform.shape[1], _SAMPLES, check_interrupt):
+        out[:, part] = (waveform[:, part] - mean) / torch.sqrt(variance + 1e-7)
+    return out
 
 
 def upstream_length(samples: int, fps: Fraction, clip_frames: int) -> tuple[int, int]:

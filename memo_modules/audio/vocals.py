@@ -47,7 +47,7 @@ class VocalSeparator(OnnxModel):
         if source.waveform.shape[0] == 1:
             vocals = vocals.mean(dim=0, keepdim=True)
         vocals = resample(Audio(vocals, SAMPLE_RATE), audio.sample_rate, host.check_interrupt).waveform
-        made_of = " ".join((audio_digest(audio), *map(file_digest, self.files)))  # a card rounds otherwise from run to run
+        made_of = " ".join((audio_digest(audio, host.check_interrupt), *map(file_digest, self.files)))  # a card rounds otherwise from run to run
         return Audio(vocals[:, : audio.waveform.shape[1]].contiguous(), audio.sample_rate, made_of)
 
     def _demix(self, mix: np.ndarray, host: Host) -> np.ndarray:

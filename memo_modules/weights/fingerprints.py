@@ -1,6 +1,7 @@
 """Whether something is what it was, told by a few bytes of it."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -8,6 +9,9 @@ from torch import Tensor, nn
 
 from ..files.regular_files import open_regular
 from ..types import Audio
+
+_BLOCK = 2**24
+"""Values that are read at a time: some hundredths of a second."""
 
 _VALUES = 64
 """Of each tensor of a model: another checkpoint, and a finetuned one, differs in all that it trained."""
@@ -35,17 +39,21 @@ def _on_cpu(rows: list[Tensor]) -> Tensor:
     return torch.cat([fetched[number] for number in range(len(rows))])
 
 
-def tensor_digest(tensor: Tensor) -> str:
-    """SHA-256 of all values of a tensor, its dtype and shape."""
+def tensor_digest(tensor: Tensor, check_interrupt: Callable[[], None] = lambda: None) -> str:
+    """SHA-256 of all values of a tensor, its dtype and shape. ``check_interrupt`` is called several times a second and may raise."""
     digest = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)}".encode())
-    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    tensor = tensor.detach()
+    for row in [tensor] if tensor.is_contiguous() or not tensor.ndim else tensor:  # a cut sound is not copied as a whole
+        for part in row.reshape(-1).split(_BLOCK):
+            check_interrupt()
+            digest.update(part.cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def audio_digest(audio: Audio) -> str:
+def audio_digest(audio: Audio, check_interrupt: Callable[[], None] = lambda: None) -> str:
     """Digest of every sample of a sound and its rate; of one that would be computed otherwise in its last bits the next time,
     of what it is computed from."""
-    return audio.made_of or f"{audio.sample_rate} {tensor_digest(audio.waveform)}"
+    return audio.made_of or f"{audio.sample_rate} {tensor_digest(audio.waveform, check_interrupt)}"
 
 
 def file_digest(path: Path) -> str:
@@ -57,16 +65,21 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def block_values(tensor: Tensor, rows: int = 16) -> Tensor:
+def block_values(tensor: Tensor, rows: int = 16, check_interrupt: Callable[[], None] = lambda: None) -> Tensor:
     """What tells a change anywhere in a tensor (n ..): float32 (blocks values) on the CPU, one row for ``rows`` of its rows.
 
     Each row is weighed in four ways, such that no two of its values weigh the same. Rounding changes a block by a part as
-    small as it changes the tensor; other content changes its own block, however many others there are.
+    small as it changes the tensor; other content changes its own block, however many others there are. ``check_interrupt``
+    is called several times a second and may raise.
     """
-    flat = tensor.reshape(len(tensor), -1).float()
+    flat = tensor.detach().reshape(len(tensor), -1)
     places = torch.arange(1, flat.shape[1] + 1, dtype=torch.float64)
-    weights = torch.stack([torch.cos(places * prime**0.5) for prime in (2, 3, 5, 7)], dim=1)
-    values = flat.cpu() @ weights.float()
+    weights = torch.stack([torch.cos(places * prime**0.5) for prime in (2, 3, 5, 7)], dim=1).float()
+    values = torch.empty(len(flat), weights.shape[1])
+    for start in range(0, len(flat), at_once := max(1, _BLOCK // flat.shape[1])):
+        check_interrupt()
+        some = slice(start, start + at_once)
+        values[some] = flat[some].float().cpu() @ weights
     padding = -len(values) % rows
     return torch.nn.functional.pad(values, (0, 0, 0, padding)).reshape(-1, 4 * rows).contiguous()
 

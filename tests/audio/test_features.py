@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from memo_modules.audio import features
 from memo_modules.audio.features import AudioEncoder, encode_audio, load_audio_encoder, prepare_waveform, upstream_length
@@ -237,12 +238,41 @@ def test_in_small_parts_the_states_are_the_same(encoder, monkeypatch):
         monkeypatch.setattr(features, "_ROWS", 40)
         monkeypatch.setattr(features, "_PAIRS", 150 * 16)
         parts = encoder(waveform, frames)
+        interpolated = torch.nn.functional.interpolate(waveform.view(1, 48, 1000), size=frames, mode="linear", align_corners=True)
+        assert torch.equal(features._interpolated(waveform.view(1, 48, 1000), frames, lambda: None), interpolated)
     assert (parts - whole).abs().max() < 1e-5 * whole.abs().max()
+
+
+def test_a_wave_normalised_in_parts_is_that_of_the_whole(monkeypatch):
+    audio = Audio(noise(48000).waveform + torch.linspace(0, 3, 48000), 16000)
+    whole, _ = prepare_waveform(audio, Fraction(30), 16, "exact")
+    torch_whole = (audio.waveform - audio.waveform.mean()) / torch.sqrt(audio.waveform.var(correction=0) + 1e-7)
+    assert (whole[:, :48000] - torch_whole).abs().max() < 2e-6
+    monkeypatch.setattr(features, "_SAMPLES", 7000)
+    asked = []
+    assert (prepare_waveform(audio, Fraction(30), 16, "exact", lambda: asked.append(None))[0] - whole).abs().max() < 2e-6
+    assert len(asked) >= 2 * 7
+
+
+class Made(TorchDispatchMode):
+    """Notes how many values each operation makes; the allocation alone and views make none."""
+
+    def __init__(self, note):
+        super().__init__()
+        self.note = note
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and not function.is_view and "empty" not in str(function):
+            self.note(str(function), made.numel())
+        return made
 
 
 def test_work_between_two_questions_whether_to_stop_is_bounded(encoder, monkeypatch):
     """Twenty minutes: no layer takes up more at a time than is done within a second on a slow machine."""
     frames, largest, asked = 36000, [], []
+    made = Counter()
+    monkeypatch.setattr(features, "_CHANNELS", 2)
     linear = torch.nn.functional.linear
 
     def attended(q, k, v, *rest, **options):
@@ -255,8 +285,11 @@ def test_work_between_two_questions_whether_to_stop_is_bounded(encoder, monkeypa
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attended)
     monkeypatch.setattr(torch.nn.functional, "linear", projected)
-    with torch.inference_mode():
-        encoder(torch.zeros(1, frames * 16000 // 30), frames, lambda: asked.append(None))
+    wave = torch.zeros(1, frames * 16000 // 30)
+    with torch.inference_mode(), Made(lambda function, values: made.update({(function, len(asked)): values})):
+        encoder(wave, frames, lambda: asked.append(None))
+    # whole, the convolutions' output and the features of all frames have 960,000 and 864,000 values
+    assert max(made.values()) < 300_000, made.most_common(3)
     for kind, most in (("pairs", 2**22), ("rows", 1024)):
         between = Counter()
         for what, amount, when in largest:

@@ -1,10 +1,13 @@
 """Digests of weights and tensors: what changes them, and that they do not ask where something lies."""
 
+import hashlib
+
 import pytest
 import torch
 from torch import nn
 
 from memo_modules.types import Audio
+from memo_modules.weights import fingerprints
 from memo_modules.weights.fingerprints import audio_digest, block_values, tensor_digest, weights_digest
 
 
@@ -49,6 +52,18 @@ def test_a_tensor_has_one_digest_wherever_it_is():
     tensor = torch.arange(12.0).view(3, 4)
     assert tensor_digest(tensor) == tensor_digest(tensor.as_subclass(OnCard)) == tensor_digest(tensor.t().contiguous().t())
     assert len({tensor_digest(other) for other in (tensor, tensor.t(), tensor + 1, tensor.double())}) == 4
+
+
+def test_hours_of_sound_are_read_a_part_at_a_time(monkeypatch):
+    """And have the digest of the whole: of a sound that was cut out of a longer one, too."""
+    whole, asked = torch.rand(2, 5000), []
+    monkeypatch.setattr(fingerprints, "_BLOCK", 700)
+    for sound in (whole, whole[:, 100:4000], whole[0, ::2], torch.tensor(1.0), torch.zeros(0)):
+        data = sound.contiguous().numpy().tobytes()
+        assert tensor_digest(sound) == hashlib.sha256(f"{sound.dtype} {list(sound.shape)}".encode() + data).hexdigest()
+    tensor_digest(whole, lambda: asked.append(None))
+    block_values(whole.view(100, 100), check_interrupt=lambda: asked.append(None))
+    assert len(asked) == 15 + 15
 
 
 STATES = torch.randn(3000, 2, 96, generator=torch.Generator().manual_seed(0)) + 3  # a part of them is the same everywhere
