@@ -103,7 +103,7 @@ def test_a_stopped_run_leaves_whole_files_and_goes_on(videos, tmp_path):
     os.utime(first, (1, 1))
     batches.clear()
     done = []
-    posteriors.cache_posteriors(videos, vae, *SIZE, folder, key, lambda *counts: done.append(counts), stop_at(0))
+    posteriors.cache_posteriors(videos, vae, *SIZE, folder, key, Host(lambda *counts: done.append(counts), stop_at(0)))
     assert len(batches) == 4, "of six frames at most, for the second video alone"
     assert done == [(1, 2), (2, 2)]
     assert len(list(folder.iterdir())) == 2 and first.stat().st_mtime == 1
