@@ -21,6 +21,7 @@ from .checkpoint_folders import read_state, write_checkpoint, write_nets, write_
 from .dataset import PreparedClips
 from .draws import PictureDraws, StepDraws
 from .objective import Pasts, TrainingBatch, TrainingLoss, consecutive_clips, training_loss
+from .low_rank import add_factors, write_factors
 from .parameters import learning_rate, set_trainable
 from .processes import Processes
 from .schedule import FlowSchedule
@@ -106,7 +107,10 @@ class Trainer:
         self.share = Share(settings.batch_size, settings.gradient_accumulation, accelerator.process_index, accelerator.num_processes)
         self.schedule = FlowSchedule.make()
         self.counters = Counters()
-        self.trained = set_trainable(nets, settings.trainable)
+        if settings.lora is None:
+            self.trained = set_trainable(nets, settings.trainable)
+        else:
+            self.trained = add_factors(nets, settings.trainable, settings.lora, settings.seed)
         if not self.trained:
             raise InputError("trainable: expected at least one net, got none.")
         objective = Objective(nets, self.trained, settings, places)
@@ -184,7 +188,7 @@ class Trainer:
         if missing or found != self.trained.keys():
             first = (missing or sorted(found - self.trained.keys()))[0]
             raise CheckpointError(
-                f"{checkpoint}: it trained other weights than trainable and ema_decay name, first {first}. "
+                f"{checkpoint}: it trained other weights than trainable, lora and ema_decay name, first {first}. "
                 "Give it as checkpoint instead of resuming it."
             )
         for change in changes(values["settings"], plain(self.settings)):
@@ -214,7 +218,10 @@ class Trainer:
 
     def _write(self, folder: Path, state: Mapping[str, Tensor]) -> None:
         average = self.average or {}
-        write_nets(folder, self.settings.checkpoint, self.nets, average)
+        if self.settings.lora is None:
+            write_nets(folder, self.settings.checkpoint, self.nets, average)
+        else:
+            write_factors(folder, self.settings.lora, self.average or self.updates.weights(), self.nets.dtype)
         tensors = {**state, **{f"average.{name}": tensor for name, tensor in average.items()}}
         write_state(folder, {"counters": asdict(self.counters), "settings": plain(self.settings)}, tensors)
 

@@ -23,14 +23,15 @@ def seed_of(seed: int, purpose: str, number: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {purpose} {number}".encode()).digest()[:6], "big")
 
 
-def _generator(seed: int, purpose: str, number: int) -> torch.Generator:
+def generator_of(seed: int, purpose: str, number: int) -> torch.Generator:
+    """One of many independent generators."""
     return torch.Generator().manual_seed(seed_of(seed, purpose, number))
 
 
 @lru_cache(maxsize=2)
 def epoch_order(seed: int, epoch: int, videos: int) -> tuple[int, ...]:
     """The order of the videos in an epoch."""
-    return tuple(torch.randperm(videos, generator=_generator(seed, "epoch", epoch)).tolist())
+    return tuple(torch.randperm(videos, generator=generator_of(seed, "epoch", epoch)).tolist())
 
 
 class SampleStream(Dataset):
@@ -81,7 +82,7 @@ def draws_at(
     clips. latent: (c h w) of a picture. The others: see draw_step."""
     drawn = []
     for position in positions:
-        generator = _generator(seed, "draws", position)
+        generator = generator_of(seed, "draws", position)
         pictures = draw_pictures(1, layout.sample_frames, layout.past_frames, latent, rates, generator)
         shape = (1, layout.frames, *latent)
         drawn.append((pictures, draw_consecutive_steps(layout.clips, shape, norms, sampling, schedule, rates, generator)))

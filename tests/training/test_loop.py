@@ -76,6 +76,7 @@ def largest_difference(found: Path, expected: Path) -> float:
 EXACT = {
     "fp32": ("dtype=fp32", "optimizer.lr_schedule=cosine", "optimizer.warmup_steps=1"),
     "bf16, averaged": ("dtype=bf16", "ema_decay=0.9", "checkpointing=true"),
+    "low-rank factors": ("lora.rank=2", "dtype=bf16", "ema_decay=0.9", "checkpointing=true"),
 }
 
 
@@ -117,7 +118,7 @@ def test_a_checkpoint_is_a_folder_of_nets_that_loads(config, tmp_path):
     for name, weight in trainer.updates.weights().items():  # the average of the first step is 0.1 of the start
         torch.testing.assert_close(held[name], 0.1 * start[name] + 0.9 * weight, rtol=0, atol=1e-6)
         assert torch.equal(trainer.trained[name], weight), "the nets train on with their own weights"
-    with pytest.raises(CheckpointError, match="trainable and ema_decay"):
+    with pytest.raises(CheckpointError, match="trainable, lora and ema_decay"):
         make(config, tmp_path, "trainable={diffusion_net: [motion_modules]}", resume="latest")
 
 
