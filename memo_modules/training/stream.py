@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..errors import InputError
 from .dataset import ClipLayout, PreparedClips
 from .draws import PictureDraws, Rates, StepDraws, draw_consecutive_steps, draw_pictures
+from .reading import read_or_none
 from .schedule import FlowSchedule, TimestepSampling
 
 
@@ -34,8 +36,16 @@ def epoch_order(seed: int, epoch: int, videos: int) -> tuple[int, ...]:
     return tuple(torch.randperm(videos, generator=generator_of(seed, "epoch", epoch)).tolist())
 
 
+INSTEAD = 16
+"""Videos that are tried in the place of one that cannot be read."""
+
+
 class SampleStream(Dataset):
-    """The sample at a position: a clip of a video of ``dataset``, each video once in an epoch."""
+    """The sample at a position: a clip of a video of ``dataset``, each video once in an epoch.
+
+    A video that cannot be read is skipped, see reading, and another one taken, the same one each time. ``unreadable`` of a sample counts those
+    that were skipped for it. Raises InputError when none of INSTEAD others can be read either.
+    """
 
     def __init__(self, dataset: PreparedClips, seed: int):
         self.dataset, self.seed = dataset, seed
@@ -43,7 +53,14 @@ class SampleStream(Dataset):
     def __getitem__(self, position: int) -> dict[str, Tensor | int]:
         epoch, place = divmod(position, len(self.dataset))
         video = epoch_order(self.seed, epoch, len(self.dataset))[place]
-        return self.dataset[video, seed_of(self.seed, "clip", position)]
+        item = video, seed_of(self.seed, "clip", position)
+        for skipped in range(INSTEAD + 1):
+            sample = read_or_none(lambda item=item: self.dataset[item], str(self.dataset.videos[item[0]].video))
+            if sample is not None:
+                return {**sample, "unreadable": skipped}
+            drawn = seed_of(self.seed, "instead", position * INSTEAD + skipped)
+            item = drawn % len(self.dataset), drawn
+        raise InputError(f"metadata: {INSTEAD + 1} videos in a row cannot be read. The log names them; is their disk there?")
 
 
 @dataclass(frozen=True)

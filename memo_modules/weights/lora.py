@@ -83,6 +83,18 @@ def with_loras(loras: Loras, net: str, weights: dict[str, Tensor]) -> dict[str, 
     return weights
 
 
+def named_lora(text: str) -> tuple[Lora, float]:
+    """The LoRA that FILE or FILE:STRENGTH names, and how strong it is, 1 by default. Raises CheckpointError, see read_lora."""
+    name, _, last = text.rpartition(":")
+    try:
+        strength = float(last)
+    except ValueError:  # nothing, or the rest of a path of Windows
+        name, strength = text, 1.0
+    if not (name and math.isfinite(strength)):
+        raise CheckpointError(f"{quoted(text)}: expected FILE or FILE:STRENGTH, the strength a number.")
+    return read_lora(Path(name)), strength
+
+
 def read_lora(path: Path) -> Lora:
     """The LoRA in a safetensors file. Raises CheckpointError for a file that is none of MEMO's nets."""
     if path.suffix != ".safetensors":
