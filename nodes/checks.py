@@ -93,6 +93,8 @@ SOCKETS: dict[str, tuple[Callable[[Any], bool], str, Callable[[Any, str], None]]
             image_proj=_manages(ImageProjection),
             audio_proj=_manages(AudioProjection),
             compiled_regions=_is(dict),
+            weights=_is(str),
+            loras=_is(tuple),
         ),
     ),
     "MEMO_MODELS": (

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import comfy.model_management
 import comfy.model_patcher
@@ -18,6 +19,7 @@ import folder_paths
 import torch
 from comfy.cli_args import args
 from comfy.ldm.modules.attention import optimized_attention
+from comfy.weight_adapter import LoRAAdapter
 from PIL import Image
 from server import PromptServer
 from torch import Tensor, nn
@@ -25,13 +27,15 @@ from torch import Tensor, nn
 from ..memo_modules.errors import InputError
 from ..memo_modules.host import Host
 from ..memo_modules.models import acceleration
+from ..memo_modules.models.attention import held_weight
 from ..memo_modules.models.layers import Layers
 from ..memo_modules.models.motion import PositionTable
 from ..memo_modules.sampler.footprint import Footprint
 from ..memo_modules.sampler.sampling import MemoNets
 from ..memo_modules.types import SamplerSettings
 from ..memo_modules.weights.onnx_sessions import OnnxModel
-from ..memo_modules.words import harmless, memory_size, printable
+from ..memo_modules.weights.lora import Lora
+from ..memo_modules.words import harmless, memory_size, printable, quoted
 from .socket_types import MemoModel
 
 MODEL_FOLDER = "memo"
@@ -71,6 +75,22 @@ def model_folders(kind: str) -> list[Path]:
     if kind in folder_paths.folder_names_and_paths:
         return [Path(folder) for folder in folder_paths.get_folder_paths(kind)]
     return [Path(folder_paths.models_dir, kind)]
+
+
+LORAS = "loras"
+
+
+def lora_names() -> list[str]:
+    """What ComfyUI lists in its folders of LoRAs."""
+    return [name for name in folder_paths.get_filename_list(LORAS) if name.endswith(".safetensors")]
+
+
+def lora_path(name: str) -> Path:
+    """Raises InputError when no folder of LoRAs has a file of this name."""
+    path = folder_paths.get_full_path(LORAS, name) if name in lora_names() else None
+    if path is None:
+        raise InputError(f"lora: {quoted(name)} is not in models/loras. Put it there, and press R.")
+    return Path(path)
 
 
 # Weights and memory
@@ -157,6 +177,25 @@ def manage(module: nn.Module, whole: bool = False):
         comfy.model_management.archive_model_dtypes(module)
     device, offload_device = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     return patcher(module, load_device=device, offload_device=offload_device)
+
+
+def with_lora(model: MemoModel, lora: Lora, strength: float, digest: str) -> MemoModel:
+    """The nets of ``model``, whose weights ComfyUI changes by ``lora`` whenever it loads or streams them for this one. digest: of its file.
+
+    Raises CheckpointError when it does not fit them.
+    """
+    patched = {}
+    for net, layers in lora.nets.items():
+        patcher = getattr(model, net)
+        lora.check_fits(net, {key: weight.shape for key, weight in patcher.model.state_dict().items()})
+        patched[net] = patcher.clone()
+        for layer, factors in layers.items():
+            key, part = held_weight(patcher.model, layer)
+            adapter = LoRAAdapter(set(), (factors.up, factors.down, factors.alpha, None, None, None))
+            # as add_patches does, which looks for names in state dicts, where fused linears have those of the checkpoint
+            patched[net].patches.setdefault(key, []).append((strength, adapter, 1.0, part, None))
+        patched[net].patches_uuid = uuid4()
+    return replace(model, **patched, loras=(*model.loras, (digest, strength))) if strength else model
 
 
 def bring_in(*patchers, memory_required: int = 0, whole: bool = False) -> torch.device:

@@ -13,6 +13,8 @@ from ..memo_modules.portrait.face import FaceAnalyzer
 from ..memo_modules.store import obtain
 from ..memo_modules.store.finding import signature
 from ..memo_modules.weights import checkpoints
+from ..memo_modules.weights.fingerprints import file_digest, weights_digest
+from ..memo_modules.weights.lora import read_lora
 from ..memo_modules.words import MOST_SAID, printable, quoted, shortened
 from . import comfy_adapter as adapter
 from . import comfy_sockets as sockets
@@ -137,9 +139,10 @@ class MemoLoadModel(io.ComfyNode):
             adapter.check_interrupt()
             nets[net] = checkpoints.load_net(checkpoint, net, projection if net.endswith("proj") else unet)
         checkpoints.check_fit(checkpoint, nets)
+        digest = weights_digest(*(nets[net] for net in checkpoints.NETS))
         regions = adapter.accelerate(nets, unet, dtype, compiled)
         patchers = {net: adapter.manage(module, whole=compiled and net == "diffusion_net") for net, module in nets.items()}
-        return io.NodeOutput(MemoModel(dtype, **patchers, compiled_regions=regions))
+        return io.NodeOutput(MemoModel(dtype, **patchers, compiled_regions=regions, weights=digest))
 
 
 class MemoLoadVAE(io.ComfyNode):
@@ -313,4 +316,46 @@ class MemoLoadFaceAnalysis(io.ComfyNode):
         return io.NodeOutput(adapter.open_sessions(FaceAnalyzer, path))
 
 
-NODES = [MemoLoadModel, MemoLoadVAE, MemoLoadAudioEncoder, MemoLoadEmotionModel, MemoLoadVocalSeparator, MemoLoadFaceAnalysis]
+class MemoLoadLora(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MemoLoadLora",
+            display_name="Load MEMO LoRA",
+            category=CATEGORY,
+            **adapter.known(io.Schema, search_aliases=["lora loader", "finetune", "own speaker", "low rank"]),
+            description="Changes a MEMO model by a LoRA that scripts/train.py made, such as that of one speaker. Several in a row add up.",
+            inputs=[
+                MemoModelSocket.Input("model", tooltip="From Load MEMO Model, or another Load MEMO LoRA."),
+                io.Combo.Input("lora", options=adapter.lora_names(), tooltip="A .safetensors file in models/loras, trained for this MEMO model."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="How much of it is added. 1: as it was trained. 0: nothing, the model as it is. More exaggerates, below 0 does the opposite.",
+                ),
+            ],
+            outputs=[MemoModelSocket.Output(display_name="model", tooltip="For the MEMO Sampler.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, lora):
+        if lora is None or lora in (known := adapter.lora_names()):
+            return True
+        there = ", ".join(known[:10]) or "none"
+        return shortened(printable(f"lora: {quoted(lora)} is not in models/loras ({there}). Put it there, and press R."), MOST_SAID)
+
+    @classmethod
+    def fingerprint_inputs(cls, lora, **others):
+        return str(signature(adapter.lora_path(lora)))
+
+    @classmethod
+    def execute(cls, model, lora, strength) -> io.NodeOutput:
+        path = adapter.lora_path(lora)
+        read = read_lora(path)
+        return io.NodeOutput(adapter.with_lora(model, read, strength, file_digest(path)))
+
+
+NODES = [MemoLoadModel, MemoLoadVAE, MemoLoadAudioEncoder, MemoLoadEmotionModel, MemoLoadVocalSeparator, MemoLoadFaceAnalysis, MemoLoadLora]

@@ -1,19 +1,19 @@
 """The MEMO_* sockets, each beside the value that it carries."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from comfy_api.latest import io
 
-from ..memo_modules.weights.fingerprints import weights_digest
-
 
 @dataclass(frozen=True)
 class MemoModel:
     """The four nets of a checkpoint, each in a ModelPatcher of ComfyUI; the UNets compute in ``dtype``.
 
-    compiled_regions: of the diffusion net, for when all of its weights are on the device; empty without compilation.
+    compiled_regions: of the diffusion net, for when all of its weights are on the device; empty without compilation. weights: digest of
+    the weights as they were loaded. loras: digests of files that change them, each with its strength.
     """
 
     dtype: torch.dtype
@@ -22,6 +22,8 @@ class MemoModel:
     image_proj: Any
     audio_proj: Any
     compiled_regions: dict
+    weights: str
+    loras: tuple[tuple[str, float], ...] = ()
 
     @property
     def patchers(self) -> list:
@@ -32,7 +34,8 @@ class MemoModel:
         return self.patchers
 
     def digest(self) -> str:
-        return weights_digest(*(patcher.model for patcher in self.patchers))
+        """Of what the nets compute, whichever LoRA ComfyUI has just put into them."""
+        return hashlib.sha256(f"{self.weights} {self.loras}".encode()).hexdigest() if self.loras else self.weights
 
 
 @dataclass(frozen=True)

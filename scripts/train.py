@@ -4,7 +4,8 @@
     accelerate launch scripts/train.py CONFIG.yaml ...        on several GPUs or machines
 
 CONFIG.yaml: see scripts/configs; key=value replaces a setting there, `section.key=value` one in a section.
-Ctrl-C writes a checkpoint and ends; --resume latest continues after the last one, and starts anew if there is none.
+Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2 write a checkpoint and end, and so does every error; --resume latest continues after the last one, and
+starts anew if there is none. The exit code is 0 when all steps are done, 1 after an error, 130 after Ctrl-C, 143 after SIGTERM, 138 and 140.
 Needs torch, diffusers, accelerate, pyyaml and av; tensorboard or wandb for curves.
 """
 
@@ -63,7 +64,9 @@ class Log:
 
     def _line(self, log: StepLog) -> str:
         left = round(self.seconds * (self.settings.steps - log.step))
-        notes = f"  {self.counters().skipped} steps skipped" if self.counters().skipped else ""
+        counters = self.counters()
+        notes = f"  {counters.skipped} steps skipped" if counters.skipped else ""
+        notes += f"  {counters.unreadable} unreadable" if counters.unreadable else ""
         return (
             f"step {log.step}/{self.settings.steps}  loss {log.loss:.5f}  masked {log.mask_rate:4.0%}  grad {log.grad_norm:.3g}  "
             f"lr {log.learning_rate:.2e}  {self.seconds:.2f} s/step  {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left{notes}"
@@ -74,7 +77,7 @@ class Log:
         kept = sum(1 - each.mask_rate for each in self.window)
         # of what the mask kept, also where that is more in one step than in another
         means["loss"] = sum((1 - each.mask_rate) * each.loss for each in self.window) / kept if kept else float("nan")
-        values = {**means, "learning_rate": log.learning_rate, "skipped": self.counters().skipped}
+        values = {**means, "learning_rate": log.learning_rate, "skipped": self.counters().skipped, "unreadable": self.counters().unreadable}
         self.window = []
         line = {"step": log.step, "samples": self.counters().samples} | {name: _finite(value) for name, value in values.items()}
         with storing(self.path), self.path.open("a", encoding="utf-8") as file:
@@ -96,20 +99,29 @@ def _finite(value: float) -> float | None:
     return value if abs(value) < float("inf") else None
 
 
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+"""That ask to stop: a terminal's, a launcher's or a container's, and those with which schedulers warn."""
+
+
 class Interrupt:
-    """Whether Ctrl-C or SIGTERM has asked to stop after the current step; a second Ctrl-C stops at once."""
+    """Whether one of SIGNALS has asked to stop after the current step; a second Ctrl-C stops at once."""
 
     def __init__(self):
-        self.asked = False
-        for number in (signal.SIGINT, signal.SIGTERM):
+        self.asked: int | None = None
+        for number in SIGNALS:
             signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame) -> None:
-        self.asked = True
+        self.asked = self.asked or number
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def __call__(self) -> bool:
-        return self.asked
+        return self.asked is not None
+
+    @property
+    def exit_code(self) -> int:
+        """Of a process that a signal has ended; one that ends with others, of which one was asked, ends as by SIGTERM."""
+        return 128 + (self.asked or signal.SIGTERM)
 
 
 class Samples:
@@ -157,7 +169,8 @@ def make_accelerator(settings: TrainingSettings):
     return accelerator
 
 
-def train(settings: TrainingSettings, resume: str | None) -> None:
+def train(settings: TrainingSettings, resume: str | None) -> int:
+    """Returns the exit code."""
     accelerator = make_accelerator(settings)
 
     def on_cached(done: int, total: int) -> None:
@@ -179,11 +192,18 @@ def train(settings: TrainingSettings, resume: str | None) -> None:
         log.step(result)
         samples.step(result)
 
-    trainer.run(on_step, lambda folder: accelerator.print(folder), Interrupt())
+    interrupt = Interrupt()
+    try:
+        trainer.run(on_step, lambda folder: accelerator.print(folder), interrupt)
+    except Exception:
+        if interrupt.asked is None:
+            raise
+        logging.exception("An error after the signal to stop:")
     accelerator.end_training()
+    return 0 if trainer.counters.step >= trainer.last_step else interrupt.exit_code
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="the settings, see scripts/configs")
     parser.add_argument("--resume", metavar="latest|CHECKPOINT", help="continue after a checkpoint of this trainer")
@@ -191,7 +211,7 @@ def main(argv: list[str]) -> None:
     arguments = parser.parse_intermixed_args(argv)
     settings = read_settings(arguments.config, arguments.overrides)
     try:
-        train(settings, arguments.resume)
+        return train(settings, arguments.resume)
     except RuntimeError as error:
         if "out of memory" not in str(error):
             raise

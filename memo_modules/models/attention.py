@@ -25,6 +25,7 @@ class FusibleProjections(nn.Module):
             for name in names:
                 setattr(self, name, layers.linear(d_in, d_out, bias))
             return
+        self.fused_rows = {**getattr(self, "fused_rows", {}), **{name: (fused, number * d_out, d_out) for number, name in enumerate(names)}}
         setattr(self, fused, layers.linear(d_in, 3 * d_out, bias))
         self._register_state_dict_hook(partial(_split_rows, fused=fused, names=names))
         dtypes = {"weight": layers.storage or layers.dtype, "bias": layers.dtype}
@@ -37,6 +38,17 @@ class FusibleProjections(nn.Module):
         else:
             q, k, v = (getattr(self, name)(x) for name in names)
         return q, k, v
+
+
+def held_weight(net: nn.Module, layer: str) -> tuple[str, tuple[int, int, int] | None]:
+    """Where ``net`` has the weight of the linear or convolution ``layer`` of its state dict: the name of the parameter, and where it is fused
+    with others the dimension along which it is a part, where it starts there and how long it is."""
+    path, _, name = layer.rpartition(".")
+    module = net.get_submodule(path)
+    if name not in getattr(module, "fused_rows", {}):
+        return f"{layer}.weight", None
+    fused, start, length = module.fused_rows[name]
+    return f"{path}.{fused}.weight", (0, start, length)
 
 
 def _split_rows(module, state_dict, prefix, metadata, *, fused: str, names: Names) -> None:

@@ -10,18 +10,19 @@ from torch import Tensor
 from ..errors import CheckpointError
 from ..files.whole_files import whole_file
 from ..weights.checkpoints import CLASSIFIER, CONFIGS, NETS, Source, component_source, net_source, read_configs, read_weights
+from ..weights.lora import Loras, with_loras
 from ..weights.tensor_saving import save_tensors
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-def to_single_files(checkpoint: Path, target: Path, dtype: torch.dtype | None = None, one_per_net: bool = False) -> list[Path]:
+def to_single_files(checkpoint: Path, target: Path, dtype: torch.dtype | None = None, one_per_net: bool = False, loras: Loras = ()) -> list[Path]:
     """Write the components of a checkpoint folder as ``target``, one safetensors file with their configs in its metadata,
     or as one such file per component in the folder ``target``. Returns what was written; files get their names when all are
     written.
 
-    dtype: of the weights, by default as they are. Raises CheckpointError when a component is damaged or there is none,
-    and InputError when something is in the place of the target.
+    dtype: of the weights, by default as they are. loras: are merged into them. Raises CheckpointError when a component is damaged or there
+    is none, or a LoRA does not fit, and InputError when something is in the place of the target.
     """
     sources = {component: source for component, source in _sources(checkpoint).items() if source.path.exists()}
     if not sources:
@@ -33,13 +34,13 @@ def to_single_files(checkpoint: Path, target: Path, dtype: torch.dtype | None = 
             tensors, configs = {}, {}
             for component in components:
                 configs[component] = sources[component].read_config()
-                weights = sources[component].read_weights()
+                weights = with_loras(loras, component, sources[component].read_weights())
                 tensors |= {f"{component}.{key}": tensor for key, tensor in weights.items()}
             _save(tensors, partial, dtype, {CONFIGS: json.dumps(configs)})
     return list(groups)
 
 
-def to_folder(single: Path, target: Path, dtype: torch.dtype | None = None) -> list[Path]:
+def to_folder(single: Path, target: Path, dtype: torch.dtype | None = None, loras: Loras = ()) -> list[Path]:
     """Write what `to_single_files` made, a file or a folder of them, in the published layout. See there."""
     files = [single] if single.suffix == ".safetensors" else sorted(single.glob("*.safetensors"))
     written = []
@@ -50,7 +51,7 @@ def to_folder(single: Path, target: Path, dtype: torch.dtype | None = None) -> l
                     raise CheckpointError(f"{file} holds {component!r}, which is not a component of MEMO.")
                 folder = target / "misc" / component if component == CLASSIFIER else target / component
                 weights, described = (names.enter_context(whole_file(folder / name, replaces=False)) for name in (_WEIGHTS, "config.json"))
-                _save(Source(file, component=component).read_weights(), weights, dtype)
+                _save(with_loras(loras, component, Source(file, component=component).read_weights()), weights, dtype)
                 described.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
                 written.append(folder)
     if not written:

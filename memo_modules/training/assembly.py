@@ -19,6 +19,7 @@ from .objective import encode_batch
 from .posteriors import PosteriorDataset, cache_posteriors, grey_posterior, place_weights, sample_posteriors, vae_key
 from .processes import Processes
 from .settings import TrainingSettings
+from .stream import SampleStream
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -50,7 +51,7 @@ def make_trainer(settings: TrainingSettings, accelerator, vae: DiffusersVAE, res
         checkpoint = resume_from(settings.output_dir, resume)
         dataset = ClipDataset(read_metadata(data.metadata), data.height, data.width, data.layout)
         nets = load_nets(settings.checkpoint, accelerator.device, DTYPES[settings.dtype])
-        check_sample(nets, dataset[0], data.frames)
+        check_sample(nets, SampleStream(dataset, settings.seed)[0], data.frames)
         config = vae.autoencoder.config
         factor = vae.factor
         if data.width % factor or data.height % factor:

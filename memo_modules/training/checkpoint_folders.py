@@ -10,12 +10,13 @@ import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from shutil import disk_usage
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, StorageError
 from ..files.whole_files import flush, flush_names, storing
 from ..sampler.sampling import MemoNets
 from ..weights.checkpoints import NETS, net_source
@@ -53,6 +54,21 @@ def resume_from(output_dir: Path, resume: str | None) -> Path | None:
     if there:
         raise InputError(f"output_dir: {output_dir} holds checkpoint-{max(there)} of an earlier training. Resume it, or name another folder.")
     return None
+
+
+def check_room(output_dir: Path, size: float) -> None:
+    """Raises StorageError when the disk has no room for a checkpoint of ``size`` bytes, in addition to those that are there."""
+    with storing(output_dir):
+        output_dir.mkdir(parents=True, exist_ok=True)
+        if disk_usage(output_dir).free < size:
+            raise no_room(output_dir, size)
+
+
+def no_room(output_dir: Path, size: float) -> StorageError:
+    return StorageError(
+        f"{output_dir}: a checkpoint takes {size / 1e9:.2f} GB, and the disk has {disk_usage(output_dir).free / 1e9:.2f} GB left. Free some "
+        "space, lower keep, or choose another output_dir. --resume latest continues from the last checkpoint."
+    )
 
 
 def write_checkpoint(output_dir: Path, step: int, keep: int, write: Callable[[Path], None]) -> Path:

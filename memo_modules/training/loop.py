@@ -3,24 +3,28 @@
 import logging
 import math
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..errors import CheckpointError, InputError
+from ..files.locks import locked
 from ..sampler.sampling import MemoNets
-from .checkpoint_folders import read_state, write_checkpoint, write_nets, write_state
+from ..weights.checkpoints import NETS
+from .checkpoint_folders import STATE, check_room, no_room, read_state, write_checkpoint, write_nets, write_state
 from .dataset import PreparedClips
 from .draws import PictureDraws, StepDraws
 from .objective import Pasts, TrainingBatch, TrainingLoss, consecutive_clips, training_loss
+from .low_rank import add_factors, write_factors
 from .parameters import learning_rate, set_trainable
 from .processes import Processes
 from .schedule import FlowSchedule
@@ -31,17 +35,26 @@ from .updates import make_updates
 MakeBatch = Callable[[dict[str, Tensor], PictureDraws], TrainingBatch]
 """From a collated batch of the dataset and its draws, both on the device, to the input of the objective."""
 
+LOCK, LOCK_PATIENCE = "training.lock", 600
+"""Of who writes a checkpoint after an error, and the seconds for which the others wait for it."""
+
+_MARGIN = 1.1
+"""Of the room for a checkpoint, that others may fill within a step."""
+
+Value = TypeVar("Value")
+
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Counters:
-    """Since the start of the training: steps, samples of all processes, and steps that changed nothing because their gradients were not
-    finite."""
+    """Since the start of the training: steps, samples of all processes, steps that changed nothing because their gradients were not
+    finite, and how often another sample was taken because a video could not be read."""
 
     step: int = 0
     samples: int = 0
     skipped: int = 0
+    unreadable: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,7 +119,10 @@ class Trainer:
         self.share = Share(settings.batch_size, settings.gradient_accumulation, accelerator.process_index, accelerator.num_processes)
         self.schedule = FlowSchedule.make()
         self.counters = Counters()
-        self.trained = set_trainable(nets, settings.trainable)
+        if settings.lora is None:
+            self.trained = set_trainable(nets, settings.trainable)
+        else:
+            self.trained = add_factors(nets, settings.trainable, settings.lora, settings.seed)
         if not self.trained:
             raise InputError("trainable: expected at least one net, got none.")
         objective = Objective(nets, self.trained, settings, places)
@@ -118,35 +134,99 @@ class Trainer:
         if settings.ema_decay is not None:
             self.average = {name: weight.to(torch.float32, copy=True) for name, weight in self.updates.weights().items()}
         self._batches = None
+        self._saved: int | None = None
+        self._between_steps, self._all_failed = True, False
 
     def run(self, on_step: Callable[[StepLog], None], on_checkpoint: Callable[[Path], None], should_stop: Callable[[], bool]) -> None:
         """Train up to the last step or to ``until``, or to the end of the step in which ``should_stop`` holds in any process.
 
-        A checkpoint is written every ``save_every`` steps and at the end. on_step, on_checkpoint: called in every process.
+        A checkpoint is written every ``save_every`` steps and at the end, also when the end is an error. on_step, on_checkpoint: called in
+        every process. Raises StorageError before the first step when there is no room for a checkpoint, and ends with one, and StorageError,
+        while there is room for just that.
         """
-        settings, stop = self.settings, False
-        last = min(settings.steps, settings.until or settings.steps)
-        while self.counters.step < last and not stop:
-            log = self.step(should_stop)
-            on_step(log)
-            stop = log.stop
-            if stop or log.step % settings.save_every == 0 or log.step == last:
-                on_checkpoint(self.save())
+        settings, stop, short = self.settings, False, False
+
+        def asked() -> bool:
+            nonlocal short
+            short = short or self._is_short_of_room()
+            return should_stop() or short
+
+        if self.counters.step < self.last_step:
+            with self.processes.together():
+                check_room(settings.output_dir, _MARGIN * self.checkpoint_size)
+        try:
+            while self.counters.step < self.last_step and not stop:
+                log = self.step(asked)
+                on_step(log)
+                stop = log.stop
+                if stop or log.step % settings.save_every == 0 or log.step == self.last_step:
+                    on_checkpoint(self.save())
+        except BaseException:
+            self._rescue(on_checkpoint)
+            raise
+        if short and self.counters.step < self.last_step:
+            raise no_room(settings.output_dir, self.checkpoint_size)
+
+    @property
+    def last_step(self) -> int:
+        return min(self.settings.steps, self.settings.until or self.settings.steps)
+
+    @property
+    def checkpoint_size(self) -> int:
+        """Bytes of a checkpoint: of the nets or of the factors, and in float32 of what trains, its two moments and its average."""
+        whole = {} if self.settings.lora else {(name, key): each for name in NETS for key, each in getattr(self.nets, name).state_dict().items()}
+        nets = sum(tensor.nbytes for tensor in (whole or self.trained).values())
+        return nets + sum(weight.numel() for weight in self.trained.values()) * 4 * (3 if self.average is None else 4)
+
+    def _is_short_of_room(self) -> bool:
+        """Whether it is time to write a last checkpoint: soon there may be no room for it."""
+        try:
+            free = shutil.disk_usage(self.settings.output_dir).free
+            return self.accelerator.is_main_process and free < _MARGIN * self.checkpoint_size
+        except OSError:
+            return False
+
+    def _rescue(self, on_checkpoint: Callable[[Path], None]) -> None:
+        """Write a checkpoint of the last whole step, if there is none, after an error: in one process, while the others wait for it, or in
+        all. The first process that comes to it writes it, which has all of the state, unless DeepSpeed divides that."""
+        output_dir, step = self.settings.output_dir, self.counters.step
+        if not self._between_steps:
+            _log.error("The error came while weights were being updated: there is no checkpoint of step %d.", step + 1)
+            return
+        try:
+            self._batches = None
+            for parameter in self.trained.values():
+                parameter.grad = None
+            if not self.updates.whole_in_each:
+                if self._all_failed:
+                    on_checkpoint(self.save())
+                return
+            with locked(output_dir / LOCK, f"{output_dir} is in use by another training.", patience=LOCK_PATIENCE):
+                if self._saved == step or (output_dir / f"checkpoint-{step}" / STATE).is_file() or not step:
+                    return
+                check_room(output_dir, self.checkpoint_size)
+                state = self.updates.state(keep=True)
+                on_checkpoint(write_checkpoint(output_dir, step, self.settings.keep, lambda folder: self._write(folder, state)))
+        except Exception:  # the one that ended the training is the one to be told
+            _log.exception("After an error the checkpoint of step %d could not be written.", step)
 
     def step(self, should_stop: Callable[[], bool] = lambda: False) -> StepLog:
         """One optimizer step."""
         began, settings, share = time.monotonic(), self.settings, self.share
-        sums = torch.zeros(4, dtype=torch.float64, device=self.accelerator.device)
+        sums = torch.zeros(5, dtype=torch.float64, device=self.accelerator.device)
         for micro in range(share.accumulation):
-            batch, draws = self._next_batch()
+            batch, draws, unreadable = self._together(self._next_batch)
+            sums[4] += unreadable
             for number, clip in enumerate(consecutive_clips(self.nets, batch, draws)):
                 self._pass(clip, sums, last=(micro, number) == (share.accumulation - 1, len(draws) - 1))
         sums[3] = should_stop()
-        kept, loss, loss_all, stop = self.accelerator.reduce(sums, "sum").tolist()
+        kept, loss, loss_all, stop, unreadable = self.accelerator.reduce(sums, "sum").tolist()
         rate = learning_rate(settings.optimizer, self.counters.step, settings.steps)
         clips, kept_or_one = share.samples_per_step * settings.data.clips_per_sample, max(kept, 1)
+        self._between_steps = False
         moved = self.updates.step(rate, clips / kept_or_one)
-        self._count(share.samples_per_step, moved.stepped)
+        self._count(share.samples_per_step, moved.stepped, int(unreadable))
+        self._between_steps = True
         seconds = time.monotonic() - began
         numbers = (loss / kept_or_one, loss_all / clips, 1 - kept / clips, moved.grad_norm, rate, seconds)
         return StepLog(self.counters.step, *numbers, moved.stepped, bool(stop))
@@ -171,8 +251,10 @@ class Trainer:
         settings, step = self.settings, self.counters.step
         state = self.updates.state(keep=self.accelerator.is_main_process)
         with self.processes.together():
-            if self.accelerator.is_main_process:
+            if self.accelerator.is_main_process and self._saved != step:
+                check_room(settings.output_dir, self.checkpoint_size)
                 write_checkpoint(settings.output_dir, step, settings.keep, lambda folder: self._write(folder, state))
+        self._saved = step
         return settings.output_dir / f"checkpoint-{step}"
 
     def load(self, checkpoint: Path) -> None:
@@ -184,7 +266,7 @@ class Trainer:
         if missing or found != self.trained.keys():
             first = (missing or sorted(found - self.trained.keys()))[0]
             raise CheckpointError(
-                f"{checkpoint}: it trained other weights than trainable and ema_decay name, first {first}. "
+                f"{checkpoint}: it trained other weights than trainable, lora and ema_decay name, first {first}. "
                 "Give it as checkpoint instead of resuming it."
             )
         for change in changes(values["settings"], plain(self.settings)):
@@ -214,13 +296,26 @@ class Trainer:
 
     def _write(self, folder: Path, state: Mapping[str, Tensor]) -> None:
         average = self.average or {}
-        write_nets(folder, self.settings.checkpoint, self.nets, average)
+        if self.settings.lora is None:
+            write_nets(folder, self.settings.checkpoint, self.nets, average)
+        else:
+            write_factors(folder, self.settings.lora, self.average or self.updates.weights(), self.nets.dtype)
         tensors = {**state, **{f"average.{name}": tensor for name, tensor in average.items()}}
         write_state(folder, {"counters": asdict(self.counters), "settings": plain(self.settings)}, tensors)
 
-    def _count(self, samples: int, stepped: bool) -> None:
+    def _together(self, make: Callable[[], Value]) -> Value:
+        """What ``make`` returns; an error in one process is one in all, at the same place."""
+        try:
+            with self.processes.together():
+                made = make()
+        except Exception:
+            self._all_failed = True
+            raise
+        return made
+
+    def _count(self, samples: int, stepped: bool, unreadable: int) -> None:
         before, decay = self.counters, self.settings.ema_decay
-        self.counters = Counters(before.step + 1, before.samples + samples, before.skipped + (not stepped))
+        self.counters = Counters(before.step + 1, before.samples + samples, before.skipped + (not stepped), before.unreadable + unreadable)
         if self.average is not None and decay is not None and stepped:
             # at first over the few steps that there are
             moved = before.step - before.skipped
@@ -228,8 +323,8 @@ class Trainer:
             weights = [weight.float() for weight in self.updates.weights().values()]
             torch._foreach_lerp_(list(self.average.values()), weights, share)  # pyright: ignore[reportPrivateImportUsage]  # see parameters.py
 
-    def _next_batch(self) -> tuple[TrainingBatch, tuple[StepDraws, ...]]:
-        """A micro-batch, and the draws of each clip of its samples."""
+    def _next_batch(self) -> tuple[TrainingBatch, tuple[StepDraws, ...], int]:
+        """A micro-batch, the draws of each clip of its samples, and how many videos were skipped for it."""
         if self._batches is None:
             self._batches = zip(self.share.batches(self.counters.samples), self._loader(), strict=True)
         positions, sample = next(self._batches)
@@ -238,9 +333,10 @@ class Trainer:
         pictures, draws = draws_at(
             settings.seed, positions, settings.data.layout, self.latent, norms, settings.weighting, self.schedule, settings.rates
         )
+        unreadable = int(sample.pop("unreadable").sum())
         sample = {name: tensor.to(device, non_blocking=True) for name, tensor in sample.items()}
         pictures = replace(pictures, **{name: tensor.to(device) for name, tensor in vars(pictures).items()})
-        return self.make_batch(sample, pictures).to(device), tuple(draw.to(device) for draw in draws)
+        return self.make_batch(sample, pictures).to(device), tuple(draw.to(device) for draw in draws), unreadable
 
     def _loader(self) -> DataLoader:
         return DataLoader(
@@ -263,9 +359,11 @@ class _Batches:
 
 
 def _stay(worker: int) -> None:
-    """Ignore signals in a worker. Ctrl-C reaches every process of a terminal, and a launcher's SIGTERM every one of its group; the process
-    that trains still needs the batches it has asked for, and ends its workers itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ignore signals in a worker. Ctrl-C reaches every process of a terminal, a launcher's SIGTERM every one of its group, and what a scheduler
+    warns with every one of the job; the process that trains still needs the batches it has asked for, and ends its workers itself."""
+    for name in ("SIGINT", "SIGUSR1", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
 

@@ -13,6 +13,7 @@ from ..files.regular_files import read_regular
 from ..words import quoted, shortened
 from .dataset import ClipLayout
 from .draws import Rates
+from .low_rank import LoraSettings
 from .objective import ROBUST_THRESHOLD
 from .parameters import MOTION_AND_AUDIO, OptimizerSettings
 from .schedule import TimestepSampling
@@ -72,6 +73,7 @@ class TrainingSettings:
     the weights, None for none; sample videos and the nets of a checkpoint then use the average. save_every, log_every: steps. keep:
     checkpoints. loggers: out of
     tensorboard and wandb; None takes tensorboard where it is installed. seed: of the order of the data and all that is drawn.
+    lora: low-rank factors train beside what trainable names, which stays as it is, see low_rank; None: the weights themselves train.
     """
 
     checkpoint: Path
@@ -97,6 +99,7 @@ class TrainingSettings:
     log_every: int = 10
     loggers: tuple[Literal["tensorboard", "wandb"], ...] | None = None
     samples: SampleSettings = field(default_factory=SampleSettings)
+    lora: LoraSettings | None = None
 
     def __post_init__(self):
         _check_least("", self, steps=1, batch_size=1, gradient_accumulation=1, save_every=1, keep=1, log_every=1)
@@ -128,7 +131,9 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> TrainingSettings
         *sections, last = key.split(".")
         section = values
         for name in sections:
-            section = section.setdefault(name, {})
+            if section.get(name) is None:
+                section[name] = {}
+            section = section[name]
             if not isinstance(section, dict):
                 raise InputError(f"{quoted(override)}: {name} has no keys.")
         section[last] = value

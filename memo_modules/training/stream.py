@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..errors import InputError
 from .dataset import ClipLayout, PreparedClips
 from .draws import PictureDraws, Rates, StepDraws, draw_consecutive_steps, draw_pictures
+from .reading import read_or_none
 from .schedule import FlowSchedule, TimestepSampling
 
 
@@ -23,18 +25,27 @@ def seed_of(seed: int, purpose: str, number: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {purpose} {number}".encode()).digest()[:6], "big")
 
 
-def _generator(seed: int, purpose: str, number: int) -> torch.Generator:
+def generator_of(seed: int, purpose: str, number: int) -> torch.Generator:
+    """One of many independent generators."""
     return torch.Generator().manual_seed(seed_of(seed, purpose, number))
 
 
 @lru_cache(maxsize=2)
 def epoch_order(seed: int, epoch: int, videos: int) -> tuple[int, ...]:
     """The order of the videos in an epoch."""
-    return tuple(torch.randperm(videos, generator=_generator(seed, "epoch", epoch)).tolist())
+    return tuple(torch.randperm(videos, generator=generator_of(seed, "epoch", epoch)).tolist())
+
+
+INSTEAD = 16
+"""Videos that are tried in the place of one that cannot be read."""
 
 
 class SampleStream(Dataset):
-    """The sample at a position: a clip of a video of ``dataset``, each video once in an epoch."""
+    """The sample at a position: a clip of a video of ``dataset``, each video once in an epoch.
+
+    A video that cannot be read is skipped, see reading, and another one taken, the same one each time. ``unreadable`` of a sample counts those
+    that were skipped for it. Raises InputError when none of INSTEAD others can be read either.
+    """
 
     def __init__(self, dataset: PreparedClips, seed: int):
         self.dataset, self.seed = dataset, seed
@@ -42,7 +53,14 @@ class SampleStream(Dataset):
     def __getitem__(self, position: int) -> dict[str, Tensor | int]:
         epoch, place = divmod(position, len(self.dataset))
         video = epoch_order(self.seed, epoch, len(self.dataset))[place]
-        return self.dataset[video, seed_of(self.seed, "clip", position)]
+        item = video, seed_of(self.seed, "clip", position)
+        for skipped in range(INSTEAD + 1):
+            sample = read_or_none(lambda item=item: self.dataset[item], str(self.dataset.videos[item[0]].video))
+            if sample is not None:
+                return {**sample, "unreadable": skipped}
+            drawn = seed_of(self.seed, "instead", position * INSTEAD + skipped)
+            item = drawn % len(self.dataset), drawn
+        raise InputError(f"metadata: {INSTEAD + 1} videos in a row cannot be read. The log names them; is their disk there?")
 
 
 @dataclass(frozen=True)
@@ -81,7 +99,7 @@ def draws_at(
     clips. latent: (c h w) of a picture. The others: see draw_step."""
     drawn = []
     for position in positions:
-        generator = _generator(seed, "draws", position)
+        generator = generator_of(seed, "draws", position)
         pictures = draw_pictures(1, layout.sample_frames, layout.past_frames, latent, rates, generator)
         shape = (1, layout.frames, *latent)
         drawn.append((pictures, draw_consecutive_steps(layout.clips, shape, norms, sampling, schedule, rates, generator)))

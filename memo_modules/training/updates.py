@@ -32,6 +32,9 @@ class Updates:
     scales_gradients = True
     """Whether ``step`` can scale the gradients of the backward passes."""
 
+    whole_in_each = True
+    """Whether each process has all of the state."""
+
     def __init__(self, objective: nn.Module, trained: Mapping[str, nn.Parameter], settings: OptimizerSettings, accelerator):
         self.trained, self.settings, self.accelerator = trained, settings, accelerator
         self.module = accelerator.prepare(objective)
@@ -80,6 +83,7 @@ class ZeroUpdates:
     """
 
     scales_gradients = False
+    whole_in_each = False
 
     def __init__(self, objective: nn.Module, trained: Mapping[str, nn.Parameter], settings: OptimizerSettings, accelerator, batch_size: int):
         plugin = accelerator.state.deepspeed_plugin

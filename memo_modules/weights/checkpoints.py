@@ -63,6 +63,9 @@ METADATA = "__metadata__"
 _ODD_FLOATS = {getattr(torch, name, None) for name in ("float8_e8m0fnu", "float4_e2m1fn_x2")}
 """Scales, and pairs of numbers."""
 
+Change = Callable[[str, dict[str, Tensor]], dict[str, Tensor]]
+"""From a net and its weights to others of the same names and sizes."""
+
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
@@ -297,28 +300,29 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return named
 
 
-def load_net(checkpoint: Path, net: str, layers: Layers, header_only: bool = False) -> nn.Module:
+def load_net(checkpoint: Path, net: str, layers: Layers, header_only: bool = False, change: Change = lambda net, weights: weights) -> nn.Module:
     """One of NETS from a checkpoint folder or single file, its weights in the dtypes of ``layers`` on the CPU.
 
-    header_only: everything is checked, but the weights stay on the meta device. Raises CheckpointError naming the file,
-    and the key or option in it, that does not fit.
+    header_only: everything is checked, but the weights stay on the meta device. change: what is made of the weights first, such as
+    lora.with_loras. Raises CheckpointError naming the file, and the key or option in it, that does not fit.
     """
     source = net_source(checkpoint, net)
+    build: Callable[[Layers], nn.Module]
     if net in ("image_proj", "audio_proj"):
         kind = ImageProjection if net == "image_proj" else AudioProjection
         weights = source.read_weights(header_only)
         try:
-            sizes = kind.sizes(weights)
+            build = partial(kind, **kind.sizes(weights))
         except SIZE_ERRORS as error:
             raise CheckpointError(f"{source.path} does not hold a {kind.__name__} ({error}). {REPAIR}") from error
-        return load_module(lambda meta: kind(meta, **sizes), layers, weights, source.path)
-    options, name = source.read_config(), source.name_of_config
-    build: Callable[[Layers], nn.Module]
-    if net == "reference_net":
-        build = partial(ReferenceNet, ReferenceNetConfig.from_dict(options, name))
     else:
-        build = partial(DiffusionNet, DiffusionNetConfig.from_dict(options, name))
-    return load_module(build, layers, source.read_weights(header_only), source.path)
+        options, name = source.read_config(), source.name_of_config
+        if net == "reference_net":
+            build = partial(ReferenceNet, ReferenceNetConfig.from_dict(options, name))
+        else:
+            build = partial(DiffusionNet, DiffusionNetConfig.from_dict(options, name))
+        weights = source.read_weights(header_only)
+    return load_module(build, layers, change(net, weights), source.path)
 
 
 def load_module(build: Callable[[Layers], Module], layers: Layers, weights: dict[str, Tensor], source: Path) -> Module:

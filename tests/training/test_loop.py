@@ -76,6 +76,7 @@ def largest_difference(found: Path, expected: Path) -> float:
 EXACT = {
     "fp32": ("dtype=fp32", "optimizer.lr_schedule=cosine", "optimizer.warmup_steps=1"),
     "bf16, averaged": ("dtype=bf16", "ema_decay=0.9", "checkpointing=true"),
+    "low-rank factors": ("lora.rank=2", "dtype=bf16", "ema_decay=0.9", "checkpointing=true"),
 }
 
 
@@ -89,7 +90,7 @@ def test_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit(config, tmp
     assert [*map(numbers, whole)] == [*map(numbers, [replace(log, stop=False) for log in first] + run(resumed))]
     expected = tmp_path / "whole" / "checkpoint-4"
     assert contents(tmp_path / "parts" / "checkpoint-4") == contents(expected)
-    assert read_state(expected)[0]["counters"] == {"step": 4, "samples": 8, "skipped": 0}
+    assert read_state(expected)[0]["counters"] == {"step": 4, "samples": 8, "skipped": 0, "unreadable": 0}
 
 
 def test_one_schedule_goes_through_stages(config, tmp_path):
@@ -117,7 +118,7 @@ def test_a_checkpoint_is_a_folder_of_nets_that_loads(config, tmp_path):
     for name, weight in trainer.updates.weights().items():  # the average of the first step is 0.1 of the start
         torch.testing.assert_close(held[name], 0.1 * start[name] + 0.9 * weight, rtol=0, atol=1e-6)
         assert torch.equal(trainer.trained[name], weight), "the nets train on with their own weights"
-    with pytest.raises(CheckpointError, match="trainable and ema_decay"):
+    with pytest.raises(CheckpointError, match="trainable, lora and ema_decay"):
         make(config, tmp_path, "trainable={diffusion_net: [motion_modules]}", resume="latest")
 
 
@@ -216,11 +217,11 @@ def test_every_setting_is_read(config, tmp_path, monkeypatch, capsys):
 
     for kind in kinds:
         monkeypatch.setattr(kind, "__getattribute__", noted)
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    handlers = [signal.getsignal(number) for number in train.SIGNALS]
     try:
-        train.train(settings, None)
+        assert train.train(settings, None) == 0
     finally:
-        for number, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
+        for number, handler in zip(train.SIGNALS, handlers, strict=True):
             signal.signal(number, handler)
     TimestepSampling("mode").draw(1)
     unread = [f"{kind.__name__}.{name}" for kind in kinds for name in kind.__dataclass_fields__ if (kind, name) not in seen]
@@ -271,7 +272,7 @@ def child(config: Path, output_dir: Path, *arguments: str) -> subprocess.Popen:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("ending", [signal.SIGKILL, *train.SIGNALS])
 def test_a_training_that_was_ended_at_any_time_goes_on_to_the_same_weights(config, tmp_path, ending):
     """Also when its launcher ends the whole group, data workers and all."""
     whole = tmp_path / "whole"
@@ -285,7 +286,7 @@ def test_a_training_that_was_ended_at_any_time_goes_on_to_the_same_weights(confi
         time.sleep(random.uniform(0, 2))
         os.killpg(process.pid, ending)
         _, errors = process.communicate()
-        assert process.returncode == (-ending if ending == signal.SIGKILL else 0) or "step 8" in errors, errors
+        assert process.returncode in (-ending, 0) if ending == signal.SIGKILL else process.returncode in (128 + ending, 0), errors
     assert child(config, parts, "--resume", "latest").wait() == 0
     assert contents(parts / "checkpoint-8") == contents(whole / "checkpoint-8")
     assert {path.name for path in parts.iterdir()} - {"checkpoint-8.former"} == {"checkpoint-8", "log.jsonl"}
