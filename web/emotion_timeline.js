@@ -30,6 +30,8 @@ function addEditor(node) {
     const editor = new TimelineEditor(value => {
         text.value = value
         text.callback?.(value)
+        // a step of ComfyUI's undo, which sees for itself only what a mouse or a key does to elements of its own
+        app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.captureCanvasState?.()
     })
     const height = () => Math.max(HEIGHT, editor.height + 2 * MARGIN)
     const widget = node.addDOMWidget("timeline_editor", "memo_timeline", editor.element, {
@@ -51,6 +53,7 @@ function addEditor(node) {
     let timer, file, drawn
     const look = async () => {
         if (!isInUse(node.graph)) return clearInterval(timer)
+        takePlace(editor.element, node.id)
         const linked = node.inputs?.find(({ name }) => name === "timeline")?.link != null
         const locked = linked ? "The text comes by a link: change it there." : ""
         if (text.value !== editor.text || locked !== editor.locked) editor.show(text.value, locked)
@@ -68,6 +71,11 @@ function addEditor(node) {
     })
     chain(node, "onRemoved", () => clearInterval(timer))
     fit(WIDTH)
+}
+
+// After an undo of the canvas, Nodes 2.0 still shows the editor of the node that was there before.
+function takePlace(element, id) {
+    if (!element.isConnected) document.querySelector(`[data-node-id="${id}"] .memo-timeline`)?.replaceWith(element)
 }
 
 // Nodes in subgraphs are not told when another workflow is opened.

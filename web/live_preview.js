@@ -19,11 +19,18 @@ app.registerExtension({
 })
 
 function forgetPreview(node) {
-    delete app.nodePreviewImages[node.graph.isRootGraph === false ? `${node.graph.id}:${node.id}` : node.id]
-    for (const widget of node.widgets.filter(({ name }) => SHOWN_IN.includes(name))) {
+    const locator = node.graph.isRootGraph === false ? `${node.graph.id}:${node.id}` : String(node.id)
+    shownByVue()?.revokePreviewsByLocatorId?.(locator)
+    delete app.nodePreviewImages[locator]
+    for (const widget of (node.widgets ?? []).filter(({ name }) => SHOWN_IN.includes(name))) {
         widget.onRemove?.()
         node.widgets.splice(node.widgets.indexOf(widget), 1)
     }
     node.preview = node.images = node.imgs = undefined // what it shows is taken up again at the next drawing
     node.graph.setDirtyCanvas(true)
+}
+
+// Nodes 2.0 draws what a store of the front end holds, which no extension is given; undefined in a front end without it.
+function shownByVue() {
+    return document.getElementById("vue-app")?.__vue_app__?.config.globalProperties.$pinia?._s.get("nodeOutput")
 }

@@ -148,8 +148,8 @@ export class TimelineEditor {
         this.bands = create("div", { className: "memo-bands" })
         this.ruler = create("div", { className: "memo-ruler" })
         this.track = create("div", { className: "memo-track" }, this.wave, this.bands, this.ruler)
-        // an input, because ComfyUI leaves undo to those; a text of its own it has not
-        this.keys = create("input", { className: "memo-keys", readOnly: true, ariaLabel: `Emotion timeline. ${HINT}` })
+        // an input, because ComfyUI leaves undo to those; of the one kind that it does not think holds a text to be copied: the node is
+        this.keys = create("input", { className: "memo-keys", type: "search", readOnly: true, ariaLabel: `Emotion timeline. ${HINT}` })
         const options = EMOTIONS.map((emotion, label) => create("option", { value: label, textContent: emotion }))
         this.emotions = create("select", { title: "Emotion of the chosen segment" }, ...options)
         this.emotions.addEventListener("change", () => (this.choose(Number(this.emotions.value)), this.keys.focus({ preventScroll: true })))

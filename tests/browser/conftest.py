@@ -35,9 +35,16 @@ def server(chromium, comfyui_path, base):
         yield server
 
 
+@pytest.fixture(params=["canvas", "Vue"])
+def renderer(request) -> str:
+    """Who draws the nodes: the canvas, or Vue ("Nodes 2.0")."""
+    return request.param
+
+
 @pytest.fixture
-def page(chromium, server, tmp_path):
+def page(chromium, server, renderer, tmp_path):
     """The front end with an empty canvas; how a test left it is screenshot.png in the test's temporary folder."""
+    server.post("/settings", {"Comfy.VueNodes.Enabled": renderer == "Vue"})
     with FrontEnd(chromium, tmp_path / "profile", server.url) as page:
         yield page
         page.screenshot(tmp_path / "screenshot.png")

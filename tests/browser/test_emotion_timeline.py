@@ -100,9 +100,11 @@ class Desk:
         button = f"[...document.querySelectorAll('.memo-tools button')].find(button => button.textContent === '{name}')"
         self.page.click(*self.page.evaluate(f"(box => [box.x + box.width / 2, box.y + box.height / 2])({button}.getBoundingClientRect())"))
 
-    def key(self, key: str, code: int, modifiers: int = 0) -> None:
-        for kind in ("rawKeyDown", "keyUp"):
-            self.page.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, modifiers=modifiers)
+    def key(self, key: str, code: int, modifiers: int = 0, commands: list[str] = []) -> None:
+        """``commands``: what a browser does by itself at that key, which this one has to be told."""
+        pressed = {"key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": modifiers}
+        self.page.call("Input.dispatchKeyEvent", type="rawKeyDown", commands=commands, **pressed)
+        self.page.call("Input.dispatchKeyEvent", type="keyUp", **pressed)
 
     def choose(self, emotion: str) -> None:
         """As a menu does, which a page without a window cannot open."""
@@ -127,10 +129,10 @@ def editor(chromium, server, tmp_path_factory):
         yield page
 
 
-@pytest.fixture(params=["canvas", "Vue"])
-def desk(editor, tmp_path, request):
-    """On a node drawn by the canvas, and by Vue ("Nodes 2.0"); how a test left it is screenshot.png in its temporary folder."""
-    editor.set("Comfy.VueNodes.Enabled", request.param == "Vue")
+@pytest.fixture
+def desk(editor, renderer, tmp_path):
+    """How a test left it is screenshot.png in its temporary folder."""
+    editor.set("Comfy.VueNodes.Enabled", renderer == "Vue")
     editor.set("Comfy.ColorPalette", "dark")
     editor.clear()
     editor.wait_for("!document.querySelector('.memo-timeline')")
@@ -189,6 +191,28 @@ def test_what_is_typed_is_drawn_and_what_is_wrong_is_said(desk):
     assert desk.shows("0-4 happy")
     desk.key("z", 90, modifiers=2)
     assert desk.shows("0-3 happy")
+
+
+def test_undo_of_the_canvas_takes_back_one_edit_at_a_time(desk):
+    desk.page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()")  # what no hand has made
+    for edit in (lambda: desk.double_click(0.5), lambda: desk.drag(1.5, 3), lambda: desk.choose("sad")):
+        edit()
+    assert desk.shows("0.5-3 sad")
+    for text in ("0.5-3 happy", "0.5-1.5 happy", ""):
+        desk.page.command("Comfy.Undo")
+        assert desk.shows(text)
+    desk.page.command("Comfy.Redo")
+    assert desk.shows("0.5-1.5 happy")
+
+
+def test_ctrl_c_copies_the_node_after_an_edit(desk):
+    desk.double_click(0.5)
+    assert desk.shows("0.5-1.5 happy")
+    desk.page.evaluate(f"app.canvas.selectItems([{NODE}])")
+    assert desk.page.evaluate("document.activeElement.className") == "memo-keys"
+    desk.page.evaluate("localStorage.removeItem('litegrapheditor_clipboard')")
+    desk.key("c", 67, modifiers=2, commands=["copy"])
+    desk.page.wait_for("localStorage.getItem('litegrapheditor_clipboard')?.includes('MemoEmotionTimeline')", timeout=10)
 
 
 def test_saved_and_loaded_it_is_the_same(desk, chromium, server, tmp_path):
@@ -276,14 +300,14 @@ def test_everything_has_its_place_on_a_narrow_node(desk):
 
 
 @pytest.mark.parametrize("palette", ["dark", "light"])
-def test_letters_can_be_read_in_every_theme(desk, palette, request):
+def test_letters_can_be_read_in_every_theme(desk, palette, renderer):
     """With MEMO_WRITE_SCREENSHOTS=1 the node, as the canvas draws it, goes to docs/."""
     desk.page.set("Comfy.ColorPalette", palette)
     desk.type("0-1.1 neutral, 1.1-2.3 happy, 2.3-3 surprised, 3- sad")
     desk.page.wait_for(f"{DRAWN}.endsWith('sad')")
     desk.click(1.7)
     time.sleep(1)  # in which the theme changes
-    if os.environ.get("MEMO_WRITE_SCREENSHOTS") == "1" and "canvas" in request.node.name:
+    if os.environ.get("MEMO_WRITE_SCREENSHOTS") == "1" and renderer == "canvas":
         desk.page.picture((66, 76, 850, 366)).save(ROOT / "docs" / f"emotion_timeline_{palette}.png")
     desk.type(", ".join(f"{i / 2}-{i / 2 + 0.5} {emotion}" for i, emotion in enumerate(EMOTIONS)))
     desk.page.wait_for(f"{DRAWN}.endsWith('unknown')")
