@@ -3,6 +3,8 @@
 Frame rates are exact fractions, so that no length of audio ever gains or loses a frame by rounding.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from fractions import Fraction
 from numbers import Real
 
@@ -26,6 +28,14 @@ def frame_rate(fps: float | Fraction) -> Fraction:
     if not isinstance(fps, Real) or not SLOWEST <= fps <= FASTEST:
         raise InputError(f"fps: expected a number of frames per second from {SLOWEST} to {FASTEST}, got {fps!r}.")
     return Fraction(fps).limit_denominator(1001)
+
+
+def other_rates(rates: Sequence[Fraction | None]) -> str:
+    """A sentence on those of videos to learn from that are not at MEMO's rate; nothing where all are, or nothing is known. 29.97 is at the
+    same pace."""
+    others = Counter(rate for rate in rates if rate and abs(rate - FPS) > Fraction(1, 10))
+    found = ", ".join(f"{videos} at {float(rate):.4g}" for rate, videos in sorted(others.items()))
+    return f"{others.total()} of {len(rates)} videos are not at MEMO's {FPS} frames per second ({found})." if others else ""
 
 
 def frame_count(samples: int, sample_rate: int, fps: Fraction) -> int:

@@ -1,11 +1,11 @@
 """PyAV, in whichever version ComfyUI brought it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO
-
-import numpy as np
 
 from .errors import MissingPackageError
 
@@ -23,11 +23,17 @@ def major_version() -> int:
     return int(import_av().__version__.partition(".")[0])
 
 
-def open_to_read(file: Path | BinaryIO, **options):
-    """A container to read from, whatever encoding its tags are in; it raises what PyAV raises."""
+@contextmanager
+def open_to_read(file: Path | BinaryIO, **options) -> Iterator:
+    """A container to read from, whatever encoding its name and its tags are in; it raises what PyAV raises."""
     if major_version() < 19:  # from then on no tag is an error, and there is nothing to choose
         options["metadata_errors"] = "replace"
-    return import_av().open(str(file) if isinstance(file, Path) else file, **options)
+    place = nullcontext(file)
+    if isinstance(file, Path):
+        name = str(file)
+        place = nullcontext(name) if name.isprintable() else file.open("rb")  # ffmpeg takes names in UTF-8 alone
+    with place as source, import_av().open(source, **options) as container:
+        yield container
 
 
 def audio_resampler(**options):
@@ -36,17 +42,6 @@ def audio_resampler(**options):
     if major_version() >= 19:
         options["threads"] = 1
     return import_av().AudioResampler(**options)
-
-
-def upright(picture: np.ndarray, frame) -> np.ndarray:
-    """``picture`` (h w c) of ``frame`` turned as its file says that it is to be shown: a phone that is held upright films pictures
-    that lie on their side."""
-    return np.ascontiguousarray(np.rot90(picture, quarter_turns(frame)))
-
-
-def quarter_turns(frame) -> int:
-    """Counterclockwise, to show a frame as its file says."""
-    return round(getattr(frame, "rotation", 0) / 90)  # PyAV before 14 does not tell
 
 
 def fraction(rate) -> Fraction:

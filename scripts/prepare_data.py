@@ -4,34 +4,36 @@
     python scripts/prepare_data.py VIDEOS --durations
 
 Writes training data for every video in VIDEOS and its subfolders, and a line for each to OUTPUT/metadata.jsonl. Videos that
-cannot be used are listed in OUTPUT/failed.jsonl, with the reason. It may be stopped at any moment, and continues where it was
-when it is started again. The features follow a video's own frames. MEMO makes 30 per second: other videos teach another pace.
+cannot be used are listed in OUTPUT/failed.jsonl, with the reason: training looks at the middle square of the picture, in which
+one face has to be all the time. It may be stopped at any moment, and continues where it was when it is started again. The
+features follow a video's own frames. MEMO makes 30 per second: other videos teach another pace.
 """
 
 import argparse
 import re
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
 import bootstrap  # noqa: F401
-from memo_modules.clips import frame_rate
+from memo_modules.clips import FPS, frame_rate, other_rates
 from memo_modules.errors import InputError
 from memo_modules.preparation.folder import FAILED, METADATA, Report, Run, prepare_folder
 from memo_modules.preparation.preparer import Job, ModelPlaces, Outcome, Settings, fingerprints
 from memo_modules.preparation.ray_workers import RayActors
-from memo_modules.preparation.videos import duration, find_videos
+from memo_modules.preparation.videos import duration, find_videos, stated_rate
 from memo_modules.preparation.workers import Processes, run_crew, run_here
 from memo_modules.store.obtain import find_model, obtain
+from memo_modules.training.dataset import ClipLayout
 from memo_modules.words import first_line, quoted
 from scripts.entry import run
 
 SHOWN = 20
-FPS = 30
 MOST_WORKERS = 1024
+LONGEST = 20
+SHORTEST, LONGEST_ASKED = 2, 3600
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -48,6 +50,15 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--ray", metavar="ADDRESS", help="workers on a Ray cluster: its address, auto, or local to start one here")
     parser.add_argument("--fps", type=float, help="rewrite videos of another or a varying frame rate at this one, 30 in MEMO (default: leave them)")
+    parser.add_argument("--crop", choices=["face"], help="face: where the face is not in the middle square, cut the square around it")
+    parser.add_argument(
+        "--split",
+        type=float,
+        nargs="?",
+        const=LONGEST,
+        metavar="SECONDS",
+        help=f"cut recordings into clips at scene changes, and in pauses so that none is longer (default: {LONGEST} seconds)",
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--durations", action="store_true", help="only say how long the videos are")
     arguments = parser.parse_args()
@@ -57,6 +68,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error(f"--workers: expected 1 to {MOST_WORKERS}, got {arguments.workers}")
     if not re.fullmatch(r"cpu|(cuda|xpu)(:\d{1,3})?|mps", arguments.device):
         parser.error(f"--device: expected cpu or cuda, got {quoted(arguments.device)}")
+    if arguments.split is not None and not SHORTEST <= arguments.split <= LONGEST_ASKED:
+        parser.error(f"--split: expected {SHORTEST} to {LONGEST_ASKED} seconds, got {arguments.split:g}")
     if arguments.checkpoint and not arguments.models:
         parser.error("--checkpoint: expected --models MODELS with it")
     if arguments.models and not arguments.models.is_dir():
@@ -97,11 +110,32 @@ def prepare(arguments: argparse.Namespace) -> int:
     places = find_places(arguments)
     for role, place in vars(places).items():
         print(f"{role}: {place or 'none'}", flush=True)
-    settings = Settings(places, frame_rate(arguments.fps) if arguments.fps is not None else None, arguments.device)
-    record = {**fingerprints(places), "fps": settings.fps and str(settings.fps)}
-    report = prepare_folder(arguments.videos, arguments.output, record, choose_run(arguments, settings), Progress())
+    settings = Settings(
+        places,
+        frame_rate(arguments.fps) if arguments.fps is not None else None,
+        arguments.device,
+        arguments.crop == "face",
+        arguments.split,
+        ClipLayout().shortest_video,
+    )
+    record = {**fingerprints(places), **settings.record}
+    begin = partial(show_rates, rewritten=settings.fps is not None)
+    report = prepare_folder(arguments.videos, arguments.output, record, choose_run(arguments, settings), Progress(), begin)
     show(report, arguments.output)
     return 0 if report.earlier or report.prepared else 1
+
+
+def show_rates(jobs: Sequence[Job], rewritten: bool) -> None:
+    """Which frame rates there are besides MEMO's, by the word of the files."""
+    if said := other_rates([_rate_or_nothing(job.path) for job in jobs]):
+        print(said + ("" if rewritten else f" What is learned from them moves at another pace: --fps {FPS} rewrites them."), flush=True)
+
+
+def _rate_or_nothing(path: Path) -> Fraction | None:
+    try:
+        return stated_rate(path)
+    except InputError:  # said when it is prepared
+        return None
 
 
 def choose_run(arguments: argparse.Namespace, settings: Settings) -> Run:
@@ -131,10 +165,12 @@ class Progress:
 
 
 def show(report: Report, output: Path) -> None:
-    print(f"{output / METADATA}: {report.earlier + len(report.prepared)} videos, {len(report.prepared)} of them new.")
-    rates = Counter(fps for fps in report.prepared.values() if fps != FPS)
-    for fps, videos in sorted(rates.items()):
-        print(f"{videos} of the new ones have {float(fps):g} frames per second, not {FPS}: what is learned from them moves at another pace.")
+    videos = report.earlier + len(report.prepared)
+    clips = f" in {report.clips} clips" if report.clips != videos else ""
+    print(f"{output / METADATA}: {videos} videos{clips}, {len(report.prepared)} of them new.")
+    for note, noted in report.notes.items():
+        more = f" and {len(noted) - 3} more" if len(noted) > 3 else ""
+        print(f"{len(noted)} of the new ones are {note} ({', '.join(sorted(noted)[:3])}{more}).")
     if report.failed:
         print(f"{len(report.failed)} cannot be used, see {output / FAILED}:")
     for video in sorted(report.failed)[:SHOWN]:

@@ -21,8 +21,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import bootstrap  # noqa: F401
+from memo_modules.clips import FPS, other_rates
 from memo_modules.errors import InputError, MemoError, MissingPackageError
 from memo_modules.files.documents import parse_json
+from memo_modules.files.names import safe_name
 from memo_modules.files.whole_files import storing
 from memo_modules.host import Host
 from memo_modules.training.assembly import load_vae, make_trainer
@@ -140,8 +142,9 @@ class Samples:
         with self.trainer.processes.together(), self.trainer.averaged():
             for number in range(accelerator.process_index, len(self.videos), accelerator.num_processes):
                 video = self.videos[number]
+                path = folder / f"{number}-{safe_name(video.video.stem)}.mp4"
                 try:
-                    write_sample(folder / f"{number}-{video.video.stem}.mp4", self.trainer.nets, self.vae, video, settings.data, settings.samples)
+                    write_sample(path, self.trainer.nets, self.vae, video, settings.data, settings.samples)
                 except Exception:  # of whatever kind: no training is to end for a picture of itself
                     logging.exception("samples: %s of step %d could not be made.", video.video, log.step)
         accelerator.print(folder)
@@ -178,6 +181,8 @@ def train(settings: TrainingSettings, resume: str | None) -> int:
             accelerator.print(f"\r{done} of {total} videos encoded", end="\n" if done == total else "", flush=True)
 
     vae = load_vae(settings, accelerator.device)
+    if said := other_rates([video.fps for video in read_metadata(settings.data.metadata)]):
+        accelerator.print(f"{said} What is learned from them moves at another pace: prepare them with --fps {FPS}.")
     trainer = make_trainer(settings, accelerator, vae, resume, Host(on_cached))
     step = trainer.counters.step
     accelerator.print(

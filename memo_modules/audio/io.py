@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from numbers import Integral
 from pathlib import Path
 from types import ModuleType
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -17,7 +16,11 @@ from ..errors import InputError
 from ..pyav import audio_resampler, import_av, open_to_read
 from ..types import Audio
 from ..values import FLOATS, parts, tensor_fault
+from ..video.reading import sound_tracks
 from ..words import quoted
+
+SILENCE = 1e-4
+"""A sound whose loudest sample (of 1) is below this counts as silent."""
 
 _CHUNK = 1 << 16
 """Samples handed to the resampler at a time: a frame of a whole hour would overflow its counters."""
@@ -39,7 +42,8 @@ MOST_VALUES = 2**30
 
 
 def decode(source: Path | bytes) -> Audio:
-    """The first audio stream of a file, or of a file's bytes, with all its channels at its own sample rate.
+    """The sound of a file, or of a file's bytes, with all its channels at its own sample rate: the track that is marked as default, or the
+    first; the next where nothing is heard in it.
 
     Integer samples are scaled to [-1, 1]. Other files and addresses that a playlist names are not opened. Raises
     InputError when there is no sound in it that can be decoded, or more than 4 GiB of it.
@@ -47,7 +51,11 @@ def decode(source: Path | bytes) -> Audio:
     av = import_av()
     name = "audio" if isinstance(source, bytes) else f"audio: {source}"
     try:
-        chunks, sample_rate = _decoded_chunks(av, io.BytesIO(source) if isinstance(source, bytes) else source.open("rb"), name)
+        chunks, sample_rate, tracks = _decoded_chunks(av, source, name)
+        for number in range(1, tracks):
+            if any(np.abs(chunk).max(initial=0) >= SILENCE for chunk in chunks):
+                break
+            chunks, sample_rate, _ = _decoded_chunks(av, source, name, number)
     except InputError:
         raise
     except (av.FFmpegError, OSError, ValueError) as error:  # ValueError: its format changes on the way
@@ -58,14 +66,16 @@ def decode(source: Path | bytes) -> Audio:
     return Audio(torch.from_numpy(np.concatenate(chunks, axis=1)), sample_rate)
 
 
-def _decoded_chunks(av: ModuleType, file: BinaryIO, name: str) -> tuple[list[np.ndarray], int]:
-    """Pieces (channels samples) of the first audio stream, and its sample rate."""
+def _decoded_chunks(av: ModuleType, source: Path | bytes, name: str, number: int = 0) -> tuple[list[np.ndarray], int, int]:
+    """Pieces (channels samples) of an audio stream, in the order in which they are to be tried, its sample rate, and how many there are."""
     # without a protocol FFmpeg reads the file it is handed and no other
     options = {"protocol_whitelist": "none"}
+    file = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
     with file, open_to_read(file, options=options) as container:
-        if not container.streams.audio:
+        tracks = sound_tracks(container)
+        if not tracks:
             raise InputError(f"{name} has no audio stream. Choose a file with sound.")
-        stream = container.streams.audio[0]
+        stream = tracks[number]
         # interleaved: PyAV falls over the planes of eight channels and more
         to_float = audio_resampler(format="flt")
         chunks, values = [], 0
@@ -74,7 +84,7 @@ def _decoded_chunks(av: ModuleType, file: BinaryIO, name: str) -> tuple[list[np.
             values += frame.samples * frame.layout.nb_channels
             if values > MOST_VALUES:
                 raise InputError(f"{name} is too long: more than {MOST_VALUES} samples in all channels. Cut it into parts.")
-        return chunks, stream.rate
+        return chunks, stream.rate, len(tracks)
 
 
 def validate(audio: Audio, name: str = "audio", check_interrupt: Callable[[], None] = lambda: None) -> None:

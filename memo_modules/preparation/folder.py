@@ -7,6 +7,7 @@ removed by the next run, which prepares that video again.
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,10 +16,11 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..files.locks import locked
+from ..files.names import safe_name
 from ..files.regular_files import open_regular
 from ..files.whole_files import remove_partial, storing, write_whole
 from ..words import first_line, shortened
-from .preparer import VIDEOS, Job, Outcome
+from .preparer import VIDEOS, Job, Outcome, video_of
 from .tensor_files import FIELDS
 from .videos import find_videos
 
@@ -32,11 +34,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Report:
-    """earlier: videos that were there before. prepared: those that this run added, with their frame rates. failed: from video to reason."""
+    """earlier: videos that were there before. prepared: those that this run added, with their frame rates. clips: lines of metadata.jsonl,
+    more than one for a video that was split. failed: from video to reason. notes: to the videos of which they are true."""
 
     earlier: int = 0
     prepared: dict[str, Fraction] = field(default_factory=dict)
+    clips: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
 
 
 def prepare_folder(
@@ -45,13 +50,14 @@ def prepare_folder(
     settings: dict[str, str | None],
     run: Run,
     progress: Callable[[int, int, Report], None] = lambda done, total, report: None,
+    begin: Callable[[Sequence[Job]], None] = lambda jobs: None,
 ) -> Report:
     """Prepare the videos of a folder that have no line in ``output`` yet; what failed before is tried again.
 
     settings: everything on which the features depend; a folder that was made with others is refused. progress: videos done in this
-    run, videos to do, and the report so far. However it ends, metadata.jsonl is in order of its lines' names and
-    failed.jsonl is that of this run. Raises InputError when there is no video, and when ``output`` is in use, of other
-    videos or of other settings.
+    run, videos to do, and the report so far. begin: called with the videos to do, before the first. However it ends, metadata.jsonl
+    is in order of its lines' names and failed.jsonl is that of this run. Raises InputError when there is no video, and when
+    ``output`` is in use, of other videos or of other settings.
     """
     videos, output = Path(os.path.abspath(videos)), Path(os.path.abspath(output))
     paths = find_videos(videos, leave_out=output if videos in output.parents else None)
@@ -60,10 +66,13 @@ def prepare_folder(
     with _alone(output):
         _check_record(output / RECORD, {"videos": _place(videos, output), **settings})
         entries = {entry["face_emb"]: entry for entry in _whole_entries(output)}
+        done = {name for (name, lines), count in Counter(map(video_of, entries.values())).items() if count == lines}
+        entries = {key: entry for key, entry in entries.items() if video_of(entry)[0] in done}
         _write_lines(output / METADATA, entries.values())
-        jobs = [Job(path, path.relative_to(videos).as_posix(), _place(path, output), output) for path in paths]
-        to_do = [job for job in jobs if job.entry["face_emb"] not in entries]
-        report = Report(earlier=len(jobs) - len(to_do))
+        jobs = [Job(path, _name(path.relative_to(videos)), _place(path, output), output) for path in paths]
+        to_do = [job for job in jobs if job.name not in done]
+        report = Report(earlier=len(jobs) - len(to_do), clips=len(entries))
+        begin(to_do)
         try:
             with closing(run(to_do)) as outcomes:
                 for done, outcome in enumerate(outcomes, 1):
@@ -85,16 +94,20 @@ def _remove_partial(output: Path) -> None:
 
 
 def _keep(outcome: Outcome, output: Path, entries: dict[str, dict], report: Report) -> None:
-    entry, fps = outcome.entry, outcome.fps
-    if entry is None or fps is None:
-        report.failed[outcome.job.video] = str(outcome.reason)
+    video, fps = outcome.job.video, outcome.fps
+    if fps is None:
+        report.failed[video] = str(outcome.reason)
         return
-    entries[entry["face_emb"]] = entry  # first: an interrupt while the line is written must not lose it at the end
+    entries |= {entry["face_emb"]: entry for entry in outcome.entries}  # first: an interrupt while lines are written must not lose them at the end
     with storing(output / METADATA), (output / METADATA).open("a", encoding="utf-8", newline="\n") as file:
-        file.write(json.dumps(entry) + "\n")
+        file.write("".join(json.dumps(entry) + "\n" for entry in outcome.entries))
         file.flush()
         os.fsync(file.fileno())
-    report.prepared[outcome.job.video] = fps
+    report.prepared[video] = fps
+    report.clips += len(outcome.entries)
+    report.failed |= {f"{video}, {when}": reason for when, reason in outcome.left_out.items()}
+    for note in outcome.notes:
+        report.notes.setdefault(note, []).append(video)
 
 
 def _whole_entries(output: Path) -> Iterator[dict[str, str]]:
@@ -124,6 +137,11 @@ def _text(path: Path) -> str:
             return file.read().decode("utf-8", errors="replace")
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}). Remove it, or choose another output folder.") from error
+
+
+def _name(path: Path) -> str:
+    """For the files of a video, from its path below the folder of videos."""
+    return "/".join(map(safe_name, path.parts))
 
 
 def _place(path: Path, output: Path) -> str:

@@ -4,12 +4,12 @@ scripts/prepare_data.py of the reference implementation.
 
 import hashlib
 import logging
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
@@ -21,15 +21,21 @@ from ..audio.vocals import VocalSeparator
 from ..errors import InputError, MemoError
 from ..portrait.face import FaceAnalyzer
 from ..store.fetching import verify
-from ..types import frame_labels
+from ..types import Crop, frame_labels
+from .looking import Looks, check_cuts, check_face
+from .rewriting import rewrite, rewritten_frames
+from .splitting import spans
 from .tensor_files import FIELDS, write_tensor
-from .videos import Video, read_video, rewrite, rewritten_frames
+from .videos import Video, read_video
 
 VIDEOS = "videos"
-"""The folder in the output of those that were rewritten at another frame rate."""
+"""The folder in the output of those that were rewritten: at another frame rate, cropped, or as a clip of a longer one."""
 
-LOOKS = range(0, 30, 5)
-"""Frames in which a face is searched for, one after the other: a video may fade in."""
+CROPPED = "cropped to the square around their face"
+INTERLACED = "interlaced, so that edges that move are combs: deinterlace them first, with ffmpeg -vf bwdif"
+"""Notes on videos that were prepared."""
+
+_PART = re.compile(r"(.*)\.(\d{4,})of(\d{4,})")
 
 _log = logging.getLogger(__name__)
 
@@ -48,11 +54,24 @@ class ModelPlaces:
 @dataclass(frozen=True)
 class Settings:
     """How to prepare. fps: rewrite videos of another or a varying frame rate at this one; None leaves all as they are.
-    device: of all models but face analysis, which stays on the CPU."""
+    device: of all models but face analysis, which stays on the CPU. crop: to the square around the face, where it is not in the middle
+    one. split: into clips of so many seconds at most. shortest: frames of a video or clip, fewer of which training leaves out."""
 
     places: ModelPlaces
     fps: Fraction | None = None
     device: str = "cpu"
+    crop: bool = False
+    split: float | None = None
+    shortest: int = 2
+
+    @property
+    def record(self) -> dict[str, str | None]:
+        """What the output depends on, but for the models; None is what it was before there was a choice."""
+        return {
+            "fps": str(self.fps) if self.fps else None,
+            "crop": "face" if self.crop else None,
+            "split": f"{self.split:g}" if self.split else None,
+        }
 
 
 @dataclass(frozen=True)
@@ -67,17 +86,52 @@ class Job:
     @property
     def entry(self) -> dict[str, str]:
         """Its line of metadata.jsonl, where the video stays as it is."""
-        return {FIELDS[0]: self.video} | {field: f"{field}/{self.name}.safetensors" for field in FIELDS[1:]}
+        return self._entry(self.name) | {FIELDS[0]: self.video}
+
+    def part(self, number: int, parts: int) -> dict[str, str]:
+        """The line of a clip of it, counted from 1, of so many."""
+        return self._entry(f"{self.name}.{number:04}of{parts:04}")
+
+    def _entry(self, name: str) -> dict[str, str]:
+        return {FIELDS[0]: f"{VIDEOS}/{name}.mp4"} | {field: f"{field}/{name}.safetensors" for field in FIELDS[1:]}
+
+    @property
+    def rewritten(self) -> dict[str, str]:
+        """Its line where the video is rewritten."""
+        return self._entry(self.name)
+
+
+def video_of(entry: dict[str, str]) -> tuple[str, int]:
+    """The name of the Job whose line this is, and how many lines it has."""
+    name = entry["face_emb"].removeprefix("face_emb/").removesuffix(".safetensors")
+    part = _PART.fullmatch(name)
+    return (part[1], int(part[3])) if part else (name, 1)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result for one video: its line of metadata.jsonl and its frame rate, or the reason why it was not prepared."""
+    """The result for one video: its lines of metadata.jsonl and its frame rate, or the reason why it was not prepared.
+
+    notes: what else is to be said of it, each the same for all videos of which it is true. left_out: of the clips that a video was
+    split into, from when to when, and why.
+    """
 
     job: Job
-    entry: dict[str, str] | None = None
+    entries: tuple[dict[str, str], ...] = ()
     fps: Fraction | None = None
     reason: str | None = None
+    notes: tuple[str, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """What is made of a video or a part of it. first: its first frame in the file."""
+
+    video: Video
+    first: int
+    face: Tensor
+    crop: Crop | None
 
 
 class Preparer:
@@ -88,7 +142,7 @@ class Preparer:
 
     def __init__(self, settings: Settings):
         places, device = settings.places, settings.device
-        self.fps, self.device = settings.fps, device
+        self.settings, self.device = settings, device
         self.face_analyzer = FaceAnalyzer.load(places.face_analysis)
         separator = places.vocal_separator
         cuda = device.startswith("cuda")
@@ -103,51 +157,83 @@ class Preparer:
     def prepare(self, job: Job) -> Outcome:
         """Write the files of a video. Whatever is wrong with it becomes the outcome's reason; raises MemoError when the
         files cannot be written."""
+        entries: list[dict[str, str]] = []
         try:
-            video = read_video(job.path, LOOKS)
-            tensors, fps = self.features(video)
+            looks = Looks(self.face_analyzer)
+            video = read_video(job.path, looks)
+            fps = self._rate(video)
+            clips, left_out = self._clips(video, looks)
+            for number, clip in enumerate(clips, 1):
+                rewritten = len(clips) > 1 or len(clip.video.times) < len(video.times) or clip.crop is not None or fps != video.fps or not video.seeks
+                entry = job.part(number, len(clips)) if len(clips) > 1 else job.rewritten if rewritten else job.entry
+                self._write(job, entry, clip, fps, rewritten)
+                entries.append(entry)
         except InputError as error:
             return Outcome(job, reason=str(error))
+        except MemoError:
+            raise
         except Exception as error:  # from a decoder or a model: one video must not end the work on thousands
             _log.warning("%s: unexpected error.", job.path, exc_info=True)
             return Outcome(job, reason=f"unexpected {type(error).__name__}: {error}")
-        entry = dict(job.entry)
+        notes = (CROPPED,) * any(clip.crop is not None for clip in clips) + (INTERLACED,) * video.interlaced
+        return Outcome(job, tuple(entries), fps, notes=notes, left_out=left_out)
+
+    def _write(self, job: Job, entry: dict[str, str], clip: _Clip, fps: Fraction, rewritten: bool) -> None:
+        tensors = {"face_emb": clip.face, **self.features(clip.video, fps)}
         try:
-            if fps != video.fps:
-                entry[FIELDS[0]] = f"{VIDEOS}/{job.name}.mp4"
-                rewrite(job.path, job.output / entry[FIELDS[0]], video, fps)
+            if rewritten:
+                rewrite(job.path, job.output / entry[FIELDS[0]], clip.video, fps, clip.first, clip.crop)
             for field, tensor in tensors.items():
                 write_tensor(job.output / entry[field], field, tensor, {"fps": str(fps)})
         except (OSError, SafetensorError, InputError) as error:
             raise MemoError(f"{job.output}: the files of {job.path} cannot be written ({error}).") from error
-        return Outcome(job, entry, fps)
 
-    def features(self, video: Video) -> tuple[dict[str, Tensor], Fraction]:
-        """The tensors of a video by field, and the frame rate that they are at: face_emb float32 (512,), not normalised;
-        audio_emb float32 (frames layers d); audio_emotion int32 (frames,).
-
-        Raises InputError when it shows no face or several, or has no constant frame rate where none was asked for.
-        """
-        fps = self.fps or video.fps
+    def _rate(self, video: Video) -> Fraction:
+        """Of what is written. Raises InputError for a rate that varies where none was asked for."""
+        fps = self.settings.fps or video.fps
         if fps is None:
             raise InputError("its frame rate varies: rewrite it at a constant one with --fps 30.")
-        frames = len(video.times) if fps == video.fps else rewritten_frames(video, fps)
-        face = self._only_face(video.pictures)
+        return fps
+
+    def _clips(self, video: Video, looks: Looks) -> tuple[list[_Clip], dict[str, str]]:
+        """What is made of a video, and why the rest is left out; never nothing. Raises InputError where it would be."""
+        if self.settings.split is None:
+            return [self._clip(video, looks, 0, len(video.times))], {}
+        clips, left_out, parts = [], {}, spans(video, self.settings.split)
+        for start, stop in parts:
+            try:
+                clips.append(self._clip(video, looks, start, stop))
+            except InputError as error:
+                if len(parts) == 1:
+                    raise
+                left_out[f"{_seconds(video, start)} to {_seconds(video, stop - 1)} s"] = str(error)
+        if not clips:
+            when, reason = next(iter(left_out.items()))
+            raise InputError(f"none of its {len(parts)} parts can be used; the first, {when}: {reason}")
+        return clips, left_out
+
+    def _clip(self, video: Video, looks: Looks, start: int, stop: int) -> _Clip:
+        if stop - start < 2:
+            raise InputError("too short: a single frame.")
+        part, shortest = video.part(start, stop), self.settings.shortest
+        if (frames := rewritten_frames(part, self._rate(video))) < shortest:
+            raise InputError(f"too short: {frames} frames, but training takes {shortest} at a time.")
+        check_cuts(part.changes, part.times)
+        face, crop = check_face(looks.between(start, stop), video.size, self.settings.crop)
+        return _Clip(part, start, face, crop)
+
+    def features(self, video: Video, fps: Fraction) -> dict[str, Tensor]:
+        """What is heard, by field, at ``fps`` frames a second: audio_emb float32 (frames layers d); audio_emotion int32 (frames,)."""
+        frames = rewritten_frames(video, fps)
         voice = self.vocal_separator.separate(video.audio) if self.vocal_separator else video.audio
         states = encode_frames(self.audio_encoder, voice, frames, fps, self.device)
         mood = detect_emotion(self.emotion2vec, self.emotion_classifier, voice, self.device)
         labels = torch.tensor(frame_labels(mood, frames, fps, "exact"), dtype=torch.int32)
-        return {"face_emb": face, "audio_emb": states, "audio_emotion": labels}, fps
+        return {"audio_emb": states, "audio_emotion": labels}
 
-    def _only_face(self, pictures: tuple[np.ndarray, ...]) -> Tensor:
-        """The embedding (512,) of the face in the first of the pictures that shows one."""
-        for picture in pictures:
-            faces = self.face_analyzer.detect(picture)
-            if len(faces) > 1:
-                raise InputError(f"{len(faces)} faces: a picture shows {len(faces)}, expected exactly one.")
-            if faces:
-                return self.face_analyzer.embed(picture, faces[0])[0]
-        raise InputError(f"no face: none was found in {len(pictures)} pictures of its first second.")
+
+def _seconds(video: Video, frame: int) -> str:
+    return f"{float(video.times[frame] - video.times[0]):.1f}"
 
 
 def fingerprints(places: ModelPlaces) -> dict[str, str | None]:

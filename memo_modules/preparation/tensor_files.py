@@ -4,6 +4,7 @@ under its field's name, or `.pt`.
 Only the part that is asked for is read from either; nothing in a pickle is run.
 """
 
+from fractions import Fraction
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -20,6 +21,9 @@ from ..words import first_line
 FIELDS = ("video", "face_emb", "audio_emb", "audio_emotion")
 """Of a line of metadata.jsonl, all paths; a relative one counts from the folder of that file."""
 
+_LONGEST_RATE = 40
+"""Characters of a frame rate: one of a million digits would take minutes."""
+
 _AGAIN = "Prepare this video again."
 
 
@@ -35,6 +39,17 @@ def tensor_shape(path: Path, field: str) -> tuple[int, ...]:
     if path.suffix == ".safetensors":
         return tuple(_in_safetensors(path, field, lambda part: part.get_shape()))
     return tuple(_mapped(path).shape)
+
+
+def frames_per_second(path: Path) -> Fraction | None:
+    """What the header of a file says that preparation wrote; None where it does not say."""
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            return Fraction((file.metadata() or {}).get("fps", "")[:_LONGEST_RATE])
+    except (SafetensorError, OSError, ValueError, ZeroDivisionError):
+        return None
 
 
 def read_rows(path: Path, field: str, start: int = 0, stop: int | None = None) -> Tensor:

@@ -1,14 +1,11 @@
-"""Reads a video file for data preparation, in one pass: when its frames are shown, some of the frames, and the sound.
+"""Reads a video file for data preparation, in one pass: when its frames are shown, how they change, some of them, and the sound.
 
 Errors say what is wrong with the file; the caller adds which file it is.
 """
 
-import struct
-from bisect import bisect_left
-from collections import deque
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,13 +13,17 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from ..audio.io import SILENCE
 from ..clips import frame_rate
-from ..errors import InputError, MemoError
-from ..files.whole_files import whole_file
-from ..pyav import audio_resampler, fraction, import_av, open_to_read, quarter_turns, upright
+from ..errors import InputError
+from ..pyav import audio_resampler, fraction, import_av
 from ..types import Audio
+from ..video.reading import Screen, opened, picture_track, seeks, sound_tracks
 
-SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
+SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".divx", ".wmv", ".asf", ".flv", ".f4v"),
+    *(".mts", ".m2ts", ".m2t", ".ts", ".mpg", ".mpeg", ".mpe", ".m2v", ".vob", ".mxf", ".ogv", ".dv"),
+)
 """Suffixes of the files that count as videos, in upper or lower case."""
 
 _LACKING = Fraction(1, 2)
@@ -31,89 +32,180 @@ _LACKING = Fraction(1, 2)
 _GAP = Fraction(1, 50)
 """Seconds of sound that may be missing without counting as a pause: timestamps are rounded."""
 
-_BT709, _LIMITED = 1, 1
-"""Colours of rewritten videos, in ffmpeg's numbers."""
+_LOOK_EVERY = Fraction(1, 2)
+"""Seconds between the frames that are looked at."""
 
-_SILENCE = 1e-4
-"""A sound whose loudest sample (of 1) is below this counts as silent."""
+_THUMBNAIL = 32
+"""Pixels a side at which a frame is compared with the one before it."""
+
+Look = Callable[[int, Fraction, np.ndarray], None]
+"""Takes a frame's number, its time in seconds after the first, and its picture: uint8 RGB (h w 3) as it is shown."""
+
+
+class SilentError(InputError):
+    """There is a sound, in which nothing is heard."""
 
 
 @dataclass(frozen=True)
 class Video:
-    """What was read from a video.
+    """What was read from a video, or from a part of it.
 
     times: when each frame is shown, ascending seconds, as many as read_frames counts. fps: their rate, None where it is
-    not constant. pictures: uint8 (h w 3), RGB, of the frames asked for. audio: at its own rate, with all its channels,
-    beginning with the first frame and as long as the frames; filled up with silence where the sound is shorter.
+    not constant. audio: at its own rate, with all its channels, beginning with the first frame and as long as the frames; filled up
+    with silence where the sound is shorter. changes: of each frame from the one before it, the mean difference of 0 to 255.
+    size: (width, height) as it is shown. interlaced: its pictures are two half pictures each. seeks: training can go to any frame.
     """
 
     times: tuple[Fraction, ...]
     fps: Fraction | None
-    pictures: tuple[np.ndarray, ...]
     audio: Audio
+    changes: tuple[float, ...] = ()
+    size: tuple[int, int] = (0, 0)
+    interlaced: bool = False
+    seeks: bool = True
+
+    def part(self, start: int, stop: int) -> "Video":
+        """Its frames start..stop-1, and what is heard meanwhile. Raises SilentError where that is nothing."""
+        if (start, stop) == (0, len(self.times)):
+            return self
+        times = self.times[start:stop]
+        seconds = len(times) / self.fps if self.fps else shown_for(times)
+        audio = _beside_frames(self.audio, self.times[0] - times[0], seconds)
+        return replace(self, times=times, audio=audio, changes=self.changes[start:stop])
 
 
 def find_videos(folder: Path, leave_out: Path | None = None) -> list[Path]:
-    """The videos in a folder and below, sorted; none that are hidden or below ``leave_out``.
+    """The videos in a folder and below, sorted; links to folders are followed, each folder once. None that are hidden or below
+    ``leave_out``.
 
     Raises InputError when there are none.
     """
     if not folder.is_dir():
         raise InputError(f"videos: {folder} is not a folder.")
-    videos = []
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not hidden and not (leave_out and path.is_relative_to(leave_out)):
-            videos.append(path)
-    if not videos:
+    found, seen = [], {os.path.realpath(folder)}
+    for place, folders, files in os.walk(folder, followlinks=True):
+        if leave_out and Path(place).is_relative_to(leave_out):
+            folders[:] = []
+            continue
+        below = {name: os.path.realpath(os.path.join(place, name)) for name in sorted(folders) if not name.startswith(".")}
+        folders[:] = []
+        for name, real in below.items():
+            if real not in seen:
+                seen.add(real)
+                folders.append(name)
+        found += [path for name in files if not name.startswith(".") and (path := Path(place, name)).suffix.lower() in SUFFIXES]
+    if not (videos := sorted(path for path in found if path.is_file())):
         raise InputError(f"videos: {folder} and the folders in it hold none of {', '.join('*' + suffix for suffix in SUFFIXES)}.")
     return videos
 
 
-def read_video(path: Path, looks: Collection[int] = ()) -> Video:
-    """Decode a whole video, so that damage anywhere in it is noticed. looks: numbers of frames to keep; those
-    that it does not have are left out.
+def read_video(path: Path, look: Look = lambda number, time, picture: None) -> Video:
+    """Decode a whole video, so that damage anywhere in it is noticed. look: called with the first frame, the last, and two for each
+    second between.
 
-    Raises InputError when there is no picture or no sound in it, when it is cut off or damaged, and for a silent one.
+    The sound is that of the track that is marked as default, or of the first; of another where that one is silent. Raises InputError
+    when there is no picture or no sound in it, when it is cut off or damaged, and for a silent one.
     """
-    times, pictures, sound, heard, begins, expected, sizes = [], [], [], 0, None, 0, set()
-    with _opened(path, times) as container:
-        video, audio = (_first(streams, what) for streams, what in ((container.streams.video, "picture"), (container.streams.audio, "sound")))
-        video.codec_context.thread_count = 1  # many videos are read in many processes
-        to_planar_float = audio_resampler(format="fltp")
-        for packet in container.demux(video, audio):
-            expected += packet.stream is video and packet.pts is not None and not packet.is_discard
-            for frame in packet.decode():
-                if packet.stream is audio:
-                    begins = frame.pts * frame.time_base if begins is None else begins
-                    missing = round((frame.pts * frame.time_base - begins) * frame.sample_rate) - heard
-                    blocks = [out.to_ndarray() for out in to_planar_float.resample(frame)]
-                    if sound and missing > _GAP * frame.sample_rate:  # a recording that was paused continues later
-                        blocks.insert(0, np.zeros((len(sound[0]), missing), sound[0].dtype))
-                    sound += blocks
-                    heard += sum(block.shape[1] for block in blocks)
-                    continue
-                sizes.add((frame.width, frame.height))
-                if len(sizes) > 1:
-                    raise InputError(f"its pictures change their size, at frame {len(times)}: rewrite it at one.")
-                if times and frame.pts * frame.time_base < times[-1]:
-                    raise InputError(f"the times of its frames are out of order, at frame {len(times)}: remux it to mkv first.")
-                if len(times) in looks:
-                    pictures.append(upright(frame.to_ndarray(format="rgb24"), frame))
-                times.append(frame.pts * frame.time_base)
-        announced = Fraction(container.duration or 0, 1_000_000)
-        rates, sample_rate = (fraction(video.average_rate), fraction(video.base_rate)), audio.rate
-    if len(times) < max(2, expected):
-        raise InputError(f"{len(times)} of {expected} frames can be decoded, expected all and at least 2: it is cut off or damaged.")
-    if not sound or begins is None:
-        raise InputError("no sound: its audio stream is empty.")
-    waveform = torch.from_numpy(np.concatenate(sound, axis=1))
-    end = max(times[-1], begins + Fraction(waveform.shape[1], sample_rate))
-    if end + _LACKING < announced:
-        raise InputError(f"it is cut off: it ends after {float(end):.2f} s but says that it lasts {float(announced):.2f} s.")
-    fps = constant_rate(times, rates)
-    audio = _beside_frames(Audio(waveform, sample_rate), begins - times[0], len(times) / fps if fps else shown_for(times))
-    return Video(tuple(times), fps, tuple(pictures), audio)
+    with opened(path) as container:
+        tracks = max(1, len(container.streams.audio))
+    for track in range(tracks):
+        try:
+            return _Reader(look if track == 0 else lambda number, time, picture: None).read(path, track)
+        except SilentError:
+            if track == tracks - 1:
+                raise
+    raise AssertionError("there is a last track")
+
+
+class _Reader:
+    """One pass through a file."""
+
+    def __init__(self, look: Look):
+        self.look = look
+        self.times: list[Fraction] = []
+        self.changes: list[float] = []
+        self.interlaced, self.looked_at, self.sizes, self.thumbnail = 0, None, set(), None
+
+    def read(self, path: Path, sound_track: int) -> Video:
+        expected, screen, last = 0, None, None
+        with opened(path, self.times) as container:
+            video = picture_track(container)
+            sound = _Sound(container, sound_track)
+            screen, self.reformatter = Screen(video), import_av().video.reformatter.VideoReformatter()
+            video.codec_context.thread_count = 1  # many videos are read in many processes
+            for packet in container.demux(video, sound.track):
+                expected += packet.stream is video and packet.pts is not None and not packet.is_discard
+                for frame in packet.decode():
+                    if packet.stream is video:
+                        self.see(frame, screen)
+                        last = frame
+                    else:
+                        sound.hear(frame)
+            announced = Fraction(container.duration or 0, 1_000_000)
+            can_seek = seeks(container)
+            rates = (fraction(video.average_rate), fraction(video.base_rate))
+            if len(self.times) < max(2, expected):
+                raise InputError(f"{len(self.times)} of {expected} frames can be decoded, expected all and at least 2: it is cut off or damaged.")
+            size = screen.picture(last).shape[1::-1]
+            if self.looked_at != len(self.times) - 1:
+                self.look(len(self.times) - 1, self.times[-1] - self.times[0], screen.picture(last))
+        times = self.times
+        audio, begins = sound.whole()
+        end = max(times[-1], begins + Fraction(audio.waveform.shape[1], audio.sample_rate))
+        if end + _LACKING < announced:
+            raise InputError(f"it is cut off: it ends after {float(end):.2f} s but says that it lasts {float(announced):.2f} s.")
+        fps = constant_rate(times, rates)
+        audio = _beside_frames(audio, begins - times[0], len(times) / fps if fps else shown_for(times))
+        return Video(tuple(times), fps, audio, tuple(self.changes), size, 2 * self.interlaced > len(times), can_seek)
+
+    def see(self, frame, screen: Screen) -> None:
+        times = self.times
+        self.sizes.add((frame.width, frame.height))
+        if len(self.sizes) > 1:
+            raise InputError(f"its pictures change their size, at frame {len(times)}: rewrite it at one.")
+        if frame.pts is None or (times and frame.pts * frame.time_base < times[-1]):
+            what = "missing" if frame.pts is None else "out of order"
+            raise InputError(f"the times of its frames are {what}, at frame {len(times)}: encode it anew, as with ffmpeg -i IN OUT.mp4.")
+        time = frame.pts * frame.time_base
+        if self.looked_at is None or time - times[self.looked_at] >= _LOOK_EVERY:
+            self.looked_at = len(times)
+            self.look(len(times), time - times[0] if times else Fraction(0), screen.picture(frame))
+        thumbnail = self.reformatter.reformat(frame, _THUMBNAIL, _THUMBNAIL, "rgb24").to_ndarray().astype(np.float32)
+        self.changes.append(float(np.abs(thumbnail - self.thumbnail).mean()) if self.thumbnail is not None else 0.0)
+        self.thumbnail = thumbnail
+        self.interlaced += bool(frame.interlaced_frame)
+        times.append(time)
+
+
+class _Sound:
+    """What is heard in a track, piece by piece."""
+
+    def __init__(self, container, number: int):
+        tracks = sound_tracks(container)
+        if not tracks:
+            raise InputError("no sound: the file has no audio stream.")
+        self.track = tracks[number]
+        self._resampler = audio_resampler(format="fltp")
+        self._blocks: list[np.ndarray] = []
+        self._begins: Fraction | None = None
+        self._heard = 0
+
+    def hear(self, frame) -> None:
+        heard = Fraction(self._heard, frame.sample_rate)
+        time = (self._begins or 0) + heard if frame.pts is None else frame.pts * frame.time_base  # in wmv few have a time
+        self._begins = time if self._begins is None else self._begins
+        missing = round((time - self._begins) * frame.sample_rate) - self._heard
+        blocks = [out.to_ndarray() for out in self._resampler.resample(frame)]
+        if self._blocks and missing > _GAP * frame.sample_rate:  # a recording that was paused continues later
+            blocks.insert(0, np.zeros((len(self._blocks[0]), missing), self._blocks[0].dtype))
+        self._blocks += blocks
+        self._heard += sum(block.shape[1] for block in blocks)
+
+    def whole(self) -> tuple[Audio, Fraction]:
+        """All of it, and when it begins."""
+        if not self._blocks or self._begins is None:
+            raise SilentError("no sound: its audio stream is empty.")
+        return Audio(torch.from_numpy(np.concatenate(self._blocks, axis=1)), self.track.rate), self._begins
 
 
 def shown_for(times: Sequence[Fraction]) -> Fraction:
@@ -130,44 +222,10 @@ def constant_rate(times: Sequence[Fraction], stated: Sequence[Fraction]) -> Frac
     return None
 
 
-def rewritten_frames(video: Video, fps: Fraction) -> int:
-    """Frames that a video has at another rate."""
-    return max(2, round(shown_for(video.times) * fps))
-
-
-def rewrite(path: Path, target: Path, video: Video, fps: Fraction) -> None:
-    """Write the pictures of ``path``, which was read as ``video``, at a constant rate, without sound: at each time the frame
-    nearest to it, so that some are repeated or left out.
-
-    target: an mp4, of even width and height. Raises InputError as read_video does.
-    """
-    times, frames = video.times, rewritten_frames(video, fps)
-    wanted = deque(_nearest(times, times[0] + i / fps) for i in range(frames))
-    with _opened(path, []) as source, whole_file(target) as partial, import_av().open(str(partial), "w", format="mp4") as container:
-        stream = source.streams.video[0]
-        stream.codec_context.thread_count = 1
-        picture = container.add_stream("libx264", rate=fps, options={"crf": "12", "preset": "veryfast", "threads": "1"})
-        picture.pix_fmt = "yuv420p"
-        picture.codec_context.colorspace, picture.codec_context.color_range = _BT709, _LIMITED
-        for number, frame in enumerate(source.decode(stream)):
-            while wanted and wanted[0] == number:
-                if quarter_turns(frame):
-                    turned = import_av().VideoFrame.from_ndarray(upright(frame.to_ndarray(format="rgb24"), frame), format="rgb24")
-                else:
-                    turned = frame
-                if not picture.codec_context.is_open:
-                    picture.width, picture.height = turned.width // 2 * 2, turned.height // 2 * 2
-                shown = turned.reformat(picture.width, picture.height, picture.pix_fmt, dst_colorspace=_BT709, dst_color_range=_LIMITED)
-                shown.pts, shown.time_base, shown.pict_type = frames - len(wanted), 1 / fps, 0  # the encoder chooses keyframes
-                container.mux(picture.encode(shown))
-                wanted.popleft()
-        container.mux(picture.encode(None))
-
-
-def _nearest(times: Sequence[Fraction], time: Fraction) -> int:
-    """Which of ``times``, ascending, is nearest, the earlier of two."""
-    later = bisect_left(times, time, 1, len(times) - 1)
-    return later if times[later] - time < time - times[later - 1] else later - 1
+def stated_rate(path: Path) -> Fraction:
+    """Frames per second by the word of the file; nothing is decoded. Raises InputError when it cannot be read."""
+    with opened(path) as container:
+        return fraction(picture_track(container).average_rate)
 
 
 def duration(path: Path) -> tuple[int, Fraction]:
@@ -176,8 +234,8 @@ def duration(path: Path) -> tuple[int, Fraction]:
     Raises InputError when it cannot be read.
     """
     times = []
-    with _opened(path, times) as container:
-        video = _first(container.streams.video, "picture")
+    with opened(path, times) as container:
+        video = picture_track(container)
         for packet in container.demux(video):
             if packet.pts is not None and not packet.is_discard:
                 times.append(packet.pts * packet.time_base)
@@ -191,49 +249,8 @@ def _beside_frames(audio: Audio, late: Fraction, seconds: Fraction) -> Audio:
     ``seconds``."""
     before, length = round(late * audio.sample_rate), round(seconds * audio.sample_rate)
     if before >= length or before + audio.waveform.shape[1] <= 0:
-        raise InputError("no sound: there is none while its pictures are shown.")
+        raise SilentError("no sound: there is none while its pictures are shown.")
     waveform = F.pad(audio.waveform, (before, length - before - audio.waveform.shape[1]))
-    if waveform.abs().max() < _SILENCE:
-        raise InputError("no sound: its audio stream is silent.")
+    if waveform.abs().max() < SILENCE:
+        raise SilentError("no sound: its audio stream is silent.")
     return Audio(waveform, audio.sample_rate)
-
-
-def _first(streams, what: str):
-    if not streams:
-        raise InputError(f"no {what}: the file has no {'video' if what == 'picture' else 'audio'} stream.")
-    return streams[0]
-
-
-@contextmanager
-def _opened(path: Path, read: list) -> Iterator:
-    """An open container; what PyAV raises within becomes an InputError. read: what was read before."""
-    av = import_av()
-    try:
-        with open_to_read(path) as container:
-            yield container
-    except MemoError:  # of what is written meanwhile; some are OSErrors
-        raise
-    except av.InvalidDataError as error:
-        if read:
-            raise InputError(f"it is cut off or damaged: it can be read up to frame {len(read)} ({error.strerror}).") from error
-        if _lacks_index(path):
-            raise InputError("it is cut off: the index at its end is missing.") from error
-        raise InputError(f"it is not a video that can be read ({error.strerror}).") from error
-    except (av.FFmpegError, OSError) as error:
-        raise InputError(f"it cannot be read ({error.strerror}).") from error
-
-
-def _lacks_index(path: Path) -> bool:
-    """Whether this is an incomplete mp4 or mov: it begins like one, and lacks `moov`, which is written last."""
-    names, place = [], 0
-    with path.open("rb") as file:
-        while len(head := file.read(16)) >= 8:
-            size, name = struct.unpack(">I4s", head[:8])
-            names.append(name)
-            if size == 1 and len(head) == 16:
-                size = int.from_bytes(head[8:], "big")
-            if size < 8:  # 0: up to the end of the file
-                break
-            place += size
-            file.seek(place)
-    return names[:1] == [b"ftyp"] and b"moov" not in names

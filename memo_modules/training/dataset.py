@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import torch
@@ -13,10 +14,10 @@ from torch.utils.data import Dataset
 from ..errors import InputError
 from ..files.documents import parse_json
 from ..files.regular_files import is_regular, read_regular
-from ..preparation.tensor_files import FIELDS, read_rows, tensor_shape
+from ..preparation.tensor_files import FIELDS, frames_per_second, read_rows, tensor_shape
 from ..types import clip_label
+from ..video.reading import ReadFrames, read_frames
 from ..words import quoted, shortened
-from .frames import ReadFrames, read_frames
 
 PERTURBATION_RATE = 0.05
 
@@ -28,13 +29,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PreparedVideo:
-    """One line of metadata.jsonl: its four files, and the frames of the video as its audio features count them."""
+    """One line of metadata.jsonl: its four files, the frames of the video as its audio features count them, and how many there are a
+    second, where that is known."""
 
     video: Path
     face_emb: Path
     audio_emb: Path
     audio_emotion: Path
     frames: int
+    fps: Fraction | None = None
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,7 @@ def _prepared_video(line: str, folder: Path, where: str) -> PreparedVideo:
     features, labels = (tensor_shape(files[field], field) for field in ("audio_emb", "audio_emotion"))
     if len(features) != 3 or labels != features[:1]:
         raise InputError(f"{where}: expected audio_emb (frames layers channels) and audio_emotion (frames), got {features} and {labels}.")
-    return PreparedVideo(**files, frames=features[0])
+    return PreparedVideo(**files, frames=features[0], fps=frames_per_second(files["audio_emb"]))
 
 
 class PreparedClips(Dataset):

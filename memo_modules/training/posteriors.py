@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..files.names import safe_name
 from ..host import SILENT, Host
 from ..preparation.tensor_files import read_rows, write_tensor
 from ..vae import DiffusersVAE
+from ..video.reading import stream_frames
 from .dataset import ClipIndices, ClipLayout, PreparedClips, PreparedVideo, training_pixels
 from .draws import PictureDraws
-from .frames import stream_frames
 from .objective import TrainingBatch, with_past_noise, with_starts
 
 FIELD = "posterior"
@@ -50,7 +51,7 @@ def posterior_file(folder: Path, video: PreparedVideo, height: int, width: int, 
     except OSError as error:
         raise InputError(f"{video.video} cannot be read ({error.strerror}).") from error
     source = (str(video.video.resolve()), stat.st_size, stat.st_mtime_ns, video.frames, height, width, key)
-    return folder / f"{video.video.stem[:40]}-{hashlib.sha256(repr(source).encode()).hexdigest()[:24]}.safetensors"
+    return folder / f"{safe_name(video.video.stem[:40])}-{hashlib.sha256(repr(source).encode()).hexdigest()[:24]}.safetensors"
 
 
 def cache_posteriors(

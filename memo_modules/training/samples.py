@@ -9,13 +9,13 @@ from torch import Tensor
 from ..audio.io import decode
 from ..clips import ceil_div
 from ..preparation.tensor_files import read_rows
-from ..pyav import fraction, open_to_read
+from ..pyav import fraction
 from ..sampler.sampling import MemoNets, sample_video
 from ..types import Audio, AudioFeatures, EmotionTrack, Face, SamplerSettings
 from ..vae import VideoVAE
 from ..video.files import write_video
+from ..video.reading import opened, picture_track, read_frames
 from .dataset import PreparedVideo, training_pixels
-from .frames import read_frames
 from .settings import DataSettings, SampleSettings
 
 
@@ -55,6 +55,6 @@ def speak_again(nets: MemoNets, vae: VideoVAE, video: PreparedVideo, data: DataS
 
 
 def _rate_and_sound(path: Path) -> tuple[Fraction, Audio | None]:
-    with open_to_read(path) as container:
-        rate, sounds = fraction(container.streams.video[0].average_rate), bool(container.streams.audio)
+    with opened(path) as container:
+        rate, sounds = fraction(picture_track(container).average_rate), bool(container.streams.audio)
     return rate, decode(path) if sounds else None

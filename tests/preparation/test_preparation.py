@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -20,15 +21,16 @@ from memo_modules.errors import InputError, MemoError
 from memo_modules.portrait.face import DETECTOR_FILE, FaceAnalyzer, embed_face
 from memo_modules.preparation import preparer as preparer_module
 from memo_modules.preparation.folder import FAILED, METADATA, RECORD, prepare_folder
-from memo_modules.preparation.preparer import LOOKS, Job, ModelPlaces, Outcome, Preparer, Settings
+from memo_modules.preparation.looking import Looks, check_face
+from memo_modules.preparation.preparer import Job, ModelPlaces, Outcome, Preparer, Settings
 from memo_modules.preparation.ray_workers import _Actor
 from memo_modules.preparation.tensor_files import read_rows, write_tensor
 from memo_modules.preparation.videos import read_video
 from memo_modules.preparation.workers import Crew, Gone, Ready, run_crew, run_here
 from memo_modules.store.obtain import find_model
 from memo_modules.training.dataset import ClipDataset, read_metadata
-from memo_modules.training.frames import read_frames
 from memo_modules.types import frame_labels
+from memo_modules.video.reading import read_frames
 from tests.helpers.video_files import RATE, ramp, record
 from tools.small_world import make_clip
 from tools.small_world.videos import write_video
@@ -77,6 +79,14 @@ def world(tmp_path_factory) -> Path:
     return folder
 
 
+def features_of(preparer: Preparer, path: Path) -> tuple[dict[str, torch.Tensor], Fraction]:
+    """What a video is prepared as, and its rate; raises the reason why it is not."""
+    looks = Looks(preparer.face_analyzer)
+    video = read_video(path, looks)
+    face, _ = check_face(looks.seen, video.size, crop=False)
+    return {"face_emb": face, **preparer.features(video, video.fps)}, video.fps
+
+
 def test_features_are_those_of_inference(world, preparer, monkeypatch):
     heard = []
 
@@ -85,7 +95,7 @@ def test_features_are_those_of_inference(world, preparer, monkeypatch):
         return detect_emotion(encoder, classifier, audio, device)
 
     monkeypatch.setattr("memo_modules.preparation.preparer.detect_emotion", listening)
-    features, fps = preparer.features(read_video(world / "whole.mp4", LOOKS))
+    features, fps = features_of(preparer, world / "whole.mp4")
     voice = preparer.vocal_separator.separate(decode(world / "whole.mp4"))
     mood = detect_emotion(preparer.emotion2vec, preparer.emotion_classifier, voice)
     picture = read_frames(world / "whole.mp4", [0])[0].permute(1, 2, 0) / 255
@@ -97,24 +107,24 @@ def test_features_are_those_of_inference(world, preparer, monkeypatch):
 
 
 def test_without_separation_the_sound_is_heard_as_it_is(world, preparer, monkeypatch):
-    separated, _ = preparer.features(read_video(world / "whole.mp4", LOOKS))
+    separated, _ = features_of(preparer, world / "whole.mp4")
     monkeypatch.setattr(preparer, "vocal_separator", None)
-    heard, _ = preparer.features(read_video(world / "whole.mp4", LOOKS))
+    heard, _ = features_of(preparer, world / "whole.mp4")
     assert torch.equal(heard["audio_emb"], encode_audio(preparer.audio_encoder, decode(world / "whole.mp4"), FPS).hidden_states)
     assert not torch.equal(heard["audio_emb"], separated["audio_emb"])
 
 
 def test_a_face_is_waited_for_and_must_be_the_only_one(world, preparer, places, tmp_path, monkeypatch):
-    late, _ = preparer.features(read_video(world / "late.mp4", LOOKS))
-    picture = read_frames(world / "late.mp4", [10])[0].permute(1, 2, 0) / 255
+    late, _ = features_of(preparer, world / "late.mp4")
+    picture = read_frames(world / "late.mp4", [15])[0].permute(1, 2, 0) / 255
     assert torch.equal(late["face_emb"], embed_face(preparer.face_analyzer, picture).embedding[0])
-    with pytest.raises(InputError, match="^no face: none was found in 6 pictures of its first second"):
-        preparer.features(read_video(world / "dark.mp4", LOOKS))
+    with pytest.raises(InputError, match="^no face: none was found in 5 pictures, looked for twice a second"):
+        features_of(preparer, world / "dark.mp4")
     shutil.copytree(places.face_analysis, tmp_path / "two")
     write_detector(tmp_path / "two" / DETECTOR_FILE, TWO_FACES)
     monkeypatch.setattr(preparer, "face_analyzer", FaceAnalyzer.load(tmp_path / "two"))
     with pytest.raises(InputError, match="^2 faces: "):
-        preparer.features(read_video(world / "whole.mp4", LOOKS))
+        features_of(preparer, world / "whole.mp4")
 
 
 def test_no_error_over_a_video_ends_the_work_but_a_full_disk_does(world, preparer, tmp_path, monkeypatch):
@@ -134,9 +144,9 @@ def test_a_video_of_another_rate_is_rewritten_when_one_is_asked_for(preparer, tm
     source = record(tmp_path / "a.mkv", [Fraction(k, 25) for k in range(25) if k != 7], ramp(RATE))
     job = Job(source, "a.mkv", "a.mkv", tmp_path)
     assert preparer.prepare(job).reason.startswith("its frame rate varies")
-    monkeypatch.setattr(preparer, "fps", FPS)
+    monkeypatch.setattr(preparer, "settings", replace(preparer.settings, fps=FPS))
     outcome = preparer.prepare(job)
-    assert outcome.fps == FPS and outcome.entry == job.entry | {"video": "videos/a.mkv.mp4"}
+    assert outcome.fps == FPS and outcome.entries == (job.entry | {"video": "videos/a.mkv.mp4"},)
     assert read_rows(tmp_path / job.entry["audio_emb"], "audio_emb").shape[0] == 30
     greys = read_frames(tmp_path / "videos" / "a.mkv.mp4", range(30)).float().mean(dim=(1, 2, 3)) / 10
     shown = [k for k in range(25) if k != 7]  # frame k of the file is a grey of 10k, shown at shown[k] / 25
@@ -184,7 +194,7 @@ def prepare_quickly(jobs: list[Job]) -> Iterator[Outcome]:
     for job in reversed(jobs):
         for field in ("face_emb", "audio_emb", "audio_emotion"):
             write_tensor(job.output / job.entry[field], field, torch.tensor([len(job.name)]))
-        yield Outcome(job, job.entry, FPS)
+        yield Outcome(job, (job.entry,), FPS)
 
 
 def make_videos(folder: Path) -> Path:
@@ -335,7 +345,7 @@ class Scripted(Crew):
 
 def test_a_worker_that_dies_takes_one_video_with_it():
     def done(job):
-        return Outcome(job, {}, FPS)
+        return Outcome(job, ({},), FPS)
 
     crew = Scripted((1, Ready()), (2, Ready()), (1, Gone("exit code -9")), (3, Ready()), (2, done), (3, done))
     outcomes = list(run_crew(crew, 2, ["a", "b", "c"]))
@@ -358,7 +368,7 @@ def test_what_a_file_is_written_at_is_in_its_header(world, preparer, tmp_path):
     from safetensors import safe_open
 
     job = Job(world / "whole.mp4", "whole.mp4", "whole.mp4", tmp_path)
-    assert preparer.prepare(job) == Outcome(job, job.entry, FPS)
+    assert preparer.prepare(job) == Outcome(job, (job.entry,), FPS)
     with safe_open(tmp_path / job.entry["audio_emb"], "pt") as file:
         assert file.metadata() == {"fps": "30"}
     assert read_rows(tmp_path / job.entry["audio_emotion"], "audio_emotion").shape == (FRAMES,)

@@ -10,18 +10,19 @@ import numpy as np
 import pytest
 
 from memo_modules.errors import InputError
-from memo_modules.preparation.videos import Video, constant_rate, duration, find_videos, read_video, rewrite
-from memo_modules.training.frames import read_frames
+from memo_modules.preparation.rewriting import rewrite
+from memo_modules.preparation.videos import Video, constant_rate, duration, find_videos, read_video
+from memo_modules.video.reading import read_frames
 from tests.helpers.video_files import RATE, ramp, record
 
 SECOND = ramp(RATE)
 
 
 def test_frames_are_counted_as_training_reads_them_and_sound_goes_with_them(tmp_path):
-    path = record(tmp_path / "a.mkv", sound=SECOND)
-    video = read_video(path, looks=(0, 5, 99))
-    assert video.fps == 30 and len(video.times) == 12
-    assert [round(picture.mean() / 10) for picture in video.pictures] == [0, 5]
+    path, seen = record(tmp_path / "a.mkv", [Fraction(k, 30) for k in range(12)], SECOND), []
+    video = read_video(path, lambda *look: seen.append(look))
+    assert video.fps == 30 and len(video.times) == 12 and video.size == (32, 32)
+    assert [(number, time, round(picture.mean() / 10)) for number, time, picture in seen] == [(0, 0, 0), (11, Fraction(367, 1000), 11)]
     assert np.array_equal(video.audio.waveform.numpy(), SECOND[:, :6400]) and video.audio.sample_rate == RATE
     read_frames(path, [11])
     with pytest.raises(InputError, match="has 12 frames"):
@@ -52,9 +53,10 @@ def lying_on_its_side(path: Path) -> Path:
 
 def test_pictures_are_turned_as_the_file_says(tmp_path):
     path = lying_on_its_side(tmp_path / "phone.mp4")
-    video = read_video(path, looks=(3,))
+    seen = []
+    video = read_video(path, lambda number, time, picture: seen.append(picture))
     rewrite(path, tmp_path / "rewritten.mp4", video, Fraction(25))
-    pictures = [video.pictures[0], *(read_frames(each, [3])[0].permute(1, 2, 0).numpy() for each in (path, tmp_path / "rewritten.mp4"))]
+    pictures = [seen[0], *(read_frames(each, [3])[0].permute(1, 2, 0).numpy() for each in (path, tmp_path / "rewritten.mp4"))]
     for picture in pictures:
         assert picture.shape == (64, 32, 3)
         assert picture[:28].max() < 40 and picture[36:].min() > 215
@@ -72,7 +74,7 @@ def test_rewritten_videos_keep_their_colours(tmp_path, matrix, full):
             container.mux(stream.encode(frame.reformat(32, 32, "yuv420p", dst_colorspace=matrix, dst_color_range=full)))
         container.mux(stream.encode(None))
     times = tuple(Fraction(k, 30) for k in range(12))
-    rewrite(tmp_path / "a.mkv", tmp_path / "b.mp4", Video(times, None, (), None), Fraction(30))
+    rewrite(tmp_path / "a.mkv", tmp_path / "b.mp4", Video(times, None, None), Fraction(30))
     before, after = (read_frames(tmp_path / name, [5])[0].float().mean(dim=(1, 2)) for name in ("a.mkv", "b.mp4"))
     assert (after - before).abs().max() <= 5, (before, after)
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from memo_modules.errors import InputError
 from memo_modules.preparation.tensor_files import read_rows, write_tensor
 from memo_modules.training.dataset import ClipDataset, ClipLayout, centre_crop, clip_indices, covering_size, draw_clip, read_metadata, training_pixels
-from memo_modules.training.frames import read_frames, stream_frames
+from memo_modules.video.reading import read_frames, stream_frames
 
 LAYOUT = ClipLayout(frames=4, past_frames=3, audio_margin=2)
 
@@ -230,5 +230,5 @@ def test_a_video_that_cannot_be_read_is_named(video, tmp_path):
         read_frames(video, [59, 60])
     (tmp_path / "text.mp4").write_text("no video")
     for read in (lambda path: read_frames(path, [0]), lambda path: next(stream_frames(path))):
-        with pytest.raises(InputError, match="text.mp4 cannot be decoded"):
+        with pytest.raises(InputError, match="text.mp4: it is not a video that can be read"):
             read(tmp_path / "text.mp4")
