@@ -252,7 +252,7 @@ class SamplerSettings:
     What follows leaves out some of the work; sampler/recipes.py has sets of it that go together. schedule and solver: keys of
     solvers.SCHEDULES and SOLVERS. unconditional_every: the unconditional branch runs in every n-th pass, and its last result
     counts in those between. past_every: one of n past frames is looked at and stands for them. whole_every: the whole net runs in
-    every n-th pass, the finest level alone in those between (DeepCache, arXiv 2312.00858).
+    every n-th pass, its first and last two layers alone in those between (DeepCache, arXiv 2312.00858).
     """
 
     steps: int = 20

@@ -24,8 +24,8 @@ Modulations = tuple[tuple[Modulation, ...] | None, ...]
 
 @dataclass
 class DeepFeatures:
-    """What all levels below the finest have made in one pass of the net, for passes that reuse it: the picture x ((b f) c h w) and the
-    audio stream on their way into the last up block. Empty until a pass fills it."""
+    """What all layers but the first and the last two have made in one pass of the net, for passes that reuse it: the picture
+    x ((b f) c h w) and the audio tokens on their way into the last layer but one. Empty until a pass fills it."""
 
     x: Tensor | None = None
     audio: Tensor | None = None
@@ -116,7 +116,7 @@ class DiffusionNet(UNet[DiffusionBlock]):
 
         audio_tokens ((b f) t d); frames = f, at most the length of the position tables. run: how the regions are run, by
         default ``self.run``; it is handed the items of ``memory`` as they are. deep: filled by this pass if it is empty; otherwise
-        it stands in for all levels but the finest, which are not run.
+        it replaces all layers but the first and the last two.
         """
         run = run or self.run
         time_embedding = self.time_embedding(timestep, latents.dtype)
@@ -126,14 +126,13 @@ class DiffusionNet(UNet[DiffusionBlock]):
         audio = audio_tokens.float() if audio_tokens.dtype == torch.float16 else audio_tokens  # which it would leave, see AudioModule
         x = self.conv_in(self.to_memory_format(latents))
         skips = [x]
-        shallow = deep is not None and deep.x is not None
-        for number, (block, j) in enumerate(self.numbered_layers()):
-            if shallow and block not in (self.down_blocks[0], self.up_blocks[-1]):
-                continue
-            if deep is not None and block is self.up_blocks[-1] and j == 0:
-                if shallow:
+        layers = list(enumerate(self.numbered_layers()))
+        reused = deep is not None and deep.x is not None
+        for number, (block, j) in layers if not reused else [layers[0], *layers[-2:]]:
+            if deep is not None and number == len(layers) - 2:
+                if reused:
                     x, audio = deep.x, deep.audio
-                    skips.pop()  # of the level below
+                    del skips[2:]
                 deep.x, deep.audio = x, audio
             x = self.enter_layer(block, x, skips)
             x = run(block.resnets[j], x, time_embedding, norm_frames)

@@ -117,7 +117,7 @@ class Footprint:
         if self.settings.whole_every == 1:
             return 0
         h, w = self.latent_size
-        return branches * self.clip_frames * h * w * self.config.block_out_channels[1] * self.itemsize
+        return branches * self.clip_frames * h * w * self.config.block_out_channels[0] * self.itemsize
 
     @property
     def _past(self) -> int:
