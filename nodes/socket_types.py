@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
+from ..memo_modules.models.config import DiffusionNetConfig
 from ..memo_modules.weights.fingerprints import weights_digest
 
 
@@ -30,6 +31,10 @@ class MemoModel:
     def get_models(self) -> list:
         """By which ComfyUI knows what the prompt that runs has in use."""
         return self.patchers
+
+    @property
+    def config(self) -> DiffusionNetConfig:
+        return self.diffusion_net.model.config
 
     def digest(self) -> str:
         return weights_digest(*(patcher.model for patcher in self.patchers))
