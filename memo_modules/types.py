@@ -248,6 +248,11 @@ class SamplerSettings:
     num_past_frames: frames of the previous clip that the next one remembers, at most a clip.
     reference_order: "upstream" pairs face contexts and pictures as every published sample was made,
     "aligned" as in training. noise: "independent" for each clip as published, or "smooth", see noise.clip_noise.
+
+    What follows leaves out some of the work; sampler/recipes.py has sets of it that go together. schedule and solver: keys of
+    solvers.SCHEDULES and SOLVERS. unconditional_every: the unconditional branch runs in every n-th pass, and its last result
+    counts in those between. past_every: one of n past frames is looked at and stands for them. whole_every: the whole net runs in
+    every n-th pass, its first and last two layers alone in those between (DeepCache, arXiv 2312.00858).
     """
 
     steps: int = 20
@@ -257,11 +262,21 @@ class SamplerSettings:
     num_past_frames: int = 16
     reference_order: str = "upstream"
     noise: str = "independent"
+    schedule: str = "published"
+    solver: str = "euler"
+    unconditional_every: int = 1
+    past_every: int = 1
+    whole_every: int = 1
+
+    @property
+    def guided(self) -> bool:
+        """Whether guidance is on: at a scale of 1 or less the unconditional branch has no part in the result."""
+        return self.guidance_scale > 1
 
     @property
     def branches(self) -> int:
         """Guidance branches that run side by side: unconditional and conditional, or the conditional alone."""
-        return 2 if self.guidance_scale > 1 else 1
+        return 2 if self.guided else 1
 
 
 DEFAULT_SETTINGS = SamplerSettings()

@@ -33,8 +33,8 @@ from ..memo_modules.models.motion import PositionTable
 from ..memo_modules.sampler.footprint import Footprint
 from ..memo_modules.sampler.sampling import MemoNets
 from ..memo_modules.types import SamplerSettings
-from ..memo_modules.weights.onnx_sessions import OnnxModel
 from ..memo_modules.weights.lora import Lora
+from ..memo_modules.weights.onnx_sessions import OnnxModel
 from ..memo_modules.words import harmless, memory_size, printable, quoted
 from .socket_types import MemoModel
 

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
+from ..memo_modules.models.config import DiffusionNetConfig
+
 
 @dataclass(frozen=True)
 class MemoModel:
@@ -32,6 +34,10 @@ class MemoModel:
     def get_models(self) -> list:
         """By which ComfyUI knows what the prompt that runs has in use."""
         return self.patchers
+
+    @property
+    def config(self) -> DiffusionNetConfig:
+        return self.diffusion_net.model.config
 
     def digest(self) -> str:
         """Of what the nets compute, whichever LoRA ComfyUI has just put into them."""

@@ -13,7 +13,7 @@ from ..memo_modules.video.long_videos import LongVideo, sample_to_file
 from . import comfy_adapter as adapter
 from . import comfy_output
 from . import comfy_sockets as sockets
-from .sampler import Sampling, noise_input, sampling_inputs
+from .sampler import Sampling, noise_input, preset_input, sampling_inputs
 from .socket_types import VideoStateSocket
 
 AUTO = "auto"
@@ -109,6 +109,7 @@ class MemoSampleToFile(io.ComfyNode):
                 ),
                 label_input(),
                 noise_input(),
+                preset_input(),
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="The file, for Save Video and others."),

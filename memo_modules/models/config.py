@@ -4,11 +4,13 @@ A key that the file leaves out has the value of the published constructor. An op
 and that is not built here raises and names itself; keys that they do not know mean nothing to them and are ignored.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from ..errors import CheckpointError
 from ..words import quoted
-from .options import Option, each, either, flag, fraction, only, read_options, whole, wholes
+from .options import Option, each, either, flag, fraction, number, only, read_options, whole, wholes
 
 _LEVELS = 4
 
@@ -81,7 +83,19 @@ _OF_DIFFUSION = {
     "audio_attention_dim": whole(1, 16384),
     "use_inflated_groupnorm": flag(),
     "motion_module_kwargs": Option("options by name", lambda value: isinstance(value, dict)),
+    "recipe": Option("settings by name", lambda value: isinstance(value, dict)),
 }
+
+_OF_RECIPE = {
+    "steps": whole(1, 1000),
+    "guidance_scale": number(0, 100),
+    "schedule": only("published", "even"),
+    "solver": only("euler", "adams_bashforth"),
+    "unconditional_every": whole(1, 100),
+    "past_every": whole(1, 16),
+    "whole_every": whole(1, 100),
+}
+"""SamplerSettings that a distilled model brings along."""
 
 _OF_MOTION = {
     "num_attention_heads": whole(1, 256),
@@ -146,12 +160,14 @@ class ReferenceNetConfig:
 
 @dataclass(frozen=True)
 class DiffusionNetConfig(ReferenceNetConfig):
-    """diffusion_net. use_inflated_groupnorm: group statistics of each frame, otherwise of the whole clip."""
+    """diffusion_net. use_inflated_groupnorm: group statistics of each frame, otherwise of the whole clip. recipe: the SamplerSettings
+    that it was distilled for, by name; empty for other models."""
 
     out_channels: int = 8
     audio_attention_dim: int = 768
     use_inflated_groupnorm: bool = False
     motion_module_kwargs: MotionConfig = MotionConfig()
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def _read(cls, config: dict, source: str) -> dict:
@@ -161,6 +177,8 @@ class DiffusionNetConfig(ReferenceNetConfig):
         if foreign:
             raise CheckpointError(f"{source}: motion_module_kwargs has {quoted(sorted(foreign))}, which is not supported.")
         known["motion_module_kwargs"] = MotionConfig(**read_options(options, _OF_MOTION, f"{source}: motion_module_kwargs"))
+        if "recipe" in known:
+            known["recipe"] = read_options(known["recipe"], _OF_RECIPE, f"{source}: recipe")
         return known
 
     def check(self, source: str) -> None:

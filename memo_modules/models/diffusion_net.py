@@ -1,5 +1,8 @@
 """The diffusion net: denoises the frames of one clip under portrait, face, audio, emotion and memory."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -17,6 +20,15 @@ SpatialContexts = tuple[SpatialContext | None, ...]
 
 Modulations = tuple[tuple[Modulation, ...] | None, ...]
 """One per layer, None where the layer has no audio module. Constant over a clip."""
+
+
+@dataclass
+class DeepFeatures:
+    """What all layers but the first and the last two have made in one pass of the net, for passes that reuse it: the picture
+    x ((b f) c h w) and the audio tokens on their way into the last layer but one. Empty until a pass fills it."""
+
+    x: Tensor | None = None
+    audio: Tensor | None = None
 
 
 class DiffusionBlock(UNetBlock):
@@ -79,13 +91,14 @@ class DiffusionNet(UNet[DiffusionBlock]):
         """The memory at the start of a video."""
         return [None for _ in self.numbered_layers()]
 
-    def update_memory(self, past: ReferenceFeatures, memory: MotionMemory, frames: int) -> None:
+    def update_memory(self, past: ReferenceFeatures, memory: MotionMemory, frames: int, stands_for: Sequence[int] | None = None) -> None:
         """Have ``memory`` remember ``frames`` past frames: features of ((b frames)) pictures, oldest first in each branch.
 
-        Module by module, so that it is never there twice.
+        stands_for: of each picture the number of successive frames that it stands for, by default 1. Module by module, so that the
+        memory is never there twice.
         """
         for number, (block, j) in enumerate(self.numbered_layers()):
-            memory[number] = block.motion_modules[j].update_memory(past.layers[number], memory[number], frames)
+            memory[number] = block.motion_modules[j].update_memory(past.layers[number], memory[number], frames, stands_for)
 
     def forward(
         self,
@@ -97,11 +110,13 @@ class DiffusionNet(UNet[DiffusionBlock]):
         memory: MotionMemory,
         frames: int,
         run: Run | None = None,
+        deep: DeepFeatures | None = None,
     ) -> Tensor:
         """The velocity of ``latents`` ((b f) c h w) at ``timestep`` (1,) or (b,), in the latents' shape.
 
         audio_tokens ((b f) t d); frames = f, at most the length of the position tables. run: how the regions are run, by
-        default ``self.run``; it is handed the items of ``memory`` as they are.
+        default ``self.run``; it is handed the items of ``memory`` as they are. deep: filled by this pass if it is empty; otherwise
+        it replaces all layers but the first and the last two.
         """
         run = run or self.run
         time_embedding = self.time_embedding(timestep, latents.dtype)
@@ -111,7 +126,14 @@ class DiffusionNet(UNet[DiffusionBlock]):
         audio = audio_tokens.float() if audio_tokens.dtype == torch.float16 else audio_tokens  # which it would leave, see AudioModule
         x = self.conv_in(self.to_memory_format(latents))
         skips = [x]
-        for number, (block, j) in enumerate(self.numbered_layers()):
+        layers = list(enumerate(self.numbered_layers()))
+        reused = deep is not None and deep.x is not None
+        for number, (block, j) in layers if not reused else [layers[0], *layers[-2:]]:
+            if deep is not None and number == len(layers) - 2:
+                if reused:
+                    x, audio = deep.x, deep.audio
+                    del skips[2:]
+                deep.x, deep.audio = x, audio
             x = self.enter_layer(block, x, skips)
             x = run(block.resnets[j], x, time_embedding, norm_frames)
             if block.attentions:

@@ -47,13 +47,16 @@ class MemoryLinearAttention(FusibleProjections):
             x = x + self.pos_encoder.pe[:, : x.shape[1]].to(x)
         return self.to_out[0](self.attention(*self._qkv(x), memory, self.heads))
 
-    def update_memory(self, past: Tensor, memory: AttentionMemory | None) -> AttentionMemory:
-        """The memory after past frames (rows n d), oldest first; they carry no positions."""
-        n = past.shape[1]
+    def update_memory(self, past: Tensor, memory: AttentionMemory | None, stands_for: Sequence[int] | None = None) -> AttentionMemory:
+        """The memory after past frames (rows n d), oldest first; they carry no positions. stands_for: see DiffusionNet.update_memory."""
+        n = past.shape[1] if stands_for is None else sum(stands_for)
         age = torch.arange(n - 1, -1, -1, device=past.device)
-        decay = (DECAY**age).to(past.dtype)[:, None]
         k, v = (by_head(y, self.heads) for y in self._qkv(past)[1:])
-        k, v = k.softmax(dim=-2) * decay, v * decay  # both decay, so kv fades by the square and z does not
+        if stands_for is None:
+            decay = (DECAY**age).to(past.dtype)[:, None]
+            k, v = k.softmax(dim=-2) * decay, v * decay  # both decay, so kv fades by the square and z does not
+        else:
+            k, v = _as_if_repeated(k, v, DECAY ** age.float(), stands_for)
         kv, z = (y.unflatten(0, (-1, self.heads)) for y in (k.mT @ v, k.sum(dim=-2)))
         if memory is None:
             return AttentionMemory(kv, z)
@@ -61,6 +64,16 @@ class MemoryLinearAttention(FusibleProjections):
 
     def _qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.project("to_qkv", ("to_q", "to_k", "to_v"), x)
+
+
+def _as_if_repeated(k: Tensor, v: Tensor, decay: Tensor, stands_for: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Keys and values (rows n d) whose products and sums are those of frames that are each there ``stands_for`` times, decayed one by one."""
+    count = torch.tensor(stands_for, dtype=torch.float32, device=k.device)[:, None]
+    groups = decay.split(list(stands_for))
+    keys = torch.stack([group.sum() for group in groups])[:, None]
+    both = torch.stack([group.square().sum() for group in groups])[:, None]
+    share = (k + count.log().to(k.dtype)).softmax(dim=-2)  # of all of the equal frames together
+    return share * (keys / count).to(k.dtype), v * (both / keys).to(v.dtype)
 
 
 class TemporalTransformerBlock(nn.Module):
@@ -77,9 +90,11 @@ class TemporalTransformerBlock(nn.Module):
             x = attention(norm(x), memory) + x
         return self.ff(self.ff_norm(x)) + x
 
-    def update_memory(self, past: Tensor, memories: Sequence[AttentionMemory | None]) -> list[AttentionMemory]:
+    def update_memory(
+        self, past: Tensor, memories: Sequence[AttentionMemory | None], stands_for: Sequence[int] | None = None
+    ) -> list[AttentionMemory]:
         blocks = zip(self.attention_blocks, self.norms, memories, strict=True)
-        return [attention.update_memory(norm(past), memory) for attention, norm, memory in blocks]
+        return [attention.update_memory(norm(past), memory, stands_for) for attention, norm, memory in blocks]
 
 
 class TemporalTransformer(nn.Module):
@@ -105,7 +120,9 @@ class TemporalTransformer(nn.Module):
         h = rearrange(self.proj_out(h), "(b h w) f c -> b f c h w", h=x.shape[2], w=x.shape[3])
         return (x.unflatten(0, (-1, frames)) + h).flatten(0, 1)  # a sum is laid out as its first term
 
-    def update_memory(self, past: Tensor, memories: tuple[AttentionMemory, ...] | None, frames: int) -> tuple[AttentionMemory, ...]:
+    def update_memory(
+        self, past: Tensor, memories: tuple[AttentionMemory, ...] | None, frames: int, stands_for: Sequence[int] | None = None
+    ) -> tuple[AttentionMemory, ...]:
         """The memories of all blocks after ``past``: reference features of ((b n)) pictures, tokens (.. t c) or maps (.. c h w);
         frames = n, oldest first."""
         tokens = self._tokens(past.mT if past.ndim == 3 else past, frames)
@@ -113,7 +130,7 @@ class TemporalTransformer(nn.Module):
         for block in self.transformer_blocks:
             count = len(block.attention_blocks)
             old = [None] * count if memories is None else memories[len(updated) : len(updated) + count]
-            updated += block.update_memory(tokens, old)
+            updated += block.update_memory(tokens, old, stands_for)
         return tuple(updated)
 
     def _tokens(self, x: Tensor, frames: int) -> Tensor:
@@ -132,5 +149,7 @@ class MotionModule(nn.Module):
     def forward(self, x: Tensor, memories: tuple[AttentionMemory, ...], frames: int) -> Tensor:
         return self.temporal_transformer(x, memories, frames)
 
-    def update_memory(self, past: Tensor, memories: tuple[AttentionMemory, ...] | None, frames: int):
-        return self.temporal_transformer.update_memory(past, memories, frames)
+    def update_memory(
+        self, past: Tensor, memories: tuple[AttentionMemory, ...] | None, frames: int, stands_for: Sequence[int] | None = None
+    ) -> tuple[AttentionMemory, ...]:
+        return self.temporal_transformer.update_memory(past, memories, frames, stands_for)

@@ -41,6 +41,10 @@ def fraction() -> Option:
     return Option("a number between 0 and 1", lambda value: type(value) in (int, float) and 0 < value < 1)
 
 
+def number(lowest: float, highest: float) -> Option:
+    return Option(f"a number from {lowest} to {highest}", lambda value: type(value) in (int, float) and lowest <= value <= highest)
+
+
 def flag() -> Option:
     return Option("true or false", lambda value: isinstance(value, bool))
 

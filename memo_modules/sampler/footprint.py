@@ -89,7 +89,7 @@ class Footprint:
         """What sampling takes in addition to weights and motion memory, everything in VRAM: features of the portrait and of a
         clip's past, and a step."""
         branches = self.settings.branches
-        return self.features(branches * (1 + self._past)) + self.activations(max(self.clip_frames, self._past), branches)
+        return self.features(branches * (1 + self._past)) + self.activations(max(self.clip_frames, self._past), branches) + self._deep(branches)
 
     @property
     def low_memory(self) -> dict[str, int]:
@@ -98,7 +98,7 @@ class Footprint:
         layer = max(c * positions for c, positions in self._layers()) * past * self.itemsize
         return {
             "reference": portrait + self.features(past) + self.activations(past, 1),
-            "diffusion": portrait + layer + self.activations(max(self.clip_frames, past), 1),
+            "diffusion": portrait + layer + self.activations(max(self.clip_frames, past), 1) + self._deep(self.settings.branches),
         }
 
     def features(self, pictures: int) -> int:
@@ -112,9 +112,17 @@ class Footprint:
         h, w = self.latent_size
         return 20 * frames * branches * h * w * self.config.block_out_channels[0] * self.itemsize
 
+    def _deep(self, branches: int) -> int:
+        """DeepFeatures that are kept from one pass to the next."""
+        if self.settings.whole_every == 1:
+            return 0
+        h, w = self.latent_size
+        return branches * self.clip_frames * h * w * self.config.block_out_channels[0] * self.itemsize
+
     @property
     def _past(self) -> int:
-        return max(self.settings.num_init_past_frames, self.settings.num_past_frames)
+        """Past pictures of a clip that are looked at."""
+        return -(-max(self.settings.num_init_past_frames, self.settings.num_past_frames) // self.settings.past_every)
 
     def _memory_numbers(self) -> list[int]:
         """Numbers that each motion module remembers of one branch."""

@@ -7,13 +7,14 @@ of operations is that of the published sampler.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
 from ..host import SILENT, Host
-from ..models.diffusion_net import DiffusionNet, Modulations, SpatialContexts
+from ..models.diffusion_net import DiffusionNet, SpatialContexts
 from ..models.projections import AudioProjection, ImageProjection
 from ..models.reference_net import ReferenceNet
 from ..types import (
@@ -22,7 +23,6 @@ from ..types import (
     AudioFeatures,
     EmotionTrack,
     Face,
-    MotionMemory,
     ReferenceFeatures,
     SamplerSettings,
     VideoState,
@@ -32,10 +32,14 @@ from ..types import (
 from ..vae import MULTIPLE, VideoVAE
 from ..weights.fingerprints import weights_digest
 from . import solvers
+from .guidance import ClipConditioning, GuidedVelocity
 from .noise import NOISES, clip_noise
 from .streaming import HostTensors, StreamedMemory
 
 REFERENCE_ORDERS = ("upstream", "aligned")
+
+CHOICES = {"reference_order": REFERENCE_ORDERS, "noise": NOISES, "schedule": tuple(solvers.SCHEDULES), "solver": tuple(solvers.SOLVERS)}
+"""Settings that are a word."""
 
 REPLAYED_CLIPS = 24
 """Clips that a rebuilt memory replays: 0.9^(16·24) is below half a unit in the last place of float32."""
@@ -62,50 +66,11 @@ class MemoNets:
 
 
 @dataclass(frozen=True)
-class ClipConditioning:
-    """Everything that steers one pass of the diffusion net through the steps of one clip. A pass runs both guidance branches
-    together, or one of them; audio_tokens ((b f) t d), unconditional branch first."""
-
-    audio_tokens: Tensor
-    spatial: SpatialContexts
-    emotion: Modulations
-    memory: MotionMemory
-
-
-@dataclass(frozen=True)
 class SampledClip:
     """frames: float32 (f 3 H W) in [0, 1], cut to the length of the audio, without those of the lead-in. state: to continue from here."""
 
     frames: Tensor
     state: VideoState
-
-
-def guided_velocity(nets: MemoNets, passes: Sequence[ClipConditioning], guidance_scale: float, frames: int) -> solvers.Velocity:
-    """The velocity field of one clip's latents (f c h w) float32, over all passes.
-
-    With two guidance branches in all passes together, it combines them. Nothing in it waits for the device.
-    """
-
-    def velocity(latents: Tensor, sigma: Tensor) -> Tensor:
-        velocities = []
-        for conditioning in passes:
-            count = conditioning.audio_tokens.shape[0] // frames
-            out = nets.diffusion_net(
-                latents.to(nets.dtype).repeat(count, 1, 1, 1),
-                sigma * 1000,
-                conditioning.audio_tokens,
-                conditioning.spatial,
-                conditioning.emotion,
-                conditioning.memory,
-                frames,
-            )
-            velocities += out.float().chunk(count)
-        if len(velocities) == 1:
-            return velocities[0]
-        unconditional, conditional = velocities
-        return unconditional + guidance_scale * (conditional - unconditional)
-
-    return velocity
 
 
 @torch.inference_mode()
@@ -123,7 +88,7 @@ def sample_video(
     done: int = 0,
     lead_in: int = 0,
     noise: Callable[[int], Tensor] | None = None,
-    solver: solvers.Solver = solvers.euler,
+    solver: solvers.Solver | None = None,
     sigmas: Tensor | None = None,
     low_memory: bool = False,
 ) -> Iterator[SampledClip]:
@@ -138,16 +103,17 @@ def sample_video(
         lead_in: number of clips from the beginning of the audio that are made first and not shown, so that the face is already
             moving when the voice begins.
         noise: from the number of clips before this one to its noise (f c h w); by default it is drawn from the seed.
-        solver: see solvers.Solver.
-        sigmas: falling from 1 to 0, one more than there are steps; replaces ``settings.steps``.
+        solver: see solvers.Solver; replaces ``settings.solver``.
+        sigmas: falling from 1 to 0, one more than there are steps; replaces ``settings.steps`` and ``schedule``.
         low_memory: the same frames up to rounding, with the guidance branches one after the other and the motion memory in RAM.
 
     Raises:
         InputError: settings are out of range, the state belongs to another model or size, or the nets compute NaN or infinity.
     """
-    sigmas = solvers.flow_sigmas(settings.steps) if sigmas is None else sigmas
     check_inputs(nets, face, audio, settings)
+    sigmas = solvers.SCHEDULES[settings.schedule](settings.steps) if sigmas is None else sigmas
     solvers.check_sigmas(sigmas)
+    solver = solver or solvers.SOLVERS[settings.solver]
     model = weights_digest(nets.reference_net, nets.diffusion_net)
     if state is not None:
         if lead_in and not done:
@@ -178,15 +144,14 @@ def check_state(state: VideoState, model: str, portrait: Tensor, audio: AudioFea
 
 def check_inputs(nets: MemoNets, face: Face, audio: AudioFeatures, settings: SamplerSettings) -> None:
     """Raises InputError, naming the input, if one cannot be used with these nets."""
-    for name in ("num_init_past_frames", "num_past_frames"):
+    for name in ("num_init_past_frames", "num_past_frames", "unconditional_every", "past_every", "whole_every"):
         if getattr(settings, name) < 1:
             raise InputError(f"{name}: expected at least 1, got {getattr(settings, name)}.")
     if not math.isfinite(settings.guidance_scale):
         raise InputError(f"guidance_scale: expected a number, got {settings.guidance_scale}.")
-    if settings.reference_order not in REFERENCE_ORDERS:
-        raise InputError(f"reference_order: expected one of {REFERENCE_ORDERS}, got {settings.reference_order!r}.")
-    if settings.noise not in NOISES:
-        raise InputError(f"noise: expected one of {NOISES}, got {settings.noise!r}.")
+    for name, choices in CHOICES.items():
+        if getattr(settings, name) not in choices:
+            raise InputError(f"{name}: expected one of {', '.join(choices)}, got {getattr(settings, name)!r}.")
     d_face = nets.image_proj.d_face
     if face.embedding.shape != (1, d_face):
         raise InputError(f"face: expected an embedding of shape [1, {d_face}], got {list(face.embedding.shape)}. Use MEMO Embed Face.")
@@ -289,7 +254,7 @@ class _Video:
             past_latents = self._past_latents(frames)
             self._remember(past_latents)
             passes = self._conditioning(clip, len(past_latents))
-            velocity = guided_velocity(nets, passes, self.settings.guidance_scale, audio.clip_frames)
+            velocity = GuidedVelocity(nets.diffusion_net, passes, self.settings, audio.clip_frames)
 
             def after_step(step: int, before: int = number * steps) -> None:
                 if step < steps:
@@ -312,15 +277,24 @@ class _Video:
     def _past_latents(self, frames: Tensor | None) -> Tensor:
         if frames is None:
             return self.portrait_latents.expand(self.settings.num_init_past_frames, -1, -1, -1)
-        return self._encode(frames[-self.settings.num_past_frames :] * 2 - 1)
+        past = frames[-self.settings.num_past_frames :]
+        seen, stands_for = self._seen(len(past))
+        return self._encode(past[seen] * 2 - 1).repeat_interleave(torch.tensor(stands_for, device=self.nets.device), dim=0)
+
+    def _seen(self, frames: int) -> tuple[list[int], list[int]]:
+        """Which of so many past frames are looked at, the newest of each group, and how many each of them stands for."""
+        seen = [*range(frames - 1, -1, -self.settings.past_every)][::-1]
+        return seen, [frame - before for before, frame in pairwise([-1, *seen])]
 
     def _remember(self, past_latents: Tensor) -> None:
         """Add the past frames of a clip to the memory, and leave the nets of the diffusion phase on the device."""
+        seen, stands_for = self._seen(len(past_latents))
+        past_latents = past_latents[seen]
         self.nets.bring_in("reference", self.remembers)
         features = [self._put_by(self._past_features(past_latents, branches)) for branches in self.passes]
         self.nets.bring_in("diffusion", self.remembers)
         for memory in self.memories:
-            self.nets.diffusion_net.update_memory(features.pop(0), memory, len(past_latents))
+            self.nets.diffusion_net.update_memory(features.pop(0), memory, len(seen), stands_for if self.settings.past_every > 1 else None)
         self.remembers = True
 
     def _put_by(self, features: ReferenceFeatures) -> ReferenceFeatures:

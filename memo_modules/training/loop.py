@@ -23,8 +23,8 @@ from ..weights.checkpoints import NETS
 from .checkpoint_folders import STATE, check_room, no_room, read_state, write_checkpoint, write_nets, write_state
 from .dataset import PreparedClips
 from .draws import PictureDraws, StepDraws
-from .objective import Pasts, TrainingBatch, TrainingLoss, consecutive_clips, training_loss
 from .low_rank import add_factors, write_factors
+from .objective import Pasts, TrainingBatch, TrainingLoss, consecutive_clips, training_loss
 from .parameters import learning_rate, set_trainable
 from .processes import Processes
 from .schedule import FlowSchedule

@@ -61,6 +61,7 @@ class Inputs:
         """Names of what was otherwise before."""
         known, computed = before.exact.keys() | set(self.exact).difference(LATER), before.computed.keys() | set(self.computed).difference(LATER)
         changed = {name for name, value in self.exact.items() if name in known and before.exact.get(name) != value}
+        changed |= before.exact.keys() - self.exact.keys() - set(LATER)
         changed |= {name for name, value in self.computed.items() if name in computed and not _is_close(before.computed.get(name), value)}
         return sorted({name.partition(".")[0] for name in changed})
 

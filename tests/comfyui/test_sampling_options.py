@@ -1,5 +1,7 @@
 """Memory modes, and core's samplers and schedules, on the sampler node."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -68,3 +70,16 @@ def test_what_the_flow_cannot_follow_is_refused(sample, inputs, message):
     }
     with pytest.raises(ServerError, match=message):
         sample(inputs, **nodes)
+
+
+def test_a_preset_replaces_the_steps_and_says_what_it_costs(sample, plain, comfyui_server):
+    fast, sixth = sample({"preset": "fast"}), sample({"preset": "draft", "guidance_scale": 1.0})
+    assert fast.shape == sixth.shape == plain.shape and fast.std() > 5
+    assert np.abs(fast - plain).max() > 10 and np.abs(sixth - fast).max() > 10
+    assert np.array_equal(sample({"preset": "fast", "steps": 9}), fast)
+    assert re.search(r"MEMO: 6 steps, [\d.e+-]+ TFLOP per frame, [34]\.\d times less than published", comfyui_server.log())
+
+
+def test_turbo_asks_for_a_model_that_was_distilled(sample):
+    with pytest.raises(ServerError, match="preset: turbo needs a model that was distilled"):
+        sample({"preset": "turbo"})

@@ -14,7 +14,8 @@ from memo_modules.models.layers import Layers
 from memo_modules.models.reference_net import ReferenceNet
 from memo_modules.sampler import solvers
 from memo_modules.sampler.footprint import Footprint
-from memo_modules.sampler.sampling import ClipConditioning, MemoNets, guided_velocity
+from memo_modules.sampler.guidance import ClipConditioning, GuidedVelocity
+from memo_modules.sampler.sampling import MemoNets
 from memo_modules.types import ReferenceFeatures, SamplerSettings
 from tests.helpers.allocations import Allocations, nbytes
 from tests.weights.test_manifests import manifest
@@ -79,7 +80,7 @@ def step(nets: MemoNets, passes: list[ClipConditioning]) -> None:
     sigmas = torch.tensor([1.0, 0.0])  # only the solver's numbers are on the host
 
     def velocity(latents, sigma):
-        return guided_velocity(nets, passes, 3.5, FRAMES)(latents, sigma.to("meta"))
+        return GuidedVelocity(nets.diffusion_net, passes, SamplerSettings(), FRAMES)(latents, sigma.to("meta"))
 
     latents = solvers.euler(velocity, noise, sigmas, lambda step: None)
     assert latents.shape == noise.shape and latents.device.type == "meta"

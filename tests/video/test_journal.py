@@ -343,6 +343,16 @@ def test_what_former_versions_did_not_write_down_is_unknown_and_not_changed(tmp_
         assert other.changed == ["seed"]
 
 
+def test_a_setting_that_exact_videos_do_not_have_is_a_change_both_ways(tmp_path):
+    cheaper = replace(MADE_OF, exact={**MADE_OF.exact, "past_every": "4"})
+    for made, asked in ((MADE_OF, cheaper), (cheaper, MADE_OF)):
+        root = tmp_path / str(len(made.exact))
+        with opened(root, "video", made) as first:
+            fill(first, 1)
+        with opened(root, "video", asked) as again:
+            assert (again.segments, again.changed) == ([], ["past_every"])
+
+
 HEARD = Inputs({"seed": "42", "audio.heard": "abc"}, {"audio.blocks": torch.randn(1000, 64, generator=torch.Generator().manual_seed(0))})
 
 

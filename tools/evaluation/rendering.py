@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from memo_modules.models.diffusion_net import DeepFeatures
 from memo_modules.pipeline import Conditioning, MemoPipeline
 from memo_modules.store.obtain import find_model
 from memo_modules.types import Audio, SamplerSettings
@@ -27,18 +29,18 @@ class Forgetful:
     def __getattr__(self, name: str):
         return getattr(self.net, name)
 
-    def update_memory(self, past, memory, frames: int) -> None:
+    def update_memory(self, past, memory, frames: int, stands_for: Sequence[int] | None = None) -> None:
         memory[:] = self.net.empty_memory()
-        self.past = past, frames
-        self.net.update_memory(past, memory, frames)
+        self.past = past, frames, stands_for
+        self.net.update_memory(past, memory, *self.past[1:])
 
-    def __call__(self, *inputs) -> Tensor:
+    def __call__(self, *inputs, deep: DeepFeatures | None = None) -> Tensor:
         if self.each_step:
             *_, memory, _ = inputs
-            past, frames = self.past
+            past, frames, stands_for = self.past
             memory[:] = self.net.empty_memory()
-            self.net.update_memory(past, memory, frames)
-        return self.net(*inputs)
+            self.net.update_memory(past, memory, frames, stands_for)
+        return self.net(*inputs, deep=deep)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from memo_modules.sampler import recipes
 from memo_modules.types import SamplerSettings
 from tools.small_world import MOODS, Clip, make_clip
 
@@ -47,7 +48,7 @@ class Variant:
     past frames alone; "reset_step": that memory is forgotten and made anew at each step, as in samplers that announce new audio on
     every call. mood: "set" as commanded or "heard" by detect_emotion. changes: of SamplerSettings. equal_to: a variant whose
     frames should be the same, bit by bit; where the first case shows that they are, the others are not rendered again.
-    long: also renders the long video, for drift.
+    long: also renders the long video, for drift. preset: of recipes.PRESETS, on top of the changes.
     """
 
     title: str
@@ -56,9 +57,10 @@ class Variant:
     changes: dict = field(default_factory=dict)
     equal_to: str | None = None
     long: bool = False
+    preset: str = "exact"
 
     def settings(self, base: SamplerSettings) -> SamplerSettings:
-        return replace(base, **self.changes)
+        return recipes.apply(self.preset, replace(base, **self.changes))
 
 
 TRUTH, VAE, BASE = "truth", "vae", "carried"
@@ -80,6 +82,16 @@ VARIANTS = {
     "guidance_2": Variant("guidance 2", changes={"guidance_scale": 2.0}),
     "guidance_2_aligned": Variant("guidance 2, reference_order aligned", changes={"guidance_scale": 2.0, "reference_order": "aligned"}),
     "mood_heard": Variant("mood heard in the voice", mood="heard"),
+    "published": Variant("20 steps, guidance 2", changes={"steps": 20, "guidance_scale": 2.0}, long=True),
+    "fast_guided": Variant("fast, guidance 2", changes={"guidance_scale": 2.0}, preset="fast", long=True),
+    "draft_guided": Variant("draft, guidance 2", changes={"guidance_scale": 2.0}, preset="draft", long=True),
+    "fast": Variant("fast, no guidance", changes={"guidance_scale": 1.0}, preset="fast", long=True),
+    "draft": Variant("draft, no guidance", changes={"guidance_scale": 1.0}, preset="draft", long=True),
+    "even": Variant("even sigmas", changes={"schedule": "even"}),
+    "adams_bashforth": Variant("Adams-Bashforth on even sigmas", changes={"schedule": "even", "solver": "adams_bashforth"}),
+    "unconditional_every_2": Variant("guidance 2, unconditional every 2nd step", changes={"guidance_scale": 2.0, "unconditional_every": 2}),
+    "past_every_4": Variant("every 4th past frame", changes={"past_every": 4}, long=True),
+    "whole_every_2": Variant("DeepCache every 2nd step", changes={"whole_every": 2}),
 }
 """By their keys in the JSON. Nothing is sampled for TRUTH and VAE: what they reach, no sampler can pass. BASE runs on the base
 settings, the others on those with one thing changed."""
