@@ -334,7 +334,8 @@ class MemoLoadLora(io.ComfyNode):
                     min=-10.0,
                     max=10.0,
                     step=0.05,
-                    tooltip="How much of it is added. 1: as it was trained. 0: nothing, the model as it is. More exaggerates, below 0 does the opposite.",
+                    tooltip="How much of it is added. 1: as it was trained. 0: nothing, the model as it is. More exaggerates, below 0 does the "
+                    "opposite.",
                 ),
             ],
             outputs=[MemoModelSocket.Output(display_name="model", tooltip="For the MEMO Sampler.")],

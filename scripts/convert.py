@@ -6,8 +6,8 @@
     python scripts/convert.py FILE.pt                             writes FILE.safetensors
     python scripts/convert.py models/memo/memo speaker.safetensors --lora models/loras/speaker.safetensors:0.8
 
-The last one merges a LoRA with strength 0.8. Tensors stay as they are, bit by bit, unless --dtype or --lora is given. Nothing in a pickle is executed. Needs torch, safetensors,
-einops and numpy, as ComfyUI's Python has them.
+The last one merges a LoRA with strength 0.8. Tensors stay as they are, bit by bit, unless --dtype or --lora is given. Nothing in a
+pickle is executed. Needs torch, safetensors, einops and numpy, as ComfyUI's Python has them.
 """
 
 import argparse

@@ -51,9 +51,8 @@ class Lora:
         for layer, factors in self.nets.get(net, {}).items():
             shape = shapes.get(f"{layer}.weight")
             if shape is None:
-                raise CheckpointError(
-                    f"{self.path}: {quoted(f'{net}.{layer}')} is no layer of this model. Use the LoRA with the model it was made for."
-                )
+                name = quoted(f"{net}.{layer}")
+                raise CheckpointError(f"{self.path}: {name} is no layer of this model. Use the LoRA with the model it was made for.")
             found = (factors.up.shape[0], math.prod(factors.down.shape[1:]))
             if len(shape) < 2 or found != (shape[0], math.prod(shape[1:])):
                 raise CheckpointError(

@@ -100,10 +100,10 @@ class Desk:
         button = f"[...document.querySelectorAll('.memo-tools button')].find(button => button.textContent === '{name}')"
         self.page.click(*self.page.evaluate(f"(box => [box.x + box.width / 2, box.y + box.height / 2])({button}.getBoundingClientRect())"))
 
-    def key(self, key: str, code: int, modifiers: int = 0, commands: list[str] = []) -> None:
+    def key(self, key: str, code: int, modifiers: int = 0, commands: tuple[str, ...] = ()) -> None:
         """``commands``: what a browser does by itself at that key, which this one has to be told."""
         pressed = {"key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": modifiers}
-        self.page.call("Input.dispatchKeyEvent", type="rawKeyDown", commands=commands, **pressed)
+        self.page.call("Input.dispatchKeyEvent", type="rawKeyDown", commands=list(commands), **pressed)
         self.page.call("Input.dispatchKeyEvent", type="keyUp", **pressed)
 
     def choose(self, emotion: str) -> None:
@@ -211,7 +211,7 @@ def test_ctrl_c_copies_the_node_after_an_edit(desk):
     desk.page.evaluate(f"app.canvas.selectItems([{NODE}])")
     assert desk.page.evaluate("document.activeElement.className") == "memo-keys"
     desk.page.evaluate("localStorage.removeItem('litegrapheditor_clipboard')")
-    desk.key("c", 67, modifiers=2, commands=["copy"])
+    desk.key("c", 67, modifiers=2, commands=("copy",))
     desk.page.wait_for("localStorage.getItem('litegrapheditor_clipboard')?.includes('MemoEmotionTimeline')", timeout=10)
 
 
