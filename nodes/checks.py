@@ -19,6 +19,7 @@ from ..memo_modules.audio.emotion2vec import Emotion2Vec
 from ..memo_modules.audio.features import AudioEncoder
 from ..memo_modules.audio.vocals import VocalSeparator
 from ..memo_modules.errors import InputError
+from ..memo_modules.models.config import read_recipe
 from ..memo_modules.models.diffusion_net import DiffusionNet
 from ..memo_modules.models.emotion_classifier import EmotionClassifier
 from ..memo_modules.models.projections import AudioProjection, ImageProjection
@@ -95,6 +96,7 @@ SOCKETS: dict[str, tuple[Callable[[Any], bool], str, Callable[[Any, str], None]]
             compiled_regions=_is(dict),
             weights=_is(str),
             loras=_is(tuple),
+            distilled=lambda recipe: isinstance(recipe, Mapping) and read_recipe(recipe, "") == dict(recipe),
         ),
     ),
     "MEMO_MODELS": (

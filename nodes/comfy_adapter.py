@@ -195,7 +195,9 @@ def with_lora(model: MemoModel, lora: Lora, strength: float, digest: str) -> Mem
             # as add_patches does, which looks for names in state dicts, where fused linears have those of the checkpoint
             patched[net].patches.setdefault(key, []).append((strength, adapter, 1.0, part, None))
         patched[net].patches_uuid = uuid4()
-    return replace(model, **patched, loras=(*model.loras, (digest, strength))) if strength else model
+    if not strength:
+        return model
+    return replace(model, **patched, loras=(*model.loras, (digest, strength)), distilled=lora.recipe or model.distilled)
 
 
 def bring_in(*patchers, memory_required: int = 0, whole: bool = False) -> torch.device:

@@ -166,7 +166,7 @@ class Sampling:
         settings = SamplerSettings(
             steps, guidance_scale, seed, num_init_past_frames=num_init_past_frames, reference_order=reference_order, noise=noise
         )
-        self.settings = recipes.apply(preset, settings, model.config.recipe)
+        self.settings = recipes.apply(preset, settings, model.recipe)
         self.portrait, self.memory_mode, self.sampler, self.sigmas = prepare_portrait(image, width, height), memory_mode, sampler, sigmas
         self.state, self.lead_in = state, math.ceil(lead_in * audio.fps / audio.clip_frames)
 

@@ -1,7 +1,8 @@
 """The MEMO_* sockets, each beside the value that it carries."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ class MemoModel:
     """The four nets of a checkpoint, each in a ModelPatcher of ComfyUI; the UNets compute in ``dtype``.
 
     compiled_regions: of the diffusion net, for when all of its weights are on the device; empty without compilation. weights: digest of
-    the weights as they were loaded. loras: digests of files that change them, each with its strength.
+    the weights as they were loaded. loras: digests of files that change them, each with its strength. distilled: the recipe of the last of
+    those that has one.
     """
 
     dtype: torch.dtype
@@ -26,6 +28,7 @@ class MemoModel:
     compiled_regions: dict
     weights: str
     loras: tuple[tuple[str, float], ...] = ()
+    distilled: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def patchers(self) -> list:
@@ -38,6 +41,11 @@ class MemoModel:
     @property
     def config(self) -> DiffusionNetConfig:
         return self.diffusion_net.model.config
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """SamplerSettings that the model, or a LoRA in it, was distilled for; empty for others."""
+        return self.distilled or self.config.recipe
 
     def digest(self) -> str:
         """Of what the nets compute, whichever LoRA ComfyUI has just put into them."""

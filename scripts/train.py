@@ -16,6 +16,7 @@ import math
 import os
 import signal
 import sys
+from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -178,7 +179,8 @@ def train(settings: TrainingSettings, resume: str | None) -> int:
 
     def on_cached(done: int, total: int) -> None:
         if done == total or sys.stdout.isatty():
-            accelerator.print(f"\r{done} of {total} videos encoded", end="\n" if done == total else "", flush=True)
+            what = "trajectories made" if settings.distil else "videos encoded"
+            accelerator.print(f"\r{done} of {total} {what}", end="\n" if done == total else "", flush=True)
 
     vae = load_vae(settings, accelerator.device)
     if said := other_rates([video.fps for video in read_metadata(settings.data.metadata)]):
@@ -208,13 +210,15 @@ def train(settings: TrainingSettings, resume: str | None) -> int:
     return 0 if trainer.counters.step >= trainer.last_step else interrupt.exit_code
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], check: Callable[[TrainingSettings], None] = lambda settings: None) -> int:
+    """check: raises InputError for settings that are not meant for the program."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="the settings, see scripts/configs")
     parser.add_argument("--resume", metavar="latest|CHECKPOINT", help="continue after a checkpoint of this trainer")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace those in CONFIG.yaml")
     arguments = parser.parse_intermixed_args(argv)
     settings = read_settings(arguments.config, arguments.overrides)
+    check(settings)
     try:
         return train(settings, arguments.resume)
     except RuntimeError as error:

@@ -178,7 +178,7 @@ class DiffusionNetConfig(ReferenceNetConfig):
             raise CheckpointError(f"{source}: motion_module_kwargs has {quoted(sorted(foreign))}, which is not supported.")
         known["motion_module_kwargs"] = MotionConfig(**read_options(options, _OF_MOTION, f"{source}: motion_module_kwargs"))
         if "recipe" in known:
-            known["recipe"] = read_options(known["recipe"], _OF_RECIPE, f"{source}: recipe")
+            known["recipe"] = read_recipe(known["recipe"], source)
         return known
 
     def check(self, source: str) -> None:
@@ -193,3 +193,8 @@ class DiffusionNetConfig(ReferenceNetConfig):
         for c in self.block_out_channels:
             if c % (motion.temporal_attention_dim_div * motion.num_attention_heads):
                 raise CheckpointError(f"{source}: block_out_channels {self.block_out_channels} is not divisible by the heads of {motion}.")
+
+
+def read_recipe(recipe: Mapping[str, object], source: str) -> dict[str, Any]:
+    """The SamplerSettings that a distilled model brings along. Raises CheckpointError, see read_options."""
+    return read_options(recipe, _OF_RECIPE, f"{source}: recipe")

@@ -1,6 +1,7 @@
 """From settings to a training that can be run."""
 
 import copy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ..vae import DiffusersVAE, load_autoencoder
 from ..weights.checkpoints import NETS, check_fit, load_net
 from .checkpoint_folders import resume_from
 from .dataset import ClipDataset, PreparedClips, read_metadata
+from .distillation import NO_RATES, TRAJECTORIES, Source, TrajectoryDataset, make_trajectories, trajectory_batch, trajectory_files
 from .loop import MakeBatch, Trainer, check_sample
 from .objective import encode_batch
 from .posteriors import PosteriorDataset, cache_posteriors, grey_posterior, place_weights, sample_posteriors, vae_key
@@ -44,7 +46,7 @@ def make_trainer(settings: TrainingSettings, accelerator, vae: DiffusersVAE, res
     """The training that ``settings`` describe, from its start or from a checkpoint, see resume_from.
 
     accelerator: see Trainer. vae: see load_vae. host: gets the progress in videos of this process, as their posteriors are
-    stored. Raises InputError and CheckpointError for settings and files that cannot be used.
+    stored, or in trajectories. Raises InputError and CheckpointError for settings and files that cannot be used.
     """
     processes, data = Processes(accelerator), settings.data
     with processes.together():
@@ -61,9 +63,15 @@ def make_trainer(settings: TrainingSettings, accelerator, vae: DiffusersVAE, res
     if data.cache_dir:
         with processes.together():
             dataset, make_batch = _cached(settings, data.cache_dir, dataset, vae, accelerator, host)
-    if settings.motion_weight:
+    if settings.motion_weight and not settings.distil:
         with processes.together():
             places = place_weights(dataset, settings.motion_weight).to(accelerator.device)
+    if settings.distil:
+        source = Source(SampleStream(dataset, settings.seed), make_batch, data.layout, latent)
+        with processes.together():
+            files = trajectory_files(settings.distil, nets, source, settings.output_dir / TRAJECTORIES)
+            make_trajectories(settings.distil, nets, source, files, slice(accelerator.process_index, None, processes.count), host)
+        dataset, make_batch, settings = TrajectoryDataset(files), trajectory_batch, replace(settings, rates=NO_RATES)
     trainer = Trainer(settings, nets, dataset, make_batch, latent, accelerator, processes, places)
     with processes.together():
         if checkpoint:

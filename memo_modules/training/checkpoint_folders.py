@@ -120,18 +120,18 @@ def _remove_rests(output_dir: Path) -> None:
                 os.replace(folder, folder.with_name(rest[1]))
 
 
-def write_nets(folder: Path, source: Path, nets: MemoNets, weights: Mapping[str, Tensor]) -> None:
+def write_nets(folder: Path, source: Path, nets: MemoNets, weights: Mapping[str, Tensor], recipe: Mapping | None = None) -> None:
     """The four nets as the published folder has them, in their dtypes, with the configs of the checkpoint ``source``.
 
-    weights: from `net.parameter` to the tensor that replaces that parameter.
+    weights: from `net.parameter` to the tensor that replaces that parameter. recipe: of a distilled diffusion net, see DiffusionNetConfig.
     """
     for name in NETS:
         state = getattr(nets, name).state_dict()
         held = {key: weights.get(f"{name}.{key}", tensor).to(tensor.dtype) for key, tensor in state.items()}
         (folder / name).mkdir()
         save_tensors(folder / name / "diffusion_pytorch_model.safetensors", held, {"format": "pt"})
-        config = json.dumps(net_source(source, name).read_config(), indent=2, sort_keys=True)
-        (folder / name / "config.json").write_text(config + "\n", encoding="utf-8")
+        config = net_source(source, name).read_config() | ({"recipe": dict(recipe)} if recipe and name == "diffusion_net" else {})
+        (folder / name / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def write_state(folder: Path, values: Mapping, tensors: Mapping[str, Tensor]) -> None:

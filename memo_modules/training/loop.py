@@ -22,6 +22,7 @@ from ..sampler.sampling import MemoNets
 from ..weights.checkpoints import NETS
 from .checkpoint_folders import STATE, check_room, no_room, read_state, write_checkpoint, write_nets, write_state
 from .dataset import PreparedClips
+from .distillation import TrajectoryBatch, TrajectoryDataset, distillation_loss
 from .draws import PictureDraws, StepDraws
 from .low_rank import add_factors, write_factors
 from .objective import Pasts, TrainingBatch, TrainingLoss, consecutive_clips, training_loss
@@ -87,6 +88,8 @@ class Objective(nn.Module):
 
     def forward(self, batch: TrainingBatch, draws: StepDraws, pasts: Pasts) -> TrainingLoss:
         settings = self.settings
+        if isinstance(batch, TrajectoryBatch):
+            return distillation_loss(self.nets, batch, draws, settings.checkpointing, pasts)
         return training_loss(self.nets, batch, draws, settings.weighting, settings.robust_threshold, settings.checkpointing, pasts, self.places)
 
 
@@ -106,7 +109,7 @@ class Trainer:
         self,
         settings: TrainingSettings,
         nets: MemoNets,
-        dataset: PreparedClips,
+        dataset: PreparedClips | TrajectoryDataset,
         make_batch: MakeBatch,
         latent: tuple[int, int, int],
         accelerator,
@@ -295,11 +298,11 @@ class Trainer:
             parameter.copy_(weights[name])
 
     def _write(self, folder: Path, state: Mapping[str, Tensor]) -> None:
-        average = self.average or {}
+        average, recipe = self.average or {}, self.settings.distil.recipe if self.settings.distil else None
         if self.settings.lora is None:
-            write_nets(folder, self.settings.checkpoint, self.nets, average)
+            write_nets(folder, self.settings.checkpoint, self.nets, average, recipe)
         else:
-            write_factors(folder, self.settings.lora, self.average or self.updates.weights(), self.nets.dtype)
+            write_factors(folder, self.settings.lora, self.average or self.updates.weights(), self.nets.dtype, recipe)
         tensors = {**state, **{f"average.{name}": tensor for name, tensor in average.items()}}
         write_state(folder, {"counters": asdict(self.counters), "settings": plain(self.settings)}, tensors)
 

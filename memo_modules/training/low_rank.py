@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,9 +77,11 @@ def _with_factors(layer: nn.Module, inputs: tuple[Tensor, ...], out: Tensor, sca
     return torch.add(out, layer.lora_up(layer.lora_down(inputs[0])), alpha=scale)
 
 
-def write_factors(folder: Path, settings: LoraSettings, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-    """Write FILE into ``folder``. weights: by the names that add_factors gave, of any precision."""
+def write_factors(
+    folder: Path, settings: LoraSettings, weights: Mapping[str, Tensor], dtype: torch.dtype, recipe: Mapping[str, Any] | None = None
+) -> None:
+    """Write FILE into ``folder``. weights: by the names that add_factors gave, of any precision. recipe: see Lora."""
     alpha = settings.scale * settings.rank
     layers = [name.removesuffix(f".{UP}") for name in weights if name.endswith(f".{UP}")]
     held = {name: tensor.to(dtype) for name, tensor in weights.items()}
-    write_lora(folder / FILE, {layer: Factors(held[f"{layer}.{UP}"], held[f"{layer}.{DOWN}"], alpha) for layer in layers})
+    write_lora(folder / FILE, {layer: Factors(held[f"{layer}.{UP}"], held[f"{layer}.{DOWN}"], alpha) for layer in layers}, recipe)

@@ -1,7 +1,7 @@
 """The training objective: flow matching with the loss on the clean latents. Published in finetune.py."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -38,11 +38,11 @@ class TrainingBatch:
     audio_emotion: Tensor
 
     def to(self, device: torch.device | str) -> "TrainingBatch":
-        return TrainingBatch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+        return replace(self, **{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
     def rows(self, rows: Tensor) -> "TrainingBatch":
         """The samples ``rows`` (n,)."""
-        return TrainingBatch(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+        return replace(self, **{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
     def clip(self, k: int, clips: int) -> "TrainingBatch":
         """Clip k of ``clips`` consecutive ones. The past frames of every clip after the first are the last of the clip before, as many as there

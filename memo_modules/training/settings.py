@@ -12,6 +12,7 @@ from ..files.documents import LARGEST_YAML, parse_yaml
 from ..files.regular_files import read_regular
 from ..words import quoted, shortened
 from .dataset import ClipLayout
+from .distillation import DistilSettings
 from .draws import Rates
 from .low_rank import LoraSettings
 from .objective import ROBUST_THRESHOLD
@@ -74,6 +75,7 @@ class TrainingSettings:
     checkpoints. loggers: out of
     tensorboard and wandb; None takes tensorboard where it is installed. seed: of the order of the data and all that is drawn.
     lora: low-rank factors train beside what trainable names, which stays as it is, see low_rank; None: the weights themselves train.
+    distil: the nets learn to be sampled in fewer steps, see distillation; rates, weighting and robust_threshold then mean nothing.
     """
 
     checkpoint: Path
@@ -100,6 +102,7 @@ class TrainingSettings:
     loggers: tuple[Literal["tensorboard", "wandb"], ...] | None = None
     samples: SampleSettings = field(default_factory=SampleSettings)
     lora: LoraSettings | None = None
+    distil: DistilSettings | None = None
 
     def __post_init__(self):
         _check_least("", self, steps=1, batch_size=1, gradient_accumulation=1, save_every=1, keep=1, log_every=1)
@@ -107,6 +110,8 @@ class TrainingSettings:
             raise InputError(f"motion_weight: expected 0, or more where data.cache_dir is set, got {self.motion_weight}.")
         if self.until is not None and self.until < 1:
             raise InputError(f"until: expected a step from 1 on or null, got {self.until}.")
+        if self.distil and self.data.clips_per_sample > 1:
+            raise InputError(f"data.clips_per_sample: expected 1 with distil, got {self.data.clips_per_sample}.")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise InputError(f"ema_decay: expected a number in [0, 1) or null, got {self.ema_decay}.")
         if not self.optimizer.max_grad_norm > 0:

@@ -200,6 +200,12 @@ def read_configs(path: Path) -> dict[str, dict]:
     return configs
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """What the header of a safetensors file says in words. Raises CheckpointError, see read_weights."""
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
 def read_weights(path: Path, header_only: bool = False) -> dict[str, Tensor]:
     """The tensors of a safetensors file or of one that torch.save wrote (both mapped, not copied), wrappers taken off; what else
     is in the latter is passed over.

@@ -4,20 +4,27 @@ A file names each changed layer as `net.module`, with the tensors `lora_up.weigh
 the names that ComfyUI's loaders and others read; those of PEFT, `lora_B.weight` and `lora_A.weight`, are read here as well.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..files.documents import parse_json
+from ..models.config import read_recipe
 from ..words import quoted
-from .checkpoints import NETS, check_numbers, read_weights
+from .checkpoints import NETS, check_numbers, read_metadata, read_weights
 from .tensor_saving import save_tensors
 
 UP, DOWN, ALPHA = "lora_up.weight", "lora_down.weight", "alpha"
+
+RECIPE = "memo_recipe"
+"""In the header of a file that was distilled, as JSON."""
 
 _NAMES = {UP: UP, DOWN: DOWN, ALPHA: ALPHA, "lora_B.weight": UP, "lora_A.weight": DOWN}
 
@@ -41,10 +48,12 @@ class Factors:
 
 @dataclass(frozen=True)
 class Lora:
-    """What a file holds: from net to the name of a layer in it to its factors."""
+    """What a file holds: from net to the name of a layer in it to its factors. recipe: the SamplerSettings that it was distilled for, by
+    name; empty for others."""
 
     path: Path
     nets: Mapping[str, Mapping[str, Factors]]
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
     def check_fits(self, net: str, shapes: Mapping[str, Sequence[int]]) -> None:
         """Raises CheckpointError for the first layer that a net with weights of ``shapes``, by their keys, does not have in this size."""
@@ -118,7 +127,7 @@ def read_lora(path: Path) -> Lora:
         nets.setdefault(net, {})[layer] = _factors(held, name, path)
     if not nets:
         raise CheckpointError(f"{path} holds nothing.")
-    return Lora(path, nets)
+    return Lora(path, nets, _recipe(path))
 
 
 def _factors(held: Mapping[str, Tensor], name: str, path: Path) -> Factors:
@@ -133,9 +142,18 @@ def _factors(held: Mapping[str, Tensor], name: str, path: Path) -> Factors:
     return Factors(up, down, float(down.shape[0] if alpha is None else alpha))
 
 
-def write_lora(path: Path, layers: Mapping[str, Factors]) -> None:
-    """Write the factors of layers, by `net.module`. Raises OSError, see save_tensors."""
+def _recipe(path: Path) -> dict[str, Any]:
+    text = read_metadata(path).get(RECIPE, "{}")
+    try:
+        recipe = parse_json(text)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {RECIPE} in its header is not readable as JSON ({error}).") from error
+    return read_recipe(recipe if isinstance(recipe, dict) else {}, str(path))
+
+
+def write_lora(path: Path, layers: Mapping[str, Factors], recipe: Mapping[str, Any] | None = None) -> None:
+    """Write the factors of layers, by `net.module`, and the recipe of a Lora. Raises OSError, see save_tensors."""
     tensors = {}
     for name, factors in layers.items():
         tensors |= {f"{name}.{UP}": factors.up, f"{name}.{DOWN}": factors.down, f"{name}.{ALPHA}": torch.tensor(factors.alpha)}
-    save_tensors(path, tensors, {"format": "pt"})
+    save_tensors(path, tensors, {"format": "pt"} | ({RECIPE: json.dumps(dict(recipe))} if recipe else {}))

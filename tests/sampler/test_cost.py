@@ -1,6 +1,8 @@
 """Operations per layer by arithmetic against what torch counts in the nets."""
 
 from dataclasses import replace
+from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
 
 import pytest
 import torch
@@ -90,3 +92,20 @@ def test_each_setting_saves_what_it_leaves_out():
     changes = ({"past_every": 4}, {"unconditional_every": 2}, {"steps": 10}, {"guidance_scale": 1.0}, {"whole_every": 2})
     saved = [exact.clip - replace(exact, settings=replace(exact.settings, **change)).clip for change in changes]
     assert saved == pytest.approx([34e12, 244e12, 508e12, 502e12, 347e12], rel=0.1)
+
+
+def test_the_page_has_these_numbers():
+    page = (Path(__file__).parents[2] / "docs" / "speed.md").read_text(encoding="utf-8")
+    for preset in ("exact", "fast", "draft"):
+        settings = [recipes.apply(preset, SamplerSettings(guidance_scale=scale)) for scale in (3.5, 1.0)]
+        costs = [Cost(FULL, (64, 64), each).clip for each in settings]
+        frames, cheaper = (
+            ", ".join(f"{Decimal(value).quantize(Decimal(1).scaleb(digits), ROUND_HALF_UP)}" for value, digits in row) for row in _rows(costs)
+        )
+        [row] = [line for line in page.splitlines() if line.startswith(f"| {preset} |")]
+        assert frames in row.replace(" with guidance", "").replace(" without", "") and cheaper in row
+
+
+def _rows(costs: list[float]) -> tuple[list[tuple[float, int]], list[tuple[float, int]]]:
+    ratios = [PUBLISHED / cost for cost in costs]
+    return [(cost / 16e12, -1) for cost in costs], [(ratio, -1 if ratio < 10 else 0) for ratio in ratios]
