@@ -8,17 +8,17 @@
 It needs no ComfyUI. The nodes wire the same parts by themselves, under ComfyUI's memory management.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from .audio.emotion import check_fit as check_emotion_fit
@@ -33,6 +33,7 @@ from .models import acceleration
 from .models.emotion_classifier import EmotionClassifier
 from .models.layers import Layers, sdpa
 from .portrait.face import FaceAnalyzer, embed_face
+from .portrait.framing import crop_portrait
 from .portrait.pictures import prepare_portrait
 from .sampler.footprint import Footprint
 from .sampler.sampling import MemoNets, SampledClip, sample_video
@@ -43,6 +44,7 @@ from .vae import DiffusersVAE, load_autoencoder
 from .video.files import join_segments, write_segment
 from .video.formats import DEFAULT_FORMAT, VideoFormat
 from .weights.checkpoints import NETS, check_fit, load_net
+from .weights.lora import Loras, with_loras
 
 Picture = Path | str | np.ndarray | Tensor
 """A file, or RGB (h w 3): uint8, or floats in [0, 1]."""
@@ -118,6 +120,7 @@ class MemoPipeline:
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
+        loras: Loras = (),
         **names: str,
     ) -> "MemoPipeline":
         """Load from a ComfyUI's ``models`` folder.
@@ -126,22 +129,17 @@ class MemoPipeline:
             checkpoint: name in ``models/memo``, or the path of a folder or single file, such as a finetuned one. By default the first found.
             device: where everything computes.
             dtype: of the UNets and the VAE. By default bfloat16 on a GPU that has it, else float16; float32 on other devices.
+            loras: low-rank changes that are merged into the nets, each with its strength; see weights.lora.read_lora.
             names: by role (``vae``, ``audio_encoder``, ``emotion2vec`` ..), where there is more than one model of it. By default the one
                 named like the checkpoint, or the first found.
 
         Raises:
             CheckpointError: a model is missing, damaged or of another kind.
         """
-        models, device = Path(models), torch.device(device)
-        place = Path(checkpoint) if checkpoint is not None else None
-        if place is None or not place.exists():
-            place = find_model("nets", models, None if checkpoint is None else str(checkpoint))
-
-        def find(role: str) -> Path:
-            return find_model(role, models, names.get(role, place.stem if place.is_file() else place.name))
-
+        device = torch.device(device)
+        place, find = find_models(models, checkpoint, names)
         dtype = dtype or _best_dtype(device)
-        nets = load_nets(place, device, dtype)
+        nets = load_nets(place, device, dtype, loras)
         vae = DiffusersVAE(load_autoencoder(find("vae"), dtype).to(device), batch=4 if device.type == "cuda" else 16)
         return cls(nets, vae, find, device)
 
@@ -208,11 +206,27 @@ class MemoPipeline:
         timing: str = "exact",
     ) -> Conditioning:
         """What ``sample`` needs of a portrait and a voice, to be used as often as one likes; see ``__call__``."""
-        picture, sound = _picture(portrait), voice if isinstance(voice, Audio) else decode(Path(voice))
-        ready, face = prepare_portrait(picture[None], *size), embed_face(self.face_analyzer, picture, allow_no_face=allow_no_face)
-        spoken = self.vocal_separator.separate(sound) if separate else sound
-        audio = encode_audio(self.audio_encoder, spoken, fps, timing=timing, device=self.device)
-        return Conditioning(ready, face, audio, self._emotion(emotion, sound), sound)
+        ready, face = self.portrait(portrait, size, allow_no_face)
+        sound, audio = self.voice(voice, fps, separate, timing)
+        return Conditioning(ready, face, audio, self.emotion(emotion, sound), sound)
+
+    @torch.inference_mode()
+    def portrait(
+        self, picture: Picture, size: tuple[int, int], allow_no_face: bool = False, index: int = 0, margin: float | None = None
+    ) -> tuple[Tensor, Face]:
+        """The portrait (1 3 H W) in [-1, 1] of ``size`` (width, height), and whose it is. index: which face, 0 the largest. margin: the square
+        around that face is the portrait, with this much room around it, see framing.crop_portrait; None for all of the picture."""
+        pixels = load_picture(picture)
+        face = embed_face(self.face_analyzer, pixels, index, allow_no_face)
+        image = pixels[None] if margin is None else crop_portrait(self.face_analyzer, pixels, index, margin, size[0])[0]
+        return prepare_portrait(image, *size), face
+
+    @torch.inference_mode()
+    def voice(self, sound: Sound, fps: Fraction = FPS, separate: bool = True, timing: str = "exact") -> tuple[Audio, AudioFeatures]:
+        """What is heard, and what the lips follow."""
+        heard = sound if isinstance(sound, Audio) else decode(Path(sound))
+        spoken = self.vocal_separator.separate(heard) if separate else heard
+        return heard, encode_audio(self.audio_encoder, spoken, fps, timing=timing, device=self.device)
 
     def sample(self, conditioning: Conditioning, settings: SamplerSettings = DEFAULT_SETTINGS, memory_mode: str = "auto", **options) -> TalkingVideo:
         """The video of ``conditioning``. memory_mode: see footprint.MEMORY_MODES; options: see sampling.sample_video."""
@@ -224,7 +238,9 @@ class MemoPipeline:
 
         return TalkingVideo(make, conditioning)
 
-    def _emotion(self, emotion: str | EmotionTrack | None, sound: Audio) -> EmotionTrack:
+    @torch.inference_mode()
+    def emotion(self, emotion: str | EmotionTrack | None, sound: Audio) -> EmotionTrack:
+        """The mood over time; None: as it is detected in the sound."""
         if isinstance(emotion, EmotionTrack):
             return emotion
         if emotion is None:
@@ -252,13 +268,24 @@ class MemoPipeline:
         return nets, False
 
 
-def load_nets(checkpoint: Path, device: torch.device, dtype: torch.dtype) -> MemoNets:
-    """The four nets of a folder or a single file, with what is fastest on ``device``. Raises CheckpointError, see load_net."""
+def find_models(models: Path | str, checkpoint: Path | str | None, names: Mapping[str, str]) -> tuple[Path, Callable[[str], Path]]:
+    """Where the nets are, and what tells where the model of a role is; see MemoPipeline.from_models. Raises CheckpointError."""
+    place = Path(checkpoint) if checkpoint is not None else None
+    if place is None or not place.exists():
+        place = find_model("nets", Path(models), None if checkpoint is None else str(checkpoint))
+    like = place.stem if place.is_file() else place.name
+    return place, lambda role: find_model(role, Path(models), names.get(role, like))
+
+
+def load_nets(checkpoint: Path, device: torch.device, dtype: torch.dtype, loras: Loras = ()) -> MemoNets:
+    """The four nets of a folder or a single file, ``loras`` merged into them, with what is fastest on ``device``. Raises CheckpointError, see
+    load_net."""
     on_nvidia = device.type == "cuda" and torch.version.cuda is not None
     capability = torch.cuda.get_device_capability(device) if on_nvidia else None
     layers = acceleration.for_device(Layers(dtype=dtype), capability, on_cpu=device.type == "cpu", attention={"torch": sdpa})
     projections = Layers(dtype=torch.float32)
-    nets: dict[str, Any] = {net: load_net(checkpoint, net, projections if net.endswith("proj") else layers) for net in NETS}
+    change = partial(with_loras, loras)
+    nets: dict[str, Any] = {net: load_net(checkpoint, net, projections if net.endswith("proj") else layers, change=change) for net in NETS}
     check_fit(checkpoint, nets)
     if capability:
         acceleration.autotune_kernels(layers, nets["diffusion_net"].config, device, dtype)
@@ -271,13 +298,13 @@ def _best_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
-def _picture(portrait: Picture) -> Tensor:
-    """RGB (h w 3) in [0, 1]."""
+def load_picture(portrait: Picture) -> Tensor:
+    """RGB (h w 3) in [0, 1], upright as a camera says. Raises InputError for a file that is no picture."""
     if isinstance(portrait, Tensor):
         return portrait
     if isinstance(portrait, str | Path):
         try:
-            portrait = np.array(Image.open(portrait).convert("RGB"))
+            portrait = np.array(ImageOps.exif_transpose(Image.open(portrait)).convert("RGB"))
         except OSError as error:
             raise InputError(f"portrait: {portrait} cannot be read as a picture ({error}). Choose a PNG, JPEG or WebP file.") from error
     return torch.from_numpy(portrait).float() / 255 if portrait.dtype == np.uint8 else torch.from_numpy(portrait).float()

@@ -34,7 +34,7 @@ def to_single_files(checkpoint: Path, target: Path, dtype: torch.dtype | None = 
             tensors, configs = {}, {}
             for component in components:
                 configs[component] = sources[component].read_config()
-                weights = with_loras(loras, component, sources[component].read_weights())
+                weights = _weights(sources[component], component, loras, dtype)
                 tensors |= {f"{component}.{key}": tensor for key, tensor in weights.items()}
             _save(tensors, partial, dtype, {CONFIGS: json.dumps(configs)})
     return list(groups)
@@ -51,7 +51,7 @@ def to_folder(single: Path, target: Path, dtype: torch.dtype | None = None, lora
                     raise CheckpointError(f"{file} holds {component!r}, which is not a component of MEMO.")
                 folder = target / "misc" / component if component == CLASSIFIER else target / component
                 weights, described = (names.enter_context(whole_file(folder / name, replaces=False)) for name in (_WEIGHTS, "config.json"))
-                _save(with_loras(loras, component, Source(file, component=component).read_weights()), weights, dtype)
+                _save(_weights(Source(file, component=component), component, loras, dtype), weights, dtype)
                 described.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
                 written.append(folder)
     if not written:
@@ -72,6 +72,13 @@ def pickle_to_safetensors(path: Path, target: Path, dtype: torch.dtype | None = 
 
 def _sources(checkpoint: Path) -> dict[str, Source]:
     return {net: net_source(checkpoint, net) for net in NETS} | {CLASSIFIER: component_source(checkpoint / "misc" / CLASSIFIER, CLASSIFIER)}
+
+
+def _weights(source: Source, component: str, loras: Loras, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """With ``loras`` in them; rounded once, when they are saved as ``dtype``, or here to what they were."""
+    weights = source.read_weights()
+    merged = with_loras(loras, component, weights)
+    return merged if dtype else {key: tensor.to(weights[key].dtype) for key, tensor in merged.items()}
 
 
 def _save(tensors: dict[str, Tensor], file: Path, dtype: torch.dtype | None, metadata: dict[str, str] | None = None) -> None:

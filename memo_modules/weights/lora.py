@@ -70,7 +70,7 @@ class Lora:
                 )
 
     def merged(self, net: str, weights: Mapping[str, Tensor], strength: float) -> dict[str, Tensor]:
-        """The ``weights`` of a net with the changes, times ``strength``, in them; new tensors where there are any, in their dtypes.
+        """The ``weights`` of a net with the changes, times ``strength``, in them; where there are any new tensors, in float32.
 
         Raises CheckpointError, see check_fits.
         """
@@ -78,7 +78,7 @@ class Lora:
         held = dict(weights)
         for layer, factors in self.nets.get(net, {}).items():
             weight = held[f"{layer}.weight"]
-            held[f"{layer}.weight"] = (weight.float() + strength * factors.change().view(weight.shape)).to(weight.dtype)
+            held[f"{layer}.weight"] = weight.float() + strength * factors.change().view(weight.shape)
         return held
 
 

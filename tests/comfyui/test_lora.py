@@ -27,8 +27,8 @@ def test_a_lora_changes_a_model_as_merging_it_does_and_leaves_no_trace(comfyui_p
     tiny = models / "memo" / "tiny"
     one, two = (write_random_lora(models / "loras" / f"{name}.safetensors", tiny, seed) for seed, name in enumerate(("one", "two")))
     write_random_lora(models / "loras" / "large.safetensors", tiny, size=1.0)
-    convert.main([*map(str, (tiny, models / "memo" / "merged.safetensors", "--lora", one))])
-    convert.main([*map(str, (tiny, models / "memo" / "both.safetensors", "--lora", one, "--lora", f"{two}:-0.5"))])
+    convert.main([*map(str, (tiny, models / "memo" / "merged.safetensors", "--dtype", "fp32", "--lora", one))])
+    convert.main([*map(str, (tiny, models / "memo" / "both.safetensors", "--dtype", "fp32", "--lora", one, "--lora", f"{two}:-0.5"))])
     write_checkpoint(models / "memo" / "other")
     command = [sys.executable, Path(__file__).resolve().parents[1] / "helpers" / "sample_with_lora.py", ROOT, tmp_path]
     environment = os.environ | {"PYTHONPATH": str(comfyui_path), "PYTHONDONTWRITEBYTECODE": "1"}

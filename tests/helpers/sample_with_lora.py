@@ -30,6 +30,7 @@ spec.loader.exec_module(sys.modules["pack"])
 
 from pack.memo_modules.audio.emotion import constant_emotion
 from pack.memo_modules.errors import CheckpointError
+from pack.memo_modules.host import SILENT
 from pack.memo_modules.models.layers import Layers
 from pack.memo_modules.types import AudioFeatures, Face
 from pack.memo_modules.weights.checkpoints import load_net
@@ -65,7 +66,7 @@ def sampled(model, vae) -> torch.Tensor:
     audio = AudioFeatures(torch.randn(FRAMES, 2, 64, generator=generator), Fraction(30), FRAMES, FRAMES)
     picture = torch.rand(1, SIDE, SIDE, 3, generator=generator)
     sampling = sampler.Sampling(model, vae, picture, face, audio, constant_emotion(3), SIDE, SIDE, 1, 3.5, 42, 1)
-    return sampler.all_frames(sampling, lambda text: None)[0]
+    return sampler.all_frames(sampling, SILENT)[0]
 
 
 def load(name: str = "tiny", **options):
