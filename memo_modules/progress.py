@@ -19,10 +19,15 @@ def clips_done(clips: int, done: int, before: int, seconds: float) -> str:
     seconds: since the first ``before`` clips were done, which an earlier run had made.
     """
     text = f"Clip {done} of {clips}"
-    if done - before < 2:  # the first one's time is that of loading, too
+    if done - before < 2 or done == clips:  # the first one's time is that of loading, too
         return text
     left = round(seconds / (done - before) * (clips - done))
     return f"{text}, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
+
+
+def video_done(frames: int, fps: Fraction) -> str:
+    """What is said last: how long the video is."""
+    return f"Done: {counted(frames, 'frame')}, {clock(frames / fps)}"
 
 
 def contact_sheet(images: Tensor, clip_frames: int, fps: Fraction) -> Image.Image:

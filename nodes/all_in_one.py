@@ -1,8 +1,11 @@
 """Two nodes for the whole chain, where its parts are of no interest: everything that is loaded, and from portrait to video."""
 
+from dataclasses import fields, replace
+
 from comfy_api.latest import InputImpl, Types, io
 
-from ..memo_modules.types import Audio
+from ..memo_modules.store import obtain
+from ..memo_modules.types import DEFAULT_SETTINGS, Audio
 from ..memo_modules.video.formats import VideoFormat
 from . import comfy_adapter as adapter
 from . import comfy_sockets as sockets
@@ -24,7 +27,16 @@ from .loaders import (
     refusal,
 )
 from .sampler import Sampling, all_frames, denoising_inputs, overview
-from .socket_types import MemoModels, MemoModelsSocket
+from .socket_types import (
+    AudioEncoderSocket,
+    EmotionModelSocket,
+    EmotionSocket,
+    FaceAnalysisSocket,
+    MemoModels,
+    MemoModelSocket,
+    MemoModelsSocket,
+    VocalSeparatorSocket,
+)
 
 ROLES = {
     "model": "nets",
@@ -36,6 +48,16 @@ ROLES = {
     "face_analysis": "face_analysis",
 }
 """Inputs of Load All MEMO Models to the roles of store.catalogue."""
+
+QUALITIES = {
+    "as set": {},
+    "draft": {"resolution": 256, "steps": 8},
+    "standard": {"resolution": 512, "steps": 20},
+    "best": {"resolution": 512, "steps": 40},
+}
+"""What each sets; all but the first the guidance scale that MEMO was published with, too."""
+
+TRIED_SECONDS = 2
 
 
 class MemoLoadAll(io.ComfyNode):
@@ -55,9 +77,18 @@ class MemoLoadAll(io.ComfyNode):
             display_name="Load All MEMO Models",
             category=CATEGORY,
             **adapter.known(io.Schema, search_aliases=["all-in-one loader", "talking head", "download", "checkpoint loader"]),
-            description="Loads everything that MEMO Talking Portrait needs, as the single loaders do, with one download for all.",
+            description="Loads everything that MEMO Talking Portrait needs, as the single loaders do, with one download for all. "
+            "The other outputs are for single nodes.",
             inputs=[*(model_input(given, role, tooltips[given]) for given, role in ROLES.items()), download_input()],
-            outputs=[MemoModelsSocket.Output(display_name="models", tooltip="For MEMO Talking Portrait.")],
+            outputs=[
+                MemoModelsSocket.Output(display_name="models", tooltip="For MEMO Talking Portrait."),
+                MemoModelSocket.Output(display_name="model", tooltip="For the MEMO Sampler."),
+                io.Vae.Output(display_name="vae", tooltip="For the MEMO Sampler, and every node that takes a VAE."),
+                AudioEncoderSocket.Output(display_name="audio_encoder", tooltip="For MEMO Encode Audio."),
+                EmotionModelSocket.Output(display_name="emotion_model", tooltip="For MEMO Detect Emotion."),
+                VocalSeparatorSocket.Output(display_name="vocal_separator", tooltip="For MEMO Separate Vocals."),
+                FaceAnalysisSocket.Output(display_name="face_analysis", tooltip="For MEMO Embed Face and MEMO Crop Portrait."),
+            ],
         )
 
     @classmethod
@@ -72,7 +103,10 @@ class MemoLoadAll(io.ComfyNode):
     @classmethod
     def execute(cls, model, vae, audio_encoder, emotion2vec, classifier, vocal_separator, face_analysis, download=False) -> io.NodeOutput:
         names = (model, vae, audio_encoder, emotion2vec, classifier, vocal_separator, face_analysis)
-        for role, name in zip(ROLES.values(), names, strict=True):
+        chosen = dict(zip(ROLES.values(), names, strict=True))
+        if not download:
+            obtain.check_there(chosen, adapter.model_folders)
+        for role, name in chosen.items():
             obtained(role, name, download)  # all of them, before the first is loaded
         models = MemoModels(
             MemoLoadModel.execute(model=model)[0],
@@ -82,7 +116,7 @@ class MemoLoadAll(io.ComfyNode):
             MemoLoadVocalSeparator.execute(vocal_separator=vocal_separator)[0],
             MemoLoadFaceAnalysis.execute(face_analysis=face_analysis)[0],
         )
-        return io.NodeOutput(models)
+        return io.NodeOutput(models, *(getattr(models, part.name) for part in fields(models)))
 
 
 class MemoTalkingPortrait(io.ComfyNode):
@@ -109,6 +143,25 @@ class MemoTalkingPortrait(io.ComfyNode):
                 ),
                 fps_input(),
                 *denoising_inputs(),
+                EmotionSocket.Input(
+                    "emotion",
+                    optional=True,
+                    tooltip="The mood, from MEMO Set Emotion, MEMO Emotion Timeline or MEMO Detect Emotion. Without one it is detected in the audio.",
+                ),
+                io.Combo.Input(
+                    "quality",
+                    options=list(QUALITIES),
+                    default="as set",
+                    optional=True,
+                    tooltip="draft: 256 pixels and 8 steps, to see in a tenth of the time whether it will do. standard: 512 and 20, as published. "
+                    "best: 512 and 40. as set: what resolution, steps and guidance_scale say; all others replace them.",
+                ),
+                io.Boolean.Input(
+                    "first_2_seconds",
+                    default=False,
+                    optional=True,
+                    tooltip="Makes only the first 2 seconds of the video, as a try. Switch it off for all of it.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
             outputs=[
@@ -119,13 +172,21 @@ class MemoTalkingPortrait(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, models, image, audio, resolution, fps, steps, guidance_scale, seed) -> io.NodeOutput:
+    def execute(
+        cls, models, image, audio, resolution, fps, steps, guidance_scale, seed, emotion=None, quality="as set", first_2_seconds=False
+    ) -> io.NodeOutput:
+        if replaced := QUALITIES[quality]:
+            resolution, steps, guidance_scale = replaced["resolution"], replaced["steps"], DEFAULT_SETTINGS.guidance_scale
         heard, host = sockets.to_audio(audio), adapter.host(cls.hidden.unique_id)
+        if first_2_seconds:
+            heard = replace(heard, waveform=heard.waveform[..., : TRIED_SECONDS * heard.sample_rate], made_of="")
+            audio = sockets.from_audio(heard)
         if note := VideoFormat().clipped(heard, host.check_interrupt):  # of what Save Video writes
             host.say(note)
         face = MemoEmbedFace.execute(face_analysis=models.face_analysis, image=image, index=0, allow_no_face=False)[0]
         vocals = MemoSeparateVocals.execute(vocal_separator=models.vocal_separator, audio=audio)[0]
-        emotion = MemoDetectEmotion.execute(emotion_model=models.emotion_model, audio=audio, emotion_source="audio")[0]
+        if emotion is None:
+            emotion = MemoDetectEmotion.execute(emotion_model=models.emotion_model, audio=audio, emotion_source="audio")[0]
         features = MemoEncodeAudio.execute(audio_encoder=models.audio_encoder, audio=vocals, fps=fps, timing="exact")[0]
         sampling = Sampling(models.model, models.vae, image, face, features, emotion, resolution, resolution, steps, guidance_scale, seed)
         images, _ = all_frames(sampling, host)

@@ -5,7 +5,8 @@ import inspect
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 from comfy.cli_args import args
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.weight_adapter import LoRAAdapter
+from comfy_execution.utils import get_executing_context
 from PIL import Image
 from server import PromptServer
 from torch import Tensor, nn
@@ -352,7 +354,23 @@ def host(node_id: str | None = None) -> Host:
     return Host(_Progress(), check_interrupt, say)
 
 
+def running_node() -> str | None:
+    """The id of the node that runs."""
+    context = get_executing_context()
+    return context and context.node_id
+
+
 check_interrupt = comfy.model_management.throw_exception_if_processing_interrupted
+
+
+@contextmanager
+def says_when_stopped(host: Host, text: Callable[[], str]) -> Iterator[None]:
+    """After Cancel the last sentence would stay in the node, as if it still ran: another one takes its place."""
+    try:
+        yield
+    except comfy.model_management.InterruptProcessingException:
+        host.say(text())
+        raise
 
 
 class _Progress:

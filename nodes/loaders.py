@@ -72,6 +72,7 @@ def fingerprint(**chosen: str) -> str:
 
 def _there(role: str, name: str) -> tuple | str | None:
     listing = obtain.listing(role, adapter.model_folders)
+    name = obtain.stand_in(role, name, adapter.model_folders) or name
     if name not in listing.found:
         return listing.refused.get(name)
     files = signature(listing.found[name])
@@ -81,7 +82,7 @@ def _there(role: str, name: str) -> tuple | str | None:
 
 def obtained(role: str, name: str, download: bool) -> Path:
     before = _there(role, name)
-    path = obtain.obtain(role, name, adapter.model_folders, download, adapter.host())
+    path = obtain.obtain(role, name, adapter.model_folders, download, adapter.host(adapter.running_node()))
     _obtained[role, name] = signature(path), before
     return path
 

@@ -11,7 +11,7 @@ from comfy_api.latest import io, ui
 
 from ..memo_modules.host import Host
 from ..memo_modules.portrait.pictures import prepare_portrait
-from ..memo_modules.progress import clips_done, contact_sheet
+from ..memo_modules.progress import clips_done, contact_sheet, video_done
 from ..memo_modules.sampler import recipes
 from ..memo_modules.sampler.cost import Cost
 from ..memo_modules.sampler.footprint import MEMORY_MODES
@@ -79,12 +79,14 @@ def sampling_inputs() -> list[io.Input]:
             min=1,
             max=16,
             tooltip="Copies of the portrait that the first clip remembers. Fewer let it move sooner, more keep it closer to the portrait.",
+            **adapter.known(io.Int.Input, advanced=True),
         ),
         io.Combo.Input(
             "reference_order",
             options=list(REFERENCE_ORDERS),
             default=REFERENCE_ORDERS[0],
             tooltip="How face contexts are paired with reference pictures. upstream: as in every published sample. aligned: as in training.",
+            **adapter.known(io.Combo.Input, advanced=True),
         ),
         io.Combo.Input(
             "memory_mode",
@@ -108,6 +110,7 @@ def sampling_inputs() -> list[io.Input]:
             optional=True,
             tooltip="Seconds from the start of the audio to sample first and discard, so that the face is already moving at the first word. "
             "Try 0.5 to 1 if the first second looks frozen.",
+            **adapter.known(io.Float.Input, advanced=True),
         ),
     ]
 
@@ -121,6 +124,7 @@ def noise_input() -> io.Input:
         optional=True,
         tooltip="independent: each clip starts from noise of its own, as MEMO was published. smooth: neighbouring clips share noise, "
         "so the face does not jump where they meet.",
+        **adapter.known(io.Combo.Input, advanced=True),
     )
 
 
@@ -250,12 +254,14 @@ def all_frames(sampling: Sampling, host: Host) -> tuple[torch.Tensor, VideoState
     adapter.check_room(
         frames * height * width * 3 * 4, f"images: {frames} frames of {width} x {height}", "Use MEMO Sample to File, or shorter audio."
     )
-    images, done, state = torch.empty(frames, height, width, 3), 0, sampling.state
+    images, done, state, number = torch.empty(frames, height, width, 3), 0, sampling.state, 0
     clips, began = sampling.lead_in + sampling.audio.clips, time.monotonic()
-    for number, clip in enumerate(sampling.clips(state, 0, host), start=1):
-        images[done : done + len(clip.frames)] = clip.frames.movedim(1, -1)
-        done, state = done + len(clip.frames), clip.state
-        host.say(clips_done(clips, number, 0, time.monotonic() - began))
+    with adapter.says_when_stopped(host, lambda: f"Stopped after clip {number} of {clips}: Run starts anew"):
+        for number, clip in enumerate(sampling.clips(state, 0, host), start=1):
+            images[done : done + len(clip.frames)] = clip.frames.movedim(1, -1)
+            done, state = done + len(clip.frames), clip.state
+            host.say(clips_done(clips, number, 0, time.monotonic() - began))
+    host.say(video_done(frames, sampling.audio.fps))
     assert state is not None  # every audio has a clip
     return images, state
 

@@ -145,7 +145,10 @@ class MemoSampleToFile(io.ComfyNode):
         target = comfy_output.output_file(filename_prefix, video.format.suffix, width, height)
         root = comfy_output.unfinished_folder(unfinished)
         name = re.sub(r"\W+", "_", filename_prefix)[-60:]
-        with journal.opened(root, name, made_of, KEPT_DAYS * 86400, KEPT_BYTES) as opened:
+        with (
+            journal.opened(root, name, made_of, KEPT_DAYS * 86400, KEPT_BYTES) as opened,
+            adapter.says_when_stopped(host, lambda: f"Stopped: Run continues after clip {len(opened.segments)}"),
+        ):
             path, state = sample_to_file(
                 video,
                 opened,

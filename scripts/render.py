@@ -21,8 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import bootstrap  # noqa: F401
 from memo_modules.errors import InputError
 from memo_modules.rendering.folder import FAILED, ResultFolder
@@ -65,7 +63,9 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         if each.name not in ("image", "audio", "output"):
             settings.add_argument(f"--{each.name.replace('_', '-')}", metavar=each.type.__name__.upper(), help=f"(default: {each.default!r})")
     arguments = parser.parse_args(argv)
-    if (arguments.manifest is None) == (arguments.image is None and arguments.audio is None) or (arguments.image is None) != (arguments.audio is None):
+    if (arguments.manifest is None) == (arguments.image is None and arguments.audio is None) or (arguments.image is None) != (
+        arguments.audio is None
+    ):
         parser.error("expected either a MANIFEST, or --image and --audio")
     if arguments.workers is not None and arguments.workers < 1:
         parser.error(f"argument --workers: expected 1 or more, got {arguments.workers}")
@@ -122,7 +122,13 @@ class Progress:
         left = self.jobs - self.done - self.failed
         rate = self.frames / seconds if seconds else 0.0
         if self.as_json:
-            totals = {"jobs_done": self.done, "jobs_failed": self.failed, "jobs_left": left, "frames_made": self.frames, "frames_per_second": round(rate, 3)}
+            totals = {
+                "jobs_done": self.done,
+                "jobs_failed": self.failed,
+                "jobs_left": left,
+                "frames_made": self.frames,
+                "frames_per_second": round(rate, 3),
+            }
             line = {**event, "event": kind, "time": round(time.time(), 3), **totals}
             print(json.dumps(line | {"seconds_left": round(seconds / finished * left, 1) if finished else None}), flush=True)
             return
@@ -183,4 +189,8 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    run("render.py", partial(main, sys.argv[1:]), "stopped. Start it again to continue: what is finished stays, long videos continue after their last clip.")
+    run(
+        "render.py",
+        partial(main, sys.argv[1:]),
+        "stopped. Start it again to continue: what is finished stays, long videos continue after their last clip.",
+    )

@@ -63,7 +63,9 @@ class Models:
 class Renderer:
     """``pipeline`` at work for ``folder``. say: hears what happens, see folder.Say; check_interrupt: may raise, several times a second."""
 
-    def __init__(self, pipeline: MemoPipeline, folder: ResultFolder, say: Say = lambda event: None, check_interrupt: Callable[[], None] = lambda: None):
+    def __init__(
+        self, pipeline: MemoPipeline, folder: ResultFolder, say: Say = lambda event: None, check_interrupt: Callable[[], None] = lambda: None
+    ):
         self.pipeline, self.folder, self.say, self.check_interrupt = pipeline, folder, say, check_interrupt
         self._prepared: OrderedDict[tuple, Any] = OrderedDict()
 

@@ -1,6 +1,7 @@
 """Every file that MEMO needs, as data in catalogue.json: whence, where to, how large, under which licence."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,15 @@ class Model:
     without: str | None
     about: str | None
     files: tuple[ModelFile, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files that are needed; as ``about`` says where the catalogue has no sizes."""
+        sizes = [file.size for file in self.needed]
+        if all(sizes):
+            return sum(sizes)
+        number, unit = re.match(r"([\d.]+) (MB|GB)", self.about).groups()
+        return round(float(number) * {"MB": 1e6, "GB": 1e9}[unit])
 
     @property
     def needed(self) -> list[ModelFile]:

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +24,9 @@ from .catalogue import ModelFile
 from .transfer import USER_AGENT, BrokenError, asked, fill, there
 
 logger = logging.getLogger(__name__)
+
+SAID_EVERY = 2.0
+"""Seconds between two sentences of a download."""
 
 _METADATA_TIMEOUT = 10.0
 _ROOM = 2**26  # that a disk must keep free
@@ -85,7 +89,7 @@ def _fetch_all(files: Sequence[ModelFile], root: Path, host: Host) -> None:
             with _alone(remote, host.check_interrupt) as arrived:
                 if not arrived:
                     logger.info("Downloading %s to %s (%s)", remote.url, remote.target, megabytes(remote.size))
-                    _fetch_one(remote, replace(host, progress=lambda done, _, before=before: host.progress(before + done, total)))
+                    _fetch_one(remote, replace(host, progress=_telling(host, remote, before, total)))
         except DownloadError:
             raise
         except OSError as error:
@@ -94,6 +98,28 @@ def _fetch_all(files: Sequence[ModelFile], root: Path, host: Host) -> None:
             raise DownloadError(f"{remote.target} cannot be written: {error.strerror or error}.") from error
         before += remote.size
         host.progress(before, total)
+
+
+def _telling(host: Host, remote: _Remote, before: int, total: int) -> Callable[[int, int], None]:
+    """Progress of one file, told as that of all, and in words from time to time: which file, how much of it, how fast, how long yet.
+
+    before: bytes of the files before it. total: of all.
+    """
+    began, said, start = time.monotonic(), 0.0, remote.size - remote.missing
+
+    def progress(done: int, _: int) -> None:
+        nonlocal said
+        host.progress(before + done, total)
+        seconds = time.monotonic() - began
+        if done > start and seconds - said >= SAID_EVERY:
+            said, rate = seconds, (done - start) / seconds
+            left = round((total - before - done) / rate)
+            host.say(
+                f"{remote.file.target}: {megabytes(done)} of {megabytes(remote.size)}, {megabytes(rate)} a second, "
+                f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left for all {megabytes(total)}"
+            )
+
+    return progress
 
 
 def by_hand(files: Sequence[ModelFile], root: Path) -> str:

@@ -1,6 +1,6 @@
 """A model by role and name: the one that is there, or the published one, fetched."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..errors import CheckpointError
@@ -8,7 +8,7 @@ from ..host import SILENT, Host
 from ..weights.checkpoints import file_fault, read_weights
 from ..words import quoted
 from .catalogue import CATALOGUE, Model, ModelFile
-from .fetching import by_hand, fetch
+from .fetching import by_hand, fetch, megabytes
 from .finding import Listing, find
 from .walking import forget
 
@@ -32,10 +32,19 @@ def options(role: str, roots: Roots) -> list[str]:
     return found if published in found else [*found, published]
 
 
+def stand_in(role: str, name: str, roots: Roots) -> str | None:
+    """The one other model of a role, where there is none of that name: workflows name the published ones, and who has only a finetuned
+    or a small one means that."""
+    there = listing(role, roots)
+    if name in there.found or name in there.refused or len(there.found) != 1:
+        return None
+    return next(iter(there.found))
+
+
 def refusal(role: str, name: str, roots: Roots) -> str | None:
     """Why a loader does not offer ``name``; None when it does."""
     there = listing(role, roots)
-    if name in there.found or name == CATALOGUE[role].name:
+    if name in there.found or name == CATALOGUE[role].name or stand_in(role, name, roots):
         return None
     known = ", ".join(there.found) or "none"
     return (
@@ -45,7 +54,8 @@ def refusal(role: str, name: str, roots: Roots) -> str | None:
 
 
 def obtain(role: str, name: str, roots: Roots, download: bool = False, host: Host = SILENT) -> Path:
-    """What the loader of ``role`` takes for ``name``. download: fetch what is missing of the published model.
+    """What the loader of ``role`` takes for ``name``, or its stand-in, of which ``host`` is told. download: fetch what is missing of the
+    published model instead.
 
     Raises CheckpointError when it is not there or cannot be loaded, and DownloadError when it cannot be fetched.
     """
@@ -53,11 +63,14 @@ def obtain(role: str, name: str, roots: Roots, download: bool = False, host: Hos
     if name in there.found:
         return there.found[name]
     model = CATALOGUE[role]
+    if not (download and name == model.name) and (other := stand_in(role, name, roots)):
+        host.say(f"{model.title}: {quoted(name)} is not there, {quoted(other)} is used instead.")
+        return there.found[other]
     if name != model.name:
         raise CheckpointError(refusal(role, name, roots))
+    if not download:
+        check_there({role: name}, roots)
     root, files = missing(model, roots)
-    if files and not download:
-        raise CheckpointError(f"{model.title} is not there: switch on download, or {by_hand(files, root)}")
     if files:
         fetch(files, root, host)
         forget()
@@ -65,6 +78,26 @@ def obtain(role: str, name: str, roots: Roots, download: bool = False, host: Hos
         if name in there.found:
             return there.found[name]
     raise CheckpointError(there.refused.get(name) or f"{quoted(name)} is where it belongs, but was not found inside {root}.")
+
+
+def check_there(names: Mapping[str, str], roots: Roots) -> None:
+    """Raises CheckpointError that lists all that is missing of the published ones among several models, role to name, and its size."""
+    lacking = []
+    for role, name in names.items():
+        model = CATALOGUE[role]
+        if name == model.name and name not in listing(role, roots).found and not stand_in(role, name, roots):
+            root, files = missing(model, roots)
+            if files:
+                lacking.append((model, root, files))
+    if not lacking:
+        return
+    sizes = [sum(file.size for file in files) if all(file.size for file in files) else model.size for model, _, files in lacking]
+    if len(lacking) == 1:
+        [(model, root, files)] = lacking
+        raise CheckpointError(f"{model.title} is not there: switch on download ({megabytes(sizes[0])}), or {by_hand(files, root)}")
+    titles = ", ".join(f"{model.title} ({megabytes(size)})" for (model, _, _), size in zip(lacking, sizes, strict=True))
+    hands = "; ".join(by_hand(files, root) for _, root, files in lacking)
+    raise CheckpointError(f"{len(lacking)} models are not there: {titles}. Switch on download ({megabytes(sum(sizes))}), or {hands}")
 
 
 def find_model(role: str, models: Path, name: str | None = None) -> Path:

@@ -14,7 +14,7 @@ from ..errors import InputError, StorageError
 from ..files.whole_files import move_new as _move
 from ..host import SILENT, Host
 from ..host_memory import return_freed_memory
-from ..progress import clips_done, clock, counted
+from ..progress import clips_done, counted, video_done
 from ..sampler.sampling import SampledClip
 from ..types import Audio, AudioFeatures, VideoState
 from .files import join_segments, write_segment
@@ -65,7 +65,7 @@ class LongVideo:
 
     def done(self, name: str) -> str:
         """What is said last: how long the video is, and the name of its file."""
-        return f"Done: {counted(self.frames, 'frame')}, {clock(self.frames / self.fps)}, {name}"
+        return f"{video_done(self.frames, self.fps)}, {name}"
 
     def shown(self, clip: SampledClip, number: int) -> Tensor:
         """The frames of the file that show the clip made as number ``number``, the lead-in first."""

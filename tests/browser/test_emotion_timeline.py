@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -100,10 +101,10 @@ class Desk:
         button = f"[...document.querySelectorAll('.memo-tools button')].find(button => button.textContent === '{name}')"
         self.page.click(*self.page.evaluate(f"(box => [box.x + box.width / 2, box.y + box.height / 2])({button}.getBoundingClientRect())"))
 
-    def key(self, key: str, code: int, modifiers: int = 0, commands: tuple[str, ...] = ()) -> None:
+    def key(self, key: str, code: int, modifiers: int = 0, commands: Sequence[str] = ()) -> None:
         """``commands``: what a browser does by itself at that key, which this one has to be told."""
         pressed = {"key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": modifiers}
-        self.page.call("Input.dispatchKeyEvent", type="rawKeyDown", commands=list(commands), **pressed)
+        self.page.call("Input.dispatchKeyEvent", type="rawKeyDown", commands=[*commands], **pressed)
         self.page.call("Input.dispatchKeyEvent", type="keyUp", **pressed)
 
     def choose(self, emotion: str) -> None:

@@ -9,6 +9,16 @@ from tests.helpers.graphs import PORTRAIT, TINY, Record, node, talking_portrait,
 
 LOADED = {name: value for kind, inputs in TINY.items() if "Load" in kind for name, value in inputs.items()}
 
+SINGLE_LOADERS = [
+    "MemoLoadModel",
+    "MemoLoadVAE",
+    "MemoLoadAudioEncoder",
+    "MemoLoadEmotionModel",
+    "MemoLoadVocalSeparator",
+    "MemoLoadFaceAnalysis",
+]
+"""In the order of Load All's outputs after the first."""
+
 
 @pytest.fixture(scope="module")
 def given(comfyui_server, tmp_path_factory) -> dict:
@@ -39,6 +49,37 @@ def test_one_node_makes_the_frames_of_the_chain(comfyui_server, given):
     with av.open(str(comfyui_server.output_file(outputs["video"]["images"][0]))) as video:
         assert video.streams.video[0].frames == 18
         assert float(video.streams.audio[0].duration * video.streams.audio[0].time_base) == pytest.approx(14000 / 24000, abs=1e-3)
+
+
+def test_a_try_takes_a_mood_by_hand_and_the_first_2_seconds(comfyui_server, tmp_path):
+    voice = comfyui_server.add_input(write_wav(tmp_path / "three_seconds.wav", 3 * 16000, 16000))
+    settings = {"resolution": 64, "fps": 8.0, "steps": 1, "guidance_scale": 1.0, "seed": 42, "first_2_seconds": True}
+    prompt = {
+        "image": node("LoadImage", image=comfyui_server.add_input(PORTRAIT)),
+        "audio": node("LoadAudio", audio=voice),
+        "models": node("MemoLoadAll", **LOADED),
+        "mood": node("MemoSetEmotion", emotion="sad"),
+        "portrait": node("MemoTalkingPortrait", models=["models", 0], image=["image", 0], audio=["audio", 0], emotion=["mood", 0], **settings),
+        "video": node("SaveVideo", video=["portrait", 2], filename_prefix="video/try", format="auto", codec="auto"),
+    }
+    outputs = comfyui_server.run(prompt)
+    with av.open(str(comfyui_server.output_file(outputs["video"]["images"][0]))) as video:
+        assert (video.streams.video[0].frames, video.streams.video[0].width) == (16, 64)
+        assert float(video.streams.audio[0].duration * video.streams.audio[0].time_base) == pytest.approx(2, abs=0.05)
+
+
+def test_load_all_gives_what_each_single_loader_does(comfyui_server, given):
+    """One loader for the whole chain: the same frames."""
+    inputs = {part["class_type"]: part["inputs"] for part in given.values()}
+    chain = saving_frames(talking_portrait(**inputs))
+    expected = frames_of(comfyui_server, comfyui_server.run(chain))
+    single = {id: part["class_type"] for id, part in chain.items() if part["class_type"] in SINGLE_LOADERS}
+    for part in chain.values():
+        for name, value in part["inputs"].items():
+            if isinstance(value, list) and value[0] in single:
+                part["inputs"][name] = ["models", SINGLE_LOADERS.index(single[value[0]]) + 1]
+    prompt = {id: part for id, part in chain.items() if id not in single} | {"models": node("MemoLoadAll", **LOADED)}
+    assert np.array_equal(frames_of(comfyui_server, comfyui_server.run(prompt)), expected)
 
 
 def test_a_prompt_of_the_replaced_nodes_runs(comfyui_server, given):

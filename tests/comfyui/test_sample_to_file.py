@@ -84,10 +84,12 @@ def test_cancelled_and_queued_again_it_goes_on(comfyui_server, graph, frames):
         if kind == "progress_text" and data["text"].startswith("Clip 1 of 3"):
             comfyui_server.interrupt()
 
+    record = Record()
     with pytest.raises(ServerError, match="interrupted"):
-        comfyui_server.run(prompt, cancel)
+        comfyui_server.run(prompt, lambda kind, data: (record(kind, data), cancel(kind, data)))
     done = len(unfinished(comfyui_server))
     assert done in (1, 2)
+    assert record.texts[-1] == f"Stopped: Run continues after clip {done}"
     record = Record()
     outputs = comfyui_server.run(prompt, record)
     assert any(text.startswith(f"Continuing after clip {done}. 3 clips") for text in record.texts)

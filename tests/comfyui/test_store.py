@@ -53,10 +53,10 @@ def test_only_what_can_be_loaded_is_listed(comfyui_server, tiny_models, models):
     assert options(comfyui_server, "MemoLoadModel", "model") == ["tiny", "bad", "good", "memo"]
 
 
-def test_a_model_that_is_not_there_says_what_goes_where(comfyui_server):
-    words = "Vocal separation is not there: switch on download, or fetch by hand, from https://huggingface.co/memoavatar/memo: .*/Kim_Vocal_2.onnx$"
-    with pytest.raises(ServerError, match=words):
-        comfyui_server.run(load("MemoLoadVocalSeparator", vocal_separator="memo"))
+def test_the_only_other_model_stands_in_and_the_node_says_so(comfyui_server):
+    record = Record()
+    assert comfyui_server.run(load("MemoLoadVocalSeparator", vocal_separator="memo"), record)
+    assert record.texts == ["Vocal separation: 'memo' is not there, 'tiny' is used instead."]
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,15 @@ def test_download_is_off_by_default_and_then_nothing_is_asked(bare_server, hub):
     with pytest.raises(ServerError, match="The set of MEMO's four nets is not there: switch on download"):
         bare_server.run(load("MemoLoadModel", model="memo"))
     assert not hub.requests and not (bare_server.base / "models" / "memo").exists()
+
+
+def test_load_all_says_all_that_is_missing_at_once(bare_server):
+    names = {"model": "memo", "vae": "sd-vae-ft-mse.safetensors", "audio_encoder": "wav2vec2-base-960h", "emotion2vec": "emotion2vec_plus_large"}
+    names |= dict.fromkeys(("classifier", "vocal_separator", "face_analysis"), "memo")
+    with pytest.raises(ServerError) as error:
+        bare_server.run(load("MemoLoadAll", **names))
+    assert "7 models are not there" in str(error.value) and "Switch on download (13.4 GB)" in str(error.value)
+    assert str(error.value).count(str(bare_server.base)) >= 17, "each file with its place"
 
 
 def test_cancel_keeps_what_came_and_the_next_run_goes_on(bare_server, hub, tiny_models):

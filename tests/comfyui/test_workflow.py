@@ -103,7 +103,7 @@ def test_every_step_is_reported_and_every_clip_shown(comfyui_server, portrait, v
     assert len(shown) == 2
     distances = [[np.abs(np.asarray(picture).astype(int) - frames[start]).mean() for start in (0, 16)] for picture in shown]
     assert distances[0][0] < distances[0][1] / 2 and distances[1][1] < distances[1][0] / 2
-    assert record.texts == ["Clip 1 of 2", "Clip 2 of 2, 0:00:00 left"]
+    assert record.texts == ["Clip 1 of 2", "Clip 2 of 2", "Done: 18 frames, 0:00.6"]
     [entry] = outputs[find(prompt, "MemoSampler")]["images"]
     assert entry["type"] == "temp"
     with Image.open(comfyui_server.output_file(entry)) as sheet:  # the times stand above the middle
@@ -131,6 +131,7 @@ def test_cancel_stops_the_sampler_and_the_next_prompt_runs(comfyui_server, portr
 
     with pytest.raises(ServerError, match="execution interrupted in MemoSampler"):
         comfyui_server.run(prompt, cancel_at_second_step)
+    assert record.texts == ["Stopped after clip 0 of 1: Run starts anew"]
     assert len(record.progress[sampler]) <= 2 + 8  # steps that were under way or in the socket meanwhile, far from 200
 
     prompt[sampler]["inputs"]["steps"] = 1

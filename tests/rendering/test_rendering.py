@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import threading
-import wave
 from pathlib import Path
 
 import av

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from memo_modules.host import Host
 from memo_modules.models.layers import Layers
 from memo_modules.models.projections import AudioProjection
 from memo_modules.store import finding, obtain
@@ -337,12 +338,36 @@ def test_options_are_what_there_is_and_the_published_model(tiny_models, root, ro
 
 def test_a_name_that_is_not_there_or_refused_says_why(tiny_models, root, roots):
     folder = published(tiny_models, root / "mine")
+    second = published(tiny_models, root / "yours")
     assert obtain.refusal("nets", "mine", roots) is None is obtain.refusal("nets", "memo", roots)
-    assert "'other' is not among the models that were found (mine)" in obtain.refusal("nets", "other", roots)
+    assert "'other' is not among the models that were found (mine, yours)" in obtain.refusal("nets", "other", roots)
+    shutil.rmtree(second)
     (folder / "audio_proj" / WEIGHTS).write_bytes(b"")
     assert "is empty" in obtain.refusal("nets", "mine", roots)
     with pytest.raises(finding.CheckpointError, match="is empty"):
         obtain.obtain("nets", "mine", roots, download=True)
+
+
+@pytest.mark.parametrize("name", ["memo", "other"])
+def test_the_only_other_model_stands_in_and_that_is_said(tiny_models, root, roots, name):
+    folder, said = published(tiny_models, root / "mine"), []
+    assert obtain.refusal("nets", name, roots) is None
+    assert obtain.obtain("nets", name, roots, host=Host(say=said.append)) == folder
+    assert said == [f"The set of MEMO's four nets: '{name}' is not there, 'mine' is used instead."]
+    published(tiny_models, root / "yours")  # and now nobody knows which
+    with pytest.raises(finding.CheckpointError, match="is not there" if name == "memo" else "is not among"):
+        obtain.obtain("nets", name, roots)
+
+
+def test_all_that_is_missing_is_said_at_once_with_its_size(tiny_models, root, roots):
+    published(tiny_models, root / "mine")  # of which all but the VAE and wav2vec2 are
+    names = {role: model.name for role, model in obtain.CATALOGUE.items()}
+    with pytest.raises(finding.CheckpointError) as error:
+        obtain.check_there(names, roots)
+    said = str(error.value)
+    for words in ("The VAE (335 MB)", "The audio encoder (378 MB)", "sd-vae-ft-mse.safetensors", "wav2vec2-base-960h/model.safetensors"):
+        assert words in said
+    assert "nets" not in said and "Switch on download (" in said
 
 
 def test_without_download_exactly_what_is_missing_is_listed(tiny_models, root, roots):
@@ -354,7 +379,8 @@ def test_without_download_exactly_what_is_missing_is_listed(tiny_models, root, r
         obtain.obtain("nets", "memo", roots)
     files = ", ".join(str(folder / file) for file in (f"diffusion_net/{WEIGHTS}", "image_proj/config.json", f"audio_proj/{WEIGHTS}"))
     assert str(error.value) == (
-        f"The set of MEMO's four nets is not there: switch on download, or fetch by hand, from https://huggingface.co/memoavatar/memo: {files}"
+        "The set of MEMO's four nets is not there: switch on download (10.3 GB), or fetch by hand, "
+        f"from https://huggingface.co/memoavatar/memo: {files}"
     )
 
 

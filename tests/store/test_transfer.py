@@ -3,6 +3,7 @@ more bytes come than were announced, and nothing gets a model's name that is not
 
 import os
 import random
+import re
 import socket
 import struct
 import threading
@@ -183,6 +184,14 @@ def test_no_more_comes_than_was_announced(hub, models, fault, words, known):
     with pytest.raises(DownloadError, match=words):
         fetch(models, progress=lambda done, total: most.append(done), **known)
     assert not (models / WEIGHTS).exists() and kept(models) == 0 and max(most, default=0) <= len(CONTENT)
+
+
+def test_it_says_which_file_how_much_how_fast_and_how_long_yet(hub, models, monkeypatch):
+    monkeypatch.setattr(fetching, "SAID_EVERY", 0.0)
+    hub.faults[WEIGHTS] = [Slow(200_000)]
+    said = []
+    fetching.fetch([ModelFile(REPOSITORY, "main", WEIGHTS, WEIGHTS, None, None, True)], models, Host(say=said.append))
+    assert said and re.fullmatch(rf"{re.escape(WEIGHTS)}: 0 MB of 0 MB, 0 MB a second, 0:00:0\d left for all 0 MB", said[-1]), said
 
 
 @pytest.mark.parametrize("fault", [Refuse(416), OtherRange()], ids=str)

@@ -1,7 +1,6 @@
 """The table of models in the README, from the catalogue."""
 
 import os
-import re
 from collections.abc import Collection
 from pathlib import PurePosixPath
 
@@ -31,18 +30,9 @@ def _row(model: Model) -> str:
 
 def size(without: Collection[str] = ()) -> int:
     """Bytes to download, but for the models of some roles."""
-    return sum(_bytes(model) for role, model in CATALOGUE.items() if role not in without)
+    return sum(model.size for role, model in CATALOGUE.items() if role not in without)
 
 
 def download() -> str:
     """What all of it takes to download, in words."""
     return megabytes(size())
-
-
-def _bytes(model: Model) -> int:
-    """Of the files that are downloaded; where the catalogue has no sizes, as its words give them."""
-    sizes = [file.size for file in model.needed]
-    if all(sizes):
-        return sum(sizes)
-    number, unit = re.match(r"([\d.]+) (MB|GB)", model.about).groups()
-    return round(float(number) * {"MB": 1e6, "GB": 1e9}[unit])
