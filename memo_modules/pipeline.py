@@ -86,9 +86,11 @@ class TalkingVideo:
     def save(self, path: Path | str, format: VideoFormat = DEFAULT_FORMAT) -> Path:
         """A file with the sound, which says that it is synthetic. Clips are encoded as they come: memory does not grow with them.
 
-        Raises InputError for sizes and sound that ``format`` does not take, before the first clip; StorageError when the disk is full.
+        Sound of a rate that ``format`` does not take is resampled, that of too many channels mixed. Raises InputError for sizes that it
+        does not take, before the first clip; StorageError when the disk is full.
         """
         path, sound, (height, width) = Path(path), self.conditioning.sound, self.conditioning.portrait.shape[2:]
+        sound = None if sound is None else format.fitted(sound)[0]
         format.check(height, width, sound)
         with TemporaryDirectory() as folder:
             segments = []

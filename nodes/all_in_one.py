@@ -9,8 +9,9 @@ from ..memo_modules.types import DEFAULT_SETTINGS, Audio
 from ..memo_modules.video.formats import VideoFormat
 from . import comfy_adapter as adapter
 from . import comfy_sockets as sockets
-from .audio import MemoEncodeAudio, MemoSeparateVocals, fps_input
-from .emotion import MemoDetectEmotion
+from . import core_video
+from .audio import encoded, fps_input, say_how_mixed, separated
+from .emotion import detected
 from .face import MemoEmbedFace
 from .loaders import (
     CATEGORY,
@@ -163,7 +164,7 @@ class MemoTalkingPortrait(io.ComfyNode):
                     tooltip="Makes only the first 2 seconds of the video, as a try. Switch it off for all of it.",
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The frames, for upscaling and face restoration."),
                 io.Float.Output(display_name="fps", tooltip="Frames per second, for Create Video."),
@@ -184,15 +185,16 @@ class MemoTalkingPortrait(io.ComfyNode):
         if note := VideoFormat().clipped(heard, host.check_interrupt):  # of what Save Video writes
             host.say(note)
         face = MemoEmbedFace.execute(face_analysis=models.face_analysis, image=image, index=0, allow_no_face=False)[0]
-        vocals = MemoSeparateVocals.execute(vocal_separator=models.vocal_separator, audio=audio)[0]
+        say_how_mixed(heard, host)
+        vocals = separated(models.vocal_separator, heard)
         if emotion is None:
-            emotion = MemoDetectEmotion.execute(emotion_model=models.emotion_model, audio=audio, emotion_source="audio")[0]
-        features = MemoEncodeAudio.execute(audio_encoder=models.audio_encoder, audio=vocals, fps=fps, timing="exact")[0]
+            emotion = detected(models.emotion_model, heard, "audio")
+        features = encoded(models.audio_encoder, vocals, fps)
         sampling = Sampling(models.model, models.vae, image, face, features, emotion, resolution, resolution, steps, guidance_scale, seed)
         images, _ = all_frames(sampling, host)
         # Save Video writes AAC, whose encoder never comes back from some samples that are far beyond
-        sound = sockets.from_audio(Audio(heard.waveform.clamp(-1, 1) if note else heard.waveform, heard.sample_rate))
-        video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=sound, frame_rate=features.fps))
+        sound = core_video.fitted(Audio(heard.waveform.clamp(-1, 1) if note else heard.waveform, heard.sample_rate))
+        video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=sockets.from_audio(sound), frame_rate=features.fps))
         return io.NodeOutput(images, float(features.fps), video, ui=overview(images, features))
 
 

@@ -3,8 +3,10 @@
 from comfy_api.latest import io
 
 from ..memo_modules.audio.features import TIMINGS, encode_audio
+from ..memo_modules.audio.io import mixing_note
 from ..memo_modules.clips import frame_rate, samples_for_frames
-from ..memo_modules.types import Audio
+from ..memo_modules.host import Host
+from ..memo_modules.types import Audio, AudioFeatures
 from . import comfy_adapter as adapter
 from . import comfy_sockets as sockets
 from .socket_types import AudioEncoderSocket, AudioFeaturesSocket, VocalSeparatorSocket
@@ -25,15 +27,26 @@ class MemoSeparateVocals(io.ComfyNode):
                 VocalSeparatorSocket.Input("vocal_separator", tooltip="From Load MEMO Vocal Separator."),
                 io.Audio.Input("audio", tooltip="Any sample rate and channel count."),
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             outputs=[io.Audio.Output(display_name="vocals", tooltip="The voice alone, as long as the audio and at its sample rate.")],
         )
 
     @classmethod
     def execute(cls, vocal_separator, audio) -> io.NodeOutput:
         mix = sockets.to_audio(audio)
-        adapter.bring_in(vocal_separator)
-        vocals = vocal_separator.model.separate(mix, adapter.host())
-        return io.NodeOutput(sockets.from_audio(vocals))
+        say_how_mixed(mix, adapter.host(cls.hidden.unique_id))
+        return io.NodeOutput(sockets.from_audio(separated(vocal_separator, mix)))
+
+
+def separated(vocal_separator, mix: Audio) -> Audio:
+    """The vocals in ``mix``."""
+    adapter.bring_in(vocal_separator)
+    return vocal_separator.model.separate(mix, adapter.host())
+
+
+def say_how_mixed(audio: Audio, host: Host) -> None:
+    if note := mixing_note(audio, check_interrupt=host.check_interrupt):
+        host.say(note)
 
 
 def fps_input() -> io.Input:
@@ -73,25 +86,30 @@ class MemoEncodeAudio(io.ComfyNode):
                     optional=True,
                     tooltip="The voice so far, when this audio continues a video. Its last seconds are used as context.",
                 ),
+                io.Boolean.Input(
+                    "level",
+                    default=False,
+                    optional=True,
+                    tooltip="Evens out how loud the voice is over time, for a speaker who walks away or turns from the microphone: without it, "
+                    "the mouth opens less where the voice is faint. MEMO was published without.",
+                ),
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             outputs=[AudioFeaturesSocket.Output(display_name="audio", tooltip="For the MEMO Sampler.")],
         )
 
     @classmethod
-    def execute(cls, audio_encoder, audio, fps, timing, previous_audio=None) -> io.NodeOutput:
-        voice, rate = sockets.to_audio(audio), frame_rate(fps)
+    def execute(cls, audio_encoder, audio, fps, timing, previous_audio=None, level=False) -> io.NodeOutput:
+        voice = sockets.to_audio(audio)
+        say_how_mixed(voice, adapter.host(cls.hidden.unique_id))
         previous = None if previous_audio is None else sockets.to_audio(previous_audio, "previous_audio")
-        device = adapter.bring_in(audio_encoder.encoder, whole=True)
-        features = encode_audio(
-            audio_encoder.encoder.model,
-            voice,
-            rate,
-            timing=timing,
-            device=device,
-            check_interrupt=adapter.check_interrupt,
-            previous=previous,
-        )
-        return io.NodeOutput(features)
+        return io.NodeOutput(encoded(audio_encoder, voice, fps, timing=timing, previous=previous, level=level))
+
+
+def encoded(audio_encoder, voice: Audio, fps: float, **options) -> AudioFeatures:
+    """The features of ``voice``. options: see encode_audio."""
+    rate, device = frame_rate(fps), adapter.bring_in(audio_encoder.encoder, whole=True)
+    return encode_audio(audio_encoder.encoder.model, voice, rate, device=device, check_interrupt=adapter.check_interrupt, **options)
 
 
 class MemoSplitAudio(io.ComfyNode):
@@ -111,6 +129,7 @@ class MemoSplitAudio(io.ComfyNode):
                 ),
                 io.Audio.Input("sound", optional=True, tooltip="The soundtrack, as loaded; it is cut at the same moment."),
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             outputs=[
                 AudioFeaturesSocket.Output(display_name="first", tooltip="For the sampler that begins the video."),
                 AudioFeaturesSocket.Output(display_name="rest", tooltip="For the sampler that continues from its state."),

@@ -30,6 +30,7 @@ from ..memo_modules.types import AudioFeatures, Crop, EmotionTrack, Face, VideoS
 from ..memo_modules.values import described, tensor_fault
 from ..memo_modules.words import quoted
 from . import comfy_adapter as adapter
+from .core_video import check_sound
 from .socket_types import AudioEncoderModel, EmotionModel, MemoModel, MemoModels
 
 
@@ -47,10 +48,6 @@ def _has(*methods: str) -> Callable[[Any], bool]:
     return lambda value: all(callable(getattr(value, method, None)) for method in methods)
 
 
-def _is_audio(value: Any) -> bool:
-    return isinstance(value, Mapping) and isinstance(value.get("waveform"), Tensor) and isinstance(value.get("sample_rate"), Real)
-
-
 def _nothing_more(value: Any, name: str) -> None:
     pass
 
@@ -62,6 +59,12 @@ def _check_fields(value: Any, name: str) -> None:
 def _check_plain(value: Tensor, name: str) -> None:
     if fault := tensor_fault(value):
         raise InputError(f"{name}: {fault}")
+
+
+def _check_audio(value: Mapping, name: str) -> None:
+    for part, kind, expected in (("waveform", Tensor, "a tensor (1, channels, samples)"), ("sample_rate", Real, "a number of samples per second")):
+        if not isinstance(value.get(part), kind):
+            raise InputError(f"{name}: {part}: expected {expected}, got {described(value.get(part))}. Look at the node that made it.")
 
 
 def _check_sigmas(value: Tensor, name: str) -> None:
@@ -124,7 +127,7 @@ SOCKETS: dict[str, tuple[Callable[[Any], bool], str, Callable[[Any, str], None]]
     "MEMO_FACE": (_is(Face), "MEMO Embed Face", _check_fields),
     "MEMO_CROP": (_is(Crop), "MEMO Crop Portrait", _check_fields),
     "MEMO_STATE": (_is(VideoState), "MEMO Sampler", _check_fields),
-    "AUDIO": (_is_audio, "Load Audio", _nothing_more),  # comfy_sockets.to_audio looks at the sound that is used
+    "AUDIO": (_is(Mapping), "Load Audio", _check_audio),  # comfy_sockets.to_audio looks at the sound that is used
     "IMAGE": (_is(Tensor), "Load Image", _check_plain),
     "SAMPLER": (_has("sample"), "KSamplerSelect", _nothing_more),
     "SIGMAS": (_is(Tensor), "a scheduler node", _check_sigmas),
@@ -142,6 +145,8 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
         for given in (node.SCHEMA or node.GET_SCHEMA()).inputs:
             if values.get(given.id) is not None or not given.optional:
                 values[given.id] = check_value(node, given, values.get(given.id))
+                if given.get_io_type() == "AUDIO":
+                    check_sound(getattr(cls, "hidden", None), given.id, values[given.id])
             else:
                 values.pop(given.id, None)  # a link that gives nothing: as if it were not there
         return execute(cls, **values)

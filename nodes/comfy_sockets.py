@@ -29,16 +29,26 @@ _MADE_OF = "memo_made_of"
 
 
 def to_audio(audio: Mapping, name: str = "audio") -> Audio:
-    """ComfyUI's AUDIO as the library's. Raises InputError naming the input when it is a batch, and when ``validate`` refuses it."""
+    """ComfyUI's AUDIO as the library's; some packs leave out the batch, or the channels, of the waveform.
+
+    Raises InputError naming the input when it is a batch, and when ``validate`` refuses it.
+    """
     waveform, sample_rate = audio["waveform"], audio["sample_rate"]
     if fault := tensor_fault(waveform):
-        raise InputError(f"{name}: {fault}")
-    if waveform.ndim != 3 or waveform.shape[0] != 1:
-        raise InputError(f"{name}: expected one waveform (1, channels, samples), got shape {list(waveform.shape)}. Pass one clip at a time.")
+        raise InputError(f"{name}: waveform: {fault}")
+    if not 1 <= waveform.ndim <= 3 or waveform.ndim == 3 and waveform.shape[0] != 1:
+        raise InputError(
+            f"{name}: waveform: expected one, of shape (1, channels, samples), got shape {list(waveform.shape)}. Pass one clip at a time."
+        )
+    waveform = _three_dimensional(waveform)
     whole = not isinstance(sample_rate, bool) and -1e9 < sample_rate < 1e9 and sample_rate == int(sample_rate)  # else validate refuses it
     sound = Audio(waveform[0].detach().cpu(), int(sample_rate) if whole else sample_rate, _made_of(audio))
     validate(sound, name, _check_interrupt)
     return sound
+
+
+def _three_dimensional(waveform: Tensor) -> Tensor:
+    return waveform[(None,) * (3 - waveform.ndim)]
 
 
 def from_audio(audio: Audio) -> dict:
@@ -49,7 +59,7 @@ def from_audio(audio: Audio) -> dict:
 def _made_of(audio: Mapping) -> str:
     """Audio.made_of, where these are still the samples of which it was said: other packs copy what is beside them."""
     match audio.get(_MADE_OF):
-        case (str(made_of), str(samples)) if samples == tensor_digest(audio["waveform"][0], _check_interrupt):
+        case (str(made_of), str(samples)) if samples == tensor_digest(_three_dimensional(audio["waveform"])[0], _check_interrupt):
             return made_of
     return ""
 

@@ -7,7 +7,7 @@ from ..memo_modules.audio.emotion import constant_emotion, detect_emotion
 from ..memo_modules.audio.timeline import EXAMPLE, NEUTRAL, parse_timeline, timeline_track
 from ..memo_modules.clips import ceil_div
 from ..memo_modules.errors import InputError
-from ..memo_modules.types import EMOTIONS
+from ..memo_modules.types import EMOTIONS, Audio, EmotionTrack
 from . import comfy_adapter as adapter
 from . import comfy_sockets as sockets
 from .socket_types import EmotionModelSocket, EmotionSocket
@@ -36,6 +36,7 @@ class MemoDetectEmotion(io.ComfyNode):
                     "voice, as the model was trained; better over loud music.",
                 ),
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             outputs=[EmotionSocket.Output(display_name="emotion", tooltip="For the MEMO Sampler.")],
         )
 
@@ -45,10 +46,15 @@ class MemoDetectEmotion(io.ComfyNode):
         if source is None:
             raise InputError("vocals: emotion_source is vocals, but nothing is connected. Connect MEMO Separate Vocals or choose audio.")
         heard = sockets.to_audio(source, emotion_source)
-        device = adapter.bring_in(emotion_model.encoder, emotion_model.classifier)
-        encoder, classifier = emotion_model.encoder.model, emotion_model.classifier.model
-        track = detect_emotion(encoder, classifier, heard, device, adapter.host(), name=emotion_source)
+        track = detected(emotion_model, heard, emotion_source)
         return io.NodeOutput(track, ui=ui.PreviewImage(draw_emotions(track, heard, adapter.check_interrupt)))
+
+
+def detected(emotion_model, audio: Audio, name: str) -> EmotionTrack:
+    """The mood of ``audio``, which came in at the input ``name``."""
+    device = adapter.bring_in(emotion_model.encoder, emotion_model.classifier)
+    encoder, classifier = emotion_model.encoder.model, emotion_model.classifier.model
+    return detect_emotion(encoder, classifier, audio, device, adapter.host(), name=name)
 
 
 class MemoSetEmotion(io.ComfyNode):
@@ -91,6 +97,7 @@ class MemoEmotionTimeline(io.ComfyNode):
                 EmotionSocket.Input("emotion", optional=True, tooltip="From MEMO Detect Emotion: used wherever the timeline sets nothing."),
                 io.Audio.Input("audio", optional=True, tooltip="The audio as loaded: gives the length, and is drawn above the timeline."),
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             outputs=[EmotionSocket.Output(display_name="emotion", tooltip="For the MEMO Sampler.")],
         )
 

@@ -8,9 +8,8 @@ from ..memo_modules.portrait.pasting import COLOR_MATCHES, FEATHER, mask, paste,
 from ..memo_modules.portrait.pictures import rgb_frames, rgb_picture
 from . import comfy_adapter as adapter
 from . import comfy_output
-from . import comfy_sockets as sockets
 from .socket_types import CropSocket, FaceAnalysisSocket
-from .video import chosen_format, file_inputs, label_input
+from .video import chosen_format, file_inputs, fitted, label_input
 
 CATEGORY = "MEMO/portrait"
 
@@ -155,8 +154,8 @@ class MemoPasteBackToFile(io.ComfyNode):
         label_as_synthetic=True,
     ) -> io.NodeOutput:
         format = chosen_format(codec, crf, pixel_format, audio_codec)
-        heard = None if sound is None else sockets.to_audio(sound, "sound")
         host = adapter.host(cls.hidden.unique_id)
+        heard = fitted(format, sound, host)
         if note := format.clipped(heard, host.check_interrupt):
             host.say(note)
         metadata = comfy_output.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)

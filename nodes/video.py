@@ -7,6 +7,8 @@ from comfy_api.latest import InputImpl, io, ui
 
 from ..memo_modules.clips import SLOWEST, frame_rate
 from ..memo_modules.errors import InputError
+from ..memo_modules.host import Host
+from ..memo_modules.types import Audio
 from ..memo_modules.video import journal
 from ..memo_modules.video.formats import AUDIO_CODECS, PIXEL_FORMATS, VideoFormat
 from ..memo_modules.video.long_videos import LongVideo, sample_to_file
@@ -54,9 +56,20 @@ def file_inputs() -> list[io.Input]:
             options=[AUTO, *dict.fromkeys(name for names in AUDIO_CODECS.values() for name in names)],
             default=AUTO,
             **adapter.known(io.Combo.Input, advanced=True),
-            tooltip="auto: aac with h264, pcm with ffv1. flac keeps sound of 16 or 24 bits exactly, pcm any sound.",
+            tooltip="auto: aac with h264, flac with ffv1. flac keeps sound of 16 or 24 bits exactly; pcm any sound, but older players are "
+            "silent. A rate that the codec does not take is resampled, more than 7 channels are mixed.",
         ),
     ]
+
+
+def fitted(format: VideoFormat, sound, host: Host) -> Audio | None:
+    """The AUDIO at the input ``sound`` as ``format`` stores it; what had to change is said."""
+    if sound is None:
+        return None
+    heard, note = format.fitted(sockets.to_audio(sound, "sound"), host.check_interrupt)
+    if note:
+        host.say(note)
+    return heard
 
 
 def chosen_format(codec: str, crf: int, pixel_format: str, audio_codec: str) -> VideoFormat:
@@ -125,17 +138,18 @@ class MemoSampleToFile(io.ComfyNode):
     def execute(
         cls, filename_prefix, codec, crf, pixel_format, audio_codec, output_fps, unfinished="output", sound=None, label_as_synthetic=True, **inputs
     ) -> io.NodeOutput:
-        heard = None if sound is None else sockets.to_audio(sound, "sound")
+        host, format = adapter.host(cls.hidden.unique_id), chosen_format(codec, crf, pixel_format, audio_codec)
+        heard = fitted(format, sound, host)
         if 0 < output_fps < SLOWEST:
             raise InputError(f"output_fps: expected 0, which is the rate as sampled, or {SLOWEST} to 120 frames per second, got {output_fps}.")
-        sampling, host = Sampling(**inputs), adapter.host(cls.hidden.unique_id)
+        sampling = Sampling(**inputs)
         audio, (height, width) = sampling.audio, sampling.portrait.shape[2:]
         video = LongVideo(
             audio,
             sampling.lead_in,
             (width, height),
             heard,
-            chosen_format(codec, crf, pixel_format, audio_codec),
+            format,
             frame_rate(output_fps) if output_fps else audio.fps,
             comfy_output.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo),
             label_as_synthetic,

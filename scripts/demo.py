@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import wave
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,6 +124,26 @@ def sampling(arguments: argparse.Namespace) -> dict:
     return {"steps": arguments.steps, "seed": arguments.seed, **own}
 
 
+def fit_for_video(sound: Path, folder: Path) -> Path:
+    """A voice that ComfyUI's Save Video can write: the file itself, or one in ``folder`` with one channel and another rate."""
+    from memo_modules.audio.io import decode, mixed_down, resample
+    from memo_modules.progress import counted
+    from memo_modules.video.formats import storable_rate
+
+    voice = decode(sound)
+    rate = storable_rate("aac", voice.sample_rate)
+    if len(voice.waveform) <= 2 and rate == voice.sample_rate:
+        return sound
+    fit, file = resample(mixed_down(voice), rate), folder / "voice.wav"
+    print(f"{sound.name}: {counted(len(voice.waveform), 'channel')} at {voice.sample_rate} samples per second become one at {rate}", flush=True)
+    with wave.open(str(file), "wb") as written:
+        written.setnchannels(1)
+        written.setsampwidth(2)
+        written.setframerate(rate)
+        written.writeframes((fit.waveform[0].clamp(-1, 1) * 32767).short().numpy().astype("<i2").tobytes())
+    return file
+
+
 def run_in_comfyui(comfyui: Path, arguments: argparse.Namespace, folder: Path) -> Path:
     """The video that the workflow makes in a ComfyUI whose base directory is in ``folder``."""
     print(f"Starting ComfyUI from {comfyui}", flush=True)
@@ -143,7 +164,6 @@ def run_in_comfyui(comfyui: Path, arguments: argparse.Namespace, folder: Path) -
 
 def run_in_library(arguments: argparse.Namespace, folder: Path) -> Path:
     """The video that the same steps make without a ComfyUI."""
-    from memo_modules.errors import MemoError
     from memo_modules.host import Host
     from memo_modules.pipeline import MemoPipeline
     from memo_modules.types import SamplerSettings
@@ -153,19 +173,16 @@ def run_in_library(arguments: argparse.Namespace, folder: Path) -> Path:
 
     print("No ComfyUI: running the same steps through the library", flush=True)
     checkpoint, side = arguments.checkpoint, arguments.size
-    try:
-        pipeline = MemoPipeline.from_models(checkpoint.parents[1], checkpoint)
-        video = pipeline(arguments.image, arguments.audio, SamplerSettings(**sampling(arguments)), size=(side, side), host=Host(show))
-        video.save(folder / "video.mp4")
-    except MemoError as error:
-        sys.exit(f"demo.py: {error}")
-    return folder / "video.mp4"
+    pipeline = MemoPipeline.from_models(checkpoint.parents[1], checkpoint)
+    video = pipeline(arguments.image, arguments.audio, SamplerSettings(**sampling(arguments)), size=(side, side), host=Host(show))
+    return video.save(folder / "video.mp4")
 
 
 def make(arguments: argparse.Namespace, comfyui: Path | None) -> None:
     # A program that still has its files open must not turn a finished video into a failure (Windows).
     with tempfile.TemporaryDirectory(prefix="memo-demo-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
+        arguments.audio = fit_for_video(arguments.audio, folder)
         video = run_in_comfyui(comfyui, arguments, folder) if comfyui else run_in_library(arguments, folder)
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(video, arguments.output)
@@ -184,9 +201,11 @@ def _sentences(said: str) -> str:
 def main() -> int:
     arguments = parse_arguments()
     if Path(sys.prefix).resolve() == environment.VENV.resolve():
+        from memo_modules.errors import MemoError
+
         try:
             make(arguments, environment.find_comfyui())
-        except (ServerError, OSError) as error:
+        except (ServerError, MemoError, OSError) as error:
             sys.exit(f"demo.py: {_sentences(str(error))}")
         except KeyboardInterrupt:
             sys.exit("\ndemo.py: stopped.")

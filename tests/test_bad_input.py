@@ -160,7 +160,7 @@ AUDIO: Rows = {
         partial(encoder_input, tone().T),
         "audio: expected at most 64 channels, got 16000 of 1 samples. Are channels and samples swapped?",
     ),
-    "opposite channels": (partial(encoder_input, torch.cat([tone(), -tone()])), silent),
+    "opposite channels": (partial(encoder_input, torch.cat([tone(), -tone()])), one_second()),
     "8 kHz": (partial(encoder_input, tone(8000, 8000), 8000), one_second()),
     "11.025 kHz": (partial(encoder_input, tone(11025, 11025), 11025), one_second()),
     "44.1 kHz": (partial(encoder_input, tone(44100, 44100), 44100), one_second()),

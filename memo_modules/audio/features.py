@@ -22,6 +22,7 @@ from ..weights.fingerprints import audio_digest
 from ..words import first_line, quoted
 from .encoder_config import EncoderConfig
 from .io import mono, resample, validate
+from .levelling import levelled
 
 SAMPLE_RATE = 16000
 
@@ -275,28 +276,33 @@ def encode_audio(
     device: torch.device | str = "cpu",
     check_interrupt: Callable[[], None] = lambda: None,
     previous: Audio | None = None,
+    level: bool = False,
 ) -> AudioFeatures:
     """wav2vec2 states of ``audio`` (any channels and sample rate), one per video frame, on the CPU.
 
     timing: "exact" follows the audio to the sample; "upstream" pads and stretches as the reference implementation.
     device: where ``encoder`` computes. previous: what ``audio`` goes on behind: its last seconds are heard with it.
+    level: even out how loud the voice is over time first, see ``levelled``, which the reference implementation does not.
     Raises InputError for audio that is empty, not finite or shorter than a frame.
     """
     listened, heard = audio, 0
     if previous is not None:
         check_length(audio, fps, check_interrupt)
         listened, heard = _with_end_of(previous, audio, fps, clip_frames, check_interrupt)
+    if level:
+        check_length(audio, fps, check_interrupt)
+        listened = levelled(listened, check_interrupt)
     waveform, frames = prepare_waveform(listened, fps, clip_frames, timing, check_interrupt)
     with torch.inference_mode():
         states = encoder(waveform.to(device), frames, check_interrupt)
     kept = frame_count(audio.waveform.shape[1], audio.sample_rate, fps)
-    return AudioFeatures(states[heard:], fps, kept, clip_frames, timing, heard=_heard(audio, previous, check_interrupt))
+    return AudioFeatures(states[heard:], fps, kept, clip_frames, timing, heard=_heard(audio, previous, level, check_interrupt))
 
 
-def _heard(audio: Audio, previous: Audio | None, check_interrupt: Callable[[], None]) -> str:
+def _heard(audio: Audio, previous: Audio | None, level: bool, check_interrupt: Callable[[], None]) -> str:
     """Digest of all sound that a video is made of; fps, timing and frames are told beside it."""
     digests = [audio_digest(each, check_interrupt) for each in (audio, previous) if each is not None]
-    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+    return hashlib.sha256(" ".join([*digests, *(["level"] if level else [])]).encode()).hexdigest()
 
 
 def _with_end_of(previous: Audio, audio: Audio, fps: Fraction, clip_frames: int, check_interrupt: Callable[[], None]) -> tuple[Audio, int]:

@@ -37,6 +37,9 @@ MOST_CHANNELS = 64
 LOUDEST = 2.0**31
 """Full scale of 32-bit integers. Beyond it float32 has no room for the sum of squares of a wave."""
 
+_CANCELLED = 0.25
+"""Energy of the sum of all channels, as a share of the sum of their energies, below which they cancel each other."""
+
 MOST_VALUES = 2**30
 """Samples of all channels together that a file may hold: 3 hours of stereo at 48 kHz, 4 GiB. A megabyte can claim them."""
 
@@ -131,15 +134,46 @@ def peak(audio: Audio, check_interrupt: Callable[[], None] = lambda: None) -> fl
 
 
 def mono(audio: Audio, check_interrupt: Callable[[], None] = lambda: None) -> Audio:
-    """The mean of all channels, (1 samples)."""
+    """The mean of all channels, (1 samples); where they cancel each other, the loudest alone, see ``alone``."""
     waveform = audio.waveform.detach()
     if len(waveform) == 1:
         return Audio(waveform.float(), audio.sample_rate)
+    kept = alone(audio, check_interrupt)
+    if kept is not None:
+        return Audio(waveform[kept : kept + 1].float(), audio.sample_rate)
     mean, done = torch.empty(1, waveform.shape[1]), 0
     for part in parts(waveform, check_interrupt, dim=1):
         mean[:, done : done + part.shape[1]] = part.float().mean(dim=0, keepdim=True)
         done += part.shape[1]
     return Audio(mean, audio.sample_rate)
+
+
+def alone(audio: Audio, check_interrupt: Callable[[], None] = lambda: None) -> int | None:
+    """The channel to be heard alone, since the channels cancel each other: one of a stereo pair was inverted. Else None.
+
+    It is the loudest, of equally loud ones the first.
+    """
+    channels = len(audio.waveform)
+    of_sum, of_each = 0.0, torch.zeros(channels, dtype=torch.float64)
+    for part in parts(audio.waveform, check_interrupt, dim=1):
+        samples = part.double()
+        of_sum += float(samples.sum(dim=0).square().sum())
+        of_each += samples.square().sum(dim=1)
+    # 1 where the channels have nothing in common or only one is used, ``channels`` where they are the same
+    return int(of_each.argmax()) if of_sum < _CANCELLED * float(of_each.sum()) else None
+
+
+def mixing_note(audio: Audio, name: str = "audio", check_interrupt: Callable[[], None] = lambda: None) -> str:
+    """A sentence for the user where ``mono`` leaves channels out; else nothing."""
+    kept = alone(audio, check_interrupt) if len(audio.waveform) > 1 else None
+    return "" if kept is None else f"{name}: its channels cancel each other, as if one was inverted: channel {kept + 1} alone is listened to."
+
+
+def mixed_down(audio: Audio, check_interrupt: Callable[[], None] = lambda: None) -> Audio:
+    """``mono``, as loud at its peak as the loudest channel was: a voice in one of eight channels keeps its level."""
+    mixed = mono(audio, check_interrupt)
+    before, after = peak(audio, check_interrupt), peak(mixed, check_interrupt)
+    return Audio(mixed.waveform * (before / after), audio.sample_rate) if after else mixed
 
 
 def resample(audio: Audio, sample_rate: int, check_interrupt: Callable[[], None] = lambda: None) -> Audio:

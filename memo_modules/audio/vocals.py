@@ -14,7 +14,7 @@ from ..host import SILENT, Host
 from ..types import Audio
 from ..weights.fingerprints import audio_digest, file_digest
 from ..weights.onnx_sessions import OnnxModel, check_graph, check_made, input_shape, opening, quiet, running
-from .io import mono, peak, resample, validate
+from .io import alone, mono, peak, resample, validate
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +34,14 @@ class VocalSeparator(OnnxModel):
         super().__init__([path], cuda)
 
     def separate(self, audio: Audio, host: Host = SILENT) -> Audio:
-        """The vocals in ``audio``, as long, as loud and at the same sample rate: stereo from stereo, else mono.
+        """The vocals in ``audio``, as long, as loud and at the same sample rate: stereo from stereo whose channels do not cancel
+        each other, else mono.
 
         ``host`` gets the progress in chunks. Raises InputError for empty or non-finite audio.
         """
         validate(audio, check_interrupt=host.check_interrupt)
-        source = audio if audio.waveform.shape[0] == 2 else mono(audio, host.check_interrupt)
+        as_it_is = audio.waveform.shape[0] == 2 and alone(audio, host.check_interrupt) is None
+        source = audio if as_it_is else mono(audio, host.check_interrupt)
         mix = resample(source, SAMPLE_RATE, host.check_interrupt).waveform.float().expand(2, -1)
         loudest = peak(Audio(mix, SAMPLE_RATE), host.check_interrupt)
         gain = _PEAK / loudest if loudest > _PEAK else 1.0

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ..audio.io import peak, validate
+from ..audio.io import mixed_down, peak, resample, validate
 from ..errors import InputError, MissingPackageError
 from ..pyav import import_av, major_version
 from ..types import Audio
@@ -41,6 +41,9 @@ _TOO_LOUD = 100
 """Times full scale: no gain makes so much of samples in [-1, 1]."""
 
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
+_HIGHEST = 48000
+"""Samples per second that nobody hears more of; sound of rates that cannot be stored is brought to this one, or below."""
+
 _MAX_SIDE = 16384
 
 _H264_BYTES_PER_PIXEL = ((0, 0.39), (6, 0.127), (12, 0.038), (18, 0.0157), (23, 0.0086), (28, 0.0053), (34, 0.0032), (40, 0.002), (51, 0.0009))
@@ -59,8 +62,9 @@ class VideoFormat:
     crf: quality of h264, 0 to 51; six more halve the file; 18 (default) is hard to tell from the original. None for ffv1.
     pixel_format: "yuv420p" (default of h264) halves the colour's resolution and needs even sizes; "yuv444p" keeps it, but
     browsers do not play it in h264; "bgr0" (default of ffv1) is 8-bit RGB, exactly.
-    audio_codec: "aac" (default of h264) plays everywhere and is heard without loss, but is not; "flac" keeps 24 bits, which
-    is every sound of 16 or 24 bits, exactly; "pcm" (default of ffv1) keeps float32 exactly.
+    audio_codec: "aac" (default of h264) plays everywhere and is heard without loss, but is not; "flac" (default of ffv1 in mp4) keeps 24
+    bits, which is every sound of 16 or 24 bits, exactly; "pcm" (default in mkv) keeps float32 exactly, but ffmpeg before 6.1 does not
+    play it in mp4.
     container: "mp4" (default) has exact times, and a workflow that ComfyUI finds. "mkv", for ffv1 alone, rounds times to
     milliseconds; ComfyUI looks for no workflow in it, and its `VideoFromFile.get_frame_count` says 1.
 
@@ -76,7 +80,8 @@ class VideoFormat:
     def __post_init__(self):
         _one_of("codec", self.codec, PIXEL_FORMATS)
         lossless = self.codec == "ffv1"
-        defaults = {"crf": None if lossless else _CRF, "pixel_format": PIXEL_FORMATS[self.codec][0], "audio_codec": "pcm" if lossless else "aac"}
+        sound = "aac" if not lossless else "pcm" if self.container == "mkv" else "flac"
+        defaults = {"crf": None if lossless else _CRF, "pixel_format": PIXEL_FORMATS[self.codec][0], "audio_codec": sound}
         for name, default in defaults.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, default)
@@ -122,6 +127,23 @@ class VideoFormat:
                 takes = f"takes {', '.join(map(str, _AAC_RATES))} samples per second, got {sample_rate}"
             others = " or ".join(codec for codec in AUDIO_CODECS[self.container] if _stores(codec, sample_rate))
             raise InputError(f"sound: {self.audio_codec} {takes}. Choose the audio_codec {others}.")
+
+    def fitted(self, audio: Audio, check_interrupt: Callable[[], None] = lambda: None) -> tuple[Audio, str]:
+        """``audio`` with a rate and channels that this format stores, and a sentence for the user on what had to change; nothing where it fits.
+
+        The rate becomes the next higher one that the codec takes, at most 48 kHz; channels are mixed to one. Raises InputError, calling
+        it "sound", for what ``validate`` refuses.
+        """
+        validate(audio, "sound", check_interrupt)
+        channels, rate = audio.waveform.shape[0], storable_rate(self.audio_codec, audio.sample_rate)
+        changes = []
+        if channels > len(CHANNEL_LAYOUTS):
+            audio = mixed_down(audio, check_interrupt)
+            changes.append(f"its {channels} channels mixed to one")
+        if rate != audio.sample_rate:
+            changes.append(f"{rate} samples per second instead of {audio.sample_rate}")
+            audio = resample(audio, rate, check_interrupt)
+        return audio, f"sound: {self.audio_codec} stores it with {' and '.join(changes)}." if changes else ""
 
     def clipped(self, audio: Audio | None, check_interrupt: Callable[[], None] = lambda: None) -> str:
         """A sentence for the user where samples of the sound (see ``check``) are beyond what this audio codec holds; else nothing."""
@@ -171,6 +193,13 @@ def _stores(codec: str, sample_rate: int) -> bool:
     if codec == "flac":  # which writes down rates up to 65535 Hz to the unit, those above to the ten
         return sample_rate <= 65535 or (sample_rate % 10 == 0 and sample_rate < 655350)
     return codec != "aac" or sample_rate in _AAC_RATES
+
+
+def storable_rate(codec: str, sample_rate: int) -> int:
+    """The rate itself, or the next higher one that AAC takes, at most 48 kHz, where ``codec`` cannot store it."""
+    if _stores(codec, sample_rate):
+        return sample_rate
+    return min((rate for rate in _AAC_RATES if sample_rate <= rate <= _HIGHEST), default=_HIGHEST)
 
 
 def aac_bit_rate(audio: Audio) -> int:

@@ -135,6 +135,7 @@ def opened(root: Path, name: str, inputs: Inputs, max_age: float = math.inf, max
         folder, changed = _find(root, name, inputs)
         folder.mkdir(parents=True, exist_ok=True)
     with held(folder):
+        journal = None
         try:
             with storing(folder):
                 remove_partial(folder, below=False)
@@ -143,6 +144,10 @@ def opened(root: Path, name: str, inputs: Inputs, max_age: float = math.inf, max
                 clean(root, max_age, max_bytes)
                 journal = Journal(folder, changed)
             yield journal
+        except BaseException:
+            if journal and not journal.segments:  # refused, or stopped within the first clip: there is nothing to continue
+                journal.remove()
+            raise
         finally:
             if not os.path.lexists(folder / INPUTS):  # removed, but for the lock
                 remove(folder)

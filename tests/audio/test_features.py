@@ -296,3 +296,22 @@ def test_work_between_two_questions_whether_to_stop_is_bounded(encoder, monkeypa
             between[when] += amount * (what == kind)
         # some linears follow one another without a question: queries, output, and the two of the feed-forward
         assert 0 < max(between.values()) <= (4 if kind == "rows" else 1) * most, kind
+
+
+def test_the_lips_follow_one_of_two_channels_that_cancel_each_other(encoder):
+    voice = noise(20_000)
+    inverted = Audio(torch.cat([voice.waveform, -voice.waveform]), 16000)
+    alone, both = (encode_audio(encoder, sound, Fraction(30)).hidden_states for sound in (voice, inverted))
+    assert torch.equal(both, alone)
+    after = encode_audio(encoder, voice, Fraction(30), previous=inverted).hidden_states
+    assert torch.equal(after, encode_audio(encoder, voice, Fraction(30), previous=voice).hidden_states)
+
+
+def test_a_levelled_voice_is_another_one_and_off_by_default(encoder):
+    walking = Audio(noise(40_000).waveform * torch.cat([torch.ones(20_000), torch.full((20_000,), 0.1)]), 16000)
+    plain, levelled = (encode_audio(encoder, walking, Fraction(30), level=level) for level in (False, True))
+    assert torch.equal(plain.hidden_states, encode_audio(encoder, walking, Fraction(30)).hidden_states)
+    assert plain.heard != levelled.heard and plain.hidden_states.shape == levelled.hidden_states.shape
+    even = encode_audio(encoder, noise(40_000), Fraction(30)).hidden_states
+    away = slice(40, 70)
+    assert (levelled.hidden_states - even)[away].norm() < 0.5 * (plain.hidden_states - even)[away].norm()

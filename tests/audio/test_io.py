@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from memo_modules.audio.io import decode, mono, resample, validate
+from memo_modules.audio.io import alone, decode, mixed_down, mixing_note, mono, resample, validate
 from memo_modules.errors import InputError
 from memo_modules.types import Audio
 
@@ -167,3 +167,47 @@ def test_a_process_forked_behind_one_that_resampled_ends():
     child.join(30)
     child.kill()
     assert child.exitcode == 0
+
+
+VOICE = torch.randn(1, 32000, generator=torch.Generator().manual_seed(1)) * 0.1
+OTHER = torch.randn(1, 32000, generator=torch.Generator().manual_seed(2)) * 0.1
+
+
+@pytest.mark.parametrize(
+    ("channels", "kept"),
+    [
+        ([VOICE, -VOICE], 0),
+        ([VOICE, -0.9 * VOICE], 0),
+        ([0.8 * VOICE, -VOICE], 1),
+        ([VOICE + 0.1 * OTHER, -VOICE + 0.1 * OTHER], None),  # None: whichever is the louder one
+        ([0 * VOICE, VOICE, -VOICE, 0 * VOICE], 1),
+        ([VOICE, -VOICE, 0 * VOICE, 0 * VOICE, 0 * VOICE, 0 * VOICE], 0),
+    ],
+    ids=["inverted", "fainter", "louder", "over a room", "four channels", "5.1"],
+)
+def test_of_channels_that_cancel_each_other_one_is_listened_to(channels, kept):
+    audio = Audio(torch.cat(channels), 16000)
+    found = alone(audio)
+    assert found in ((kept,) if kept is not None else (0, 1))
+    assert torch.equal(mono(audio).waveform, audio.waveform[found : found + 1])
+    assert mixing_note(audio, "vocals") == (
+        f"vocals: its channels cancel each other, as if one was inverted: channel {found + 1} alone is listened to."
+    )
+
+
+@pytest.mark.parametrize(
+    "channels",
+    [[VOICE], [VOICE, VOICE], [VOICE, OTHER], [VOICE, 0 * VOICE], [VOICE, -0.3 * VOICE], [0 * VOICE] * 7 + [VOICE], [0 * VOICE] * 2],
+    ids=["mono", "the same", "two voices", "one silent", "little of it inverted", "one of eight", "silence"],
+)
+def test_other_channels_are_mixed(channels):
+    audio = Audio(torch.cat(channels), 16000)
+    assert alone(audio) is None and mixing_note(audio) == ""
+    assert torch.allclose(mono(audio).waveform, torch.cat(channels).mean(dim=0, keepdim=True))
+
+
+def test_mixing_down_keeps_the_level():
+    """Of one voice in eight channels, of a voice in all of them, and of an inverted one; silence stays silence."""
+    for channels in ([0 * VOICE] * 7 + [VOICE], [VOICE] * 8, [VOICE, -VOICE] * 4):
+        assert torch.allclose(mixed_down(Audio(torch.cat(channels), 16000)).waveform, VOICE, atol=1e-6)
+    assert torch.equal(mixed_down(Audio(torch.zeros(8, 100), 16000)).waveform, torch.zeros(1, 100))

@@ -5,9 +5,7 @@ import numpy as np
 import pytest
 
 from tests.comfyui.test_workflow import frames_of, saving_frames
-from tests.helpers.graphs import PORTRAIT, TINY, Record, node, talking_portrait, write_wav
-
-LOADED = {name: value for kind, inputs in TINY.items() if "Load" in kind for name, value in inputs.items()}
+from tests.helpers.graphs import LOADED, PORTRAIT, Record, node, talking_portrait, write_wav
 
 SINGLE_LOADERS = [
     "MemoLoadModel",

@@ -23,6 +23,9 @@ TINY = {
 }
 """The tiny checkpoint, and pictures as small as they come."""
 
+LOADED = {name: value for kind, inputs in TINY.items() if "Load" in kind for name, value in inputs.items()}
+"""The same for Load All MEMO Models."""
+
 _SMALL_PICTURES = {"steps": 2, "guidance_scale": 1.0}
 SMALL = {
     "MemoLoadModel": {"model": "small"},

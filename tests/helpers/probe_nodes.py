@@ -26,7 +26,7 @@ class HandMadeImage:
 
 
 class HandMadeAudio:
-    """An AUDIO of any shape, "b c t": noise, or the same value everywhere."""
+    """An AUDIO of any shape, "b c t": noise, the same noise with every other channel inverted, or the same value everywhere."""
 
     RETURN_TYPES = ("AUDIO",)
     FUNCTION = "make"
@@ -39,7 +39,11 @@ class HandMadeAudio:
     def make(self, shape, sample_rate, value):
         sizes = [int(size) for size in shape.split()]
         generator = torch.Generator().manual_seed(0)
-        waveform = torch.randn(sizes, generator=generator) * 0.1 if value == "noise" else torch.full(sizes, float(value))
+        if value == "inverted":
+            waveform = torch.randn(sizes[-1], generator=generator) * 0.1 * torch.tensor([1.0, -1.0]).repeat(sizes[1])[: sizes[1], None]
+            waveform = waveform.expand(sizes)
+        else:
+            waveform = torch.randn(sizes, generator=generator) * 0.1 if value == "noise" else torch.full(sizes, float(value))
         return ({"waveform": waveform, "sample_rate": sample_rate},)
 
 

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 from fractions import Fraction
@@ -173,7 +174,7 @@ def test_flac_keeps_sounds_of_16_and_24_bits_to_the_bit(tmp_path, format, bits, 
     assert at == rate and np.array_equal(heard, waveform.numpy())
 
 
-@pytest.mark.parametrize("format", [VideoFormat(audio_codec="pcm"), FFV1, MKV], ids=["h264", "ffv1", "mkv"])
+@pytest.mark.parametrize("format", [VideoFormat(audio_codec="pcm"), VideoFormat("ffv1", audio_codec="pcm"), MKV], ids=["h264", "ffv1", "mkv"])
 @pytest.mark.parametrize(("channels", "rate"), [(1, 8000), (2, 48000), (5, 22050), (7, 192000)])
 def test_pcm_keeps_every_float(tmp_path, format, channels, rate):
     waveform = 3 * noise(channels, rate + 1)
@@ -522,6 +523,51 @@ class Stopped(Exception):
     pass
 
 
+@pytest.mark.parametrize(
+    ("codec", "channels", "rate", "made", "note"),
+    [
+        ("aac", 1, 16000, (1, 16000), ""),
+        ("aac", 2, 96000, (2, 96000), ""),
+        ("aac", 1, 192000, (1, 48000), "aac stores it with 48000 samples per second instead of 192000."),
+        ("aac", 2, 11000, (2, 11025), "aac stores it with 11025 samples per second instead of 11000."),
+        ("aac", 1, 7000, (1, 7350), "aac stores it with 7350 samples per second instead of 7000."),
+        ("aac", 1, 37800, (1, 44100), "aac stores it with 44100 samples per second instead of 37800."),
+        ("aac", 1, 50000, (1, 48000), "aac stores it with 48000 samples per second instead of 50000."),
+        ("aac", 7, 48000, (7, 48000), ""),
+        ("aac", 8, 48000, (1, 48000), "aac stores it with its 8 channels mixed to one."),
+        ("aac", 12, 384000, (1, 48000), "aac stores it with its 12 channels mixed to one and 48000 samples per second instead of 384000."),
+        ("flac", 1, 192000, (1, 192000), ""),
+        ("flac", 1, 96001, (1, 48000), "flac stores it with 48000 samples per second instead of 96001."),
+        ("pcm", 9, 96001, (1, 96001), "pcm stores it with its 9 channels mixed to one."),
+    ],
+)
+def test_sound_that_a_format_does_not_take_is_made_fit(tmp_path, codec, channels, rate, made, note):
+    format, sine = VideoFormat(audio_codec=codec), 0.5 * torch.sin(2 * torch.pi * 300 * torch.arange(rate // 2) / rate)
+    given = torch.zeros(channels, rate // 2)
+    given[-1] = sine  # in one of them alone
+    audio, said = format.fitted(Audio(given, rate))
+    assert (*audio.waveform.shape[:1], audio.sample_rate) == made and said == (note and f"sound: {note}")
+    assert audio.waveform.abs().amax() == pytest.approx(0.5, abs=5e-3)
+    format.check(64, 64, audio)
+    write_video(tmp_path / "v", moving(12), Fraction(25), audio, format)
+    heard, at = sound(tmp_path / "v")
+    assert (len(heard), at) == made
+    middle = heard[-1, len(heard[-1]) // 4 : len(heard[-1]) * 3 // 4]
+    assert np.sqrt(np.square(middle).mean()) == pytest.approx(0.5 / np.sqrt(2), abs=0.02)
+    assert heard.shape[1] / at == pytest.approx(0.5, abs=2048 / at + 1e-3)
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg to play it with")
+@pytest.mark.parametrize(("channels", "rate"), [(1, 16000), (2, 44100), (6, 48000), (2, 192000)])
+def test_sound_beside_ffv1_plays_in_the_ffmpeg_of_this_system(tmp_path, channels, rate):
+    """That of Debian 12 (5.1) is silent on float samples in mp4."""
+    waveform = torch.randint(-(2**15), 2**15, (channels, rate)) / 2.0**15
+    write_video(tmp_path / "v.mp4", moving(25), Fraction(25), Audio(waveform, rate), FFV1)
+    command = ["ffmpeg", "-v", "error", "-i", tmp_path / "v.mp4", "-map", "0:a", "-f", "f32le", "-"]
+    played = subprocess.run(command, capture_output=True, check=True)
+    assert np.array_equal(np.frombuffer(played.stdout, np.float32).reshape(-1, channels).T, waveform.numpy()) and not played.stderr
+
+
 @pytest.mark.parametrize("audio_codec", [None, *dict.fromkeys(codec for codecs in formats.AUDIO_CODECS.values() for codec in codecs)])
 @pytest.mark.parametrize("pixel_format", [None, "yuv420p", "yuv444p", "bgr0"])
 @pytest.mark.parametrize("codec", ["h264", "ffv1"])
@@ -534,6 +580,6 @@ def test_every_codec_with_every_other(tmp_path, codec, pixel_format, audio_codec
     write_video(tmp_path / "v.mp4", moving(4), Fraction(25), Audio(noise(2, 8000), 16000), VideoFormat(codec, None, pixel_format, audio_codec))
     with av.open(str(tmp_path / "v.mp4")) as container:
         [video], [heard] = container.streams.video, container.streams.audio
-        chosen = audio_codec or {"h264": "aac", "ffv1": "pcm"}[codec]
+        chosen = audio_codec or {"h264": "aac", "ffv1": "flac"}[codec]
         assert (video.codec.canonical_name, heard.codec.canonical_name) == (codec, formats.ENCODERS[chosen])
         assert pixel_format in (None, video.codec_context.pix_fmt)

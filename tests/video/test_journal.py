@@ -412,3 +412,19 @@ def test_no_file_of_a_video_that_went_on_is_held(tmp_path):
         kept = again.state(None)
         assert str(again.folder) not in Path("/proc/self/maps").read_text()
     assert kept.clips == 2
+
+
+class Refused(Exception):
+    pass
+
+
+def test_what_was_refused_before_its_first_clip_leaves_nothing(tmp_path):
+    with pytest.raises(Refused), opened(tmp_path, "video", MADE_OF):
+        raise Refused
+    assert list(tmp_path.iterdir()) == []
+    with opened(tmp_path, "video", MADE_OF) as first:
+        fill(first, 1)
+    with pytest.raises(Refused), opened(tmp_path, "video", MADE_OF):
+        raise Refused
+    with opened(tmp_path, "video", MADE_OF) as again:
+        assert len(again.segments) == 1

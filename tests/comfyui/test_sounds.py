@@ -1,0 +1,125 @@
+"""Sounds that no encoder takes: whatever a graph ends in, they are made fit, or refused before the first step in words that can be followed."""
+
+from pathlib import Path
+
+import av
+import pytest
+
+from tests.helpers.graphs import LOADED, PORTRAIT, Record, find, node, talking_portrait, to_file
+from tools.comfyui_server import ServerError
+
+SOUNDS = [(1, 192000), (1, 96001), (2, 11000), (3, 48000), (7, 44100), (8, 48000), (12, 384000)]
+each_sound = pytest.mark.parametrize(("channels", "rate"), SOUNDS)
+
+
+def sound(channels: int, rate: int, value: str = "noise") -> dict:
+    """Half a second of it."""
+    return node("HandMadeAudio", shape=f"1 {channels} {rate // 2}", sample_rate=rate, value=value)
+
+
+@pytest.fixture
+def chain(comfyui_server) -> dict:
+    """The published workflow, which ends in Create Video."""
+    return talking_portrait(LoadImage={"image": comfyui_server.add_input(PORTRAIT)})
+
+
+@pytest.fixture
+def all_in_one(comfyui_server) -> dict:
+    settings = {"resolution": 64, "fps": 30.0, "steps": 1, "guidance_scale": 3.5, "seed": 42}
+    return {
+        "image": node("LoadImage", image=comfyui_server.add_input(PORTRAIT)),
+        "models": node("MemoLoadAll", **LOADED),
+        "portrait": node("MemoTalkingPortrait", models=["models", 0], image=["image", 0], audio=["audio", 0], **settings),
+        "video": node("SaveVideo", video=["portrait", 2], filename_prefix="video/sounds", format="auto", codec="auto"),
+    }
+
+
+def heard(server, outputs: dict, name: str) -> tuple[str, int, int, float]:
+    """Codec, channels, rate and seconds of the sound in the file of a node."""
+    [entry] = outputs[name]["images"]
+    with av.open(str(server.output_file(entry))) as video:
+        stream = video.streams.audio[0]
+        seconds = sum(frame.samples for frame in video.decode(stream)) / stream.rate
+        return stream.codec.canonical_name, stream.codec_context.layout.nb_channels, stream.rate, seconds
+
+
+def unfinished(server) -> list[Path]:
+    return sorted((server.base / "output" / "memo_unfinished").glob("*"))
+
+
+@each_sound
+def test_talking_portrait_makes_it_fit(comfyui_server, all_in_one, channels, rate):
+    outputs = comfyui_server.run(all_in_one | {"audio": sound(channels, rate)})
+    codec, _, at, seconds = heard(comfyui_server, outputs, "video")
+    assert codec == "aac" and at <= 96000 and seconds == pytest.approx(0.5, abs=0.15)
+
+
+@pytest.mark.parametrize(("channels", "rate"), [(1, 192000), (3, 48000), (8, 11000)])
+def test_create_video_is_refused_before_the_first_step(comfyui_server, chain, channels, rate):
+    record = Record()
+    chain[find(chain, "LoadAudio")] = sound(channels, rate)
+    with pytest.raises(ServerError) as error:
+        comfyui_server.run(chain, record)
+    said = "channel" if channels == 1 else "channels"
+    assert f": audio: it also goes into Create Video, whose files cannot hold {channels} {said} at {rate} samples per second." in str(error.value)
+    assert find(chain, "MemoSampler") not in record.progress and find(chain, "MemoSampler") not in record.executed
+
+
+def test_sound_as_that_advises_it_is_saved(comfyui_server, chain):
+    chain[find(chain, "LoadAudio")] = sound(2, 48000)
+    assert heard(comfyui_server, comfyui_server.run(chain), find(chain, "SaveVideo"))[:3] == ("aac", 2, 48000)
+
+
+@each_sound
+def test_sample_to_file_makes_it_fit(comfyui_server, chain, channels, rate):
+    prompt, record = to_file(chain, filename_prefix="video/sounds", codec="h264"), Record()
+    prompt[find(prompt, "LoadAudio")] = sound(channels, rate)
+    outputs = comfyui_server.run(prompt, record)
+    codec, wide, at, seconds = heard(comfyui_server, outputs, find(prompt, "MemoSampleToFile"))
+    assert codec == "aac" and wide == (channels if channels <= 7 else 1) and at <= 96000 and seconds == pytest.approx(0.5, abs=0.15)
+    changed = channels > 7 or at != rate
+    assert any("aac stores it with" in text for text in record.texts) == changed
+
+
+@pytest.mark.parametrize(("audio_codec", "channels", "rate"), [("auto", 1, 192000), ("aac", 8, 96001), ("flac", 8, 96001), ("pcm", 8, 96001)])
+def test_paste_back_to_file_makes_it_fit(comfyui_server, audio_codec, channels, rate):
+    frames = {"faces": node("MemoLoadFaceAnalysis", face_analysis="tiny"), "photo": node("HandMadeImage", shape="1 96 96 3", value=0.5)}
+    crop = node("MemoCropPortrait", face_analysis=["faces", 0], image=["photo", 0], index=0, margin=0.4, size=64)
+    pasted = {"photo": ["photo", 0], "images": ["frames", 0], "crop": ["crop", 1], "feather": 0.1, "color_match": "off", "sound": ["sound", 0]}
+    chosen = {"fps": 30.0, "filename_prefix": "video/sounds", "codec": "h264", "crf": 30, "pixel_format": "auto", "audio_codec": audio_codec}
+    prompt = frames | {
+        "crop": crop,
+        "frames": node("HandMadeImage", shape="15 64 64 3", value=0.5),
+        "sound": sound(channels, rate),
+        "paste": node("MemoPasteBackToFile", **pasted, **chosen),
+    }
+    codec, wide, _, seconds = heard(comfyui_server, comfyui_server.run(prompt), "paste")
+    assert codec == {"auto": "aac", "pcm": "pcm_f32le"}.get(audio_codec, audio_codec) and wide == 1 and seconds == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_refused_run_leaves_nothing_behind(comfyui_server, chain):
+    before = unfinished(comfyui_server)
+    for refused in ({"sound": ["bad", 0]}, {"output_fps": 0.5}, {"lead_in": 11.0}, {"state": ["bad", 0]}):
+        prompt = to_file(chain, filename_prefix="video/refused", **refused)
+        prompt["bad"] = node("HandMadeAudio", shape="1 1 8000", sample_rate=16000, value="nan")
+        prompt[find(prompt, "LoadAudio")] = sound(1, 16000)
+        with pytest.raises(ServerError):
+            comfyui_server.run(prompt)
+    assert unfinished(comfyui_server) == before
+
+
+@pytest.mark.parametrize("shape", ["8000", "2 8000"])
+def test_waveforms_of_other_packs_are_taken(comfyui_server, chain, all_in_one, shape):
+    given = node("HandMadeAudio", shape=shape, sample_rate=16000, value="noise")
+    prompt = to_file(chain, filename_prefix="video/sounds")
+    prompt[find(prompt, "LoadAudio")] = given
+    assert heard(comfyui_server, comfyui_server.run(prompt), find(prompt, "MemoSampleToFile"))[3] == pytest.approx(0.5, abs=0.1)
+    assert heard(comfyui_server, comfyui_server.run(all_in_one | {"audio": given}), "video")[3] == pytest.approx(0.5, abs=0.15)
+
+
+def test_channels_that_cancel_each_other_are_said_where_they_come_in(comfyui_server, chain, all_in_one):
+    inverted = node("HandMadeAudio", shape="1 2 8000", sample_rate=16000, value="inverted")
+    for prompt, kind in ((chain, "MemoSeparateVocals"), (all_in_one, "MemoTalkingPortrait")):
+        record = Record()
+        comfyui_server.run(prompt | {find(prompt, "LoadAudio") if prompt is chain else "audio": inverted}, record)
+        assert any("its channels cancel each other" in text and "channel 1 alone" in text for text in record.texts), kind
