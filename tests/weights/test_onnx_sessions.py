@@ -240,9 +240,9 @@ def grow(kind: str, *constants: object, takes_data: bool = True, times: int = 1,
 
 def expand_by_its_own_shape(graph) -> None:
     name = graph.output[0].name
-    graph.initializer.append(onnx.numpy_helper.from_array(np.array([10**6, 1, 1, 1]), "factor"))
-    for kind, inputs, output in (("Shape", [name], "shape"), ("Mul", ["shape", "factor"], "larger"), ("Expand", [name, "larger"], "grown_0")):
-        graph.node.append(onnx.helper.make_node(kind, inputs, [output]))
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array([10**6]), "factor"))
+    for kind, inputs, output in (("Shape", [name], "shape"), ("Concat", ["factor", "shape"], "larger"), ("Expand", [name, "larger"], "grown_0")):
+        graph.node.append(onnx.helper.make_node(kind, inputs, [output], **({"axis": 0} if kind == "Concat" else {})))
     graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("grown_0", onnx.TensorProto.FLOAT, None))
 
 
