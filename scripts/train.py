@@ -178,10 +178,10 @@ def train(settings: TrainingSettings, resume: str | None) -> int:
     """Returns the exit code."""
     accelerator = make_accelerator(settings)
     with alone(settings.output_dir) if accelerator.is_main_process else nullcontext():
-        _train(settings, accelerator, resume)
+        return _train(settings, accelerator, resume)
 
 
-def _train(settings: TrainingSettings, accelerator, resume: str | None) -> None:
+def _train(settings: TrainingSettings, accelerator, resume: str | None) -> int:
     def on_cached(done: int, total: int) -> None:
         if done == total or sys.stdout.isatty():
             accelerator.print(f"\r{done} of {total} videos encoded", end="\n" if done == total else "", flush=True)
