@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +30,7 @@ from memo_modules.files.names import safe_name
 from memo_modules.files.whole_files import storing
 from memo_modules.host import Host
 from memo_modules.training.assembly import load_vae, make_trainer
+from memo_modules.training.checkpoint_folders import alone
 from memo_modules.training.dataset import read_metadata
 from memo_modules.training.loop import StepLog
 from memo_modules.training.samples import write_sample
@@ -176,7 +178,11 @@ def make_accelerator(settings: TrainingSettings):
 def train(settings: TrainingSettings, resume: str | None) -> int:
     """Returns the exit code."""
     accelerator = make_accelerator(settings)
+    with alone(settings.output_dir) if accelerator.is_main_process else nullcontext():
+        return _train(settings, accelerator, resume)
 
+
+def _train(settings: TrainingSettings, accelerator, resume: str | None) -> int:
     def on_cached(done: int, total: int) -> None:
         if done == total or sys.stdout.isatty():
             what = "trajectories made" if settings.distil else "videos encoded"

@@ -207,7 +207,9 @@ def encoder_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     for magnitude, direction in (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1")):
         if f"{conv}.{magnitude}" in kept and f"{conv}.{direction}" in kept:
             g, v = kept.pop(f"{conv}.{magnitude}").float(), kept.pop(f"{conv}.{direction}").float()
-            kept[f"{conv}.weight"] = v * (g / torch.linalg.vector_norm(v, dim=(0, 1), keepdim=True))
+            # of a header the shape alone; the norm of what has no values would have torch import its compiler, which takes seconds
+            norm = v.sum((0, 1), keepdim=True) if v.is_meta else torch.linalg.vector_norm(v, dim=(0, 1), keepdim=True)
+            kept[f"{conv}.weight"] = v * (g / norm)
     return kept
 
 

@@ -12,9 +12,10 @@ import torch
 from ..errors import CheckpointError, MissingPackageError
 from ..host import SILENT, Host
 from ..types import Audio
+from ..weights.checkpoints import REPAIR
 from ..weights.fingerprints import audio_digest, file_digest
 from ..weights.onnx_sessions import OnnxModel, check_graph, check_made, input_shape, opening, quiet, running
-from .io import alone, mono, peak, resample, validate
+from .io import LOUDEST, alone, mono, peak, resample, validate
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ class VocalSeparator(OnnxModel):
         if source.waveform.shape[0] == 1:
             vocals = vocals.mean(dim=0, keepdim=True)
         vocals = resample(Audio(vocals, SAMPLE_RATE), audio.sample_rate, host.check_interrupt).waveform
+        if not peak(Audio(vocals, SAMPLE_RATE), host.check_interrupt) <= LOUDEST:
+            raise CheckpointError(f"{self.files[0]} makes vocals that are NaN, infinite or beyond all measure. {REPAIR}")
         made_of = " ".join((audio_digest(audio, host.check_interrupt), *map(file_digest, self.files)))  # a card rounds otherwise from run to run
         return Audio(vocals[:, : audio.waveform.shape[1]].contiguous(), audio.sample_rate, made_of)
 

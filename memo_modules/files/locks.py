@@ -1,7 +1,7 @@
 """Files that keep other processes from a folder."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import InputError, StorageError
@@ -10,8 +10,8 @@ from .whole_files import storing
 
 
 @contextmanager
-def locked(path: Path, busy: str, patience: float = 0) -> Iterator[None]:
-    """Within, no other process holds the lock ``path``.
+def locked(path: Path, busy: str, patience: float = 0, stays: bool = True) -> Iterator[None]:
+    """Within, no other process holds the lock ``path``. stays: its file does afterwards; on Windows it does in any case.
 
     Raises InputError saying ``busy`` when one still holds it after ``patience`` seconds, InputError when something else lies
     there, and StorageError when the disk lets none be made.
@@ -33,4 +33,7 @@ def locked(path: Path, busy: str, patience: float = 0) -> Iterator[None]:
     try:
         yield
     finally:
+        if not stays:
+            with suppress(OSError):  # before it is released, or it might be another's by then
+                path.unlink()
         lock.release()

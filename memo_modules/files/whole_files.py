@@ -23,46 +23,52 @@ _LONG_PATH = 120
 
 
 @contextmanager
-def whole_file(path: Path, replaces: bool = True) -> Iterator[Path]:
+def whole_file(path: Path, replaces: bool = True, same: Callable[[Path, Path], bool] | None = None) -> Iterator[Path]:
     """Within, write the path that is given, in the same folder; it is renamed to ``path`` when it is on the disk.
 
-    replaces: what has that name already goes. Else raises InputError when something has it, be it only at the end. Raises
-    StorageError when the disk does not take it.
+    replaces: what has that name already goes. Else raises InputError when something has it, be it only at the end. same: asked
+    about what was written and what has its name; where that is the same it stays, and counts as written. Raises StorageError
+    when the disk does not take it.
     """
-    if not replaces and os.path.lexists(path):
+    if not replaces and not same and os.path.lexists(path):
         raise _taken(path)
     with _partial(path) as partial:
         yield partial
         _to_disk(partial)
         if replaces:
             os.replace(partial, path)
-        elif not _claim(partial, path):
+        elif not _claim(partial, path) and not (same and same(partial, path)):
             raise _taken(path)
         flush_names(path.parent)
 
 
-def new_file(path: Path, write: Callable[[Path], None], again: Callable[[], Path] | None = None) -> Path:
+def new_file(
+    path: Path, write: Callable[[Path], None], again: Callable[[], Path] | None = None, claiming: Callable[[Path], None] = lambda path: None
+) -> Path:
     """Have ``write`` write a file where it is told to, and give it the name ``path``, or the next one that nobody has.
 
     What has a name already is never replaced, whichever process gave it and when. again: asked for another path when the last
-    one is taken; by default, and where that is taken too, a number is put behind the name. Returns the path. Raises
-    StorageError when the disk does not take it.
+    one is taken; by default, and where that is taken too, a number is put behind the name. claiming: called with each name
+    before it is tried. Returns the path. Raises StorageError when the disk does not take it.
     """
     with _partial(path) as partial:
         write(partial)
         _to_disk(partial)
-        path = _named(partial, path, again)
+        path = _named(partial, path, again, claiming)
         flush_names(path.parent)
     return path
 
 
-def move_new(source: Path, path: Path, again: Callable[[], Path] | None = None) -> Path:
-    """Give ``source``, which is whole, the name ``path`` as ``new_file`` does; copied only where that is on another disk."""
+def move_new(source: Path, path: Path, again: Callable[[], Path] | None = None, claiming: Callable[[Path], None] = lambda path: None) -> Path:
+    """Give ``source``, which is whole, the name ``path`` as ``new_file`` does; copied only where that is on another disk.
+
+    claiming: called with each name before it is tried.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        moved = _named(source, path, again)
+        moved = _named(source, path, again, claiming)
     except OSError:  # it is on another disk, or tells below what is wrong with this one
-        return new_file(path, lambda partial: _copy(source, partial), again)
+        return new_file(path, lambda partial: _copy(source, partial), again, claiming)
     with storing(moved):
         flush_names(moved.parent)
     return moved
@@ -75,9 +81,10 @@ def _copy(source: Path, partial: Path) -> None:
         raise OSError(error.errno, error.strerror) from error
 
 
-def _named(file: Path, path: Path, again: Callable[[], Path] | None) -> Path:
+def _named(file: Path, path: Path, again: Callable[[], Path] | None, claiming: Callable[[Path], None]) -> Path:
     first, taken = path, set()
     while True:
+        claiming(path)
         with storing(path):
             if _claim(file, path):
                 return path

@@ -9,7 +9,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -167,13 +167,6 @@ def _check_record(path: Path, record: dict[str, str | None]) -> None:
         )
 
 
-@contextmanager
-def _alone(output: Path) -> Iterator[None]:
+def _alone(output: Path) -> AbstractContextManager[None]:
     """Keep other processes from the folder. Raises InputError when one is at work there."""
-    busy = f"output: another process is preparing videos in {output}. Wait for it, or choose another folder."
-    with locked(output / LOCK, busy):
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # before it is released, or it might be another's by then; on Windows it stays
-                (output / LOCK).unlink()
+    return locked(output / LOCK, f"output: another process is preparing videos in {output}. Wait for it, or choose another folder.", stays=False)

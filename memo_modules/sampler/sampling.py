@@ -30,7 +30,9 @@ from ..types import (
     frame_labels,
 )
 from ..vae import MULTIPLE, VideoVAE
+from ..weights.checkpoints import NETS, not_finite
 from ..weights.fingerprints import weights_digest
+from ..words import quoted
 from . import solvers
 from .guidance import ClipConditioning, GuidedVelocity
 from .noise import NOISES, clip_noise
@@ -167,10 +169,18 @@ def check_inputs(nets: MemoNets, face: Face, audio: AudioFeatures, settings: Sam
         )
 
 
-def _not_finite(clip: int, dtype: torch.dtype) -> str:
-    remedy = "Its weights or those of the VAE are damaged: fetch them again. If sampler or sigmas are connected, try without."
-    if dtype == torch.float16:
+_VAE_REMEDY = "Its weights are damaged, or it leaves the range of float16: fetch it again, or start ComfyUI with --fp32-vae."
+
+
+def _not_finite(clip: int, nets: MemoNets) -> str:
+    """Reading all weights takes seconds, so it is done when something is known to be wrong."""
+    damaged = (f"{net}: {quoted(key)}" for net in NETS for key in not_finite(getattr(nets, net)))
+    if first := next(damaged, None):
+        remedy = f"The weight {first} holds such numbers: fetch that file again."
+    elif nets.dtype == torch.float16:
         remedy = "It leaves the range of float16: choose weight_dtype fp32 in Load MEMO Model, or bf16 where the card has it."
+    else:
+        remedy = "All weights are finite. If sampler or sigmas are connected, try without."
     return f"model: clip {clip + 1} came out as NaN or infinite. {remedy}"
 
 
@@ -216,6 +226,8 @@ class _Video:
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.noise = noise or self._draw_noise
         self.portrait_latents = self._encode(portrait)
+        if not self.portrait_latents.isfinite().all():
+            raise InputError(f"vae: the portrait came out as NaN or infinite. {_VAE_REMEDY}")
         nets.bring_in("reference", False)
         embedding = face.embedding.to(nets.device, torch.float32)
         self.face_tokens = nets.image_proj(torch.cat([torch.zeros_like(embedding), embedding]) if self.branches == 2 else embedding).to(nets.dtype)
@@ -264,9 +276,11 @@ class _Video:
             noise = self.noise(state.clips if state else 0).to(nets.device, torch.float32)
             latents = solver(velocity, noise, sigmas.to(nets.device, torch.float32), after_step)
             if not latents.isfinite().all():  # later clips remember this one, and would be the same
-                raise InputError(_not_finite(number, nets.dtype))
+                raise InputError(_not_finite(number, nets))
             kept = min(audio.clip_frames, audio.frame_count - clip * audio.clip_frames)
             frames = self._decode(latents)[:kept]
+            if not frames.isfinite().all():
+                raise InputError(f"vae: the frames of clip {number + 1} came out as NaN or infinite. {_VAE_REMEDY}")
             host.progress((number + 1) * steps, len(clips) * steps, frames[0])
             state = self._next_state(state, past_latents, latents, kept)
             yield SampledClip(frames if shown else frames[:0], state)

@@ -11,13 +11,13 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import CheckpointError, DownloadError
 from ..files.regular_files import open_regular, read_regular
-from ..files.whole_files import NO_ROOM, write_whole
+from ..files.whole_files import NO_ROOM, flush_names, write_whole
 from ..host import SILENT, Host
 from . import aside, hub
 from .catalogue import ModelFile
@@ -164,25 +164,27 @@ def _taken_from_cache(file: ModelFile, target: Path, check_interrupt: Callable[[
     cached = hub.client().try_to_load_from_cache(file.repository, file.path, revision=file.revision)
     if not isinstance(cached, str):
         return False
-    source, partial = Path(cached).resolve(), target.parent / ".downloads" / f"{target.name}.{os.getpid()}.partial"
+    source, partial = Path(cached).resolve(), target.parent / ".downloads" / f"{target.name}.cache.partial"
     sha256, blob = _hashes(source.name)  # the cache names contents by them
     known = file.sha256 or sha256 or blob
     try:
         found = verify(source, file.size, file.sha256 or sha256, check_interrupt, blob)
         if not known:
             _check_form(source)
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        partial.unlink(missing_ok=True)
-        try:
-            os.link(source, partial)
-        except OSError:
-            _copy(source, partial, check_interrupt)
-        _place(partial, target, found if known and not file.sha256 else None)
+        with _locked(partial.parent, target.name, check_interrupt):
+            try:
+                partial.unlink(missing_ok=True)  # of one that was killed
+                try:
+                    os.link(source, partial)
+                except OSError:
+                    _copy(source, partial, check_interrupt)
+                _place(partial, target, found if known and not file.sha256 else None)
+            finally:
+                with suppress(OSError):  # the next one does it
+                    partial.unlink(missing_ok=True)
     except OSError as error:
         logger.warning("The hub's cache has %s, which is not used: %s", source, error)
         return False
-    finally:
-        partial.unlink(missing_ok=True)
     logger.info("Took %s from the hub's cache", target)
     return True
 
@@ -212,6 +214,7 @@ def _place(partial: Path, target: Path, learned: str | None) -> None:
     else:
         _record(target).unlink(missing_ok=True)  # that of an older file
     os.replace(partial, target)
+    flush_names(target.parent)
 
 
 def _hashes(etag: str) -> tuple[str | None, str | None]:
@@ -257,17 +260,24 @@ def _check_room(remotes: list[_Remote], root: Path) -> None:
 @contextmanager
 def _alone(remote: _Remote, check_interrupt: Callable[[], None]) -> Iterator[bool]:
     """Keep other processes from the file; tells whether one of them has brought it meanwhile."""
+    with _locked(remote.partial.parent, remote.target.name, check_interrupt):
+        yield _state(remote.target) != remote.before
+
+
+@contextmanager
+def _locked(folder: Path, name: str, check_interrupt: Callable[[], None]) -> Iterator[None]:
+    """Within, no other process brings the file ``name`` into ``folder``, which is made."""
     from filelock import FileLock, Timeout
 
-    remote.partial.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(remote.partial.parent / f"{remote.target.name}.lock")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{name}.lock")
     while not lock.is_locked:
         try:
             lock.acquire(timeout=0.5)
         except Timeout:
             check_interrupt()
     try:
-        yield _state(remote.target) != remote.before
+        yield
     finally:
         lock.release()
 

@@ -21,7 +21,8 @@ _DEPTH = 7
 
 _MOST_FOLDERS, _MOST_ENTRIES = 20_000, 200_000
 _OWN_TIME, _LINKED_TIME = (15.0, 2_000), (5.0, 500)
-"""Seconds of searching, and folders that are searched however long they take: a slow disk with models on it is no endless one."""
+"""Seconds of searching all roots, and folders of each that are searched however long they take: a slow disk with models on it is no
+endless one."""
 
 _name = attrgetter("name")
 
@@ -138,8 +139,13 @@ def walk(root: Path) -> Tree:
 
 
 def _part(root: Path, linked: bool) -> _Part:
+    now = time.monotonic()
     part = _given_up.get((root, linked))
-    return part if part and time.monotonic() < part.until else _Part(*(_LINKED_TIME if linked else _OWN_TIME))
+    if part and now < part.until:
+        return part
+    seconds, certain = _LINKED_TIME if linked else _OWN_TIME
+    spent = sum(other.spent for (_, kind), other in _given_up.items() if kind == linked and now < other.until)
+    return _Part(max(0.0, seconds - spent), certain)
 
 
 def _sorted_out(folder: Path, entries: list[os.DirEntry], identity: tuple[int, int]) -> Folder:

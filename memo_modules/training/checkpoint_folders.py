@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from shutil import disk_usage
 
@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import CheckpointError, InputError, StorageError
+from ..files.locks import locked
 from ..files.whole_files import flush, flush_names, storing
 from ..sampler.sampling import MemoNets
 from ..weights.checkpoints import NETS, net_source
@@ -26,6 +27,15 @@ STATE, TENSORS = "trainer.json", "trainer.safetensors"
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _REST = re.compile(r"(checkpoint-\d+)\.(partial|former)")
+
+
+def alone(output_dir: Path) -> AbstractContextManager[None]:
+    """Within, no other training writes to the folder. Raises InputError when one is at work there, and StorageError when nothing can
+    be written there."""
+    with storing(output_dir):
+        output_dir.mkdir(parents=True, exist_ok=True)
+    busy = f"output_dir: another training is at work in {output_dir}. Wait for it, stop it, or name another folder."
+    return locked(output_dir / "training.lock", busy, stays=False)
 
 
 def checkpoints(output_dir: Path) -> dict[int, Path]:

@@ -11,7 +11,7 @@ import math
 import os
 import zlib
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,8 +22,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import InputError, StorageError
-from ..files.regular_files import NotRegularError, is_regular, open_regular
-from ..files.whole_files import remove_partial, storing, whole_file
+from ..files.documents import parse_json
+from ..files.regular_files import NotRegularError, is_regular, open_regular, read_regular
+from ..files.whole_files import remove_partial, storing, whole_file, write_whole
 from ..sampler.sampling import REPLAYED_CLIPS
 from ..types import VideoState
 from ..words import first_line
@@ -39,6 +40,9 @@ _DAMAGE = (OSError, SafetensorError, ValueError, LookupError, TypeError, Runtime
 """What reading a file raises that is not what it should be; the last of them for JSON that is too deep."""
 
 _NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, NotRegularError)
+
+_NAMED, _MOST_NAMED = "named.json", 2**16
+"""The file that says which name the finished video was about to get, and its bytes at most."""
 
 _MOST_READ = 2**30
 """Bytes of an entry: hundreds of times those of the largest clip."""
@@ -83,6 +87,7 @@ class Journal:
     def __init__(self, folder: Path, changed: list[str]):
         self.folder, self.changed = folder, changed
         self.segments: list[Path | None] = []
+        self._whole_crc = 0
         self._last: VideoState | None = None
         self._past_latents = deque(maxlen=REPLAYED_CLIPS)
         _clear(folder)
@@ -109,6 +114,23 @@ class Journal:
         with storing(self.folder):
             _write_entry(self._entry(), state, segment)
         self._keep(state, segment)
+
+    def finishing(self, whole: Path, check_interrupt: Callable[[], None]) -> None:
+        """The video is whole, and gets its name next."""
+        self._whole_crc = _crc_of_file(whole, check_interrupt)
+
+    def claiming(self, path: Path) -> None:
+        """The video may have the name ``path`` from now on: should the process end before it says so, ``finished`` finds it there."""
+        write_whole(self.folder / _NAMED, json.dumps({"path": str(path.absolute()), "crc": self._whole_crc}))
+
+    def finished(self, check_interrupt: Callable[[], None]) -> Path | None:
+        """The video, where it was finished and the process ended before the journal was removed."""
+        try:
+            named = parse_json(read_regular(self.folder / _NAMED, _MOST_NAMED))
+            path = Path(named["path"])
+            return path if is_regular(path) and _crc_of_file(path, check_interrupt) == named["crc"] else None
+        except _DAMAGE:  # most often there is none
+            return None
 
     def remove(self) -> None:
         """The video is finished."""
@@ -222,7 +244,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with open_regular(path) as file:
         content = file.read(_MOST_READ)
     tensors = load(content)  # which checks the header
-    return tensors, json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
+    return tensors, json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__") or {}
 
 
 def _raise_if_not_given(error: Exception, path: Path) -> None:
@@ -296,10 +318,11 @@ def _check_follows(state: VideoState, before: VideoState | None) -> None:
         raise ValueError("it does not follow the clip before it")
 
 
-def _crc_of_file(path: Path) -> int:
+def _crc_of_file(path: Path, check_interrupt: Callable[[], None] = lambda: None) -> int:
     crc = 0
     with open_regular(path) as file:
         while block := file.read(1 << 20):
+            check_interrupt()
             crc = zlib.crc32(block, crc)
     return crc
 

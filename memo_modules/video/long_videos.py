@@ -98,6 +98,8 @@ def sample_to_file(
     host.say(_announcement(video, journal, host.check_interrupt))
     began, here = time.monotonic(), len(journal.segments)
     written = sum(segment.stat().st_size for segment in journal.segments if segment)
+    if here == video.clips and (path := journal.finished(host.check_interrupt)):
+        return _done(journal, start, path)
     if here < video.clips:
         for clip in sample(journal.state(start), here):
             pictures = video.shown(clip, len(journal.segments))
@@ -116,7 +118,11 @@ def sample_to_file(
     segments = [segment for segment in journal.segments if segment]
     metadata, labelled = video.metadata, video.labelled
     join_segments(whole, segments, video.fps, video.format, video.sound, metadata, Host(check_interrupt=host.check_interrupt), labelled)
-    path = _move(whole, target(), target)
+    journal.finishing(whole, host.check_interrupt)
+    return _done(journal, start, _move(whole, target(), target, journal.claiming))
+
+
+def _done(journal: Journal, start: VideoState | None, path: Path) -> tuple[Path, VideoState]:
     state = journal.state(start)
     assert state is not None, "a video has a clip"
     journal.remove()

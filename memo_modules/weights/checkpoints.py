@@ -3,7 +3,7 @@
 import json
 import struct
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -382,6 +382,13 @@ def check_numbers(weights: dict[str, Tensor], source: Path, expected: Mapping[st
             raise CheckpointError(
                 f"{source}: {quoted(key)} is of {kind}, expected {wanted}. Use the weights as they were published, not a quantised form of them."
             )
+
+
+def not_finite(module: nn.Module) -> Iterator[str]:
+    """The keys of weights of ``module`` that hold NaN or infinity, wherever they are."""
+    for key, tensor in module.state_dict().items():
+        if tensor.is_floating_point() and not tensor.float().isfinite().all():
+            yield key
 
 
 def check_shapes(weights: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], source: Path, model: str) -> None:

@@ -114,15 +114,24 @@ Shape = tuple[int | None | EllipsisType, ...]
 
 _FLOAT = 1  # onnx.TensorProto.FLOAT
 
+_MOST_VALUES = 2**30
+"""Of one tensor that a graph makes: the largest of the published ones have a twentieth of it."""
+
+_SMALL, _SIDE = 4096, 640
+"""Values of a weight that may be a size; the length of a side that may vary, where the first is 1: the detector's picture."""
+
+_ENDLESS = ("Loop", "Scan")
+
 
 def check_graph(path: Path, kind: str, inputs: dict[str | None, Shape], outputs: Sequence[Shape]) -> None:
     """Looks into an ONNX file before any runtime opens it: what it takes, gives and holds.
 
     kind: what it is, in an error. inputs: names (None for any) to shapes, all float32. outputs: shapes in order, all float32.
-    Raises CheckpointError naming the file when it cannot be read, has other inputs or outputs, lies in several files, or states
-    weights that it does not hold.
+    Raises CheckpointError naming the file when it cannot be read, has other inputs or outputs, lies in several files, states
+    weights that it does not hold, or makes more of its input than fits into memory, as far as that can be told without running it.
     """
-    graph = _graph(path, "opened as an ONNX model")
+    model = _model(path, "opened as an ONNX model")
+    graph = model.graph
     taken = _taken(graph)
     fits = len(taken) == len(inputs) and len(graph.output) == len(outputs)
     for value, (name, shape) in zip(taken, inputs.items(), strict=False):
@@ -135,11 +144,13 @@ def check_graph(path: Path, kind: str, inputs: dict[str | None, Shape], outputs:
     for tensor in _tensors(graph):
         if fault := _tensor_fault(tensor):
             raise CheckpointError(f"{path}: {fault} {REPAIR}")
+    if fault := _growth_fault(model, inputs):
+        raise CheckpointError(f"{path}: {fault} {REPAIR}")
 
 
 def input_shape(path: Path) -> list[int]:
     """Of the first input of the network in an ONNX file, 0 for sides that may vary; empty without one. Raises as ``check_graph``."""
-    taken = _taken(_graph(path, "read as ONNX"))
+    taken = _taken(_model(path, "read as ONNX").graph)
     return [side or 0 for side in _sides(taken[0]) or ()] if taken else []
 
 
@@ -149,15 +160,15 @@ def _taken(graph: Any) -> list:
     return [value for value in graph.input if value.name not in held]
 
 
-def _graph(path: Path, wanted: str) -> Any:
-    """The GraphProto in a file, what it names outside of it left alone."""
+def _model(path: Path, wanted: str) -> Any:
+    """The ModelProto in a file, what it names outside of it left alone."""
     import onnx
     from google.protobuf.message import DecodeError
 
     raise_fault(file_fault(path))
     try:
         with open_regular(path) as file:
-            return onnx.load_model_from_string(file.read()).graph  # which reads no other file
+            return onnx.load_model_from_string(file.read())  # which reads no other file
     except (DecodeError, ValueError, OSError) as error:
         raise CheckpointError(f"{path} cannot be {wanted} ({first_line(error)}). {REPAIR}") from error
 
@@ -192,11 +203,49 @@ def _sides_in_words(shape: Shape | None) -> str:
     return f"[{', '.join({None: 'any', ...: '...'}.get(side, str(side)) for side in (shape or (...,)))}]"
 
 
-def _tensors(graph: Any) -> Iterator[Any]:
-    """All tensors that a graph holds, in its nodes and in the graphs of those, too."""
+def _graphs(graph: Any) -> Iterator[Any]:
+    """A graph, and those in its nodes."""
     graphs = [graph]
     while graphs:
         held = graphs.pop()
+        yield held
+        for attribute in (attribute for node in held.node for attribute in node.attribute):
+            graphs += [*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs]
+
+
+def _growth_fault(model: Any, inputs: dict[str | None, Shape]) -> str | None:
+    """What a graph makes that no memory holds, or that never ends. Sizes that hang on the values of its input are not known here."""
+    import onnx
+
+    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    light.graph.MergeFrom(onnx.GraphProto(name="g", node=model.graph.node, output=model.graph.output))
+    held = {tensor.name for tensor in model.graph.initializer}
+    for tensor in model.graph.initializer:
+        if math.prod(tensor.dims) <= _SMALL:  # it may say how large something is to be
+            light.graph.initializer.append(tensor)
+        else:
+            light.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    for value in model.graph.input:
+        if value.name not in held:
+            sides = [side or (_SIDE if place else 1) for place, side in enumerate(_sides(value) or next(iter(inputs.values())))]
+            light.graph.input.append(onnx.helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, sides))
+    for graph in _graphs(light.graph):
+        if endless := next((node for node in graph.node if node.op_type in _ENDLESS), None):
+            return f"it has an operator {endless.op_type}, which may never end, and which no network of its kind has."
+    try:
+        inferred = onnx.shape_inference.infer_shapes(light, data_prop=True)
+    except Exception:  # of several kinds; the runtime, which knows more, opens it or says what is wrong
+        return None
+    for graph in _graphs(inferred.graph):
+        for value in (*graph.value_info, *graph.output):
+            if math.prod(side or 0 for side in _sides(value) or ()) > _MOST_VALUES:
+                return f"it makes {quoted(value.name)} of {_sides_in_words(_sides(value))} numbers, more than fits into memory."
+    return None
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """All tensors that a graph holds, in its nodes and in the graphs of those, too."""
+    for held in _graphs(graph):
         yield from held.initializer
         for sparse in held.sparse_initializer:
             yield from (sparse.values, sparse.indices)
@@ -204,7 +253,6 @@ def _tensors(graph: Any) -> Iterator[Any]:
             yield from (*([attribute.t] if attribute.HasField("t") else ()), *attribute.tensors)
             for sparse in (*([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else ()), *attribute.sparse_tensors):
                 yield from (sparse.values, sparse.indices)
-            graphs += [*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs]
 
 
 def _tensor_fault(tensor: Any) -> str | None:

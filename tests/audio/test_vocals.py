@@ -3,6 +3,7 @@
 import sys
 import weakref
 
+import numpy as np
 import pytest
 import torch
 
@@ -45,6 +46,14 @@ def test_vocals_keep_length_rate_loudness_and_place(separator, audio, channels):
     expected = audio.waveform if channels == 2 else audio.waveform.mean(dim=0, keepdim=True)
     middle = slice(audio.waveform.shape[1] // 8, -audio.waveform.shape[1] // 8)
     assert (vocals.waveform - expected)[:, middle].abs().max() < 3e-3 * expected.abs().max()
+
+
+def test_vocals_beyond_all_measure_are_refused(tmp_path, monkeypatch):
+    """Numbers that float32 just holds are none any more in the wave that they make."""
+    separator = VocalSeparator.load(write_identity(tmp_path / "Kim_Vocal_2.onnx"))
+    monkeypatch.setattr(separator.open()[1], "model_run", lambda picture: np.full(picture.shape, 3e38, np.float32))
+    with pytest.raises(CheckpointError, match="Kim_Vocal_2.onnx makes vocals that are NaN, infinite or beyond all measure"):
+        separator.separate(Audio(torch.rand(2, 44100) - 0.5, 44100))
 
 
 def test_vocals_are_told_by_the_mix_and_the_network_that_made_them(separator, tmp_path):

@@ -64,7 +64,7 @@ def test_a_net_as_deep_as_the_published_one_computes_in_sixteen_bits(dtype, tole
     assert (half - exact).norm() < tolerance * exact.norm()
 
 
-@pytest.mark.parametrize(("dtype", "remedy"), [(torch.float32, "fetch them again"), (torch.float16, "weight_dtype fp32")])
+@pytest.mark.parametrize(("dtype", "remedy"), [(torch.float32, "All weights are finite"), (torch.float16, "weight_dtype fp32")])
 def test_what_is_not_a_number_is_refused(tiny_nets, tiny_vae, dtype, remedy):
     """Before it becomes a frame, and the past of the next clip."""
     frames, sixteen = [], dtype == torch.float16
@@ -78,6 +78,24 @@ def test_what_is_not_a_number_is_refused(tiny_nets, tiny_vae, dtype, remedy):
     finally:
         damage.remove()
     assert frames == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_a_weight_that_is_not_a_number_is_named(tiny_nets, tiny_vae, value):
+    damaged = copy_in(tiny_nets.diffusion_net, torch.float32)
+    key = "conv_in.weight"
+    damaged.state_dict()[key].view(-1)[3] = value
+    with pytest.raises(InputError, match=f"clip 1 came out as NaN or infinite. The weight diffusion_net: '{key}' holds such numbers"):
+        next(sample_video(replace(tiny_nets, diffusion_net=damaged), tiny_vae, PORTRAIT, FACE, speech(32), HAPPY, FAST))
+
+
+@pytest.mark.parametrize(("step", "what"), [("encode", "the portrait"), ("decode", "the frames of clip 1")])
+def test_a_vae_that_makes_no_numbers_is_named(tiny_nets, tiny_vae, monkeypatch, step, what):
+    """Before a video of black frames is finished."""
+    real = getattr(tiny_vae, step)
+    monkeypatch.setattr(tiny_vae, step, lambda pictures: real(pictures) * float("nan"))
+    with pytest.raises(InputError, match=f"vae: {what} came out as NaN or infinite"):
+        next(sample_video(tiny_nets, tiny_vae, PORTRAIT, FACE, speech(32), HAPPY, FAST))
 
 
 def copy_in(net: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:

@@ -60,6 +60,36 @@ def test_dtype(tiny, tmp_path):
         assert torch.equal(file.get_tensor(key), load_file(tiny / "audio_proj" / WEIGHTS)["proj1.weight"].bfloat16())
 
 
+@pytest.mark.parametrize("way", ["file per net", "folder of nets"])
+def test_killed_between_two_names_the_next_run_continues(tiny, tmp_path, way):
+    """And does not where what is there is something else, or all of it."""
+
+    def convert():
+        return to_single_files(tiny, tmp_path / "out", one_per_net=True) if way == "file per net" else to_folder(single, tmp_path / "out")
+
+    single = tmp_path / "single.safetensors"
+    to_single_files(tiny, single)
+    convert()
+    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    with pytest.raises(InputError, match="already exists"):
+        convert()
+    contents = {path: path.read_bytes() for path in written}
+    for gone in (written[1:], written[:-1]):
+        for path in gone:
+            path.unlink()
+        kept = {path: path.stat().st_mtime_ns for path in set(written) - set(gone)}
+        convert()
+        assert all(path.stat().st_mtime_ns == moment for path, moment in kept.items()) and len(list((tmp_path / "out").rglob("*.part"))) == 0
+        assert [path.stat().st_size for path in written] == [len(content) for content in contents.values()]
+    first, last = written[0], written[-1]
+    for damaged in (contents[first][:-1] + b"x", contents[first] + b"x", contents[first][:-1], b"mine"):
+        last.unlink(missing_ok=True)
+        first.write_bytes(damaged)
+        with pytest.raises(InputError, match="already exists"):
+            convert()
+        assert first.read_bytes() == damaged
+
+
 def test_nothing_is_overwritten_and_nothing_half_made_stays(tiny, tmp_path):
     target = tmp_path / "single.safetensors"
     target.write_text("mine")

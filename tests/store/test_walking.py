@@ -177,6 +177,20 @@ def test_a_link_to_a_slow_server_is_given_up(root, tmp_path, monkeypatch):
     assert "server" in listing.refused and list(listing.found) == ["memo"]
 
 
+def test_many_folders_with_links_to_a_slow_server_take_no_longer_than_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(walking, "_LINKED_TIME", (0.5, 3))
+    server = tree(tmp_path / "server", 200)
+    roots = [tmp_path / f"models {number}" for number in range(10)]
+    for root in roots:
+        root.mkdir()
+        (root / "server").symlink_to(server)
+    slow(monkeypatch, 0.05)
+    start = time.monotonic()
+    found = [walking.walk(root) for root in roots]
+    assert time.monotonic() - start < 4  # of 100; three folders of each root are searched in any case
+    assert all(tree.refused.keys() == {"server"} for tree in found)
+
+
 def test_a_slow_disk_with_models_on_it_is_searched_to_its_end(tmp_path, monkeypatch):
     monkeypatch.setattr(walking, "_OWN_TIME", (0.0, 100))
     deep = tree(tmp_path / "disk", 50) / "2/9/deep/memo"

@@ -48,6 +48,7 @@ def test_what_is_found(call, kind, what):
         ("checkpoints", 60),
         ("sound", 60),
         ("texts", 60),
+        ("onnx", 20),
         pytest.param("checkpoints", None, marks=pytest.mark.slow),
         pytest.param("sound", None, marks=pytest.mark.slow),
         pytest.param("texts", None, marks=pytest.mark.slow),

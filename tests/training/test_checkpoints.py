@@ -120,6 +120,18 @@ def test_where_a_training_starts_from(tmp_path):
         checkpoint_folders.read_state(tmp_path / "checkpoint-10")
 
 
+def test_one_training_at_a_time_is_at_work_in_a_folder(tmp_path):
+    folder = tmp_path / "new"
+    busy = r"output_dir: another training is at work in .*new\. Wait for it"
+    with checkpoint_folders.alone(folder), pytest.raises(InputError, match=busy), checkpoint_folders.alone(folder):
+        pass
+    with checkpoint_folders.alone(folder):
+        pass
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="file could not be written"), checkpoint_folders.alone(tmp_path / "file"):
+        pass
+
+
 class Numbers(torch.utils.data.Dataset):
     """Five videos, whose clips are their number and the seed they were asked for with."""
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from memo_modules.errors import CheckpointError, InputError
 from memo_modules.models.layers import Layers
 from memo_modules.training.assembly import load_vae, make_trainer
-from memo_modules.training.checkpoint_folders import checkpoints, read_state
+from memo_modules.training.checkpoint_folders import alone, checkpoints, read_state
 from memo_modules.training.draws import Rates
 from memo_modules.training.loop import StepLog, Trainer, check_sample
 from memo_modules.training.parameters import OptimizerSettings
@@ -233,6 +233,13 @@ def test_every_setting_is_read(config, tmp_path, monkeypatch, capsys):
         assert sum(1 for _ in made.decode(video=0)) == 5 and made.streams.video[0].width == 32
         made.seek(0)
         assert sum(frame.samples for frame in made.decode(audio=0)) == pytest.approx(5 * 16000 / 30, abs=1024)
+
+
+def test_a_second_training_in_the_same_folder_is_refused_before_it_loads_anything(config, tmp_path):
+    settings = read_settings(config, [f"output_dir={tmp_path / 'out'}", "checkpoint=nowhere", "loggers=[]"])
+    with alone(tmp_path / "out"), pytest.raises(InputError, match="another training is at work"):
+        train.train(settings, None)
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_features_of_another_encoder_are_refused(config, tmp_path):

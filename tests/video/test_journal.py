@@ -264,6 +264,18 @@ def test_facts_that_are_no_facts_are_dropped(tmp_path, text):
         assert len(again.segments) == 1
 
 
+def test_inputs_whose_metadata_are_null_are_those_of_another_video(tmp_path):
+    """Which safetensors takes; found by fuzzing."""
+    with opened(tmp_path, "video", MADE_OF) as first:
+        fill(first, 1)
+    content = (first.folder / INPUTS).read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]) | {"__metadata__": None}).encode()
+    (first.folder / INPUTS).write_bytes(len(header).to_bytes(8, "little") + header + content[end:])
+    with opened(tmp_path, "video", MADE_OF) as again:
+        assert not again.segments and again.folder != first.folder
+
+
 def test_an_entry_that_claims_terabytes_is_not_read(tmp_path):
     with opened(tmp_path, "video", MADE_OF) as first:
         fill(first, 2)

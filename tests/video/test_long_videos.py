@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from memo_modules.errors import InputError, StorageError
+from memo_modules.files import whole_files
 from memo_modules.host import Host
 from memo_modules.sampler.sampling import sample_video
 from memo_modules.types import Audio
 from memo_modules.video import long_videos
 from memo_modules.video.formats import VideoFormat
-from memo_modules.video.journal import Inputs, opened
+from memo_modules.video.journal import Inputs, Journal, opened
 from memo_modules.video.long_videos import LongVideo, sample_to_file
 from tests.helpers.tiny_video import FACE, FAST, HAPPY, PORTRAIT, SIZE, speech
 
@@ -101,6 +102,29 @@ def test_sizes_are_said_in_the_unit_that_fits(size, said):
 
 class Stopped(Exception):
     pass
+
+
+@pytest.mark.parametrize("when", ["named", "not named", "taken"])
+def test_killed_when_the_file_had_its_name_the_video_is_not_made_twice(make, tmp_path, monkeypatch, when):
+    with monkeypatch.context() as killed:
+        if when == "named":
+            killed.setattr(Journal, "remove", interrupt)
+        else:  # before it has the name; then somebody else may take that
+            killed.setattr(whole_files, "_claim", interrupt)
+        with pytest.raises(Stopped):
+            make(target=tmp_path / "a.mkv")
+    if when == "taken":
+        (tmp_path / "a.mkv").write_text("theirs")
+    path, state, _ = make(target=tmp_path / "a.mkv")
+    assert path.name == ("a_2.mkv" if when == "taken" else "a.mkv") and state.clips == 3
+    assert len(list(tmp_path.glob("*.mkv"))) == (2 if when == "taken" else 1)
+    assert not list((tmp_path / "journals").iterdir())
+    again, _, _ = make(target=tmp_path / "a.mkv")
+    assert again != path and len(contents(again)[0]) == FRAMES, "what is finished is made anew when that is asked for"
+
+
+def interrupt(*_):
+    raise Stopped
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 3])

@@ -223,12 +223,42 @@ def point_elsewhere(graph) -> None:
     tensor.external_data.add(key="location", value="../elsewhere.bin")
 
 
+def grow(kind: str, *constants: object, takes_data: bool = True, times: int = 1, **attributes):
+    """Its output goes through an operator that makes more of it, so many times."""
+
+    def edit(graph) -> None:
+        name = graph.output[0].name
+        names = [f"constant_{number}" for number in range(len(constants))]
+        graph.initializer.extend(onnx.numpy_helper.from_array(np.array(value), name) for name, value in zip(names, constants, strict=True))
+        for number in range(times):
+            graph.node.append(onnx.helper.make_node(kind, [name] * takes_data + (names or [name]), [f"grown_{number}"], **attributes))
+            name = f"grown_{number}"
+        graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+
+    return edit
+
+
+def expand_by_its_own_shape(graph) -> None:
+    name = graph.output[0].name
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array([10**6]), "factor"))
+    for kind, inputs, output in (("Shape", [name], "shape"), ("Concat", ["factor", "shape"], "larger"), ("Expand", [name, "larger"], "grown_0")):
+        graph.node.append(onnx.helper.make_node(kind, inputs, [output], **({"axis": 0} if kind == "Concat" else {})))
+    graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("grown_0", onnx.TensorProto.FLOAT, None))
+
+
+def never_end(graph) -> None:
+    body = onnx.helper.make_graph([], "body", [], [])
+    graph.node.append(onnx.helper.make_node("Loop", [], [], body=body))
+
+
 def hide_in_a_branch(graph) -> None:
     """The weight of terabytes stands in a graph within a graph."""
     inner = onnx.helper.make_graph([], "inner", [], [onnx.helper.make_tensor_value_info("big", onnx.TensorProto.FLOAT, None)])
     inner.initializer.add(name="big", data_type=onnx.TensorProto.FLOAT, dims=[2**40])
     graph.node.append(onnx.helper.make_node("If", ["condition"], ["unused"], then_branch=inner, else_branch=inner))
 
+
+GROWS = r"it makes 'grown_0' of \[.*\] numbers, more than fits into memory"
 
 SPOILT = {
     "separator, another name": (separate, rename_input, "expected an MDX vocal separator, a network from 'input' "),
@@ -245,6 +275,15 @@ SPOILT = {
     "separator, fails": (separate, give(None, ("Squeeze", {}), ("Transpose", {"perm": [0, 1, 2, 3, 4, 5]})), "(fails when it runs|cannot be opened)"),
     "separator, terabytes": (separate, state_terabytes, "the weight 'weight' states 4398046511104 values of shape .1048576, 4194304."),
     "separator, terabytes inside": (separate, hide_in_a_branch, "the weight 'big' states 1099511627776 values"),
+    "separator, tiles": (separate, grow("Tile", [1, 1, 2**20, 2**20]), GROWS),
+    "separator, expands": (separate, grow("Expand", [2**20, 4, 2048, 64]), GROWS),
+    "separator, expands by its shape": (separate, expand_by_its_own_shape, GROWS),
+    "separator, fills": (separate, grow("ConstantOfShape", [2**40], takes_data=False), GROWS),
+    "separator, counts": (separate, grow("Range", *map(np.float32, (0, 2**40, 1)), takes_data=False), GROWS),
+    "separator, pads": (separate, grow("Pad", [0, 0, 0, 0, 0, 0, 0, 2**40]), GROWS),
+    "separator, resizes": (separate, grow("Resize", np.float32([]), np.float32([1, 1, 1e5, 1e5])), GROWS),
+    "separator, doubles": (separate, grow("Concat", times=40, axis=0), r"it makes 'grown_\d+' of "),
+    "separator, never ends": (separate, never_end, "it has an operator Loop, which may never end"),
     "separator, other file": (separate, point_elsewhere, "the weight 'weight' lies in another file"),
     "separator, an operation of nobody": (separate, give(None, ("Frobnicate", {})), "cannot be opened as an ONNX model"),
     "recogniser, 128 numbers": (describe, narrow(stated=True), "expected a model for face recognition, .* to .any, 512.; got .* .any, 128."),

@@ -1,10 +1,12 @@
 """What the pack writes, each as a Writer for fault_points.py. A new writer is a function and a line in WRITERS."""
 
 import errno
+import hashlib
 import os
+import tempfile
 from dataclasses import replace
 from fractions import Fraction
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from unittest import mock
 
@@ -12,7 +14,7 @@ import numpy as np
 import torch
 from fault_points import Writer
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from memo_modules.audio.emotion import constant_emotion  # noqa: F401  so that it is not imported in each run
 from memo_modules.files.whole_files import new_file, whole_file, write_whole
@@ -21,6 +23,8 @@ from memo_modules.preparation.folder import prepare_folder
 from memo_modules.preparation.preparer import Outcome
 from memo_modules.preparation.tensor_files import FIELDS, write_tensor
 from memo_modules.sampler.sampling import SampledClip
+from memo_modules.store import fetching
+from memo_modules.store.catalogue import ModelFile
 from memo_modules.store.converting import pickle_to_safetensors, to_folder, to_single_files
 from memo_modules.training import checkpoint_folders
 from memo_modules.types import Audio, AudioFeatures, Crop, VideoState
@@ -31,6 +35,7 @@ from memo_modules.video.journal import Inputs, opened
 from memo_modules.video.long_videos import LongVideo, sample_to_file
 from memo_modules.video.provenance import write_png
 from memo_modules.weights.checkpoints import CLASSIFIER, NETS
+from tests.helpers import hub_server
 
 FPS = Fraction(30)
 MADE_OF = Inputs({"seed": "42"}, {"face": torch.arange(1.0, 5.0)})
@@ -211,6 +216,57 @@ def prepared(folder: Path, other: Path) -> None:
     prepare_folder(folder / "videos", folder / "data", {"audio_encoder": "abc"}, make)
 
 
+REMOTE = {"net/model.safetensors": save({"weight": TENSOR}), "net/config.json": b'{"layers": 2}\n'}
+"""Small enough that a connection brings each in one piece, which is one write."""
+
+
+@cache
+def hub() -> hub_server.HubServer:
+    """A hub that serves REMOTE, as HF_ENDPOINT names it, and a cache of the hub's that holds it as of another repository."""
+    place = Path(tempfile.mkdtemp())
+    for name in [name for name in os.environ if name.startswith("HF_") or name.lower().endswith("_proxy")]:
+        del os.environ[name]
+    hub_server.LARGE_FILE = 100  # such that there is one
+    cached = place / "home" / "hub" / "models--owner--cached"
+    for name, content in REMOTE.items():
+        digest = hashlib.sha256(content) if len(content) >= hub_server.LARGE_FILE else hashlib.sha1(b"blob %d\0" % len(content) + content)
+        blob, link = cached / "blobs" / digest.hexdigest(), cached / "snapshots" / hub_server.COMMIT / name
+        for path in (place / "served" / name, blob, link):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        (place / "served" / name).write_bytes(content)
+        blob.write_bytes(content)
+        link.symlink_to(blob)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(hub_server.COMMIT)
+    server = hub_server.HubServer(dict.fromkeys(("owner/name", "owner/cached"), place / "served"))
+    server.__enter__()  # for as long as this process lives
+    os.environ |= {"HF_ENDPOINT": server.url, "HF_HOME": str(place / "home")}
+    return server
+
+
+def with_models(folder: Path, other: Path, etags: bool = True, begun: bool = False) -> None:
+    """An older download of both files, and, where it was ``begun``, half of the new one."""
+    with_others(folder, other)
+    hub().etags = etags
+    for place in (folder, other):
+        for name in REMOTE:
+            (place / "models" / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / "models" / name).write_bytes(b"an older one")
+            (place / "models" / f"{name}.sha256").write_text(f"{'0' * 64}  an older one\n")
+    if begun:
+        name, content = next(iter(REMOTE.items()))
+        path = folder / "models" / "net" / ".downloads" / f"{Path(name).name}.{hashlib.sha256(content).hexdigest()[:16]}.partial"
+        path.parent.mkdir()
+        path.write_bytes(content[: len(content) // 2])
+
+
+def downloaded(folder: Path, other: Path, repository: str = "owner/name", elsewhere: bool = False) -> None:
+    models = (other if elsewhere else folder) / "models"
+    fetching.fetch([ModelFile(repository, "main", name, name, None, None, True) for name in REMOTE], models)
+    assert all((models / name).stat().st_size == len(content) for name, content in REMOTE.items())
+    assert not list(models.rglob("*.partial"))
+
+
 def careless(folder: Path, other: Path) -> None:
     """How not to write: for the test of the helper itself."""
     (folder / "a.txt").write_text("new" * 100)
@@ -221,6 +277,8 @@ def first_lines(name: str, content: bytes, after: bytes) -> bool:
     """Lines are appended; the next run takes a half one off."""
     return name in ("data/metadata.jsonl", "data/failed.jsonl") and after.startswith(content)
 
+
+DOWNLOADS = ("models/net/.downloads",)
 
 WRITERS = {
     "a file that replaces another": Writer(replaced, with_old),
@@ -242,6 +300,11 @@ WRITERS = {
     "safetensors of a pickle": Writer(from_pickle, with_pickle, refuses="already exists"),
     "a checkpoint of a training": Writer(next_checkpoint, with_training),
     "a checkpoint written again": Writer(checkpoint_again, with_training),
+    "a download": Writer(downloaded, with_models, apart=DOWNLOADS),
+    "a download that continues": Writer(downloaded, partial(with_models, begun=True), apart=DOWNLOADS),
+    "a download that nobody vouches for": Writer(downloaded, partial(with_models, etags=False), apart=DOWNLOADS),
+    "a copy from the hub's cache": Writer(partial(downloaded, repository="owner/cached"), with_models, apart=DOWNLOADS),
+    "a link to the hub's cache": Writer(partial(downloaded, repository="owner/cached", elsewhere=True), with_models, apart=DOWNLOADS),
     "prepared data": Writer(prepared, with_videos, between=first_lines),
 }
 CARELESS = {"careless": Writer(careless, with_old)}
