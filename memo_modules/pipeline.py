@@ -35,6 +35,7 @@ from .models.layers import Layers, sdpa
 from .portrait.face import FaceAnalyzer, embed_face
 from .portrait.framing import crop_portrait
 from .portrait.pictures import prepare_portrait
+from .sampler import recipes
 from .sampler.footprint import Footprint
 from .sampler.sampling import MemoNets, SampledClip, sample_video
 from .sampler.streaming import TakingTurns
@@ -44,7 +45,7 @@ from .vae import DiffusersVAE, load_autoencoder
 from .video.files import join_segments, write_segment
 from .video.formats import DEFAULT_FORMAT, VideoFormat
 from .weights.checkpoints import NETS, check_fit, load_net
-from .weights.lora import Loras, with_loras
+from .weights.lora import Loras, recipe_of, with_loras
 
 Picture = Path | str | np.ndarray | Tensor
 """A file, or RGB (h w 3): uint8, or floats in [0, 1]."""
@@ -230,8 +231,17 @@ class MemoPipeline:
         spoken = self.vocal_separator.separate(heard) if separate else heard
         return heard, encode_audio(self.audio_encoder, spoken, fps, timing=timing, device=self.device)
 
-    def sample(self, conditioning: Conditioning, settings: SamplerSettings = DEFAULT_SETTINGS, memory_mode: str = "auto", **options) -> TalkingVideo:
-        """The video of ``conditioning``. memory_mode: see footprint.MEMORY_MODES; options: see sampling.sample_video."""
+    def sample(
+        self,
+        conditioning: Conditioning,
+        settings: SamplerSettings = DEFAULT_SETTINGS,
+        memory_mode: str = "auto",
+        preset: str = recipes.PRESETS[0],
+        **options,
+    ) -> TalkingVideo:
+        """The video of ``conditioning``. memory_mode: see footprint.MEMORY_MODES; preset: see recipes.PRESETS;
+        options: see sampling.sample_video."""
+        settings = recipes.apply(preset, settings, self.nets.diffusion_net.config.recipe)
 
         def make() -> Iterator[SampledClip]:
             c = conditioning
@@ -289,8 +299,10 @@ def load_nets(checkpoint: Path, device: torch.device, dtype: torch.dtype, loras:
     change = partial(with_loras, loras)
     nets: dict[str, Any] = {net: load_net(checkpoint, net, projections if net.endswith("proj") else layers, change=change) for net in NETS}
     check_fit(checkpoint, nets)
+    config = nets["diffusion_net"].config
+    nets["diffusion_net"].config = replace(config, recipe=recipe_of(loras, config.recipe))
     if capability:
-        acceleration.autotune_kernels(layers, nets["diffusion_net"].config, device, dtype)
+        acceleration.autotune_kernels(layers, config, device, dtype)
     return MemoNets(**{name: net.to(device) for name, net in nets.items()}, device=device, dtype=dtype)
 
 

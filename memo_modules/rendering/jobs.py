@@ -17,6 +17,7 @@ from ..files.regular_files import open_regular, read_regular
 from ..portrait.framing import MARGIN
 from ..sampler.footprint import MEMORY_MODES
 from ..sampler.noise import NOISES
+from ..sampler.recipes import PRESETS
 from ..sampler.sampling import REFERENCE_ORDERS
 from ..types import EMOTIONS, SamplerSettings
 from ..video.formats import VideoFormat
@@ -77,6 +78,7 @@ class Job:
     audio_codec: str = ""
     output_fps: float = 0.0
     label_as_synthetic: bool = True
+    preset: str = PRESETS[0]
 
     def check(self) -> None:
         """Raises InputError, naming the field, for what no node would take."""
@@ -136,7 +138,7 @@ _RANGES = (
 )
 """The bounds of the nodes: name, least, most, and of what it is a multiple."""
 
-_CHOICES = {"emotion": ("", *EMOTIONS), "reference_order": REFERENCE_ORDERS, "noise": NOISES, "memory_mode": MEMORY_MODES}
+_CHOICES = {"emotion": ("", *EMOTIONS), "reference_order": REFERENCE_ORDERS, "noise": NOISES, "memory_mode": MEMORY_MODES, "preset": PRESETS}
 
 
 @lru_cache(maxsize=2**16)

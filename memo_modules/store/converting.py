@@ -14,7 +14,7 @@ from ..errors import CheckpointError
 from ..files.regular_files import open_regular
 from ..files.whole_files import whole_file
 from ..weights.checkpoints import CLASSIFIER, CONFIGS, NETS, Source, component_source, net_source, read_configs, read_weights
-from ..weights.lora import Loras, with_loras
+from ..weights.lora import Loras, recipe_of, with_loras
 from ..weights.tensor_saving import save_tensors
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -40,7 +40,7 @@ def to_single_files(checkpoint: Path, target: Path, dtype: torch.dtype | None = 
             partial = names.enter_context(whole_file(file, replaces=False, same=same))
             tensors, configs = {}, {}
             for component in components:
-                configs[component] = sources[component].read_config()
+                configs[component] = _config(component, sources[component].read_config(), loras)
                 weights = _weights(sources[component], component, loras, dtype)
                 tensors |= {f"{component}.{key}": tensor for key, tensor in weights.items()}
             _save(tensors, partial, dtype, {CONFIGS: json.dumps(configs)})
@@ -62,7 +62,7 @@ def to_folder(single: Path, target: Path, dtype: torch.dtype | None = None, lora
         for (file, component, config), folder in zip(held, folders, strict=True):
             weights, described = (names.enter_context(whole_file(folder / name, replaces=False, same=same)) for name in (_WEIGHTS, "config.json"))
             _save(_weights(Source(file, component=component), component, loras, dtype), weights, dtype)
-            described.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            described.write_text(json.dumps(_config(component, config, loras), indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return folders
 
 
@@ -86,6 +86,12 @@ def _weights(source: Source, component: str, loras: Loras, dtype: torch.dtype | 
     weights = source.read_weights()
     merged = with_loras(loras, component, weights)
     return merged if dtype else {key: tensor.to(weights[key].dtype) for key, tensor in merged.items()}
+
+
+def _config(component: str, config: dict, loras: Loras) -> dict:
+    """With the recipe of ``loras``, where they have one."""
+    recipe = recipe_of(loras, {}) if component == "diffusion_net" else {}
+    return config | {"recipe": dict(recipe)} if recipe else config
 
 
 def _if_killed(files: Iterable[Path]) -> Callable[[Path, Path], bool] | None:

@@ -93,6 +93,11 @@ def with_loras(loras: Loras, net: str, weights: dict[str, Tensor]) -> dict[str, 
     return weights
 
 
+def recipe_of(loras: Loras, own: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The recipe of a model with ``loras`` in it: of the last that has one, or the model's ``own``."""
+    return next((lora.recipe for lora, strength in reversed(loras) if lora.recipe and strength), own)
+
+
 def named_lora(text: str) -> tuple[Lora, float]:
     """The LoRA that FILE or FILE:STRENGTH names, and how strong it is, 1 by default. Raises CheckpointError, see read_lora."""
     name, _, last = text.rpartition(":")
