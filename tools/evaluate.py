@@ -27,7 +27,7 @@ from tools.evaluation import report
 from tools.evaluation.reader import obtain_reader
 from tools.evaluation.rendering import weights_hash
 from tools.evaluation.running import Setup, run
-from tools.evaluation.variants import BASE, TRUTH, VAE, VARIANTS, WORLD, long_case, short_cases
+from tools.evaluation.variants import BASE, TRUTH, VAE, VARIANTS, WORLD, long_cases, short_cases
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,6 +51,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="of their videos (default: 3.2)")
     parser.add_argument("--words", action="store_true", help="voices of the short videos speak words, for which the program espeak-ng is needed")
     parser.add_argument("--long-seconds", type=float, help="of the long video, 0 for none (default: 60)")
+    parser.add_argument("--long-identities", type=int, default=1, help="characters of long videos (default: 1)")
     parser.add_argument("--all-long", action="store_true", help="render the long video in every variant, not only in those that it may tell apart")
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="sampler settings to start from, as steps=10 guidance_scale=2")
     parser.add_argument("--size", type=int, default=128, help="pixels of a side (default: 128)")
@@ -73,7 +74,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
         elif getattr(arguments, name) is None:
             setattr(arguments, name, value)
     arguments.base = base_settings(([f"steps={steps}"] if steps else []) + arguments.set)
-    for name, least, most in (("identities", 1, 1000), ("seconds", 0.6, 600), ("long_seconds", 0, 3600), ("workers", 1, 256), ("size", 32, 2048)):
+    for name, least, most in (
+        ("identities", 1, 1000),
+        ("seconds", 0.6, 600),
+        ("long_seconds", 0, 3600),
+        ("long_identities", 1, 1000),
+        ("workers", 1, 256),
+        ("size", 32, 2048),
+    ):
         if not least <= getattr(arguments, name) <= most:
             parser.error(f"--{name.replace('_', '-')}: expected {least} to {most}, got {getattr(arguments, name)}")
     return arguments
@@ -102,7 +110,7 @@ def evaluate(arguments: argparse.Namespace) -> dict:
     checkpoint = arguments.checkpoint or arguments.models / "memo" / "small"
     figures = obtain_reader(arguments.reader, say=_say).figures  # before there are several processes
     short = short_cases(arguments.identities, arguments.seconds, words=arguments.words)
-    long = long_case(arguments.long_seconds) if arguments.long_seconds else None
+    long = long_cases(arguments.long_identities, arguments.long_seconds) if arguments.long_seconds else []
     setup = Setup(
         models=arguments.models,
         checkpoint=checkpoint,
@@ -125,6 +133,7 @@ def evaluate(arguments: argparse.Namespace) -> dict:
             "seconds": arguments.seconds,
             **({"words": True} if arguments.words else {}),
             "long_seconds": arguments.long_seconds,
+            **({"long_identities": arguments.long_identities} if arguments.long_identities > 1 else {}),
             "size": arguments.size,
         },
         "reader": {name: round(figure, 4) for name, figure in figures.items()},  # trained anew elsewhere it rounds otherwise

@@ -14,11 +14,12 @@ from memo_modules.types import EMOTIONS, SamplerSettings
 from tools import evaluate
 from tools.evaluation import report
 from tools.evaluation.figures import figures, lag_correlations
+from tools.evaluation.intervals import differences, intervals
 from tools.evaluation.reader import Training, load_reader, obtain_reader
 from tools.evaluation.readings import borders, read
 from tools.evaluation.rendering import Model, sound_of
 from tools.evaluation.running import Setup, run
-from tools.evaluation.variants import BASE, TRUTH, VAE, VARIANTS, Case, long_case, short_cases
+from tools.evaluation.variants import BASE, TRUTH, VAE, VARIANTS, Case, long_cases, short_cases
 from tools.small_world import MOODS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,11 +101,25 @@ def test_a_character_that_becomes_another_drifts(reader):
     frames, late = clip.frames(SIZE), stranger.frames(SIZE, 90)
     still_there = read(case, clip, frames, reader)
     gone = read(case, clip, np.concatenate((frames[:90], late)), reader)
-    true, drifted = figures([still_there], still_there), figures([gone], gone)
+    true, drifted = figures([still_there], [still_there]), figures([gone], [gone])
     assert abs(true["identity_drift"]) < 0.2 and abs(true["backdrop_drift"]) < 0.005
     assert drifted["identity_drift"] > 0.4 and drifted["identity_slope_per_minute"] > 2
     assert drifted["backdrop_drift"] > 0.05
     assert true["blinks_per_minute"] >= 0 and true["long_seconds"] == 6
+
+
+def test_intervals_hold_the_figures_and_differences_are_of_the_same_videos(reader, videos, truth):
+    found, sure = figures(truth, truth), intervals(truth, truth)
+    assert set(sure) == {"lip_sync_correlation", "mood_accuracy", "identity_distance", "seam_ratio", "sharpness", "identity_drift"}
+    for name, (low, high) in sure.items():
+        assert low <= found[name] + 1e-6 and found[name] - 1e-6 <= high, name
+    only = truth[:1]
+    assert intervals(only)["identity_distance"] == pytest.approx([figures(only)["identity_distance"]] * 2)  # one video: no telling
+    same = differences(truth, [], truth, [])
+    assert all(interval == [0.0, 0.0] for interval in same.values()) and "identity_drift" not in same
+    soft = changed(reader, videos, lambda i, frames, every: ((frames.astype(int) + np.roll(frames, 1, axis=2)) // 2).astype(np.uint8))
+    assert differences(soft, [], truth, [])["sharpness"][1] < -0.05
+    assert differences(soft[:2], [], truth, []) == {}, "of other videos"
 
 
 def test_a_jump_at_clip_borders_is_a_seam(reader, videos):
@@ -197,10 +212,10 @@ def test_a_run_takes_equal_variants_over_and_writes_everything(tiny_models, read
     keys = [TRUTH, VAE, BASE, "reset_every_clip", "reset_every_step"]
     setup = Setup(tiny_models, tiny_models / "memo" / "tiny", reader_file, SamplerSettings(steps=1), size=SIZE)
     lines = []
-    results = run(setup, keys, short_cases(1, 0.8)[1:2], long_case(1.1), say=lines.append)
+    results = run(setup, keys, short_cases(1, 0.8)[1:2], long_cases(1, 1.1), say=lines.append)
     assert results["reset_every_step"].same and not results["reset_every_clip"].same
     assert len(lines) == 2 + 1 + 2 + 2 + 1  # what equals another variant is rendered once
-    assert results["reset_every_step"].long is results["reset_every_clip"].long
+    assert results["reset_every_step"].long[0] is results["reset_every_clip"].long[0]
 
     variants = report.entries(results, setup.base, {"name": "this", "workers": 1})
     assert variants["reset_every_step"]["equal_to"] == "reset_every_clip"
@@ -212,7 +227,10 @@ def test_a_run_takes_equal_variants_over_and_writes_everything(tiny_models, read
     document = dict.fromkeys(("model", "reader"), 1) | conditions | {"variants": variants}
     for path in report.write_pictures(tmp_path, results, variants):
         assert path.stat().st_size > 1000
+    assert "sharpness" in variants[BASE]["intervals"] and "minus_base" not in variants[BASE]
+    assert variants["reset_every_step"]["minus_base"].keys() >= {"identity_distance", "identity_drift"}
     table = report.table(document)
+    assert " =" in table and "no difference from “memory carried (as published)” seen" in table
     *rows, _, said = table.splitlines()
     assert len(rows) == 2 + len(keys) and "–" in table and "1 steps, guidance 3.5. Videos: 4 of 0.6 s." in said
 

@@ -19,15 +19,15 @@ EDGE = 10 * FPS
 """Frames at the start and at the end of a long video from which drift is measured; a third of a short one."""
 
 
-def figures(short: Sequence[Reading], long: Reading | None = None) -> dict:
+def figures(short: Sequence[Reading], long: Sequence[Reading] = ()) -> dict:
     """The entry of a variant in the JSON, but for its settings; keys without a value are None.
 
     lip_sync_*: over all videos, at the lag of best correlation, above 0 when the mouth comes late. mood_accuracy: share of
     the sampler's clips whose mood, voted by its frames, is the commanded one; the first clip of a video does not count.
-    identity_drift: how much farther from the portrait the last ten seconds of the long video are than its first ten, where two
-    characters are 1 apart; per minute: the slope over all of it. seam_ratio: mean motion at clip borders against that within.
+    identity_drift: how much farther from the portrait the last ten seconds of long videos are than their first ten, where two
+    characters are 1 apart; per minute: the slope over all of them. seam_ratio: mean motion at clip borders against that within.
     """
-    every = [*short, long] if long else list(short)
+    every = [*short, *long]
     lags = lag_correlations(short)
     best = max(lags, key=lags.get)
     counts = confusion(short)
@@ -37,7 +37,7 @@ def figures(short: Sequence[Reading], long: Reading | None = None) -> dict:
         "lip_sync_lag_frames": best,
         "lip_sync_correlation_at_0": lags[0],
         "lip_sync_worst_video": min(max(lag_correlations([reading]).values()) for reading in short),
-        "lip_sync_long_video": max(lag_correlations([long]).values()) if long else None,
+        "lip_sync_long_video": max(lag_correlations(long).values()) if long else None,
         "mouth_opening_error": float(np.mean([np.abs(r.opening[0] - r.opening[1]).mean() for r in short])),
         "mouth_width_correlation": correlation(*np.concatenate([r.width for r in short], axis=1)),
         "mood_accuracy": float(np.trace(counts) / counts.sum()) if counts.sum() else None,
@@ -83,20 +83,29 @@ def seam_ratio(readings: Sequence[Reading]) -> float | None:
     return float(at_borders.mean() / within.mean()) if len(at_borders) and within.mean() > 0 else None
 
 
-def _drift(long: Reading | None) -> dict:
-    if long is None:
+def drift_of(long: Reading) -> float:
+    """How much farther from the portrait a video is at its end than at its start."""
+    edge = _edge(long)
+    return float(long.identity[-edge:].mean() - long.identity[:edge].mean())
+
+
+def _edge(long: Reading) -> int:
+    return min(EDGE, len(long.identity) // 3)
+
+
+def _drift(long: Sequence[Reading]) -> dict:
+    if not long:
         names = ("identity_drift", "identity_early", "identity_late", "identity_slope_per_minute", "backdrop_drift", "long_seconds")
         return dict.fromkeys(names)
-    edge = min(EDGE, len(long.identity) // 3)
-    early, late = (float(part.mean()) for part in (long.identity[:edge], long.identity[-edge:]))
-    minutes = np.arange(len(long.identity)) / FPS / 60
+    slopes = [np.polyfit(np.arange(len(r.identity)) / FPS / 60, r.identity, 1)[0] for r in long]
     return {
-        "identity_drift": late - early,
-        "identity_early": early,
-        "identity_late": late,
-        "identity_slope_per_minute": float(np.polyfit(minutes, long.identity, 1)[0]),
-        "backdrop_drift": _mean([long.backdrop[-edge:].mean() - long.backdrop[:edge].mean()]),
-        "long_seconds": len(long.identity) / FPS,
+        "identity_drift": _mean([drift_of(r) for r in long]),
+        "identity_early": _mean([r.identity[: _edge(r)].mean() for r in long]),
+        "identity_late": _mean([r.identity[-_edge(r) :].mean() for r in long]),
+        "identity_slope_per_minute": _mean(slopes),
+        "backdrop_drift": _mean([r.backdrop[-_edge(r) :].mean() - r.backdrop[: _edge(r)].mean() for r in long]),
+        "long_seconds": len(long[0].identity) / FPS,
+        "drift_per_video": [drift_of(r) for r in long],
     }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from memo_modules.types import SamplerSettings
 from tools.evaluation import pictures
 from tools.evaluation.figures import figures
+from tools.evaluation.intervals import differences, intervals
 from tools.evaluation.running import Results
 from tools.evaluation.variants import BASE, TRUTH, VAE, VARIANTS
 from tools.small_world import MOODS
@@ -34,7 +35,10 @@ def entries(results: dict[str, Results], base: SamplerSettings, device: dict) ->
         entry = {"title": variant.title, "settings": None if key in (TRUTH, VAE) else settings}
         if result.same:
             entry["equal_to"] = variant.equal_to
-        found[key] = entry | {"device": device} | figures(result.short, result.long)
+        entry |= {"device": device} | figures(result.short, result.long) | {"intervals": intervals(result.short, result.long)}
+        if key != BASE and (other := results.get(BASE)):
+            entry["minus_base"] = differences(result.short, result.long, other.short, other.long)
+        found[key] = entry
     return found
 
 
@@ -58,14 +62,26 @@ def table(document: dict | None) -> str:
         return "Nothing has been evaluated yet."
     lines = [["variant", *COLUMNS], ["---"] * (len(COLUMNS) + 1)]
     for entry in document["variants"].values():
-        cells = [shape.format(entry[key]) if entry[key] is not None else "–" for key, shape in COLUMNS.values()]
+        cells = [_cell(entry, key, shape) for key, shape in COLUMNS.values()]
         lines.append([entry["title"], *cells])
     rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     base, cases = document["base"], document["cases"]
     lengths = f"{cases['identities'] * len(MOODS)} of {cases['seconds']:g} s"
     if cases["long_seconds"]:
-        lengths += f", and one of {cases['long_seconds']:g} s for the drift"
-    return f"{rows}\n\nWhere the variant says nothing else: {base['steps']} steps, guidance {base['guidance_scale']:g}. Videos: {lengths}."
+        lengths += f", and {cases.get('long_identities', 1)} of {cases['long_seconds']:g} s for the drift"
+    doubts = any("intervals" in entry for entry in document["variants"].values())
+    sure = f" ±: half of the 95 % interval. =: no difference from “{VARIANTS[BASE].title}” seen." if doubts else ""
+    return f"{rows}\n\nWhere the variant says nothing else: {base['steps']} steps, guidance {base['guidance_scale']:g}. Videos: {lengths}.{sure}"
+
+
+def _cell(entry: dict, key: str, shape: str) -> str:
+    """A figure, the half of its interval where that is known, and an equals sign where it may be the base variant's."""
+    if entry[key] is None:
+        return "–"
+    low, high = entry.get("intervals", {}).get(key, (0.0, 0.0))
+    doubt = f" ± {shape.replace('+', '').format((high - low) / 2)}" if high > low else ""
+    low, high = entry.get("minus_base", {}).get(key, (1.0, 1.0))
+    return shape.format(entry[key]) + doubt + (" =" if low <= 0 <= high else "")
 
 
 def write_pictures(folder: Path, results: dict[str, Results], found: dict[str, dict]) -> list[Path]:
@@ -75,10 +91,10 @@ def write_pictures(folder: Path, results: dict[str, Results], found: dict[str, d
     drawn = {"sheet": pictures.sheet(shown.short), "lips": pictures.lips(shown.short[:8])}
     drawn["moods"] = pictures.confusions({key: np.array(entry["mood_confusion"]) for key, entry in found.items()})
     drawn["figures"] = pictures.bars("figures by variant", _bars(found))
-    seams = shown.long or shown.short[0]
+    seams = (shown.long or shown.short)[0]
     if len(seams.around):
         drawn["seams"] = pictures.seams(seams)
-    long = {key: result.long for key, result in results.items() if result.long}
+    long = {key: result.long[0] for key, result in results.items() if result.long}
     if long:
         drawn["drift"] = pictures.drift(long)
     for name, picture in drawn.items():

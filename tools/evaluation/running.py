@@ -37,7 +37,7 @@ class Results:
     """The readings of one variant. same: whether they were taken over from the variant that it equals."""
 
     short: list[Reading] = field(default_factory=list)
-    long: Reading | None = None
+    long: list[Reading] = field(default_factory=list)
     same: bool = False
 
 
@@ -92,16 +92,16 @@ def run(
     setup: Setup,
     keys: Sequence[str],
     short: Sequence[Case],
-    long: Case | None = None,
+    long: Sequence[Case] = (),
     all_long: bool = False,
     workers: int = 1,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Results]:
-    """The readings of the variants ``keys``, a long video of those that have one, or of all.
+    """The readings of the variants ``keys``, long videos of those that have them, or of all.
 
     A variant that should equal another one is rendered whole only where the first case says that it does not.
     """
-    cases = {key: [*short, *([long] if long and (all_long or VARIANTS[key].long) else [])] for key in keys}
+    cases = {key: [*short, *(long if all_long or VARIANTS[key].long else ())] for key in keys}
     twins = {key: VARIANTS[key].equal_to for key in keys if VARIANTS[key].equal_to in keys}
     first = [(key, case) for key in keys for case in (cases[key][:1] if key in twins else cases[key])]
     readings = _read_all(setup, first, workers, say)
@@ -110,8 +110,8 @@ def run(
     found = {}
     for key in keys:
         source = twins[key] if key in same else key
-        entries = [readings[source, case] for case in cases[key] if case != long]
-        found[key] = Results(entries, readings[source, long] if long in cases[key] else None, key in same)
+        of_short, of_long = ([readings[source, case] for case in group if case in cases[key]] for group in (short, long))
+        found[key] = Results(of_short, of_long, key in same)
     return found
 
 

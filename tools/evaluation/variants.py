@@ -102,6 +102,6 @@ def short_cases(identities: int, seconds: float, moods: tuple[str, ...] = MOODS,
     return [Case(i, i * len(MOODS) + m, mood, seconds, words) for i in range(identities) for m, mood in enumerate(moods)]
 
 
-def long_case(seconds: float) -> Case:
-    """A character that no short case has, in one mood throughout."""
-    return Case(90_000, 90_000, "neutral", seconds)
+def long_cases(identities: int, seconds: float) -> list[Case]:
+    """Characters that no short case has, each in one mood throughout."""
+    return [Case(90_000 + i, 90_000 + i, "neutral", seconds) for i in range(identities)]
