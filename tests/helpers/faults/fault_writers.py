@@ -211,7 +211,7 @@ def prepared(folder: Path, other: Path) -> None:
                 continue
             for field in FIELDS[1:]:
                 write_tensor(job.output / job.entry[field], field, TENSOR, {"fps": "30"})
-            yield Outcome(job, job.entry, FPS)
+            yield Outcome(job, (job.entry,), FPS)
 
     prepare_folder(folder / "videos", folder / "data", {"audio_encoder": "abc"}, make)
 
