@@ -25,6 +25,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"  # what every branch stands at; a revision that is a commit stays itself
+PLAIN = "owner/plain"
 LARGE_FILE = 64 * 1024  # from this size on a file is "large": named by its sha256 and served by the CDN
 
 _BLOCK = 256 * 1024
@@ -137,7 +138,7 @@ class HubServer:
     each as (method, path, Range header or None), ``authorizations`` the last Authorization header by path. ``faults`` gives,
     by a file's path inside its repository, the faults its next GETs meet, one each in order; a large file's GET is the one
     at the CDN, not the one that is redirected there. Change ``faults`` at any time; a file with none left is served well.
-    With ``etags`` False it says of no content what it is, as a plain mirror.
+    With ``etags`` False it says of no content what it is, as a plain mirror; ``owner/plain`` is such a repository in any case.
     """
 
     def __init__(self, repositories: dict[str, Path]):
@@ -274,11 +275,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         stat = file.stat()
         large = stat.st_size >= LARGE_FILE
         etag = _etag(file, stat.st_size, stat.st_mtime_ns)
-        if large and revision and self._hub.etags:
+        etags = self._hub.etags and repository != PLAIN
+        if large and revision and etags:
             headers |= {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(stat.st_size)}
             headers |= {"Location": f"{self._hub.cdn_url}/cdn/{quote(repository)}/{quote(name)}", "Content-Length": "0"}
             return self._send_headers(302, headers)
-        headers |= {"ETag": f'"{etag}"'} if self._hub.etags else {}
+        headers |= {"ETag": f'"{etag}"'} if etags else {}
         headers |= {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
         headers["Content-Disposition"] = f"inline; filename*=UTF-8''{quote(file.name)}; filename=\"{file.name}\";"
         if self.command == "HEAD":

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -135,18 +136,20 @@ def test_one_training_at_a_time_is_at_work_in_a_folder(tmp_path):
 class Numbers(torch.utils.data.Dataset):
     """Five videos, whose clips are their number and the seed they were asked for with."""
 
+    videos = [SimpleNamespace(video=Path(f"{number}.mp4")) for number in range(5)]
+
     def __len__(self):
         return 5
 
     def __getitem__(self, item):
-        return item
+        return dict(zip(("video", "seed"), item, strict=True))
 
 
 def test_an_epoch_has_every_video_once_and_its_own_order_and_clips():
     samples = [SampleStream(Numbers(), 7)[position] for position in range(15)]
-    orders = [[video for video, _ in samples[start : start + 5]] for start in (0, 5, 10)]
+    orders = [[sample["video"] for sample in samples[start : start + 5]] for start in (0, 5, 10)]
     assert all(sorted(order) == list(range(5)) for order in orders) and len({tuple(order) for order in orders}) > 1
-    assert len({seed for _, seed in samples}) == 15
+    assert len({sample["seed"] for sample in samples}) == 15
     assert samples[7] == SampleStream(Numbers(), 7)[7] != SampleStream(Numbers(), 8)[7]
     assert epoch_order(7, 0, 5) != epoch_order(8, 0, 5)
 
