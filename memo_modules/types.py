@@ -136,7 +136,9 @@ class EmotionTrack:
             check_whole(label, f"{name}: labels", 0, len(EMOTIONS) - 1)
         if self.probabilities is not None:
             check_tuple(self.probabilities, f"{name}: probabilities", len(self.starts))
-            for run in filter(lambda run: run is not None, self.probabilities):
+            for run in self.probabilities:
+                if run is None:
+                    continue
                 check_tuple(run, f"{name}: probabilities", len(EMOTIONS))
                 for probability in run:
                     check_number(probability, f"{name}: probabilities", 0, 1.001)  # softmax rounds
@@ -145,7 +147,7 @@ class EmotionTrack:
 def frame_labels(track: EmotionTrack, frames: int, fps: Fraction, timing: str) -> list[int]:
     """One label for each of ``frames`` video frames.
 
-    timing "exact": the label heard when the frame starts, the last one behind the end of the audio. "upstream": the
+    timing "exact": the label heard when the frame starts, the last one after the end of the audio. "upstream": the
     labels stretched over all frames, padding included, as the reference implementation does.
     """
     if timing == "upstream" and track.samples:

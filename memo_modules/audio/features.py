@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,9 +69,9 @@ class AudioEncoder(nn.Module):
         except Exception as error:  # transformers' errors have no common base
             reason = first_line(error)
             raise CheckpointError(f"The audio encoder's config.json does not describe a model that can be built ({reason}). {REPAIR}") from error
-        self.feature_extractor = model.feature_extractor
-        self.feature_projection = model.feature_projection
-        self.encoder = model.encoder
+        self.feature_extractor: Any = model.feature_extractor  # transformers' modules, whose classes differ between its versions
+        self.feature_projection: Any = model.feature_projection
+        self.encoder: Any = model.encoder
         normed = self.encoder.pos_conv_embed.conv
         self.encoder.pos_conv_embed.conv = nn.Conv1d(
             normed.in_channels, normed.out_channels, normed.kernel_size, padding=normed.padding, groups=normed.groups
@@ -144,7 +145,7 @@ class AudioEncoder(nn.Module):
 
 def _merged(parts: Iterable[tuple[int, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Mean and variance of all values, of (how many, variance, mean) of each part of them."""
-    seen, mean, squares = 0, 0.0, 0.0
+    seen, mean, squares = 0, torch.zeros(()), torch.zeros(())
     for n, variance, part_mean in parts:
         seen, distance = seen + n, part_mean - mean
         mean = mean + distance * (n / seen)
@@ -177,7 +178,7 @@ def _spans(frames: int, rows: int, check_interrupt: Callable[[], None]) -> Itera
         yield slice(start, min(start + rows, frames))
 
 
-def _through_layer(layer: nn.Module, hidden_states: Tensor, states: Tensor, check_interrupt: Callable[[], None]) -> Tensor:
+def _through_layer(layer: Any, hidden_states: Tensor, states: Tensor, check_interrupt: Callable[[], None]) -> Tensor:
     """What a layer of transformers' encoder (post-norm) makes of hidden states (1 f d), also written into ``states`` (f d): each
     frame looks at all of them, a part of the frames at a time, so that hours can be interrupted."""
     frames, attention = hidden_states.shape[1], layer.attention

@@ -150,9 +150,10 @@ def verify(path: Path, size: int | None, sha256: str | None, check_interrupt: Ca
 def learned_sha256(path: Path) -> str | None:
     """What was written next to ``path`` when it was downloaded and verified."""
     try:
-        return re.match("[0-9a-f]{64}(?= )", read_regular(_record(path), 65).decode("ascii"))[0]
-    except (OSError, ValueError, TypeError):  # there is none, or it is something else
+        found = re.match("[0-9a-f]{64}(?= )", read_regular(_record(path), 65).decode("ascii"))
+    except (OSError, ValueError):  # there is none, or it is something else
         return None
+    return found and found[0]
 
 
 def megabytes(size: int) -> str:

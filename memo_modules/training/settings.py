@@ -202,7 +202,7 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):  # X | None
         return None if value is None else _convert(arguments[0], value, key)
-    if is_dataclass(hint) and isinstance(value, Mapping):
+    if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, Mapping):
         return from_mapping(hint, value, f"{key}.")
     if origin is Literal and value in arguments:
         return value

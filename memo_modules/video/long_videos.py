@@ -60,7 +60,7 @@ class LongVideo:
     def of_clips(self) -> dict[str, str]:
         """What the clips of the file depend on, by the names that its user knows: they stay when what is joined with them at the end,
         sound and its codec, is another. What sound may change in them is how many frames they have."""
-        made = {"format": f"{replace(self.format, audio_codec=None)} {self.fps}"}
+        made = {"format": f"{replace(self.format, audio_codec='')} {self.fps}"}
         return made if self.fps == self.audio.fps else made | {"sound": f"{self.frames} frames"}
 
     def done(self, name: str) -> str:

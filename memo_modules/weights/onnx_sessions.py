@@ -173,7 +173,7 @@ def _model(path: Path, wanted: str) -> Any:
         raise CheckpointError(f"{path} cannot be {wanted} ({first_line(error)}). {REPAIR}") from error
 
 
-def _sides(value: Any) -> Shape | None:
+def _sides(value: Any) -> tuple[int | None, ...] | None:
     """None where a graph does not say."""
     kind = value.type.tensor_type
     return tuple(side.dim_value if side.dim_value > 0 else None for side in kind.shape.dim) if kind.HasField("shape") else None
