@@ -7,8 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.comfyui.test_workflow import frames_of, saving_frames
-from tests.helpers.graphs import PORTRAIT, Record, find, free, node, talking_portrait, to_file, write_wav
+from tests.helpers.graphs import PORTRAIT, Record, find, frames_of, free, node, saving_frames, talking_portrait, to_file, write_wav
 from tools.comfyui_server import ComfyUIServer, ServerError
 
 SAMPLES = 24000  # 45 frames, three clips

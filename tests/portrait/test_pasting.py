@@ -21,7 +21,7 @@ from memo_modules.types import Audio, Crop
 from memo_modules.video.files import write_video
 from memo_modules.video.formats import VideoFormat
 from memo_modules.video.provenance import COMMENT
-from tests.video.test_files import pictures, sound
+from tests.helpers.video_files import pictures, sound
 
 WHOLE = Crop(24, 16, 64, (160, 120))
 RGB = VideoFormat("ffv1")

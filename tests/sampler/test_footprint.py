@@ -18,10 +18,8 @@ from memo_modules.sampler.guidance import ClipConditioning, GuidedVelocity
 from memo_modules.sampler.sampling import MemoNets
 from memo_modules.types import ReferenceFeatures, SamplerSettings
 from tests.helpers.allocations import Allocations, nbytes
-from tests.weights.test_manifests import manifest
+from tests.helpers.full_size import FRAMES, GIB, LATENT, manifest, meta
 
-FRAMES, LATENT = 16, (64, 64)
-GIB = 2**30
 PASSES = {"normal": [(0, 1)], "low": [(0,), (1,)]}
 
 
@@ -42,10 +40,6 @@ def nets(request) -> MemoNets:
     reference_net = ReferenceNet(ReferenceNetConfig.from_dict(options["reference_net"], ""), layers)
     diffusion_net = DiffusionNet(DiffusionNetConfig.from_dict(options["diffusion_net"], ""), layers)
     return MemoNets(reference_net, diffusion_net, None, None, torch.device("meta"), torch.bfloat16)
-
-
-def meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
-    return torch.empty(*shape, device="meta", dtype=dtype)
 
 
 def make_clip(nets: MemoNets, passes: list[tuple[int, ...]]) -> Clip:

@@ -13,8 +13,7 @@ from memo_modules.training.parameters import set_trainable
 from memo_modules.training.regions import direct
 from memo_modules.training.schedule import FlowSchedule, TimestepSampling
 from tests.helpers.parity_case import Case
-from tests.helpers.parity_training import load_nets, train_batch
-from tests.training.test_parity import GOLDEN
+from tests.helpers.parity_training import GOLDEN, load_nets, train_batch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -13,8 +13,7 @@ from memo_modules.training.low_rank import LoraSettings, add_factors
 from memo_modules.training.objective import TrainingBatch, training_loss
 from memo_modules.training.parameters import MOTION_AND_AUDIO, held_parameters, make_optimizer, set_trainable
 from tests.helpers.allocations import Allocations, nbytes
-from tests.sampler.test_footprint import FRAMES, GIB, LATENT, meta
-from tests.weights.test_manifests import manifest
+from tests.helpers.full_size import FRAMES, GIB, LATENT, manifest, meta
 
 
 class FusedAttention(torch.autograd.Function):

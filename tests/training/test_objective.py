@@ -15,10 +15,9 @@ from memo_modules.training.draws import Rates, draw_pictures, draw_step
 from memo_modules.training.regions import PastFrames, checkpointed, direct
 from memo_modules.training.schedule import FlowSchedule, TimestepSampling
 from memo_modules.types import NO_EMOTION, ReferenceFeatures
+from tests.helpers.full_size import manifest
 from tests.helpers.parity_case import Case
-from tests.helpers.parity_training import load_nets, train_batch, train_draws
-from tests.training.test_parity import GOLDEN
-from tests.weights.test_manifests import manifest
+from tests.helpers.parity_training import GOLDEN, load_nets, train_batch, train_draws
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

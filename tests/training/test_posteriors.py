@@ -14,7 +14,7 @@ from memo_modules.training.dataset import ClipDataset, PreparedVideo, clip_indic
 from memo_modules.training.draws import Rates, draw_pictures
 from memo_modules.training.objective import encode_batch
 from memo_modules.vae import DiffusersVAE
-from tests.training.test_dataset import LAYOUT, prepare, write_metadata
+from tests.helpers.prepared_files import LAYOUT, prepare, write_metadata
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
