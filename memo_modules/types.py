@@ -60,7 +60,7 @@ class AudioFeatures:
     hidden_states: float32 (frames layers d) of all of the voice, frames a multiple of ``clip_frames``.
     frame_count: frames to keep, ⌈samples · fps / sample_rate⌉ of the audio as it came in.
     timing: "exact" (no stretch) or "upstream" (the reference implementation's padding and stretch).
-    start: the frame of the voice that the part begins with. What is before it and behind its end is heard and not shown.
+    start: the frame of the voice that the part begins with. What is before it and after its end is heard and not shown.
     heard: digest of the whole voice and of how it was heard, "" where that is not known.
     """
 
@@ -286,13 +286,13 @@ DEFAULT_SETTINGS = SamplerSettings()
 
 @dataclass(frozen=True)
 class VideoState:
-    """What it takes to go on with a video where it ended. The motion memory is not in it: 6.5 GiB at 512×512, it is
+    """What it takes to continue a video where it ended. The motion memory is not in it: 6.5 GiB at 512×512, it is
     rebuilt from ``past_latents``.
 
     past_latents: encoded past frames (n c h w) of the last clips exactly as they were used, oldest first; 24 clips at
     most, since the decay takes everything before below the resolution of float32. latents: what was sampled for the
     last clip (f c h w). last_frames: frames of it that the video has, fewer than f where the audio ended within it.
-    clips: clips made so far. generator: state of the noise generator behind the last clip. model: see
+    clips: clips made so far. generator: state of the noise generator after the last clip. model: see
     fingerprints.weights_digest.
     """
 

@@ -47,5 +47,5 @@ def first_line(error: BaseException, most: int = 300) -> str:
 
 
 def memory_size(size: float) -> str:
-    """Bytes of memory, in words: in powers of two, as systems and cards count it."""
+    """Bytes of memory, in words: in powers of two, as systems and GPUs count it."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

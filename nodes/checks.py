@@ -1,7 +1,7 @@
 """What every node is handed, checked in one place before it runs.
 
 ComfyUI compares the types of sockets, and the ranges of widgets. What it does not see are values from a node whose output
-fits anything ("*"), numbers and choices that come by a link, NaN, and whatever a prompt writes in the place of a link.
+fits anything ("*"), numbers and choices that come by a link, NaN, and whatever a prompt writes instead of a link.
 """
 
 import inspect

@@ -231,7 +231,7 @@ def main(argv: list[str], check: Callable[[TrainingSettings], None] = lambda set
         if "out of memory" not in str(error):
             raise
         raise MemoError(
-            f"the card has too little memory ({first_line(error)}). Lower batch_size, data.width and data.height, or leave out ema_decay; "
+            f"the GPU has too little memory ({first_line(error)}). Lower batch_size, data.width and data.height, or leave out ema_decay; "
             "--resume latest continues from the last checkpoint."
         ) from error
 

@@ -28,7 +28,7 @@ from .levelling import levelled
 SAMPLE_RATE = 16000
 
 CONTEXT_CLIPS = 8
-"""Clips (4.3 s at 30 fps) of what was said before that are heard together with audio that goes on."""
+"""Clips (4.3 s at 30 fps) of what was said before that are heard together with audio that continues it."""
 
 _CHUNK = 125
 """Convolution outputs (2.5 s) made at a time: the first layer alone would take 4 GB for ten minutes."""
@@ -195,7 +195,7 @@ def _through_layer(layer: Any, hidden_states: Tensor, states: Tensor, check_inte
         heard = F.scaled_dot_product_attention(heads(attention.q_proj(asking)), keys, values)
         asking = layer.layer_norm(asking + attention.out_proj(heard.transpose(1, 2).flatten(-2)))
         out[:, rows] = layer.final_layer_norm(asking + layer.feed_forward(asking))
-        states[rows] = out[0, rows]  # waits for a card, which would run ahead of whoever interrupts
+        states[rows] = out[0, rows]  # waits for a GPU, which would run ahead of whoever interrupts
     return out
 
 
@@ -284,7 +284,7 @@ def encode_audio(
     """wav2vec2 states of ``audio`` (any channels and sample rate), one per video frame, on the CPU.
 
     timing: "exact" follows the audio to the sample; "upstream" pads and stretches as the reference implementation.
-    device: where ``encoder`` computes. previous: what ``audio`` goes on behind: its last seconds are heard with it.
+    device: where ``encoder`` computes. previous: what ``audio`` continues: its last seconds are heard with it.
     level: even out how loud the voice is over time first, see ``levelled``, which the reference implementation does not.
     Raises InputError for audio that is empty, not finite or shorter than a frame.
     """
@@ -303,13 +303,13 @@ def encode_audio(
 
 
 def _heard(audio: Audio, previous: Audio | None, level: bool, check_interrupt: Callable[[], None]) -> str:
-    """Digest of all sound that a video is made of; fps, timing and frames are told beside it."""
+    """Digest of all sound that a video is made of; fps, timing and frames are told separately."""
     digests = [audio_digest(each, check_interrupt) for each in (audio, previous) if each is not None]
     return hashlib.sha256(" ".join([*digests, *(["level"] if level else [])]).encode()).hexdigest()
 
 
 def _with_end_of(previous: Audio, audio: Audio, fps: Fraction, clip_frames: int, check_interrupt: Callable[[], None]) -> tuple[Audio, int]:
-    """``audio`` behind the last whole clips of ``previous``, CONTEXT_CLIPS at most, and the frames that these are."""
+    """``audio`` after the last whole clips of ``previous``, CONTEXT_CLIPS at most, and the frames that these are."""
     validate(previous, "previous_audio", check_interrupt)
     rate = audio.sample_rate
     before = resample(mono(previous, check_interrupt), rate, check_interrupt).waveform

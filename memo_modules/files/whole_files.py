@@ -48,7 +48,7 @@ def new_file(
     """Have ``write`` write a file where it is told to, and give it the name ``path``, or the next one that nobody has.
 
     What has a name already is never replaced, whichever process gave it and when. again: asked for another path when the last
-    one is taken; by default, and where that is taken too, a number is put behind the name. claiming: called with each name
+    one is taken; by default, and where that is taken too, a number is added to the name. claiming: called with each name
     before it is tried. Returns the path. Raises StorageError when the disk does not take it.
     """
     with _partial(path) as partial:

@@ -43,7 +43,7 @@ _BT709, _SRGB, _LIMITED, _FULL, _RGB = 1, 13, 1, 2, 0  # codes of ITU-T H.273, a
 
 
 def write_video(path: Path, frames: Tensor, fps: Fraction, audio: Audio | None, format: VideoFormat = DEFAULT_FORMAT) -> None:
-    """A whole video file of ``frames`` (f 3 h w) in [0, 1] with ``audio`` beside them, if any, that says that it is synthetic.
+    """A whole video file of ``frames`` (f 3 h w) in [0, 1] with ``audio``, if any, that says that it is synthetic.
     Raises as ``join_segments``."""
     with TemporaryDirectory() as folder:
         segment = Path(folder) / "segment"

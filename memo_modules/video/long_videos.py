@@ -22,7 +22,7 @@ from .formats import VideoFormat
 from .journal import Journal
 
 Sample = Callable[[VideoState | None, int], Iterator[SampledClip]]
-"""The clips behind a state, and behind as many clips of the audio, see sampling.sample_video."""
+"""The clips after a state, and after as many clips of the audio, see sampling.sample_video."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,12 @@ def sample_to_file(
     start: VideoState | None = None,
     host: Host = SILENT,
 ) -> tuple[Path, VideoState]:
-    """Make what of ``video`` is not in ``journal``, and the file of it; returns its path and what it takes to go on.
+    """Make what of ``video`` is not in ``journal``, and the file of it; returns its path and what it takes to continue.
 
-    target: asked for the path of the file when it is made, and again while another file has it. start: what the video goes
-    on behind.
+    target: asked for the path of the file when it is made, and again while another file has it. start: what the video
+    continues.
     host: is told what is to come, before it starts, and with every clip how long it takes. The journal is removed when the file is
-    there. Raises StorageError when the disk has no room; then and after anything else the same call goes on.
+    there. Raises StorageError when the disk has no room; then and after anything else the same call continues.
     """
     width, height = video.size
     video.format.check(height, width, video.sound, host.check_interrupt)
@@ -144,10 +144,10 @@ def _announcement(video: LongVideo, journal: Journal, check_interrupt: Callable[
             "Free some space, or make a shorter video."
         )
     changed = f"Starting over, because these changed: {', '.join(journal.changed)}. " if journal.changed and not journal.segments else ""
-    goes_on = f"Continuing after clip {len(journal.segments)}. " if journal.segments else ""
+    continues = f"Continuing after clip {len(journal.segments)}. " if journal.segments else ""
     clipped = f" {note}" if (note := video.format.clipped(video.sound, check_interrupt)) else ""
     space = f" Only {_size(free)} is free." if free < entries + 2 * size else ""
-    return f"{changed}{goes_on}{counted(video.clips, 'clip')}, {counted(frames, 'frame')}, about {_size(size)}.{space}{clipped}"
+    return f"{changed}{continues}{counted(video.clips, 'clip')}, {counted(frames, 'frame')}, about {_size(size)}.{space}{clipped}"
 
 
 def _check_fits(video: LongVideo, journal: Journal, start: VideoState | None) -> None:

@@ -92,7 +92,7 @@ def test_the_mask_is_soft_at_the_border_and_whole_in_the_middle():
 
 
 def test_there_is_no_soft_border_at_the_edge_of_the_photo():
-    """Behind it is nothing to blend into; what moves there would leave its old self behind."""
+    """Outside of it is nothing to blend into; what moves there would leave its old self behind."""
     weight = mask(Crop(-10, 56, 64, (160, 120)), 0.25)[0]
     assert (weight[80:120, :20] == 1).all()  # left and lower edge, where the lower ends exactly with the photo
     assert weight[57, :20].max() < 0.05 and weight[80:, 53].max() < 0.05

@@ -141,7 +141,7 @@ def test_what_a_clip_holds_is_what_the_footprint_says(nets, clips, mode):
 
 @torch.inference_mode()
 def test_modes_fit_the_cards_they_are_for(nets):
-    """Exact in 16 GB with everything on the card, low-memory in less than 6: counted, with a twentieth for what a card adds."""
+    """Exact in 16 GB with everything on the GPU, low-memory in less than 6: counted, with a twentieth for what a GPU adds."""
     footprint = Footprint(nets.diffusion_net.config, LATENT, SamplerSettings())
     weights = {"diffusion": nbytes(nets.diffusion_net), "reference": nbytes(nets.reference_net)}
     small = 0.4 * GIB  # VAE, projections, contexts of portrait and face
@@ -154,7 +154,7 @@ def test_modes_fit_the_cards_they_are_for(nets):
 @pytest.mark.parametrize("slow", ["item", "mask", "copy"])
 @torch.inference_mode()
 def test_a_step_that_waits_for_the_device_raises(nets, clips, slow):
-    """What keeps the tests above honest: each of these would stop a card, and raises on meta."""
+    """What keeps the tests above honest: each of these would stop a GPU, and raises on meta."""
     waiting = {"item": lambda x: x.sum().item(), "mask": lambda x: x[x > 0], "copy": lambda x: x.numpy()}[slow]
     hook = nets.diffusion_net.mid_block.motion_modules[0].register_forward_hook(lambda module, inputs, output: waiting(output) and None)
     try:

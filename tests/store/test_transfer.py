@@ -342,7 +342,7 @@ def test_a_token_that_cannot_be_sent_is_not_shown(hub, models, monkeypatch):
     assert "ret" not in said and "hf_sec" not in said
 
 
-def test_a_folder_in_the_place_of_a_file(hub, models):
+def test_a_folder_instead_of_a_file(hub, models):
     (models / WEIGHTS).mkdir(parents=True)
     with pytest.raises(DownloadError, match="is a folder, where a file belongs"):
         fetch(models)
@@ -350,7 +350,7 @@ def test_a_folder_in_the_place_of_a_file(hub, models):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no named pipes")
-def test_pipes_in_the_place_of_files_are_replaced(hub, models):
+def test_pipes_instead_of_files_are_replaced(hub, models):
     (models / "net/.downloads").mkdir(parents=True)
     file = models / WEIGHTS
     os.mkfifo(file)

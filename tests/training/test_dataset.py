@@ -40,7 +40,7 @@ def test_a_clip_holds_what_its_indices_name(tmp_path, suffix):
     assert clip["audio_emb"][:, :, 0, 0].tolist() == [[5, 5, 5, 6, 7], [5, 5, 6, 7, 8], [5, 6, 7, 8, 9], [6, 7, 8, 9, 10]]
 
 
-def test_a_sample_of_two_clips_goes_on_where_the_first_ends(tmp_path):
+def test_a_sample_of_two_clips_continues_where_the_first_ends(tmp_path):
     layout = replace(LAYOUT, clips=2)
     videos = read_metadata([write_metadata(tmp_path, prepare(tmp_path, "a", layout.shortest_video), prepare(tmp_path, "b", LAYOUT.shortest_video))])
     data = ClipDataset(videos, 8, 8, layout, numbered_pictures)
@@ -191,7 +191,7 @@ def test_frames_one_after_the_other_are_the_same(video):
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="processes are not forked here")
-def test_a_process_forked_behind_a_reading_one_reads_too(video):
+def test_a_process_forked_after_a_reading_one_reads_too(video):
     """Like data workers, after sample videos and everything else that the trainer read itself."""
     read_frames(video, [0])
     child = multiprocessing.get_context("fork").Process(target=read_frames, args=(video, [59]))

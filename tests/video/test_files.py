@@ -488,7 +488,7 @@ def test_a_rate_is_stored_or_the_advice_can_be_followed(tmp_path, codec, rate):
 
 
 def test_a_sound_of_hours_can_be_stopped_while_it_is_written(tmp_path):
-    """It is a hundred times as long as the pictures: all of it is written behind the last."""
+    """It is a hundred times as long as the pictures: all of it is written after the last."""
     calls = []
 
     def check_interrupt() -> None:

@@ -67,7 +67,7 @@ def empty(path):
 
 @pytest.mark.parametrize("damage", [cut, flip, flip_facts, empty, os.unlink])
 @pytest.mark.parametrize("suffix", [".safetensors", ".mp4"])
-def test_a_damaged_entry_is_dropped_with_all_behind_it(tmp_path, suffix, damage):
+def test_a_damaged_entry_is_dropped_with_all_after_it(tmp_path, suffix, damage):
     if (damage, suffix) == (flip_facts, ".mp4"):
         pytest.skip("there are none in it")
     with opened(tmp_path, "video", MADE_OF) as first:

@@ -184,7 +184,7 @@ def stop_after(clips: int):
     return lambda done, *_: (_ for _ in ()).throw(Stopped) if done == clips else None
 
 
-def test_with_a_mended_sound_it_goes_on(make):
+def test_with_a_mended_sound_it_continues(make):
     """And with another audio_codec: what an error advises costs no clip that is done."""
     with pytest.raises(Stopped):
         make(replace(PLAIN, format=VideoFormat()), progress=stop_after(3))
@@ -235,7 +235,7 @@ def test_another_rate_shows_the_nearest_frames(make, frames, fps, expected):
     assert np.array_equal(pictures, frames[nearest])
 
 
-def test_a_video_goes_on_in_another_file(make, frames):
+def test_a_video_continues_in_another_file(make, frames):
     first, rest = PLAIN.audio.split(1)
     head = make(replace(PLAIN, audio=first, sound=sound(16)))
     tail = make(replace(PLAIN, audio=rest, sound=sound(24)), start=head[1])
