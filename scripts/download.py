@@ -24,8 +24,8 @@ from memo_modules.files.regular_files import is_regular, read_regular
 from memo_modules.host import Host
 from memo_modules.store import obtain
 from memo_modules.store.catalogue import CATALOGUE, Model
-from memo_modules.store.fetching import fetch, learned_sha256, megabytes, verify
-from memo_modules.words import quoted, shortened
+from memo_modules.store.fetching import fetch, learned_sha256, verify
+from memo_modules.words import file_size, quoted, shortened
 from scripts import entry
 
 _LARGEST_YAML = 2**17
@@ -118,7 +118,7 @@ def state(model: Model, roots: obtain.Roots) -> tuple[bool, str]:
     if not listing.found:
         root, files = obtain.missing(model, roots)
         sizes = [file.size for file in files if file.size]
-        size = f", {megabytes(sum(sizes))}" if len(sizes) == len(files) else ""
+        size = f", {file_size(sum(sizes))}" if len(sizes) == len(files) else ""
         words = f"{len(files)} files missing in {root}{size}"
         words += f"; without it: {model.without}" if model.without else ""
         words += f"; looked in {', '.join(map(str, obtain.folders(model, roots)))}"

@@ -35,7 +35,7 @@ from memo_modules.training.loop import StepLog
 from memo_modules.training.samples import write_sample
 from memo_modules.training.settings import TrainingSettings, read_settings
 from memo_modules.vae import DiffusersVAE
-from memo_modules.words import first_line
+from memo_modules.words import first_line, hours
 from scripts import entry
 from scripts.entry import run
 
@@ -68,13 +68,12 @@ class Log:
             print(("\r" if sys.stdout.isatty() else "") + self._line(log), end="\n" if due else "", flush=True)
 
     def _line(self, log: StepLog) -> str:
-        left = round(self.seconds * (self.settings.steps - log.step))
         counters = self.counters()
         notes = f"  {counters.skipped} steps skipped" if counters.skipped else ""
         notes += f"  {counters.unreadable} unreadable" if counters.unreadable else ""
         return (
             f"step {log.step}/{self.settings.steps}  loss {log.loss:.5f}  masked {log.mask_rate:4.0%}  grad {log.grad_norm:.3g}  "
-            f"lr {log.learning_rate:.2e}  {self.seconds:.2f} s/step  {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left{notes}"
+            f"lr {log.learning_rate:.2e}  {self.seconds:.2f} s/step  {hours(self.seconds * (self.settings.steps - log.step))} left{notes}"
         )
 
     def _write(self, log: StepLog) -> None:

@@ -31,6 +31,7 @@ from memo_modules.sampler.streaming import TakingTurns
 from memo_modules.types import SamplerSettings
 from memo_modules.vae import DiffusersVAE
 from memo_modules.weights.checkpoints import NETS
+from memo_modules.words import first_line
 from tools.benchmarking import checks, loading, random_nets, report, running
 from tools.benchmarking.attention import attention_table
 from tools.benchmarking.device import GIB, Device, resident_gib
@@ -251,4 +252,4 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except (ValueError, torch.OutOfMemoryError) as error:
-        sys.exit(f"bench.py: {str(error).splitlines()[0]}")
+        sys.exit(f"bench.py: {first_line(error)}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from ..errors import InputError, MemoError, StorageError
+from ..words import file_size
 
 PARTIAL = ".part"
 """How the names of files end that are being written."""
@@ -191,7 +192,7 @@ def _said(error: OSError, path: Path, partial: Path) -> str:
         written = free = 0
     if error.errno in NO_ROOM:
         return (
-            f"{path} could not be written ({reason}): {written / 1e6:.1f} MB were written, and the disk has {free / 1e6:.1f} MB left. "
+            f"{path} could not be written ({reason}): {file_size(written)} were written, and the disk has {file_size(free)} left. "
             "The incomplete file is removed; free some space or choose another folder, and run again."
         )
     return (

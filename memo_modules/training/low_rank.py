@@ -1,4 +1,4 @@
-"""Training low-rank factors beside frozen weights: a hundredth of the numbers to update, and a file of tens of megabytes."""
+"""Training low-rank factors of frozen weights: a hundredth of the numbers to update, and a file of tens of megabytes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class LoraSettings:
 
 
 def add_factors(nets: MemoNets, trainable: Trainable, settings: LoraSettings, seed: int) -> dict[str, nn.Parameter]:
-    """Put factors beside all linears and 1x1 convolutions that ``trainable`` names, and have nothing else train; `net.parameter` to theirs.
+    """Add factors to all linears and 1x1 convolutions that ``trainable`` names, and have nothing else train; `net.parameter` to theirs.
 
     At first they change nothing. Their random numbers depend on ``seed`` and the layer's name alone. Raises InputError, see set_trainable.
     """

@@ -74,7 +74,7 @@ class TrainingSettings:
     the weights, None for none; sample videos and the nets of a checkpoint then use the average. save_every, log_every: steps. keep:
     checkpoints. loggers: out of
     tensorboard and wandb; None takes tensorboard where it is installed. seed: of the order of the data and all that is drawn.
-    lora: low-rank factors train beside what trainable names, which stays as it is, see low_rank; None: the weights themselves train.
+    lora: low-rank factors train for what trainable names, which stays as it is, see low_rank; None: the weights themselves train.
     distil: the nets learn to be sampled in fewer steps, see distillation; rates, weighting and robust_threshold then mean nothing.
     """
 

@@ -37,7 +37,7 @@ def epoch_order(seed: int, epoch: int, videos: int) -> tuple[int, ...]:
 
 
 INSTEAD = 16
-"""Videos that are tried in the place of one that cannot be read."""
+"""Videos that are tried instead of one that cannot be read."""
 
 
 class SampleStream(Dataset):

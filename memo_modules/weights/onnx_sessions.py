@@ -96,7 +96,7 @@ def cuda_starts() -> bool:
         if _CUDA in session.get_providers():
             return True
     except Exception as error:  # onnxruntime's errors have no common base
-        reason = str(error).split("\n")[0]
+        reason = first_line(error)
     logger.warning("onnxruntime's CUDA provider does not start (%s): ONNX models run on the CPU.", reason)
     return False
 

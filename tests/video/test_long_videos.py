@@ -95,11 +95,6 @@ def test_how_long_the_video_is_and_its_file_are_said_last():
     assert replace(PLAIN, fps=Fraction(60)).done("a.mp4") == "Done: 80 frames, 0:01.3, a.mp4"
 
 
-@pytest.mark.parametrize(("size", "said"), [(0, "0.0 kB"), (999, "1.0 kB"), (20_480, "20.5 kB"), (1e6, "1.0 MB"), (2.5e9, "2.5 GB")])
-def test_sizes_are_said_in_the_unit_that_fits(size, said):
-    assert long_videos._size(size) == said
-
-
 class Stopped(Exception):
     pass
 

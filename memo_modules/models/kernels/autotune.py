@@ -13,6 +13,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ...words import first_line
+
 logger = logging.getLogger(__name__)
 
 _ROUNDING = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
@@ -58,8 +60,7 @@ class Autotuned:
                 else:
                     logger.warning("%s: %s differs by %.1e and is not used.", self.name, name, wrong[0])
             except Exception as error:  # a compiler's errors have no common base
-                reason = (str(error).strip() or type(error).__name__).split("\n")[0]
-                logger.info("%s: %s does not run here (%s).", self.name, name, reason)
+                logger.info("%s: %s does not run here (%s).", self.name, name, first_line(error))
                 if name == self.first:
                     return
         best = min(seconds, key=lambda name: seconds[name])
