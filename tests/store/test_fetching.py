@@ -195,7 +195,7 @@ def test_a_full_disk(hub, models):
 
 def test_room_is_asked_for_before_anything_is_fetched(hub, models):
     result = fetch(hub.url, models, room=500_000)
-    assert result["error"] == "DownloadError" and re.search(r"has room for 500\.0 kB, but the download needs 67\.\d MB", result["message"])
+    assert result["error"] == "DownloadError" and re.search(r"has room for 500\.0 kB, but the download needs 68\.\d MB", result["message"])
     assert not ranges(hub)
 
 
