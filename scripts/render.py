@@ -28,7 +28,8 @@ from memo_modules.rendering.jobs import Job, make_job, read_defaults, read_manif
 from memo_modules.rendering.renderer import DTYPES, Models
 from memo_modules.rendering.workers import Task, devices_for, tasks_for, work, work_in_processes
 from memo_modules.store.catalogue import CATALOGUE
-from memo_modules.words import quoted
+from memo_modules.words import hours, quoted
+from scripts import entry
 from scripts.entry import run
 
 SHOWN = 20
@@ -42,9 +43,7 @@ ELSEWHERE = ("wav2vec", "emotion2vec", "vae", "face_analysis", "vocal_separator"
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], epilog=__doc__.partition("\n\n")[2], formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = entry.parser(__doc__)
     parser.add_argument("manifest", type=Path, nargs="?", metavar="MANIFEST", help="JSON lines or CSV of jobs")
     parser.add_argument("--image", "--input_image", type=Path, metavar="FILE", help="one portrait")
     parser.add_argument("--audio", "--input_audio", type=Path, metavar="FILE", help="one voice")
@@ -136,9 +135,8 @@ class Progress:
             print(f"{event['output']} failed: {event['reason']}", flush=True)
         if kind == "done" or (sys.stdout.isatty() and time.monotonic() - self.shown > 1):
             self.shown = time.monotonic()
-            clock = round(seconds / finished * left) if finished else None
             text = f"{self.done} of {self.jobs} done, {self.failed} failed, {self.frames} frames, {rate:.1f} per second"
-            text += f", {clock // 3600}:{clock // 60 % 60:02}:{clock % 60:02} left" if clock is not None else ""
+            text += f", {hours(seconds / finished * left)} left" if finished else ""
             print(("\r" if sys.stdout.isatty() else "") + text, end="" if sys.stdout.isatty() and left else "\n", flush=True)
 
     def say(self, event: Mapping[str, Any]) -> None:

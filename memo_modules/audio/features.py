@@ -283,10 +283,15 @@ def encode_audio(
 ) -> AudioFeatures:
     """wav2vec2 states of ``audio`` (any channels and sample rate), one per video frame, on the CPU.
 
-    timing: "exact" follows the audio to the sample; "upstream" pads and stretches as the reference implementation.
-    device: where ``encoder`` computes. previous: what ``audio`` continues: its last seconds are heard with it.
-    level: even out how loud the voice is over time first, see ``levelled``, which the reference implementation does not.
-    Raises InputError for audio that is empty, not finite or shorter than a frame.
+    Args:
+        timing: "exact" follows the audio to the sample; "upstream" pads and stretches as the reference implementation.
+        device: where ``encoder`` computes.
+        check_interrupt: called several times a second; may raise.
+        previous: what ``audio`` continues: its last seconds are heard with it.
+        level: even out how loud the voice is over time first, see ``levelled``, which the reference implementation does not.
+
+    Raises:
+        InputError: the audio is empty, not finite or shorter than a frame.
     """
     listened, heard = audio, 0
     if previous is not None:

@@ -1,4 +1,8 @@
-"""The settings of a training: YAML to frozen dataclasses, one per section. A key that nothing reads is refused."""
+"""The settings of a training: YAML to frozen dataclasses, one per section. A key that nothing reads is refused.
+
+Not pydantic's: as it comes it takes "3" and true for numbers and "yes" for true; strict, it takes neither 1e-5, which YAML reads as a text, nor
+a list for a tuple nor a text for a path. Each field would need a rule of its own, and each error our words.
+"""
 
 import types
 import typing

@@ -88,10 +88,15 @@ def sample_to_file(
 ) -> tuple[Path, VideoState]:
     """Make what of ``video`` is not in ``journal``, and the file of it; returns its path and what it takes to continue.
 
-    target: asked for the path of the file when it is made, and again while another file has it. start: what the video
-    continues.
-    host: is told what is to come, before it starts, and with every clip how long it takes. The journal is removed when the file is
-    there. Raises StorageError when the disk has no room; then and after anything else the same call continues.
+    The journal is removed when the file is there.
+
+    Args:
+        target: asked for the path of the file when it is made, and again while another file has it.
+        start: what the video continues.
+        host: is told what is to come, before it starts, and with every clip how long it takes.
+
+    Raises:
+        StorageError: the disk has no room; then and after anything else the same call continues.
     """
     width, height = video.size
     video.format.check(height, width, video.sound, host.check_interrupt)
