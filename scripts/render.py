@@ -24,7 +24,7 @@ from typing import Any
 import bootstrap  # noqa: F401
 from memo_modules.errors import InputError
 from memo_modules.rendering.folder import FAILED, ResultFolder
-from memo_modules.rendering.jobs import Job, make_job, read_defaults, read_manifest
+from memo_modules.rendering.jobs import KINDS, Job, make_job, read_defaults, read_manifest
 from memo_modules.rendering.renderer import DTYPES, Models
 from memo_modules.rendering.workers import Task, devices_for, tasks_for, work, work_in_processes
 from memo_modules.store.catalogue import CATALOGUE
@@ -60,7 +60,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     settings = parser.add_argument_group("settings for all jobs, of which a line of the manifest may say otherwise")
     for each in fields(Job):
         if each.name not in ("image", "audio", "output"):
-            settings.add_argument(f"--{each.name.replace('_', '-')}", metavar=each.type.__name__.upper(), help=f"(default: {each.default!r})")
+            settings.add_argument(f"--{each.name.replace('_', '-')}", metavar=KINDS[each.name].__name__.upper(), help=f"(default: {each.default!r})")
     arguments = parser.parse_args(argv)
     if (arguments.manifest is None) == (arguments.image is None and arguments.audio is None) or (arguments.image is None) != (
         arguments.audio is None
@@ -87,9 +87,9 @@ def defaults_of(arguments: argparse.Namespace) -> dict[str, Any]:
         given = getattr(arguments, each.name, None)
         if each.name not in ("image", "audio", "output") and given is not None:
             try:
-                found[each.name] = given if each.type is str else json.loads(given.lower())
+                found[each.name] = given if KINDS[each.name] is str else json.loads(given.lower())
             except ValueError as error:
-                raise InputError(f"--{each.name.replace('_', '-')}: expected {each.type.__name__}, got {quoted(given)}.") from error
+                raise InputError(f"--{each.name.replace('_', '-')}: expected {KINDS[each.name].__name__}, got {quoted(given)}.") from error
     return found
 
 

@@ -164,11 +164,13 @@ def _interpolated(features: Tensor, frames: int, check_interrupt: Callable[[], N
 
 def _by_rows(layer: Callable[[Tensor], Tensor], states: Tensor, check_interrupt: Callable[[], None]) -> Tensor:
     """What a layer that looks at each frame by itself makes of states (1 f d), _ROWS of them at a time."""
-    frames, out = states.shape[1], None
+    frames = states.shape[1]
+    out: Tensor | None = None
     for rows in _spans(frames, _ROWS, check_interrupt):
         made = layer(states[:, rows])
         out = made.new_empty(1, frames, made.shape[-1]) if out is None else out
         out[:, rows] = made  # not joined at the end, which takes a second for hours
+    assert out is not None, "there are frames"
     return out
 
 
@@ -370,7 +372,8 @@ def _normalised(waveform: Tensor, length: int, check_interrupt: Callable[[], Non
 
     def parts() -> Iterator[tuple[int, Tensor, Tensor]]:
         for part in _spans(waveform.shape[1], _SAMPLES, check_interrupt):
-            yield part.stop - part.start, *(each.double() for each in torch.var_mean(waveform[:, part], correction=0))
+            variance, mean = torch.var_mean(waveform[:, part], correction=0)
+            yield part.stop - part.start, variance.double(), mean.double()
 
     mean, variance = (each.float() for each in _merged(parts()))
     out = torch.zeros(1, length)

@@ -51,7 +51,7 @@ def make_trainer(settings: TrainingSettings, accelerator, vae: DiffusersVAE, res
     processes, data = Processes(accelerator), settings.data
     with processes.together():
         checkpoint = resume_from(settings.output_dir, resume)
-        dataset: PreparedClips = ClipDataset(read_metadata(data.metadata), data.height, data.width, data.layout)
+        dataset: PreparedClips | TrajectoryDataset = ClipDataset(read_metadata(data.metadata), data.height, data.width, data.layout)
         nets = load_nets(settings.checkpoint, accelerator.device, DTYPES[settings.dtype])
         check_sample(nets, SampleStream(dataset, settings.seed)[0], data.frames)
         config = vae.autoencoder.config

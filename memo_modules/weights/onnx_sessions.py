@@ -227,7 +227,8 @@ def _growth_fault(model: Any, inputs: dict[str | None, Shape]) -> str | None:
             light.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     for value in model.graph.input:
         if value.name not in held:
-            sides = [side or (_SIDE if place else 1) for place, side in enumerate(_sides(value) or next(iter(inputs.values())))]
+            known = _sides(value) or [None if side is ... else side for side in next(iter(inputs.values()))]
+            sides = [side or (_SIDE if place else 1) for place, side in enumerate(known)]
             light.graph.input.append(onnx.helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, sides))
     for graph in _graphs(light.graph):
         if endless := next((node for node in graph.node if node.op_type in _ENDLESS), None):
