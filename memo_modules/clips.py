@@ -57,7 +57,7 @@ def resampled_frames(start: int, stop: int, source_frames: int, frames: int, sou
     """The frames of a video at ``fps`` that fall to the frames start..stop-1 of one at ``source_fps``, in order: each as the
     index of the source frame that shows at its middle, which is the nearest in time.
 
-    source_frames: of the whole source; its last one stands in for what lies behind it. frames: of the whole result,
+    source_frames: of the whole source; its last one stands in for what comes after it. frames: of the whole result,
     ``frame_count`` of the audio at ``fps``. Clips that follow one another give together what the whole source gives.
     """
     # Frame j's middle (2j + 1) / (2 fps) lies in source frame ⌊(2j + 1) · step / base⌋.

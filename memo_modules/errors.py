@@ -23,7 +23,7 @@ class CheckpointError(MemoError, ValueError):
 
 
 class DownloadError(MemoError, OSError):
-    """A model file did not come, or is not the one expected; what had come of it is kept where it can go on from there."""
+    """A model file did not come, or is not the one expected; what had come of it is kept so that it can continue from there."""
 
 
 class StorageError(MemoError, OSError):

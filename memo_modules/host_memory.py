@@ -7,7 +7,7 @@ from functools import cache
 def return_freed_memory() -> None:
     """Give memory that nothing holds any more back to the system.
 
-    glibc keeps what was freed, for each thread apart, wherever something small behind it is still in use: in a thousand
+    glibc keeps what was freed, for each thread apart, wherever something small after it is still in use: in a thousand
     clips that comes to a hundred megabytes. Other systems' allocators have no such call, and nothing happens.
     """
     if trim := _malloc_trim():

@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from .clips import clip_count
+from .words import hours
 
 TILES, SIDE = 25, 640
 """Pictures on a contact sheet at most, and the longer side of it in pixels at most; as PNG it stays near 1 MB at worst."""
@@ -21,8 +22,7 @@ def clips_done(clips: int, done: int, before: int, seconds: float) -> str:
     text = f"Clip {done} of {clips}"
     if done - before < 2 or done == clips:  # the first one's time is that of loading, too
         return text
-    left = round(seconds / (done - before) * (clips - done))
-    return f"{text}, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
+    return f"{text}, {hours(seconds / (done - before) * (clips - done))} left"
 
 
 def video_done(frames: int, fps: Fraction) -> str:

@@ -60,7 +60,7 @@ class AudioFeatures:
     hidden_states: float32 (frames layers d) of all of the voice, frames a multiple of ``clip_frames``.
     frame_count: frames to keep, ⌈samples · fps / sample_rate⌉ of the audio as it came in.
     timing: "exact" (no stretch) or "upstream" (the reference implementation's padding and stretch).
-    start: the frame of the voice that the part begins with. What is before it and behind its end is heard and not shown.
+    start: the frame of the voice that the part begins with. What is before it and after its end is heard and not shown.
     heard: digest of the whole voice and of how it was heard, "" where that is not known.
     """
 
@@ -136,7 +136,9 @@ class EmotionTrack:
             check_whole(label, f"{name}: labels", 0, len(EMOTIONS) - 1)
         if self.probabilities is not None:
             check_tuple(self.probabilities, f"{name}: probabilities", len(self.starts))
-            for run in filter(lambda run: run is not None, self.probabilities):
+            for run in self.probabilities:
+                if run is None:
+                    continue
                 check_tuple(run, f"{name}: probabilities", len(EMOTIONS))
                 for probability in run:
                     check_number(probability, f"{name}: probabilities", 0, 1.001)  # softmax rounds
@@ -145,7 +147,7 @@ class EmotionTrack:
 def frame_labels(track: EmotionTrack, frames: int, fps: Fraction, timing: str) -> list[int]:
     """One label for each of ``frames`` video frames.
 
-    timing "exact": the label heard when the frame starts, the last one behind the end of the audio. "upstream": the
+    timing "exact": the label heard when the frame starts, the last one after the end of the audio. "upstream": the
     labels stretched over all frames, padding included, as the reference implementation does.
     """
     if timing == "upstream" and track.samples:
@@ -284,13 +286,13 @@ DEFAULT_SETTINGS = SamplerSettings()
 
 @dataclass(frozen=True)
 class VideoState:
-    """What it takes to go on with a video where it ended. The motion memory is not in it: 6.5 GiB at 512×512, it is
+    """What it takes to continue a video where it ended. The motion memory is not in it: 6.5 GiB at 512×512, it is
     rebuilt from ``past_latents``.
 
     past_latents: encoded past frames (n c h w) of the last clips exactly as they were used, oldest first; 24 clips at
     most, since the decay takes everything before below the resolution of float32. latents: what was sampled for the
     last clip (f c h w). last_frames: frames of it that the video has, fewer than f where the audio ended within it.
-    clips: clips made so far. generator: state of the noise generator behind the last clip. model: see
+    clips: clips made so far. generator: state of the noise generator after the last clip. model: see
     fingerprints.weights_digest.
     """
 

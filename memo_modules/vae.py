@@ -1,4 +1,4 @@
-"""What the sampler asks of a VAE, and diffusers' AutoencoderKL behind it."""
+"""What the sampler asks of a VAE, and diffusers' AutoencoderKL in that role."""
 
 import math
 import re

@@ -71,13 +71,18 @@ def _finite(part: Tensor) -> bool:
     return all(map(math.isfinite, torch.stack(torch.aminmax(part)).tolist()))
 
 
+def is_number(value: Any, kind: type) -> bool:
+    """Of the ``numbers`` class ``kind``, which takes numpy's, too; True and False are none."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
 def check_whole(value: Any, name: str, lowest: int, highest: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral) or not lowest <= value <= highest:
+    if not is_number(value, Integral) or not lowest <= value <= highest:
         raise InputError(f"{name}: expected a whole number from {lowest} to {highest}, got {described(value)}.")
 
 
 def check_number(value: Any, name: str, lowest: float, highest: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real) or not lowest <= value <= highest:  # which NaN is not
+    if not is_number(value, Real) or not lowest <= value <= highest:  # which NaN is not
         raise InputError(f"{name}: expected a number from {lowest} to {highest}, got {described(value)}.")
 
 

@@ -46,6 +46,18 @@ def first_line(error: BaseException, most: int = 300) -> str:
     return shortened(printable(lines[0]), most) if lines else type(error).__name__
 
 
+def file_size(size: float) -> str:
+    """Bytes of a disk or a download, in words: in powers of ten, as disks and the hub count them."""
+    factor, unit = (1e9, "GB") if size >= 1e9 else (1e6, "MB") if size >= 1e6 else (1e3, "kB")
+    return f"{size / factor:.1f} {unit}"
+
+
 def memory_size(size: float) -> str:
-    """Bytes of memory, in words: in powers of two, as systems and cards count it."""
+    """Bytes of memory, in words: in powers of two, as systems and GPUs count it."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def hours(seconds: float) -> str:
+    """Hours, minutes and seconds: 1:02:03."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

@@ -1,7 +1,7 @@
 """What every node is handed, checked in one place before it runs.
 
 ComfyUI compares the types of sockets, and the ranges of widgets. What it does not see are values from a node whose output
-fits anything ("*"), numbers and choices that come by a link, NaN, and whatever a prompt writes in the place of a link.
+fits anything ("*"), numbers and choices that come by a link, NaN, and whatever a prompt writes instead of a link.
 """
 
 import inspect
@@ -27,7 +27,7 @@ from ..memo_modules.models.reference_net import ReferenceNet
 from ..memo_modules.portrait.face import FaceAnalyzer
 from ..memo_modules.sampler.solvers import check_sigmas
 from ..memo_modules.types import AudioFeatures, Crop, EmotionTrack, Face, VideoState
-from ..memo_modules.values import described, tensor_fault
+from ..memo_modules.values import described, is_number, tensor_fault
 from ..memo_modules.words import quoted
 from . import comfy_adapter as adapter
 from .core_video import check_sound
@@ -191,8 +191,7 @@ def checks_itself(node: type[io.ComfyNode], given: io.Input) -> bool:
 
 def _checked_number(given: io.Int.Input | io.Float.Input, value: Any, whole: bool) -> int | float:
     lowest, highest = (default if bound is None else bound for bound, default in ((given.min, -math.inf), (given.max, math.inf)))
-    is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
-    if is_number and lowest <= value <= highest:  # which NaN is not
+    if is_number(value, Integral if whole else Real) and lowest <= value <= highest:  # which NaN is not
         return int(value) if whole else float(value)
     kind = "a whole number" if whole else "a number"
     raise InputError(f"{given.id}: expected {kind} from {lowest} to {highest}, got {described(value)}.")

@@ -99,7 +99,7 @@ def lora_path(name: str) -> Path:
 
 
 def compute_dtype() -> torch.dtype:
-    """What the UNets compute in: bfloat16, else float16, on cards that have it; float32 on the CPU and on MPS."""
+    """What the UNets compute in: bfloat16, else float16, on GPUs that have it; float32 on the CPU and on MPS."""
     device = comfy.model_management.get_torch_device()
     if comfy.model_management.is_device_cpu(device) or comfy.model_management.is_device_mps(device):
         return torch.float32
@@ -170,7 +170,7 @@ def accelerate(nets: Mapping[str, Any], layers: Layers, dtype: torch.dtype, comp
 
 
 def manage(module: nn.Module, whole: bool = False):
-    """Put a module with weights on the CPU under ComfyUI's memory management; ``whole``: streamed only where the card has no
+    """Put a module with weights on the CPU under ComfyUI's memory management; ``whole``: streamed only where the GPU has no
     room for it."""
     patcher = comfy.model_patcher.ModelPatcher
     if not whole:  # 0.33 puts another into this place, which streams all weights by itself; 0.8 has only the plain one
@@ -203,7 +203,7 @@ def with_lora(model: MemoModel, lora: Lora, strength: float, digest: str) -> Mem
 
 
 def bring_in(*patchers, memory_required: int = 0, whole: bool = False) -> torch.device:
-    """Load managed modules, with room for ``memory_required`` bytes beside their weights; returns their device.
+    """Load managed modules, with room for ``memory_required`` bytes besides their weights; returns their device.
 
     whole: never in part, for a module that is not made of ComfyUI's cast operations and so cannot be streamed.
     """
@@ -283,7 +283,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def free_memory() -> None:
-    """Take all models off the card, and what torch keeps for itself."""
+    """Take all models off the GPU, and what torch keeps for itself."""
     gc.collect()
     comfy.model_management.unload_all_models()
     comfy.model_management.soft_empty_cache()
@@ -305,8 +305,8 @@ def _is_streamed(net: nn.Module) -> bool:
 class SessionPatcher(comfy.model_patcher.ModelPatcher):
     """Holds an OnnxModel: ComfyUI opens its sessions by loading it, and closes them by unloading it, always all of them.
 
-    ComfyUI unloads only what is on its own device, so this always is. Sessions that run on the CPU beside a card hold
-    nothing of the card's memory, and their size is 0.
+    ComfyUI unloads only what is on its own device, so this always is. Sessions that run on the CPU while there is a GPU hold
+    nothing of the GPU's memory, and their size is 0.
     """
 
     def loaded_size(self) -> int:

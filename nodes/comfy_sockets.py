@@ -25,7 +25,7 @@ from ..memo_modules.weights.fingerprints import tensor_digest, weights_digest
 _check_interrupt = comfy.model_management.throw_exception_if_processing_interrupted
 
 _MADE_OF = "memo_made_of"
-"""Beside a waveform of our own: what it is made of, and the digest of its samples."""
+"""Next to a waveform of our own: what it is made of, and the digest of its samples."""
 
 
 def to_audio(audio: Mapping, name: str = "audio") -> Audio:
@@ -57,7 +57,7 @@ def from_audio(audio: Audio) -> dict:
 
 
 def _made_of(audio: Mapping) -> str:
-    """Audio.made_of, where these are still the samples of which it was said: other packs copy what is beside them."""
+    """Audio.made_of, where these are still the samples of which it was said: other packs copy what is next to them."""
     match audio.get(_MADE_OF):
         case (str(made_of), str(samples)) if samples == tensor_digest(_three_dimensional(audio["waveform"])[0], _check_interrupt):
             return made_of

@@ -10,7 +10,7 @@ from .all_in_one import ROLES
 CHECKPOINT_LOADER, AVATAR = "IF_MemoCheckpointLoader", "IF_MemoAvatar"
 
 AVATAR_WIDGETS = ["resolution", "num_frames_per_clip", "fps", "inference_steps", "cfg_scale", "seed", "control_after_generate", "output_name"]
-"""In the order of their values in a workflow file; ComfyUI adds the one behind the seed."""
+"""In the order of their values in a workflow file; ComfyUI adds the one after the seed."""
 
 AVATAR_INPUTS = {
     "image": "image",
@@ -26,7 +26,7 @@ AVATAR_INPUTS = {
 
 
 async def register() -> None:
-    """Tell ComfyUI, 0.33 and newer. Of the loader's cables the first, to reference_net, goes on as models; the paths and status
+    """Tell ComfyUI, 0.33 and newer. Of the loader's cables the first, to reference_net, continues as models; the paths and status
     that the avatar put out have no counterpart.
 
     Outputs are not mapped: of two nodes replaced in one prompt ComfyUI looks for the mapped output's cable under the other's old

@@ -1,4 +1,4 @@
-"""The MEMO_* sockets, each beside the value that it carries."""
+"""The MEMO_* sockets, each with the value that it carries."""
 
 import hashlib
 from collections.abc import Mapping

@@ -74,7 +74,7 @@ def fitted(format: VideoFormat, sound, host: Host) -> Audio | None:
 
 def chosen_format(codec: str, crf: int, pixel_format: str, audio_codec: str) -> VideoFormat:
     return VideoFormat(
-        codec, crf if codec == "h264" else None, None if pixel_format == AUTO else pixel_format, None if audio_codec == AUTO else audio_codec
+        codec, crf if codec == "h264" else None, "" if pixel_format == AUTO else pixel_format, "" if audio_codec == AUTO else audio_codec
     )
 
 

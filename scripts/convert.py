@@ -10,7 +10,6 @@ The last one merges a LoRA with strength 0.8. Tensors stay as they are, bit by b
 pickle is executed. Needs torch, safetensors, einops and numpy, as ComfyUI's Python has them.
 """
 
-import argparse
 import sys
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from memo_modules.errors import InputError
 from memo_modules.store.converting import pickle_to_safetensors, to_folder, to_single_files
 from memo_modules.weights.checkpoints import NETS, PICKLES
 from memo_modules.weights.lora import Loras, named_lora
+from scripts import entry
 from scripts.entry import run
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -44,7 +44,7 @@ def convert(source: Path, target: Path | None, dtype: torch.dtype | None, one_pe
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = entry.parser(__doc__)
     parser.add_argument("source", type=Path, help="a checkpoint folder, what this script made of one, or a pickle")
     parser.add_argument("target", type=Path, nargs="?", help="what to write (default: next to the source)")
     parser.add_argument("--dtype", choices=tuple(DTYPES), help="of the weights (default: as they are)")

@@ -1,4 +1,6 @@
-"""Makes a portrait talk: python3 scripts/demo.py [--image FILE] [--audio FILE] [--checkpoint DIR] [--output FILE]
+"""Make a portrait talk.
+
+    python3 scripts/demo.py [--image FILE] [--audio FILE] [--checkpoint DIR] [--output FILE]
 
 In an environment of its own it starts ComfyUI without a window and runs workflows/api/talking_portrait.json in it. The
 published weights are 13 GB and not part of this project: without --checkpoint, a cartoon talks, made by the small model in
@@ -16,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import bootstrap  # noqa: F401
+from scripts import entry
 from tools import environment
 from tools.comfyui_server import ComfyUIServer, ServerError
 
@@ -28,7 +31,7 @@ PUBLISHED = {"vae": "sd-vae-ft-mse.safetensors", "audio_encoder": "wav2vec2-base
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split(":")[0] + ".", epilog=__doc__.partition("\n\n")[2])
+    parser = entry.parser(__doc__)
     parser.add_argument("--image", type=Path, help="a portrait (default: one in assets)")
     parser.add_argument("--audio", type=Path, help="a voice (default: one in assets)")
     parser.add_argument(
@@ -159,7 +162,7 @@ def run_in_comfyui(comfyui: Path, arguments: argparse.Namespace, folder: Path) -
 
         outputs = server.run(prompt, show, timeout=24 * 3600)
         [video] = [entry for output in outputs.values() for entry in output.get("images", []) if entry["filename"].endswith(".mp4")]
-        return shutil.copy(server.output_file(video), folder / "video.mp4")
+        return Path(shutil.copy(server.output_file(video), folder / "video.mp4"))
 
 
 def run_in_library(arguments: argparse.Namespace, folder: Path) -> Path:

@@ -9,7 +9,6 @@ Run it with the Python that runs ComfyUI. It knows the folders of extra_model_pa
 and proxies are huggingface_hub's. Ctrl+C keeps what has arrived; run it again to continue.
 """
 
-import argparse
 import io
 import os
 import stat
@@ -17,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from bootstrap import ROOT
 from memo_modules.errors import InputError, MemoError
@@ -24,8 +24,9 @@ from memo_modules.files.regular_files import is_regular, read_regular
 from memo_modules.host import Host
 from memo_modules.store import obtain
 from memo_modules.store.catalogue import CATALOGUE, Model
-from memo_modules.store.fetching import fetch, learned_sha256, megabytes, verify
-from memo_modules.words import quoted, shortened
+from memo_modules.store.fetching import fetch, learned_sha256, verify
+from memo_modules.words import file_size, quoted, shortened
+from scripts import entry
 
 _LARGEST_YAML = 2**17
 
@@ -65,7 +66,7 @@ def sections(file: Path) -> list[dict]:
     """What extra_model_paths.yaml says, section by section. Raises InputError when it says nothing that could be meant."""
 
     def refused(reason: object) -> InputError:
-        return InputError(f"{file} cannot be used: {reason}. Mend it (ComfyUI has an example beside it), or name a models folder with --models.")
+        return InputError(f"{file} cannot be used: {reason}. Mend it (ComfyUI has an example next to it), or name a models folder with --models.")
 
     try:
         content = read_regular(file, _LARGEST_YAML + 1)
@@ -90,7 +91,7 @@ def sections(file: Path) -> list[dict]:
     return [section for section in (value or {}).values() if section]
 
 
-def _parsed(content: str) -> object:
+def _parsed(content: str) -> Any:
     """What YAML says. Raises ValueError, or what the parser does, when it is none, too deep, or multiplies itself."""
     import yaml
 
@@ -116,8 +117,8 @@ def state(model: Model, roots: obtain.Roots) -> tuple[bool, str]:
     words = ", ".join(map(str, listing.found.values()))
     if not listing.found:
         root, files = obtain.missing(model, roots)
-        sizes = [file.size for file in files]
-        size = f", {megabytes(sum(sizes))}" if all(sizes) else ""
+        sizes = [file.size for file in files if file.size]
+        size = f", {file_size(sum(sizes))}" if len(sizes) == len(files) else ""
         words = f"{len(files)} files missing in {root}{size}"
         words += f"; without it: {model.without}" if model.without else ""
         words += f"; looked in {', '.join(map(str, obtain.folders(model, roots)))}"
@@ -163,9 +164,7 @@ def bar() -> Iterator[Host]:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], epilog=__doc__.partition("\n\n")[2], formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = entry.parser(__doc__)
     parser.add_argument("--what", nargs="+", choices=tuple(CATALOGUE), default=list(CATALOGUE), metavar="ROLE", help=f"of {', '.join(CATALOGUE)}")
     parser.add_argument("--models", type=Path, metavar="DIR", help="the models folder of a ComfyUI (default: the one that is found)")
     parser.add_argument("--check", action="store_true", help="fetch nothing")

@@ -4,6 +4,8 @@ if __name__ == "__main__":
     run("convert.py", main)
 """
 
+import argparse
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -15,6 +17,12 @@ from memo_modules.words import first_line, printable, quoted, shortened
 _MOST_SAID = 2000
 
 
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """Of the script with the docstring ``doc``, None under -OO: its first line is what the script is for, the others are shown at the end."""
+    first, _, rest = (doc or "").partition("\n\n")
+    return argparse.ArgumentParser(description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
 def run(name: str, main: Callable[[], int | None], stopped: str = "stopped.") -> NoReturn:
     """Run ``main`` and end the process with the number that it returns.
 
@@ -22,7 +30,7 @@ def run(name: str, main: Callable[[], int | None], stopped: str = "stopped.") ->
     says what it means, ends with 130. A traceback is left to what nobody expected.
     """
     for stream in (sys.stdout, sys.stderr):  # names that a console cannot write
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         status = main() or 0

@@ -12,7 +12,7 @@ features follow a video's own frames. MEMO makes 30 per second: other videos tea
 import argparse
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from memo_modules.preparation.workers import Processes, run_crew, run_here
 from memo_modules.store.obtain import find_model, obtain
 from memo_modules.training.dataset import ClipLayout
 from memo_modules.words import first_line, quoted
+from scripts import entry
 from scripts.entry import run
 
 SHOWN = 20
@@ -37,7 +38,7 @@ SHORTEST, LONGEST_ASKED = 2, 3600
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = entry.parser(__doc__)
     parser.add_argument("videos", type=Path, metavar="VIDEOS", help="folder of videos; those in folders below count too")
     parser.add_argument("output", type=Path, nargs="?", metavar="OUTPUT", help="where metadata.jsonl and the files go that it names")
     parser.add_argument("--models", type=Path, help="the `models` folder of a ComfyUI, with MEMO's models in it")
@@ -139,7 +140,7 @@ def _rate_or_nothing(path: Path) -> Fraction | None:
 
 
 def choose_run(arguments: argparse.Namespace, settings: Settings) -> Run:
-    def on_crew(jobs: Sequence[Job]) -> Iterator[Outcome]:
+    def on_crew(jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
         if not jobs:
             return
         crew = RayActors(arguments.ray, arguments.workers, settings) if arguments.ray else Processes(settings)

@@ -24,11 +24,12 @@ from typing import Any
 import bootstrap  # noqa: F401
 from memo_modules.errors import InputError
 from memo_modules.rendering.folder import FAILED, ResultFolder
-from memo_modules.rendering.jobs import Job, make_job, read_defaults, read_manifest
+from memo_modules.rendering.jobs import KINDS, Job, make_job, read_defaults, read_manifest
 from memo_modules.rendering.renderer import DTYPES, Models
 from memo_modules.rendering.workers import Task, devices_for, tasks_for, work, work_in_processes
 from memo_modules.store.catalogue import CATALOGUE
-from memo_modules.words import quoted
+from memo_modules.words import hours, quoted
+from scripts import entry
 from scripts.entry import run
 
 SHOWN = 20
@@ -42,9 +43,7 @@ ELSEWHERE = ("wav2vec", "emotion2vec", "vae", "face_analysis", "vocal_separator"
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], epilog=__doc__.partition("\n\n")[2], formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = entry.parser(__doc__)
     parser.add_argument("manifest", type=Path, nargs="?", metavar="MANIFEST", help="JSON lines or CSV of jobs")
     parser.add_argument("--image", "--input_image", type=Path, metavar="FILE", help="one portrait")
     parser.add_argument("--audio", "--input_audio", type=Path, metavar="FILE", help="one voice")
@@ -61,7 +60,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     settings = parser.add_argument_group("settings for all jobs, of which a line of the manifest may say otherwise")
     for each in fields(Job):
         if each.name not in ("image", "audio", "output"):
-            settings.add_argument(f"--{each.name.replace('_', '-')}", metavar=each.type.__name__.upper(), help=f"(default: {each.default!r})")
+            settings.add_argument(f"--{each.name.replace('_', '-')}", metavar=KINDS[each.name].__name__.upper(), help=f"(default: {each.default!r})")
     arguments = parser.parse_args(argv)
     if (arguments.manifest is None) == (arguments.image is None and arguments.audio is None) or (arguments.image is None) != (
         arguments.audio is None
@@ -88,9 +87,9 @@ def defaults_of(arguments: argparse.Namespace) -> dict[str, Any]:
         given = getattr(arguments, each.name, None)
         if each.name not in ("image", "audio", "output") and given is not None:
             try:
-                found[each.name] = given if each.type is str else json.loads(given.lower())
+                found[each.name] = given if KINDS[each.name] is str else json.loads(given.lower())
             except ValueError as error:
-                raise InputError(f"--{each.name.replace('_', '-')}: expected {each.type.__name__}, got {quoted(given)}.") from error
+                raise InputError(f"--{each.name.replace('_', '-')}: expected {KINDS[each.name].__name__}, got {quoted(given)}.") from error
     return found
 
 
@@ -136,9 +135,8 @@ class Progress:
             print(f"{event['output']} failed: {event['reason']}", flush=True)
         if kind == "done" or (sys.stdout.isatty() and time.monotonic() - self.shown > 1):
             self.shown = time.monotonic()
-            clock = round(seconds / finished * left) if finished else None
             text = f"{self.done} of {self.jobs} done, {self.failed} failed, {self.frames} frames, {rate:.1f} per second"
-            text += f", {clock // 3600}:{clock // 60 % 60:02}:{clock % 60:02} left" if clock is not None else ""
+            text += f", {hours(seconds / finished * left)} left" if finished else ""
             print(("\r" if sys.stdout.isatty() else "") + text, end="" if sys.stdout.isatty() and left else "\n", flush=True)
 
     def say(self, event: Mapping[str, Any]) -> None:

@@ -9,7 +9,6 @@ starts anew if there is none. The exit code is 0 when all steps are done, 1 afte
 Needs torch, diffusers, accelerate, pyyaml and av; tensorboard or wandb for curves.
 """
 
-import argparse
 import json
 import logging
 import math
@@ -36,7 +35,8 @@ from memo_modules.training.loop import StepLog
 from memo_modules.training.samples import write_sample
 from memo_modules.training.settings import TrainingSettings, read_settings
 from memo_modules.vae import DiffusersVAE
-from memo_modules.words import first_line
+from memo_modules.words import first_line, hours
+from scripts import entry
 from scripts.entry import run
 
 AVERAGED = ("loss_all", "mask_rate", "grad_norm", "seconds")
@@ -49,7 +49,7 @@ class Log:
         self.settings, self.accelerator, self.counters = settings, accelerator, lambda: trainer.counters
         self.path = settings.output_dir / "log.jsonl"
         self.window: list[StepLog] = []
-        self.seconds: float | None = None
+        self.seconds = 0.0  # a step's, averaged
         if accelerator.is_main_process:
             settings.output_dir.mkdir(parents=True, exist_ok=True)
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if self.path.exists() else []
@@ -59,7 +59,7 @@ class Log:
     def step(self, log: StepLog) -> None:
         if not self.accelerator.is_main_process:
             return
-        self.seconds = log.seconds if self.seconds is None else 0.95 * self.seconds + 0.05 * log.seconds
+        self.seconds = 0.95 * self.seconds + 0.05 * log.seconds if self.seconds else log.seconds
         self.window.append(log)
         due = log.step % self.settings.log_every == 0 or log.step == self.settings.steps or log.stop
         if due:
@@ -68,13 +68,12 @@ class Log:
             print(("\r" if sys.stdout.isatty() else "") + self._line(log), end="\n" if due else "", flush=True)
 
     def _line(self, log: StepLog) -> str:
-        left = round(self.seconds * (self.settings.steps - log.step))
         counters = self.counters()
         notes = f"  {counters.skipped} steps skipped" if counters.skipped else ""
         notes += f"  {counters.unreadable} unreadable" if counters.unreadable else ""
         return (
             f"step {log.step}/{self.settings.steps}  loss {log.loss:.5f}  masked {log.mask_rate:4.0%}  grad {log.grad_norm:.3g}  "
-            f"lr {log.learning_rate:.2e}  {self.seconds:.2f} s/step  {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left{notes}"
+            f"lr {log.learning_rate:.2e}  {self.seconds:.2f} s/step  {hours(self.seconds * (self.settings.steps - log.step))} left{notes}"
         )
 
     def _write(self, log: StepLog) -> None:
@@ -165,10 +164,10 @@ def make_accelerator(settings: TrainingSettings):
     for name in loggers:
         if not find_spec(name):
             raise MissingPackageError(f"loggers: {name} is not installed: pip install {name}")
-    options = [DistributedDataParallelKwargs(gradient_as_bucket_view=True)]
+    options = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
     # DeepSpeed casts what it trains to this; without it the nets have their dtype and nothing else is to change it
     mixed = "bf16" if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true" and settings.dtype == "bf16" else "no"
-    accelerator = Accelerator(mixed_precision=mixed, kwargs_handlers=options, log_with=list(loggers) or None, project_dir=settings.output_dir)
+    accelerator = Accelerator(mixed_precision=mixed, kwargs_handlers=[options], log_with=list(loggers) or None, project_dir=settings.output_dir)
     if int(os.environ.get("WORLD_SIZE", 1)) != accelerator.num_processes:  # each would train alone into the same folder
         raise InputError(f"accelerate: {os.environ['WORLD_SIZE']} processes do not find each other. On CPUs set ACCELERATE_USE_CPU=true.")
     logging.basicConfig(level=logging.INFO if accelerator.is_main_process else logging.ERROR, format="%(message)s")
@@ -218,7 +217,7 @@ def _train(settings: TrainingSettings, accelerator, resume: str | None) -> int:
 
 def main(argv: list[str], check: Callable[[TrainingSettings], None] = lambda settings: None) -> int:
     """check: raises InputError for settings that are not meant for the program."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = entry.parser(__doc__)
     parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="the settings, see scripts/configs")
     parser.add_argument("--resume", metavar="latest|CHECKPOINT", help="continue after a checkpoint of this trainer")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace those in CONFIG.yaml")
@@ -231,7 +230,7 @@ def main(argv: list[str], check: Callable[[TrainingSettings], None] = lambda set
         if "out of memory" not in str(error):
             raise
         raise MemoError(
-            f"the card has too little memory ({first_line(error)}). Lower batch_size, data.width and data.height, or leave out ema_decay; "
+            f"the GPU has too little memory ({first_line(error)}). Lower batch_size, data.width and data.height, or leave out ema_decay; "
             "--resume latest continues from the last checkpoint."
         ) from error
 

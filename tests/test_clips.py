@@ -29,7 +29,7 @@ def test_each_frame_shows_the_nearest_and_clips_give_together_what_the_whole_giv
         borders = [(start, min(start + clip_frames, source)) for start in range(0, clip_count(source, clip_frames) * clip_frames, clip_frames)]
         parts = [resampled_frames(start, stop, source, frames, source_fps, fps) for start, stop in borders]
         assert [i for part in parts for i in part] == shown
-        # only the last clip's last frame stands in for what lies behind it, so each clip needs its own frames alone
+        # only the last clip's last frame stands in for what comes after it, so each clip needs its own frames alone
         assert all(start <= i < stop for part, (start, stop) in zip(parts, borders, strict=True) for i in part)
 
 

@@ -62,7 +62,7 @@ EXACT = {
     "low_memory": parity_nets.Exact(low_memory=True),
     "conv as matmul": parity_nets.Exact(conv_as_matmul=True),
     "all of a CPU": parity_nets.Exact(fused=True, conv_as_matmul=True, low_memory=True),
-    "all of a card": parity_nets.Exact(fused=True, channels_last=True, conv_as_matmul=True, low_memory=True),
+    "all of a GPU": parity_nets.Exact(fused=True, channels_last=True, conv_as_matmul=True, low_memory=True),
     "compiled": parity_nets.Exact(fused=True, channels_last=True, conv_as_matmul=True, compiled=True),
 }
 NETS = ("reference_net", "diffusion_net", "pipeline")

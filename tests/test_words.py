@@ -3,7 +3,7 @@
 import pytest
 
 from memo_modules import errors
-from memo_modules.words import MOST_SAID, first_line, printable, quoted
+from memo_modules.words import MOST_SAID, file_size, first_line, hours, printable, quoted
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
 
@@ -43,3 +43,13 @@ def test_a_value_is_shown_in_a_few_words(value):
 @pytest.mark.parametrize(("error", "said"), [(ValueError("one\ntwo"), "one"), (ValueError(), "ValueError"), (ValueError("\n"), "ValueError")])
 def test_the_first_line_of_an_error(error, said):
     assert first_line(error) == said
+
+
+@pytest.mark.parametrize(("size", "said"), [(0, "0.0 kB"), (999, "1.0 kB"), (20_480, "20.5 kB"), (1e6, "1.0 MB"), (2.5e9, "2.5 GB")])
+def test_sizes_are_said_in_the_unit_that_fits(size, said):
+    assert file_size(size) == said
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.4, "0:00:00"), (59.6, "0:01:00"), (3723, "1:02:03"), (360_000, "100:00:00")])
+def test_hours_are_said_to_the_second(seconds, said):
+    assert hours(seconds) == said

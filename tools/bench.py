@@ -31,6 +31,7 @@ from memo_modules.sampler.streaming import TakingTurns
 from memo_modules.types import SamplerSettings
 from memo_modules.vae import DiffusersVAE
 from memo_modules.weights.checkpoints import NETS
+from memo_modules.words import first_line
 from tools.benchmarking import checks, loading, random_nets, report, running
 from tools.benchmarking.attention import attention_table
 from tools.benchmarking.device import GIB, Device, resident_gib
@@ -169,9 +170,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--size", choices=tuple(random_nets.PICTURE), default="full", help="full: 512x512; width: full-width nets at 64x64")
     parser.add_argument("--mode", choices=("exact", "low_memory"), default="exact")
-    parser.add_argument("--dtype", choices=tuple(DTYPES), help="of UNets and VAE (default: bfloat16 on a card, float32 on the CPU)")
-    parser.add_argument("--clips", type=int, help="of 16 frames (default: 3 on a card, 2 on the CPU, 50 with --length)")
-    parser.add_argument("--steps", type=int, help="per clip (default: 20 on a card, 8 on the CPU)")
+    parser.add_argument("--dtype", choices=tuple(DTYPES), help="of UNets and VAE (default: bfloat16 on a GPU, float32 on the CPU)")
+    parser.add_argument("--clips", type=int, help="of 16 frames (default: 3 on a GPU, 2 on the CPU, 50 with --length)")
+    parser.add_argument("--steps", type=int, help="per clip (default: 20 on a GPU, 8 on the CPU)")
     parser.add_argument("--compile", action="store_true", help="have torch compile the repeated parts of the UNets")
     parser.add_argument(
         "--off",
@@ -181,9 +182,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="do without one of the exact accelerations; autotune is the choice of the fastest backends of attention, memory, GEGLU and norms, "
         "conv_as_matmul computes convolutions as matmuls (the CPU always does without channels_last)",
     )
-    parser.add_argument("--vae-batch", type=int, help="frames at once (default: 4 on a card in exact mode, else 1)")
-    parser.add_argument("--cap", type=float, metavar="GIB", help="what this process may allocate on the card")
-    parser.add_argument("--reference", type=Path, metavar="DIR", help="a checkout of memoavatar/memo to time beside it, on the same weights")
+    parser.add_argument("--vae-batch", type=int, help="frames at once (default: 4 on a GPU in exact mode, else 1)")
+    parser.add_argument("--cap", type=float, metavar="GIB", help="what this process may allocate on the GPU")
+    parser.add_argument("--reference", type=Path, metavar="DIR", help="a checkout of memoavatar/memo to time next to it, on the same weights")
     parser.add_argument("--length", action="store_true", help="a long video: what its last clips cost against its first")
     parser.add_argument("--profile", type=Path, metavar="FILE", help="write there which operations of a step take how long")
     parser.add_argument("--attention", action="store_true", help="only time the attention backends at the shapes of a step")
@@ -251,4 +252,4 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except (ValueError, torch.OutOfMemoryError) as error:
-        sys.exit(f"bench.py: {str(error).splitlines()[0]}")
+        sys.exit(f"bench.py: {first_line(error)}")

@@ -25,14 +25,14 @@ from tools.fuzzing.text_targets import text_targets
 KINDS = {"checkpoints": checkpoint_targets, "sound": sound_targets, "texts": text_targets, "onnx": onnx_targets}
 
 
-def fuzz(targets: dict[str, Target], scratch: Path, seed: int, goes_on: Callable[[int], bool]) -> dict[str, Counter[Outcome]]:
-    """Outcomes by target, while ``goes_on(cases)``. Cases follow from the seed. What is found first of its kind stays in
+def fuzz(targets: dict[str, Target], scratch: Path, seed: int, continues: Callable[[int], bool]) -> dict[str, Counter[Outcome]]:
+    """Outcomes by target, while ``continues(cases)``. Cases follow from the seed. What is found first of its kind stays in
     ``scratch``, in a folder named after its number."""
     outcomes: dict[str, Counter[Outcome]] = {name: Counter() for name in targets}
     for target in targets.values():
         target.read(target.valid)  # or all damage would be refused for what is wrong before; and all packages are imported
     names, cases = list(targets), 0
-    while goes_on(cases):
+    while continues(cases):
         draw = random.Random(f"{seed} {cases}")
         name = draw.choice(names)
         place = scratch / str(cases)

@@ -22,7 +22,7 @@ from memo_modules.models.config import DiffusionNetConfig, MotionConfig, Referen
 from memo_modules.models.diffusion_net import DiffusionNet
 from memo_modules.models.layers import Layers
 from memo_modules.models.reference_net import ReferenceNet
-from tools import tiny_onnx
+from tools import tiny_onnx, wav2vec2_config
 from tools.benchmarking.random_nets import sinusoids
 from tools.diffusers_layout import unet_config, write_diffusers, write_json
 
@@ -43,35 +43,7 @@ DIFFUSION_NET = DiffusionNetConfig(
     use_inflated_groupnorm=True,
     motion_module_kwargs=MotionConfig(num_transformer_block=1, temporal_position_encoding=True, temporal_position_encoding_max_len=32),
 )
-WAV2VEC2 = {
-    "architectures": ["Wav2Vec2ForCTC"],
-    "model_type": "wav2vec2",
-    "conv_bias": False,
-    "conv_dim": [32] * 7,
-    "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
-    "conv_stride": [5, 2, 2, 2, 2, 2, 2],
-    "do_stable_layer_norm": False,
-    "feat_extract_activation": "gelu",
-    "feat_extract_norm": "group",
-    "hidden_act": "gelu",
-    "hidden_size": D_AUDIO,
-    "intermediate_size": 2 * D_AUDIO,
-    "layer_norm_eps": 1e-05,
-    "num_attention_heads": 4,
-    "num_conv_pos_embedding_groups": 16,
-    "num_conv_pos_embeddings": 128,
-    "num_feat_extract_layers": 7,
-    "num_hidden_layers": AUDIO_LAYERS,
-    "vocab_size": 32,
-}
-WAV2VEC2_PREPROCESSOR = {
-    "do_normalize": True,
-    "feature_size": 1,
-    "padding_side": "right",
-    "padding_value": 0.0,
-    "return_attention_mask": False,
-    "sampling_rate": 16000,
-}
+WAV2VEC2 = wav2vec2_config.config(32, D_AUDIO, AUDIO_LAYERS, architectures=["Wav2Vec2ForCTC"])
 VAE = {
     "_class_name": "AutoencoderKL",
     "act_fn": "silu",
@@ -137,7 +109,7 @@ def _write_wav2vec2(folder: Path, generator: Generator) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     write_json(folder / "config.json", WAV2VEC2)
-    write_json(folder / "preprocessor_config.json", WAV2VEC2_PREPROCESSOR)
+    write_json(folder / "preprocessor_config.json", wav2vec2_config.PREPROCESSOR)
 
 
 def _wav2vec2_shapes() -> Shapes:

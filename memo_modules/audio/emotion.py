@@ -38,11 +38,16 @@ def detect_emotion(
     host: Host = SILENT,
     name: str = "audio",
 ) -> EmotionTrack:
-    """The emotion of each second of ``audio``, heard in its first channel only, of more than two in all of them (speech is in the
-    centre of 5.1), with the classes' probabilities.
+    """The emotion of each second of ``audio``, with the classes' probabilities. It is heard in its first channel only, of more than two
+    in all of them: speech is in the centre of 5.1.
 
-    device: where both networks compute. ``host`` gets the progress in segments. Raises InputError, calling the
-    audio by ``name``, when it is empty, not finite or shorter than the 25 ms that one state of the encoder needs.
+    Args:
+        device: where both networks compute.
+        host: gets the progress in segments.
+        name: of the audio, in errors.
+
+    Raises:
+        InputError: the audio is empty, not finite or shorter than the 25 ms that one state of the encoder needs.
     """
     validate(audio, name, host.check_interrupt)
     heard = mono(audio, host.check_interrupt) if len(audio.waveform) > 2 else Audio(audio.waveform[:1].float(), audio.sample_rate)

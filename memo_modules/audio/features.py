@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ from .levelling import levelled
 SAMPLE_RATE = 16000
 
 CONTEXT_CLIPS = 8
-"""Clips (4.3 s at 30 fps) of what was said before that are heard together with audio that goes on."""
+"""Clips (4.3 s at 30 fps) of what was said before that are heard together with audio that continues it."""
 
 _CHUNK = 125
 """Convolution outputs (2.5 s) made at a time: the first layer alone would take 4 GB for ten minutes."""
@@ -68,9 +69,9 @@ class AudioEncoder(nn.Module):
         except Exception as error:  # transformers' errors have no common base
             reason = first_line(error)
             raise CheckpointError(f"The audio encoder's config.json does not describe a model that can be built ({reason}). {REPAIR}") from error
-        self.feature_extractor = model.feature_extractor
-        self.feature_projection = model.feature_projection
-        self.encoder = model.encoder
+        self.feature_extractor: Any = model.feature_extractor  # transformers' modules, whose classes differ between its versions
+        self.feature_projection: Any = model.feature_projection
+        self.encoder: Any = model.encoder
         normed = self.encoder.pos_conv_embed.conv
         self.encoder.pos_conv_embed.conv = nn.Conv1d(
             normed.in_channels, normed.out_channels, normed.kernel_size, padding=normed.padding, groups=normed.groups
@@ -144,7 +145,7 @@ class AudioEncoder(nn.Module):
 
 def _merged(parts: Iterable[tuple[int, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Mean and variance of all values, of (how many, variance, mean) of each part of them."""
-    seen, mean, squares = 0, 0.0, 0.0
+    seen, mean, squares = 0, torch.zeros(()), torch.zeros(())
     for n, variance, part_mean in parts:
         seen, distance = seen + n, part_mean - mean
         mean = mean + distance * (n / seen)
@@ -163,11 +164,13 @@ def _interpolated(features: Tensor, frames: int, check_interrupt: Callable[[], N
 
 def _by_rows(layer: Callable[[Tensor], Tensor], states: Tensor, check_interrupt: Callable[[], None]) -> Tensor:
     """What a layer that looks at each frame by itself makes of states (1 f d), _ROWS of them at a time."""
-    frames, out = states.shape[1], None
+    frames = states.shape[1]
+    out: Tensor | None = None
     for rows in _spans(frames, _ROWS, check_interrupt):
         made = layer(states[:, rows])
         out = made.new_empty(1, frames, made.shape[-1]) if out is None else out
         out[:, rows] = made  # not joined at the end, which takes a second for hours
+    assert out is not None, "there are frames"
     return out
 
 
@@ -177,7 +180,7 @@ def _spans(frames: int, rows: int, check_interrupt: Callable[[], None]) -> Itera
         yield slice(start, min(start + rows, frames))
 
 
-def _through_layer(layer: nn.Module, hidden_states: Tensor, states: Tensor, check_interrupt: Callable[[], None]) -> Tensor:
+def _through_layer(layer: Any, hidden_states: Tensor, states: Tensor, check_interrupt: Callable[[], None]) -> Tensor:
     """What a layer of transformers' encoder (post-norm) makes of hidden states (1 f d), also written into ``states`` (f d): each
     frame looks at all of them, a part of the frames at a time, so that hours can be interrupted."""
     frames, attention = hidden_states.shape[1], layer.attention
@@ -194,7 +197,7 @@ def _through_layer(layer: nn.Module, hidden_states: Tensor, states: Tensor, chec
         heard = F.scaled_dot_product_attention(heads(attention.q_proj(asking)), keys, values)
         asking = layer.layer_norm(asking + attention.out_proj(heard.transpose(1, 2).flatten(-2)))
         out[:, rows] = layer.final_layer_norm(asking + layer.feed_forward(asking))
-        states[rows] = out[0, rows]  # waits for a card, which would run ahead of whoever interrupts
+        states[rows] = out[0, rows]  # waits for a GPU, which would run ahead of whoever interrupts
     return out
 
 
@@ -282,10 +285,15 @@ def encode_audio(
 ) -> AudioFeatures:
     """wav2vec2 states of ``audio`` (any channels and sample rate), one per video frame, on the CPU.
 
-    timing: "exact" follows the audio to the sample; "upstream" pads and stretches as the reference implementation.
-    device: where ``encoder`` computes. previous: what ``audio`` goes on behind: its last seconds are heard with it.
-    level: even out how loud the voice is over time first, see ``levelled``, which the reference implementation does not.
-    Raises InputError for audio that is empty, not finite or shorter than a frame.
+    Args:
+        timing: "exact" follows the audio to the sample; "upstream" pads and stretches as the reference implementation.
+        device: where ``encoder`` computes.
+        check_interrupt: called several times a second; may raise.
+        previous: what ``audio`` continues: its last seconds are heard with it.
+        level: even out how loud the voice is over time first, see ``levelled``, which the reference implementation does not.
+
+    Raises:
+        InputError: the audio is empty, not finite or shorter than a frame.
     """
     listened, heard = audio, 0
     if previous is not None:
@@ -302,13 +310,13 @@ def encode_audio(
 
 
 def _heard(audio: Audio, previous: Audio | None, level: bool, check_interrupt: Callable[[], None]) -> str:
-    """Digest of all sound that a video is made of; fps, timing and frames are told beside it."""
+    """Digest of all sound that a video is made of; fps, timing and frames are told separately."""
     digests = [audio_digest(each, check_interrupt) for each in (audio, previous) if each is not None]
     return hashlib.sha256(" ".join([*digests, *(["level"] if level else [])]).encode()).hexdigest()
 
 
 def _with_end_of(previous: Audio, audio: Audio, fps: Fraction, clip_frames: int, check_interrupt: Callable[[], None]) -> tuple[Audio, int]:
-    """``audio`` behind the last whole clips of ``previous``, CONTEXT_CLIPS at most, and the frames that these are."""
+    """``audio`` after the last whole clips of ``previous``, CONTEXT_CLIPS at most, and the frames that these are."""
     validate(previous, "previous_audio", check_interrupt)
     rate = audio.sample_rate
     before = resample(mono(previous, check_interrupt), rate, check_interrupt).waveform
@@ -364,7 +372,8 @@ def _normalised(waveform: Tensor, length: int, check_interrupt: Callable[[], Non
 
     def parts() -> Iterator[tuple[int, Tensor, Tensor]]:
         for part in _spans(waveform.shape[1], _SAMPLES, check_interrupt):
-            yield part.stop - part.start, *(each.double() for each in torch.var_mean(waveform[:, part], correction=0))
+            variance, mean = torch.var_mean(waveform[:, part], correction=0)
+            yield part.stop - part.start, variance.double(), mean.double()
 
     mean, variance = (each.float() for each in _merged(parts()))
     out = torch.zeros(1, length)

@@ -32,7 +32,7 @@ SAMPLE_RATES = (1_000, 1_000_000)
 """Hertz of anything that is sound. A typing error beyond them would ask the resampler for terabytes."""
 
 MOST_CHANNELS = 64
-"""More are samples in the place of channels."""
+"""More are samples where channels belong."""
 
 LOUDEST = 2.0**31
 """Full scale of 32-bit integers. Beyond it float32 has no room for the sum of squares of a wave."""

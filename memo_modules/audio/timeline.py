@@ -73,7 +73,7 @@ def timeline_track(segments: tuple[Segment, ...], filling: EmotionTrack | None =
     """``segments`` laid over ``filling``, which stays where there is none, neutral without it; runs that were set by hand have
     no probabilities.
 
-    samples: length of the audio at ``filling.sample_rate``, 0 where only ``filling`` knows it. What is behind it is left out.
+    samples: length of the audio at ``filling.sample_rate``, 0 where only ``filling`` knows it. What comes after it is left out.
     """
     filling = filling or constant_emotion(NEUTRAL)
     samples, rate = samples or filling.samples, filling.sample_rate

@@ -52,7 +52,7 @@ class VocalSeparator(OnnxModel):
         vocals = resample(Audio(vocals, SAMPLE_RATE), audio.sample_rate, host.check_interrupt).waveform
         if not peak(Audio(vocals, SAMPLE_RATE), host.check_interrupt) <= LOUDEST:
             raise CheckpointError(f"{self.files[0]} makes vocals that are NaN, infinite or beyond all measure. {REPAIR}")
-        made_of = " ".join((audio_digest(audio, host.check_interrupt), *map(file_digest, self.files)))  # a card rounds otherwise from run to run
+        made_of = " ".join((audio_digest(audio, host.check_interrupt), *map(file_digest, self.files)))  # a GPU rounds otherwise from run to run
         return Audio(vocals[:, : audio.waveform.shape[1]].contiguous(), audio.sample_rate, made_of)
 
     def _demix(self, mix: np.ndarray, host: Host) -> np.ndarray:

@@ -1,6 +1,7 @@
 """JSON and YAML of strangers: no deeper and no larger than what looks at it can follow."""
 
 import json
+from typing import Any
 
 DEEPEST = 16
 """Levels of lists and keys in each other."""
@@ -12,7 +13,7 @@ LARGEST_YAML = 2**18
 """Bytes: Python's YAML reads 1 MB in a minute."""
 
 
-def parse_json(text: bytes | str) -> object:
+def parse_json(text: bytes | str) -> Any:
     """What JSON says. Raises ValueError when it is none, or nested too deeply."""
     try:
         value = json.loads(text)
@@ -26,7 +27,7 @@ def parse_json(text: bytes | str) -> object:
     return value
 
 
-def parse_yaml(text: str) -> object:
+def parse_yaml(text: str) -> Any:
     """What YAML says, as plain values. Raises ValueError when it is none, nested too deeply, too long, or stands for too much."""
     import yaml
 

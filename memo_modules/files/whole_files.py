@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from ..errors import InputError, MemoError, StorageError
+from ..words import file_size
 
 PARTIAL = ".part"
 """How the names of files end that are being written."""
@@ -48,7 +49,7 @@ def new_file(
     """Have ``write`` write a file where it is told to, and give it the name ``path``, or the next one that nobody has.
 
     What has a name already is never replaced, whichever process gave it and when. again: asked for another path when the last
-    one is taken; by default, and where that is taken too, a number is put behind the name. claiming: called with each name
+    one is taken; by default, and where that is taken too, a number is added to the name. claiming: called with each name
     before it is tried. Returns the path. Raises StorageError when the disk does not take it.
     """
     with _partial(path) as partial:
@@ -191,7 +192,7 @@ def _said(error: OSError, path: Path, partial: Path) -> str:
         written = free = 0
     if error.errno in NO_ROOM:
         return (
-            f"{path} could not be written ({reason}): {written / 1e6:.1f} MB were written, and the disk has {free / 1e6:.1f} MB left. "
+            f"{path} could not be written ({reason}): {file_size(written)} were written, and the disk has {file_size(free)} left. "
             "The incomplete file is removed; free some space or choose another folder, and run again."
         )
     return (

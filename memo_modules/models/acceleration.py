@@ -36,7 +36,7 @@ REGIONS = (ResnetBlock, SpatialTransformer, AudioModule, MotionModule)
 logger = logging.getLogger(__name__)
 
 _NORM_VALUES = 2**13
-"""In the pictures that group norms are tried on, by position: at 512×512 more than a card keeps in its cache, as in a step."""
+"""In the pictures that group norms are tried on, by position: at 512×512 more than a GPU keeps in its cache, as in a step."""
 
 _CONTEXTS = (4, 32)
 """Tokens of a face and of the audio, as in a step: kernels that need whole blocks fail at them."""
@@ -79,7 +79,7 @@ def for_device(
 
 
 def attention_backends(capability: tuple[int, int] | None) -> dict[str, AttentionFunction]:
-    """Attention besides what a host has. capability: compute capability of a card of NVIDIA's, None on other devices."""
+    """Attention besides what a host has. capability: compute capability of an NVIDIA GPU, None on other devices."""
     backends = {}
     if capability and "set_priority" in inspect.signature(sdpa_kernel).parameters:
         backends["cuDNN"] = _cudnn_first

@@ -44,10 +44,10 @@ def held_weight(net: nn.Module, layer: str) -> tuple[str, tuple[int, int, int] |
     """Where ``net`` has the weight of the linear or convolution ``layer`` of its state dict: the name of the parameter, and where it is fused
     with others the dimension along which it is a part, where it starts there and how long it is."""
     path, _, name = layer.rpartition(".")
-    module = net.get_submodule(path)
-    if name not in getattr(module, "fused_rows", {}):
+    rows: dict[str, tuple[str, int, int]] = getattr(net.get_submodule(path), "fused_rows", {})
+    if name not in rows:
         return f"{layer}.weight", None
-    fused, start, length = module.fused_rows[name]
+    fused, start, length = rows[name]
     return f"{path}.{fused}.weight", (0, start, length)
 
 

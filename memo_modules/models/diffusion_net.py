@@ -130,7 +130,7 @@ class DiffusionNet(UNet[DiffusionBlock]):
         reused = deep is not None and deep.x is not None
         for number, (block, j) in layers if not reused else [layers[0], *layers[-2:]]:
             if deep is not None and number == len(layers) - 2:
-                if reused:
+                if deep.x is not None:
                     x, audio = deep.x, deep.audio
                     del skips[2:]
                 deep.x, deep.audio = x, audio

@@ -20,7 +20,7 @@ class KeyValue:
 
 @dataclass(frozen=True)
 class SpatialContext:
-    """What one spatial transformer attends to beside the picture itself, projected once.
+    """What one spatial transformer attends to besides the picture itself, projected once.
 
     face: (b t d), one row per guidance branch. reference: (g r t d) or None; the last g of the b branches see it, and frame
     j of such a branch sees row j mod r. The branches before them are unconditional and see no reference.

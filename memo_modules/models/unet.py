@@ -58,7 +58,7 @@ def mid_spec(config: ReferenceNetConfig) -> BlockSpec:
 
 
 def up_specs(config: ReferenceNetConfig) -> list[BlockSpec]:
-    """The four up blocks; each layer takes the last skip beside what comes from below."""
+    """The four up blocks; each layer takes the last skip besides what comes from below."""
     specs, widths, c = [], config.block_out_channels, config.block_out_channels[-1]
     for level in reversed(range(4)):
         c_out, c_finer, layers = widths[level], widths[max(level - 1, 0)], []

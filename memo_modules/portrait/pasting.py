@@ -89,12 +89,20 @@ def paste_to_file(
     labelled: bool = True,
     again: Callable[[], Path] | None = None,
 ) -> Path:
-    """A video file of what ``paste`` gives, of which never more than one frame is in memory. It gets its name when it is whole,
-    ``path`` or where another file has that the next one, see whole_files.new_file, which takes ``again``; returns it.
+    """A video file of what ``paste`` gives, of which never more than one frame is in memory. Returns its path.
 
-    audio, metadata, labelled, host: as video.files.join_segments takes them.
-    yuv420p takes even sizes alone: the last row or column of an odd photo is left out. Raises as ``paste`` and ``write_pictures``,
-    and StorageError.
+    yuv420p takes even sizes alone: the last row or column of an odd photo is left out.
+
+    Args:
+        path: the file gets this name when it is whole, or where another file has it the next one, see whole_files.new_file.
+        photo, frames, crop, feather, color_match: as ``paste`` takes them.
+        audio, metadata, labelled: as video.files.join_segments takes them.
+        host: gets the progress in frames.
+        again: asked for another path, see whole_files.new_file.
+
+    Raises:
+        InputError, MissingPackageError: as ``paste`` and ``write_pictures``.
+        StorageError: the disk does not take the file.
     """
     photo, frames = _checked(photo, frames, crop)
     if format.pixel_format == "yuv420p":

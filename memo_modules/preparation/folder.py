@@ -54,10 +54,15 @@ def prepare_folder(
 ) -> Report:
     """Prepare the videos of a folder that have no line in ``output`` yet; what failed before is tried again.
 
-    settings: everything on which the features depend; a folder that was made with others is refused. progress: videos done in this
-    run, videos to do, and the report so far. begin: called with the videos to do, before the first. However it ends, metadata.jsonl
-    is in order of its lines' names and failed.jsonl is that of this run. Raises InputError when there is no video, and when
-    ``output`` is in use, of other videos or of other settings.
+    However it ends, metadata.jsonl is in order of its lines' names and failed.jsonl is that of this run.
+
+    Args:
+        settings: everything on which the features depend; a folder that was made with others is refused.
+        progress: called with videos done in this run, videos to do, and the report so far.
+        begin: called with the videos to do, before the first.
+
+    Raises:
+        InputError: there is no video, or ``output`` is in use, of other videos or of other settings.
     """
     videos, output = Path(os.path.abspath(videos)), Path(os.path.abspath(output))
     paths = find_videos(videos, leave_out=output if videos in output.parents else None)

@@ -20,8 +20,8 @@ from ..audio.features import encode_frames, load_audio_encoder
 from ..audio.vocals import VocalSeparator
 from ..errors import InputError, MemoError
 from ..portrait.face import FaceAnalyzer
-from ..store.fetching import verify
 from ..types import Crop, frame_labels
+from ..weights.fingerprints import file_digest
 from .looking import Looks, check_cuts, check_face
 from .rewriting import rewrite, rewritten_frames
 from .splitting import spans
@@ -244,4 +244,4 @@ def fingerprints(places: ModelPlaces) -> dict[str, str | None]:
 def _hashes(place: Path) -> Iterator[str]:
     """Of the files that a loader may read in ``place``, in order of their names."""
     for path in [place] if place.is_file() else sorted(path for path in place.iterdir() if path.is_file()):
-        yield verify(path, size=None, sha256=None)
+        yield file_digest(path)

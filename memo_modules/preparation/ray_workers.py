@@ -8,6 +8,7 @@ import tempfile
 from typing import Any
 
 from ..errors import MemoError, MissingPackageError
+from ..words import first_line
 from .preparer import Job, Settings
 from .workers import Answer, Crew, Gone
 
@@ -54,7 +55,7 @@ class RayActors(Crew):
         try:
             return pickle.loads(self._ray.get(call))
         except errors.RayActorError as error:
-            return Gone(str(error).split("\n")[0])
+            return Gone(first_line(error))
         except errors.RayError as error:
             return MemoError(f"A worker failed: {error}")
 

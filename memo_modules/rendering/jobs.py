@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, get_type_hints
 
 from ..audio.timeline import parse_timeline
 from ..errors import InputError
@@ -112,7 +112,7 @@ class Job:
     @property
     def format(self) -> VideoFormat:
         crf = self.crf if self.codec == "h264" else None
-        return VideoFormat(self.codec, crf, self.pixel_format or None, self.audio_codec or None)
+        return VideoFormat(self.codec, crf, self.pixel_format, self.audio_codec)
 
     def key(self, models: str) -> str:
         """What tells this video from every other: SHA-256 of its name, the content of image and audio, all settings and ``models``, their
@@ -141,6 +141,10 @@ _RANGES = (
 _CHOICES = {"emotion": ("", *EMOTIONS), "reference_order": REFERENCE_ORDERS, "noise": NOISES, "memory_mode": MEMORY_MODES, "preset": PRESETS}
 
 
+KINDS: dict[str, type] = {each.name: get_type_hints(Job)[each.name] for each in fields(Job)}
+"""What a job's settings are, by name."""
+
+
 @lru_cache(maxsize=2**16)
 def content_digest(name: str, path: Path) -> str:
     """Of a file, read once. name: of the field, for the InputError when it cannot be read."""
@@ -167,16 +171,15 @@ def make_job(values: Mapping[str, Any], folder: Path, where: str) -> Job:
     ``where``."""
     try:
         values = in_our_words(values)
-        known = {each.name: each for each in fields(Job)}
         for name in values:
-            if name not in known:
-                raise InputError(f"{name}: no such setting. Known here: {', '.join(known)}.")
+            if name not in KINDS:
+                raise InputError(f"{name}: no such setting. Known here: {', '.join(KINDS)}.")
         for name in ("image", "audio"):
             if not isinstance(values.get(name), str) or not values[name] or "\0" in values[name]:
                 raise InputError(f"{name}: expected a file, got {quoted(values.get(name))}.")
-        places = {name: folder / Path(values[name]).expanduser() for name in ("image", "audio")}
+        places: dict[str, Any] = {name: folder / Path(values[name]).expanduser() for name in ("image", "audio")}
         output = values.get("output") or f"{places['image'].stem}_{places['audio'].stem}{Job(**places, output='').format.suffix}"
-        typed = {name: _typed(name, value, known[name].type) for name, value in values.items() if name not in places}
+        typed = {name: _typed(name, value, KINDS[name]) for name, value in values.items() if name not in places}
         job = Job(**places, **typed | {"output": _typed("output", output, str)})
         job.check()
         return job
@@ -240,7 +243,7 @@ def _json_lines(content: str) -> Iterable[tuple[str, Any]]:
 
 def _csv_lines(content: str) -> Iterable[tuple[str, Any]]:
     """Empty cells say nothing."""
-    texts = {each.name for each in fields(Job) if each.type in (str, Path)} | {"input_image", "input_audio"}
+    texts = {name for name, kind in KINDS.items() if kind in (str, Path)} | {"input_image", "input_audio"}
     reader = csv.DictReader(io.StringIO(content), strict=True)
     try:
         for row in reader:

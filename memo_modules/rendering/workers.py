@@ -145,7 +145,8 @@ class _Crew:
     def listen(self) -> list[tuple[_Worker, str | None]]:
         """Wait until workers have something to say and pass it on; those that have died, with their exit code in words. Raises their errors."""
         found = []
-        for connection in wait(list(self.workers), timeout=1):
+        heard = wait(list(self.workers), timeout=1)
+        for connection in [each for each in self.workers if each in heard]:
             worker = self.workers[connection]
             try:
                 event = connection.recv()

@@ -49,11 +49,13 @@ class GuidedVelocity:
         if not self.settings.guided:
             [conditional] = self.passes[0](latents, sigma)
             return conditional
-        if fresh:
-            self.unconditional, conditional = (branch for each in self.passes for branch in each(latents, sigma))
+        unconditional = None if fresh else self.unconditional
+        if unconditional is None:
+            unconditional, conditional = (branch for each in self.passes for branch in each(latents, sigma))
+            self.unconditional = unconditional
         else:
             [conditional] = self._conditional_pass()(latents, sigma)
-        return self.unconditional + self.settings.guidance_scale * (conditional - self.unconditional)
+        return unconditional + self.settings.guidance_scale * (conditional - unconditional)
 
     def _conditional_pass(self) -> "_Pass":
         """The one that runs the conditional branch alone."""

@@ -15,7 +15,7 @@ one shares a third of what decides how a clip moves, and the fourth nothing."""
 
 
 def clip_noise(kind: str, generator: torch.Generator, clip: int, frames: int, size: Sequence[int]) -> Tensor:
-    """Noise (f c h w) of the clip behind ``clip`` others, size: (c, h, w). The generator is left one drawing further.
+    """Noise (f c h w) of the clip after ``clip`` others, size: (c, h, w). The generator is left one drawing further.
 
     independent: a drawing for each clip, as in the published sampler. smooth: part of how a clip looks comes from its noise, and changes
     abruptly where two clips meet; so the noise continues across the border, mirrored, and turns into another over SPAN clips.

@@ -3,21 +3,25 @@
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import TypeVar
 
 T = TypeVar("T")
 
 TICK = 0.1
-"""Seconds between two looks at whether to go on."""
+"""Seconds between two looks at whether to continue."""
 
 _AHEAD = 16  # of what is handed over; a download is not read into memory faster than the disk takes it
 _END = object()
 
 
 class AsideError(Exception):
-    """The work failed; ``__cause__`` is its error. What ``check_interrupt`` raises comes as itself."""
+    """The work failed with ``cause``. What ``check_interrupt`` raises comes as itself."""
+
+    def __init__(self, cause: Exception):
+        super().__init__(str(cause))
+        self.cause = cause
 
 
 class _Left(BaseException):
@@ -26,7 +30,7 @@ class _Left(BaseException):
 
 def given(
     work: Callable[[Callable[[T], None]], object], check_interrupt: Callable[[], None], patience: float | None = None
-) -> "closing[Iterator[T]]":
+) -> "closing[Generator[T, None, None]]":
     """A context manager: within, iterate over what ``work`` hands to the function that it gets, in order.
 
     ``check_interrupt`` is asked meanwhile, and may raise. On leaving, the thread ends with the next that it hands over; one
@@ -38,7 +42,11 @@ def given(
 
 def result(work: Callable[[], T], check_interrupt: Callable[[], None], patience: float | None = None) -> T:
     """What ``work`` returns; see ``given``."""
-    with given(lambda give: give(work()), check_interrupt, patience) as results:
+
+    def once(give: Callable[[T], None]) -> None:
+        give(work())
+
+    with given(once, check_interrupt, patience) as results:
         return next(results)
 
 
@@ -47,7 +55,7 @@ def called(work: Callable[[], T], check_interrupt: Callable[[], None]) -> T:
     try:
         return result(work, check_interrupt)
     except AsideError as error:
-        raise error.__cause__ from None
+        raise error.cause from None
 
 
 def wait(seconds: float, check_interrupt: Callable[[], None]) -> None:
@@ -58,7 +66,7 @@ def wait(seconds: float, check_interrupt: Callable[[], None]) -> None:
         time.sleep(min(left, TICK))
 
 
-def _given(work, check_interrupt, patience):
+def _given(work: Callable[[Callable[[T], None]], object], check_interrupt: Callable[[], None], patience: float | None) -> Generator[T, None, None]:
     handed, left = queue.Queue(_AHEAD), threading.Event()
     threading.Thread(target=_run, args=(work, handed, left), daemon=True).start()
     end = None if patience is None else time.monotonic() + patience
@@ -69,10 +77,10 @@ def _given(work, check_interrupt, patience):
                 item, failure = handed.get(timeout=TICK)
             except queue.Empty:
                 if end is not None and time.monotonic() > end:
-                    raise AsideError from TimeoutError(f"no answer within {patience:.0f} seconds")
+                    raise AsideError(TimeoutError(f"no answer within {patience:.0f} seconds")) from None
                 continue
             if failure:
-                raise AsideError from failure
+                raise AsideError(failure) from failure
             if item is _END:
                 return
             end = None

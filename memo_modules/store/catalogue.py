@@ -46,10 +46,11 @@ class Model:
     @property
     def size(self) -> int:
         """Bytes of the files that are needed; as ``about`` says where the catalogue has no sizes."""
-        sizes = [file.size for file in self.needed]
-        if all(sizes):
+        sizes = [file.size for file in self.needed if file.size]
+        stated = re.match(r"([\d.]+) (MB|GB)", self.about or "")
+        if len(sizes) == len(self.needed) or stated is None:
             return sum(sizes)
-        number, unit = re.match(r"([\d.]+) (MB|GB)", self.about).groups()
+        number, unit = stated.groups()
         return round(float(number) * {"MB": 1e6, "GB": 1e9}[unit])
 
     @property

@@ -28,7 +28,7 @@ def to_single_files(checkpoint: Path, target: Path, dtype: torch.dtype | None = 
     written. Where only some of them are there, as after a run that was killed in between, those must be the same.
 
     dtype: of the weights, by default as they are. loras: are merged into them. Raises CheckpointError when a component is damaged or there
-    is none, or a LoRA does not fit, and InputError when something else is in the place of the target, or all of it.
+    is none, or a LoRA does not fit, and InputError when there is something else at the target, or all of it.
     """
     sources = {component: source for component, source in _sources(checkpoint).items() if source.path.exists()}
     if not sources:
@@ -95,7 +95,7 @@ def _config(component: str, config: dict, loras: Loras) -> dict:
 
 
 def _if_killed(files: Iterable[Path]) -> Callable[[Path, Path], bool] | None:
-    """What may be in the place of ``files``: when not all are there, what a run that was killed between their names has left."""
+    """What may be at the places of ``files``: when not all are there, what a run that was killed between their names has left."""
     return None if all(map(os.path.lexists, files)) else _same
 
 

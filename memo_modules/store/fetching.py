@@ -19,6 +19,7 @@ from ..errors import CheckpointError, DownloadError
 from ..files.regular_files import open_regular, read_regular
 from ..files.whole_files import NO_ROOM, flush_names, write_whole
 from ..host import SILENT, Host
+from ..words import file_size, hours
 from . import aside, hub
 from .catalogue import ModelFile
 from .transfer import USER_AGENT, BrokenError, asked, fill, there
@@ -88,7 +89,7 @@ def _fetch_all(files: Sequence[ModelFile], root: Path, host: Host) -> None:
         try:
             with _alone(remote, host.check_interrupt) as arrived:
                 if not arrived:
-                    logger.info("Downloading %s to %s (%s)", remote.url, remote.target, megabytes(remote.size))
+                    logger.info("Downloading %s to %s (%s)", remote.url, remote.target, file_size(remote.size))
                     _fetch_one(remote, replace(host, progress=_telling(host, remote, before, total)))
         except DownloadError:
             raise
@@ -113,10 +114,9 @@ def _telling(host: Host, remote: _Remote, before: int, total: int) -> Callable[[
         seconds = time.monotonic() - began
         if done > start and seconds - said >= SAID_EVERY:
             said, rate = seconds, (done - start) / seconds
-            left = round((total - before - done) / rate)
             host.say(
-                f"{remote.file.target}: {megabytes(done)} of {megabytes(remote.size)}, {megabytes(rate)} a second, "
-                f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left for all {megabytes(total)}"
+                f"{remote.file.target}: {file_size(done)} of {file_size(remote.size)}, {file_size(rate)} a second, "
+                f"{hours((total - before - done) / rate)} left for all {file_size(total)}"
             )
 
     return progress
@@ -150,13 +150,10 @@ def verify(path: Path, size: int | None, sha256: str | None, check_interrupt: Ca
 def learned_sha256(path: Path) -> str | None:
     """What was written next to ``path`` when it was downloaded and verified."""
     try:
-        return re.match("[0-9a-f]{64}(?= )", read_regular(_record(path), 65).decode("ascii"))[0]
-    except (OSError, ValueError, TypeError):  # there is none, or it is something else
+        found = re.match("[0-9a-f]{64}(?= )", read_regular(_record(path), 65).decode("ascii"))
+    except (OSError, ValueError):  # there is none, or it is something else
         return None
-
-
-def megabytes(size: int) -> str:
-    return f"{size / 1e6:.0f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"
+    return found and found[0]
 
 
 def _taken_from_cache(file: ModelFile, target: Path, check_interrupt: Callable[[], None]) -> bool:
@@ -253,7 +250,7 @@ def _check_room(remotes: list[_Remote], root: Path) -> None:
     needed, free = sum(remote.missing for remote in remotes), shutil.disk_usage(disk).free
     if needed + _ROOM > free:
         raise DownloadError(
-            f"{root} has room for {megabytes(free)}, but the download needs {megabytes(needed + _ROOM)}. Free some space, then run again."
+            f"{root} has room for {file_size(free)}, but the download needs {file_size(needed + _ROOM)}. Free some space, then run again."
         )
 
 
@@ -316,7 +313,7 @@ def _fetch_one(remote: _Remote, host: Host) -> None:
 
 def _kept(remote: _Remote) -> str:
     there = remote.size - remote.missing
-    return f"{megabytes(there)} of it is kept; run again to continue. " if there else ""
+    return f"{file_size(there)} of it is kept; run again to continue. " if there else ""
 
 
 def _of_right_form(remote: _Remote) -> Path:

@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from ..errors import DownloadError, MissingPackageError
 from ..words import first_line, quoted
@@ -50,29 +50,27 @@ def unreachable() -> str | None:
     constants = client().constants
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
-    hub, port = _address("HF_ENDPOINT", constants.ENDPOINT, _PORTS, "https://huggingface.co")
-    host = hub.hostname
+    scheme, host, port = _address("HF_ENDPOINT", constants.ENDPOINT, _PORTS, "https://huggingface.co")
     proxies = urllib.request.getproxies()
-    kind = next((kind for kind in (hub.scheme, "all") if proxies.get(kind)), None)
+    kind = next((kind for kind in (scheme, "all") if proxies.get(kind)), None)
     if kind and not urllib.request.proxy_bypass(host):
         proxy = proxies[kind] if "//" in proxies[kind] else f"http://{proxies[kind]}"
-        server, port = _address(f"{kind.upper()}_PROXY", proxy, _PROXY_PORTS, "http://127.0.0.1:7890")
-        host = server.hostname
+        _, host, port = _address(f"{kind.upper()}_PROXY", proxy, _PROXY_PORTS, "http://127.0.0.1:7890")
     error = _connect(host, port)
     return error and f"{host} cannot be reached ({error})"
 
 
-def _address(variable: str, value: str, ports: dict[str, int], example: str) -> tuple[SplitResult, int]:
-    """``value`` in its parts, and its port. Raises DownloadError when it names no server; a password in it is not shown."""
+def _address(variable: str, value: str, ports: dict[str, int], example: str) -> tuple[str, str, int]:
+    """Scheme, host and port of ``value``. Raises DownloadError when it names no server; a password in it is not shown."""
     try:
         address = urlsplit(value)
-        port, host = address.port, address.hostname
+        scheme, host, port = address.scheme, address.hostname, address.port
     except ValueError:  # a port that is no number or too large, half a bracket
-        address = port = host = None
-    if not host or address.scheme not in ports or port == 0 or any(char.isspace() or not char.isprintable() for char in value):
+        scheme, host, port = "", None, None
+    if not host or scheme not in ports or port == 0 or any(char.isspace() or not char.isprintable() for char in value):
         shown = value.rpartition("@")[2]
         raise DownloadError(f"{variable} is {quoted(shown)}, expected an address such as {example}. Set it right or unset it, and start anew.")
-    return address, port or ports[address.scheme]
+    return scheme, host, port or ports[scheme]
 
 
 def _connect(host: str, port: int) -> str | None:

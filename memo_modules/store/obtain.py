@@ -6,9 +6,9 @@ from pathlib import Path
 from ..errors import CheckpointError
 from ..host import SILENT, Host
 from ..weights.checkpoints import file_fault, read_weights
-from ..words import quoted
+from ..words import file_size, quoted
 from .catalogue import CATALOGUE, Model, ModelFile
-from .fetching import by_hand, fetch, megabytes
+from .fetching import by_hand, fetch
 from .finding import Listing, find
 from .walking import forget
 
@@ -94,10 +94,10 @@ def check_there(names: Mapping[str, str], roots: Roots) -> None:
     sizes = [sum(file.size for file in files) if all(file.size for file in files) else model.size for model, _, files in lacking]
     if len(lacking) == 1:
         [(model, root, files)] = lacking
-        raise CheckpointError(f"{model.title} is not there: switch on download ({megabytes(sizes[0])}), or {by_hand(files, root)}")
-    titles = ", ".join(f"{model.title} ({megabytes(size)})" for (model, _, _), size in zip(lacking, sizes, strict=True))
+        raise CheckpointError(f"{model.title} is not there: switch on download ({file_size(sizes[0])}), or {by_hand(files, root)}")
+    titles = ", ".join(f"{model.title} ({file_size(size)})" for (model, _, _), size in zip(lacking, sizes, strict=True))
     hands = "; ".join(by_hand(files, root) for _, root, files in lacking)
-    raise CheckpointError(f"{len(lacking)} models are not there: {titles}. Switch on download ({megabytes(sum(sizes))}), or {hands}")
+    raise CheckpointError(f"{len(lacking)} models are not there: {titles}. Switch on download ({file_size(sum(sizes))}), or {hands}")
 
 
 def find_model(role: str, models: Path, name: str | None = None) -> Path:

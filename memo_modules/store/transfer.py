@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from ..errors import DownloadError
@@ -77,7 +77,7 @@ def asked(ask: Callable[[], T], url: str, timeout: float, check_interrupt: Calla
         try:
             return aside.result(ask, check_interrupt, 1.5 * timeout)
         except aside.AsideError as error:
-            broken = broken_by(error.__cause__, url)
+            broken = broken_by(error.cause, url)
         if _status(broken.__cause__) not in _BUSY:
             raise broken
         patience.after(broken)
@@ -113,12 +113,17 @@ def _receive(url: str, partial: Path, have: int, size: int, host: Host) -> None:
     headers = hub.client().utils.build_hf_headers(headers=dict(USER_AGENT)) | {"accept-encoding": "identity"}
     if have:
         headers["range"] = f"bytes={have}-"
+
+    def ask(give: Callable[[Any], None]) -> None:
+        _get(url, headers, give)
+
     try:
-        with aside.given(lambda give: _get(url, headers, give), host.check_interrupt, _ANSWER_TIMEOUT) as parts:
-            have = _start(url, *next(parts), partial, have, size)
+        with aside.given(ask, host.check_interrupt, _ANSWER_TIMEOUT) as parts:
+            status, answered = next(parts)
+            have = _start(url, status, answered, partial, have, size)
             _write(parts, url, partial, have, size, host)
     except aside.AsideError as error:
-        raise broken_by(error.__cause__, url) from error.__cause__
+        raise broken_by(error.cause, url) from error.cause
     if there(partial) < size:
         raise BrokenError(f"{urlsplit(url).hostname} closed the connection early")
 
@@ -166,7 +171,7 @@ def _of_kind(headers) -> str:
     return f"of {quoted(kind)} " if kind else ""
 
 
-def _get(url: str, headers: dict[str, str], give: Callable[[object], None]) -> None:
+def _get(url: str, headers: dict[str, str], give: Callable[[Any], None]) -> None:
     """Give status and headers of an answer, then the bytes as they come."""
     with _opened(url, headers, hub.client().constants.HF_HUB_DOWNLOAD_TIMEOUT) as (response, blocks):
         if response.status_code >= 400 and response.status_code != 416:
@@ -180,7 +185,7 @@ def _get(url: str, headers: dict[str, str], give: Callable[[object], None]) -> N
 @contextmanager
 def _opened(url: str, headers: dict[str, str], timeout: float):
     """A response and its bytes, undecoded. timeout: seconds without any."""
-    session = hub.client().get_session()
+    session: Any = hub.client().get_session()
     if hasattr(session, "build_request"):  # httpx, which huggingface_hub has from version 1 on
         request = session.build_request("GET", url, headers=headers, timeout=timeout)
         response = session.send(request, stream=True, follow_redirects=True)
@@ -208,7 +213,7 @@ class _StatusError(Exception):
 def broken_by(error: BaseException, url: str) -> BrokenError:
     """What an error of the client says, in our words."""
     response, status = getattr(error, "response", None), _status(error)
-    if status is None:
+    if response is None or status is None:
         reason = _TOKEN.sub("Bearer ...", first_line(error))
         broken = BrokenError(f"{urlsplit(url).hostname}: {reason}")
     elif status in (401, 403):

@@ -51,7 +51,7 @@ def make_trainer(settings: TrainingSettings, accelerator, vae: DiffusersVAE, res
     processes, data = Processes(accelerator), settings.data
     with processes.together():
         checkpoint = resume_from(settings.output_dir, resume)
-        dataset = ClipDataset(read_metadata(data.metadata), data.height, data.width, data.layout)
+        dataset: PreparedClips | TrajectoryDataset = ClipDataset(read_metadata(data.metadata), data.height, data.width, data.layout)
         nets = load_nets(settings.checkpoint, accelerator.device, DTYPES[settings.dtype])
         check_sample(nets, SampleStream(dataset, settings.seed)[0], data.frames)
         config = vae.autoencoder.config
@@ -62,10 +62,10 @@ def make_trainer(settings: TrainingSettings, accelerator, vae: DiffusersVAE, res
         make_batch, places = partial(encode_batch, vae), None
     if data.cache_dir:
         with processes.together():
-            dataset, make_batch = _cached(settings, data.cache_dir, dataset, vae, accelerator, host)
-    if settings.motion_weight and not settings.distil:
-        with processes.together():
-            places = place_weights(dataset, settings.motion_weight).to(accelerator.device)
+            cached, make_batch = _cached(settings, data.cache_dir, dataset, vae, accelerator, host)
+            if settings.motion_weight and not settings.distil:
+                places = place_weights(cached, settings.motion_weight).to(accelerator.device)
+            dataset = cached
     if settings.distil:
         source = Source(SampleStream(dataset, settings.seed), make_batch, data.layout, latent)
         with processes.together():
@@ -83,8 +83,8 @@ def make_trainer(settings: TrainingSettings, accelerator, vae: DiffusersVAE, res
 
 
 def _cached(
-    settings: TrainingSettings, folder: Path, clips: ClipDataset, vae: DiffusersVAE, accelerator, host: Host
-) -> tuple[PreparedClips, MakeBatch]:
+    settings: TrainingSettings, folder: Path, clips: PreparedClips, vae: DiffusersVAE, accelerator, host: Host
+) -> tuple[PosteriorDataset, MakeBatch]:
     """The same clips as posteriors, which are made where they are not stored in ``folder`` yet; each process makes its part."""
     data, key = settings.data, vae_key(vae)
     mine = clips.videos[accelerator.process_index :: accelerator.num_processes]

@@ -1,4 +1,4 @@
-"""Training low-rank factors beside frozen weights: a hundredth of the numbers to update, and a file of tens of megabytes."""
+"""Training low-rank factors of frozen weights: a hundredth of the numbers to update, and a file of tens of megabytes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class LoraSettings:
 
 
 def add_factors(nets: MemoNets, trainable: Trainable, settings: LoraSettings, seed: int) -> dict[str, nn.Parameter]:
-    """Put factors beside all linears and 1x1 convolutions that ``trainable`` names, and have nothing else train; `net.parameter` to theirs.
+    """Add factors to all linears and 1x1 convolutions that ``trainable`` names, and have nothing else train; `net.parameter` to theirs.
 
     At first they change nothing. Their random numbers depend on ``seed`` and the layer's name alone. Raises InputError, see set_trainable.
     """
@@ -61,19 +61,20 @@ def _takes_factors(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1)
 
 
-def _add(layer: nn.Linear | nn.Conv2d, settings: LoraSettings, generator: torch.Generator) -> dict[str, nn.Parameter]:
+def _add(layer: nn.Linear | nn.Conv2d, settings: LoraSettings, generator: torch.Generator) -> dict[str, Any]:
     d_out, d_in = layer.weight.shape[:2]
     kind = nn.Linear if isinstance(layer, nn.Linear) else partial(nn.Conv2d, kernel_size=1)
     like = {"device": layer.weight.device, "dtype": layer.weight.dtype}
-    layer.lora_down, layer.lora_up = kind(d_in, settings.rank, bias=False, **like), kind(settings.rank, d_out, bias=False, **like)
+    down, up = kind(d_in, settings.rank, bias=False, **like), kind(settings.rank, d_out, bias=False, **like)
+    layer.lora_down, layer.lora_up = down, up
     with torch.no_grad():
-        layer.lora_down.weight.copy_((2 * torch.rand(layer.lora_down.weight.shape, generator=generator) - 1) / d_in**0.5)
-        layer.lora_up.weight.zero_()
+        down.weight.copy_((2 * torch.rand(down.weight.shape, generator=generator) - 1) / d_in**0.5)
+        up.weight.zero_()
     layer.register_forward_hook(partial(_with_factors, scale=settings.scale))
-    return {DOWN: layer.lora_down.weight, UP: layer.lora_up.weight}
+    return {DOWN: down.weight, UP: up.weight}
 
 
-def _with_factors(layer: nn.Module, inputs: tuple[Tensor, ...], out: Tensor, scale: float) -> Tensor:
+def _with_factors(layer: Any, inputs: tuple[Tensor, ...], out: Tensor, scale: float) -> Tensor:
     return torch.add(out, layer.lora_up(layer.lora_down(inputs[0])), alpha=scale)
 
 

@@ -183,8 +183,9 @@ def _velocity(nets: MemoNets, batch: TrainingBatch, draws: StepDraws, noisy: Ten
     emotion = torch.where(draws.emotion_drop, NO_EMOTION, batch.audio_emotion)
     face_tokens = _face_tokens(nets, batch, draws.unconditional)
     if unconditional:
-        audio_tokens = audio_tokens.masked_fill((torch.arange(b * f, device=noisy.device) < unconditional * f)[:, None, None], 0)
-        emotion = emotion.masked_fill(draws.unconditional, NO_EMOTION)
+        without = torch.arange(b, device=noisy.device) < unconditional
+        audio_tokens = audio_tokens.masked_fill(without.repeat_interleave(f)[:, None, None], 0)
+        emotion = emotion.masked_fill(without, NO_EMOTION)
     seen = ReferenceFeatures(tuple(layer[unconditional:] for layer in reference.layers)) if unconditional < b else None
     velocity = net(
         noisy.to(dtype).flatten(0, 1),

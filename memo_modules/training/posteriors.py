@@ -67,8 +67,14 @@ def cache_posteriors(
 
     A file is float16 (frames 2 c h w), mean and standard deviation, and there whole or not at all: those that are there
     are not touched, so a run that was stopped continues where it was. With several processes each takes videos of its own.
-    host: gets the progress in videos, and may interrupt before each batch of the VAE. Raises InputError for a video that cannot be
-    decoded or has fewer frames than its features.
+
+    Args:
+        height, width: of the pictures, in pixels.
+        key: see vae_key.
+        host: gets the progress in videos, and may interrupt before each batch of the VAE.
+
+    Raises:
+        InputError: a video cannot be decoded or has fewer frames than its features.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for done, video in enumerate(videos, start=1):

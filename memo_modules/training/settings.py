@@ -1,4 +1,8 @@
-"""The settings of a training: YAML to frozen dataclasses, one per section. A key that nothing reads is refused."""
+"""The settings of a training: YAML to frozen dataclasses, one per section. A key that nothing reads is refused.
+
+Not pydantic's: as it comes it takes "3" and true for numbers and "yes" for true; strict, it takes neither 1e-5, which YAML reads as a text, nor
+a list for a tuple nor a text for a path. Each field would need a rule of its own, and each error our words.
+"""
 
 import types
 import typing
@@ -74,7 +78,7 @@ class TrainingSettings:
     the weights, None for none; sample videos and the nets of a checkpoint then use the average. save_every, log_every: steps. keep:
     checkpoints. loggers: out of
     tensorboard and wandb; None takes tensorboard where it is installed. seed: of the order of the data and all that is drawn.
-    lora: low-rank factors train beside what trainable names, which stays as it is, see low_rank; None: the weights themselves train.
+    lora: low-rank factors train for what trainable names, which stays as it is, see low_rank; None: the weights themselves train.
     distil: the nets learn to be sampled in fewer steps, see distillation; rates, weighting and robust_threshold then mean nothing.
     """
 
@@ -202,7 +206,7 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):  # X | None
         return None if value is None else _convert(arguments[0], value, key)
-    if is_dataclass(hint) and isinstance(value, Mapping):
+    if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, Mapping):
         return from_mapping(hint, value, f"{key}.")
     if origin is Literal and value in arguments:
         return value

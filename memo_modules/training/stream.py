@@ -8,13 +8,14 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import InputError
-from .dataset import ClipLayout, PreparedClips
+from .dataset import ClipLayout
 from .draws import PictureDraws, Rates, StepDraws, draw_consecutive_steps, draw_pictures
 from .reading import read_or_none
 from .schedule import FlowSchedule, TimestepSampling
@@ -37,7 +38,20 @@ def epoch_order(seed: int, epoch: int, videos: int) -> tuple[int, ...]:
 
 
 INSTEAD = 16
-"""Videos that are tried in the place of one that cannot be read."""
+"""Videos that are tried instead of one that cannot be read."""
+
+
+class Samples(Protocol):
+    """A data set of videos, from which a video's number and a seed choose a sample."""
+
+    @property
+    def videos(self) -> Sequence[Any]:
+        """Each with ``video``, the path of its file."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, item: tuple[int, int], /) -> dict[str, Tensor]: ...
 
 
 class SampleStream(Dataset):
@@ -47,7 +61,7 @@ class SampleStream(Dataset):
     that were skipped for it. Raises InputError when none of INSTEAD others can be read either.
     """
 
-    def __init__(self, dataset: PreparedClips, seed: int):
+    def __init__(self, dataset: Samples, seed: int):
         self.dataset, self.seed = dataset, seed
 
     def __getitem__(self, position: int) -> dict[str, Tensor | int]:

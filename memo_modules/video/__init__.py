@@ -1,1 +1,1 @@
-"""Videos on the disk: files and what they are made of, and long ones that go on after a crash."""
+"""Videos on the disk: files and what they are made of, and long ones that continue after a crash."""

@@ -43,7 +43,7 @@ _BT709, _SRGB, _LIMITED, _FULL, _RGB = 1, 13, 1, 2, 0  # codes of ITU-T H.273, a
 
 
 def write_video(path: Path, frames: Tensor, fps: Fraction, audio: Audio | None, format: VideoFormat = DEFAULT_FORMAT) -> None:
-    """A whole video file of ``frames`` (f 3 h w) in [0, 1] with ``audio`` beside them, if any, that says that it is synthetic.
+    """A whole video file of ``frames`` (f 3 h w) in [0, 1] with ``audio``, if any, that says that it is synthetic.
     Raises as ``join_segments``."""
     with TemporaryDirectory() as folder:
         segment = Path(folder) / "segment"
@@ -82,12 +82,19 @@ def write_pictures(
     labelled: bool = False,
     check_interrupt: Callable[[], None] = lambda: None,
 ) -> None:
-    """A video file of pictures as they come, each as the planes that pixel_formats.planes gives; they may be the same arrays
-    every time. size: (height, width). audio, metadata, labelled: as ``join_segments`` takes them. ``path`` is written as they
-    come: whoever calls sees to it that it has its name when it is whole.
+    """A video file of pictures as they come. Large pictures are encoded with less memory, which makes h264 files of them a little larger.
 
-    Large pictures are encoded with less memory, which makes h264 files of them a little larger. Raises InputError for sizes and
-    sound that the format does not take, MissingPackageError as ``write_segment``, and OSError.
+    Args:
+        path: written as the pictures come: whoever calls sees to it that it has its name when it is whole.
+        pictures: each as the planes that pixel_formats.planes gives; they may be the same arrays every time.
+        size: (height, width).
+        audio, metadata, labelled: as ``join_segments`` takes them.
+        check_interrupt: called with each piece of the sound; may raise.
+
+    Raises:
+        InputError: the format does not take such sizes or sound.
+        MissingPackageError: as ``write_segment``.
+        OSError: the disk does not take the file.
     """
     height, width = size
     format.check(height, width, audio, check_interrupt)
@@ -135,14 +142,20 @@ def join_segments(
 ) -> None:
     """One video of the ``segments`` that ``write_segment`` made, one after the other, with ``audio`` from the first frame on.
 
-    Nothing is encoded again; frame k shows at k / fps (mkv: to the millisecond). The sound is written whole, however long
-    the pictures are; beyond [-1, 1] it is clipped where the audio codec holds no more, see VideoFormat.clipped. metadata: texts by
-    name; ComfyUI looks for JSON under "workflow" and "prompt". ``host`` gets the progress in segments, and may interrupt before each and
-    with each piece of the sound. labelled: the file says that it is synthetic and what made it, see labels. ``path`` is there when
-    all is written, not before.
+    Nothing is encoded again; frame k shows at k / fps (mkv: to the millisecond).
 
-    Raises InputError for segments that are damaged or of another format, and for sound that is broken or that the format does not take;
-    MissingPackageError for an encoder that is not there; StorageError when the disk is full.
+    Args:
+        path: there when all is written, not before.
+        audio: written whole, however long the pictures are; beyond [-1, 1] it is clipped where the audio codec holds no more, see
+            VideoFormat.clipped.
+        metadata: texts by name; ComfyUI looks for JSON under "workflow" and "prompt".
+        host: gets the progress in segments, and may interrupt before each and with each piece of the sound.
+        labelled: the file says that it is synthetic and what made it, see labels.
+
+    Raises:
+        InputError: segments are damaged or of another format, or the sound is broken or nothing that the format takes.
+        MissingPackageError: an encoder is not there.
+        StorageError: the disk is full.
     """
     if not segments:
         raise InputError("segments: expected one or more files to join, got none.")

@@ -56,7 +56,7 @@ _BYTES_PER_SAMPLE = {"flac": 2, "pcm": 4}
 
 @dataclass(frozen=True)
 class VideoFormat:
-    """How a video is stored. A crf, pixel_format or audio_codec of None becomes the video codec's own default.
+    """How a video is stored. A crf of None, and a pixel_format or audio_codec of "", become the video codec's own default.
 
     codec: "h264", which plays everywhere, or "ffv1", which loses nothing.
     crf: quality of h264, 0 to 51; six more halve the file; 18 (default) is hard to tell from the original. None for ffv1.
@@ -73,8 +73,8 @@ class VideoFormat:
 
     codec: str = "h264"
     crf: int | None = None
-    pixel_format: str | None = None
-    audio_codec: str | None = None
+    pixel_format: str = ""
+    audio_codec: str = ""
     container: str = "mp4"
 
     def __post_init__(self):
@@ -83,7 +83,7 @@ class VideoFormat:
         sound = "aac" if not lossless else "pcm" if self.container == "mkv" else "flac"
         defaults = {"crf": None if lossless else _CRF, "pixel_format": PIXEL_FORMATS[self.codec][0], "audio_codec": sound}
         for name, default in defaults.items():
-            if getattr(self, name) is None:
+            if getattr(self, name) in (None, ""):
                 object.__setattr__(self, name, default)
         _one_of(f"pixel_format of {self.codec}", self.pixel_format, PIXEL_FORMATS[self.codec])
         _one_of(f"container of {self.codec}", self.container, CONTAINERS[self.codec])
@@ -176,7 +176,7 @@ class VideoFormat:
         twice as much; ffv1 hardly to more, but to a sixth for smooth drawings.
         """
         pixels = height * width
-        if self.codec == "ffv1":
+        if self.crf is None:  # ffv1
             per_pixel = _FFV1_BYTES_PER_PIXEL[self.pixel_format]
         else:
             crfs, sizes = zip(*_H264_BYTES_PER_PIXEL, strict=True)

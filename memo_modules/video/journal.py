@@ -1,6 +1,6 @@
-"""What a long video has come to: a folder from which it goes on after a crash, a power cut or a cancel.
+"""What a long video has come to: a folder from which it continues after a crash, a power cut or a cancel.
 
-It holds one entry per clip, the clip's video beside it, and what the video is made of. An entry is written when its video
+It holds one entry per clip, the clip's video next to it, and what the video is made of. An entry is written when its video
 is on the disk, and both wholly or not at all: whatever stops the work, nothing is lost but the clip under way.
 """
 
@@ -99,7 +99,7 @@ class Journal:
                 path.unlink()
 
     def state(self, start: VideoState | None) -> VideoState | None:
-        """To go on behind the last clip of a video that itself went on behind ``start``, if not None."""
+        """To continue after the last clip of a video that itself continued ``start``, if not None."""
         if self._last is None:
             return start
         past_latents = (*(start.past_latents if start else ()), *self._past_latents)
@@ -110,7 +110,7 @@ class Journal:
         return self._entry().with_suffix(suffix)
 
     def append(self, state: VideoState, segment: Path | None) -> None:
-        """The next clip is done: ``state`` is behind it, ``segment`` on the disk."""
+        """The next clip is done: ``state`` is that after it, ``segment`` on the disk."""
         with storing(self.folder):
             _write_entry(self._entry(), state, segment)
         self._keep(state, segment)
@@ -149,7 +149,7 @@ class Journal:
 def opened(root: Path, name: str, inputs: Inputs, max_age: float = math.inf, max_bytes: float = math.inf) -> Iterator[Journal]:
     """The Journal in ``root`` of the video ``name`` made of ``inputs``: the one that was begun, or a new one.
 
-    What is damaged in it is dropped, and all behind it; of the other journals those that ``clean`` removes are. Raises
+    What is damaged in it is dropped, and all after it; of the other journals those that ``clean`` removes are. Raises
     InputError when another process works on it, or when something that is none of its files is in the way, and StorageError
     when nothing can be written there.
     """
@@ -268,8 +268,8 @@ def _write_entry(path: Path, state: VideoState, segment: Path | None) -> None:
 
 
 def _read_entry(path: Path, before: VideoState | None) -> tuple[VideoState, Path | None] | None:
-    """State behind a clip, with the past latents of this clip alone, and its video; None when anything is missing, damaged or
-    does not follow the state ``before``, behind the clip before, if any.
+    """State after a clip, with the past latents of this clip alone, and its video; None when anything is missing, damaged or
+    does not follow the state ``before``, after the clip before, if any.
 
     Raises StorageError when the disk does not give it: that says nothing of what is on it.
     """
@@ -294,14 +294,14 @@ def _read_entry(path: Path, before: VideoState | None) -> tuple[VideoState, Path
 
 
 def _segment(entry: Path, name: object) -> Path:
-    """The video of a clip, which lies beside its ``entry`` and is named like it."""
+    """The video of a clip, which lies next to its ``entry`` and is named like it."""
     if type(name) is not str or Path(name).stem != entry.stem or Path(name).name != name or name == entry.name:
         raise ValueError("it does not name the video of its clip")
     return entry.with_name(name)
 
 
 def _check_follows(state: VideoState, before: VideoState | None) -> None:
-    """Raises ValueError for what nobody can have written who went on behind ``before``, whatever its checksum says."""
+    """Raises ValueError for what nobody can have written who continued ``before``, whatever its checksum says."""
     latents, [past_latents] = state.latents, state.past_latents
     counts = (state.clips, state.last_frames)
     if not all(type(count) is int for count in counts) or state.clips < 1 or type(state.model) is not str:

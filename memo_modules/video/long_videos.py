@@ -17,12 +17,13 @@ from ..host_memory import return_freed_memory
 from ..progress import clips_done, counted, video_done
 from ..sampler.sampling import SampledClip
 from ..types import Audio, AudioFeatures, VideoState
+from ..words import file_size
 from .files import join_segments, write_segment
 from .formats import VideoFormat
 from .journal import Journal
 
 Sample = Callable[[VideoState | None, int], Iterator[SampledClip]]
-"""The clips behind a state, and behind as many clips of the audio, see sampling.sample_video."""
+"""The clips after a state, and after as many clips of the audio, see sampling.sample_video."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class LongVideo:
     def of_clips(self) -> dict[str, str]:
         """What the clips of the file depend on, by the names that its user knows: they stay when what is joined with them at the end,
         sound and its codec, is another. What sound may change in them is how many frames they have."""
-        made = {"format": f"{replace(self.format, audio_codec=None)} {self.fps}"}
+        made = {"format": f"{replace(self.format, audio_codec='')} {self.fps}"}
         return made if self.fps == self.audio.fps else made | {"sound": f"{self.frames} frames"}
 
     def done(self, name: str) -> str:
@@ -85,12 +86,17 @@ def sample_to_file(
     start: VideoState | None = None,
     host: Host = SILENT,
 ) -> tuple[Path, VideoState]:
-    """Make what of ``video`` is not in ``journal``, and the file of it; returns its path and what it takes to go on.
+    """Make what of ``video`` is not in ``journal``, and the file of it; returns its path and what it takes to continue.
 
-    target: asked for the path of the file when it is made, and again while another file has it. start: what the video goes
-    on behind.
-    host: is told what is to come, before it starts, and with every clip how long it takes. The journal is removed when the file is
-    there. Raises StorageError when the disk has no room; then and after anything else the same call goes on.
+    The journal is removed when the file is there.
+
+    Args:
+        target: asked for the path of the file when it is made, and again while another file has it.
+        start: what the video continues.
+        host: is told what is to come, before it starts, and with every clip how long it takes.
+
+    Raises:
+        StorageError: the disk has no room; then and after anything else the same call continues.
     """
     width, height = video.size
     video.format.check(height, width, video.sound, host.check_interrupt)
@@ -111,7 +117,7 @@ def sample_to_file(
             journal.append(clip.state, segment)
             return_freed_memory()
             done = len(journal.segments)
-            size = f", about {_size(written * video.clips // done)}" if done - here > 1 else ""
+            size = f", about {file_size(written * video.clips // done)}" if done - here > 1 else ""
             host.say(clips_done(video.clips, done, here, time.monotonic() - began) + size)
     host.say(f"Joining {counted(video.frames, 'frame')}")
     whole = journal.folder / f"video{video.format.suffix}"
@@ -140,14 +146,14 @@ def _announcement(video: LongVideo, journal: Journal, check_interrupt: Callable[
     free = shutil.disk_usage(journal.folder).free
     if entries > free:
         raise StorageError(
-            f"{journal.folder}: making {counted(left, 'clip')} needs {_size(entries)} in addition to the video, but only {_size(free)} is free. "
-            "Free some space, or make a shorter video."
+            f"{journal.folder}: making {counted(left, 'clip')} needs {file_size(entries)} in addition to the video, but only {file_size(free)} "
+            "is free. Free some space, or make a shorter video."
         )
     changed = f"Starting over, because these changed: {', '.join(journal.changed)}. " if journal.changed and not journal.segments else ""
-    goes_on = f"Continuing after clip {len(journal.segments)}. " if journal.segments else ""
+    continues = f"Continuing after clip {len(journal.segments)}. " if journal.segments else ""
     clipped = f" {note}" if (note := video.format.clipped(video.sound, check_interrupt)) else ""
-    space = f" Only {_size(free)} is free." if free < entries + 2 * size else ""
-    return f"{changed}{goes_on}{counted(video.clips, 'clip')}, {counted(frames, 'frame')}, about {_size(size)}.{space}{clipped}"
+    space = f" Only {file_size(free)} is free." if free < entries + 2 * size else ""
+    return f"{changed}{continues}{counted(video.clips, 'clip')}, {counted(frames, 'frame')}, about {file_size(size)}.{space}{clipped}"
 
 
 def _check_fits(video: LongVideo, journal: Journal, start: VideoState | None) -> None:
@@ -160,8 +166,3 @@ def _check_fits(video: LongVideo, journal: Journal, start: VideoState | None) ->
     expected = (made + (start.clips if start else 0), video.audio.clip_frames, rows * width)
     if made > video.clips or (last.clips, frames, columns * height) != expected:
         raise InputError(f"{journal.folder} holds {counted(made, 'clip')} of another video. Remove it, and run again.")
-
-
-def _size(size: float) -> str:
-    factor, unit = (1e9, "GB") if size >= 1e9 else (1e6, "MB") if size >= 1e6 else (1e3, "kB")
-    return f"{size / factor:.1f} {unit}"

@@ -43,7 +43,7 @@ _XMP_BOX = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")  # XMP specificatio
 
 
 def append_xmp(path: Path) -> None:
-    """Give a closed mp4 file the XMP packet, as one more box behind all others."""
+    """Give a closed mp4 file the XMP packet, as one more box after all others."""
     packet = XMP.encode()
     with path.open("ab") as file:
         file.write((8 + len(_XMP_BOX) + len(packet)).to_bytes(4, "big") + b"uuid" + _XMP_BOX + packet)

@@ -60,7 +60,7 @@ def picture_track(container):
         raise InputError("no picture: the file has no video stream.")
     moving = [stream for stream in streams if not int(stream.disposition) & _COVER]
     if not moving:
-        raise InputError("no picture: the file has a cover, and no video stream beside it.")
+        raise InputError("no picture: the file has a cover, and no video stream besides it.")
     # a cover that nobody marked as one is a picture, or in a format for pictures; frames is 0 where they are not counted
     lasting = [stream for stream in moving if stream.frames != 1 and stream.codec_context.name not in _STILLS] or moving
     track = _default_first(lasting)[0]

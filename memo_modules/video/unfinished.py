@@ -23,6 +23,7 @@ from ..errors import MemoError
 from ..files.locks import locked
 from ..files.regular_files import is_regular, read_regular
 from ..files.whole_files import write_whole
+from ..words import file_size
 
 INPUTS, LOCK, SEEN = "inputs.safetensors", "lock", "seen.json"
 """Files of a journal: by the first it is known, the second is held by the process at work, the third lists dates."""
@@ -94,7 +95,7 @@ def clean(root: Path, max_age: float, max_bytes: float) -> None:
         if left.is_old(max_age) or (total > max_bytes and len(left.dates) > 1):
             with suppress(OSError, MemoError), _locked(left.folder):
                 if _files(left.folder) == left.files:
-                    _log.info("Removing the unfinished video %s (%.1f GB), left since %s.", left.folder, left.size / 1e9, time.ctime(left.touched))
+                    _log.info("Removing the unfinished video %s (%s), left since %s.", left.folder, file_size(left.size), time.ctime(left.touched))
                     remove(left.folder)
                     total -= left.size
 

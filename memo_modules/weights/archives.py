@@ -47,7 +47,7 @@ def zip_members(file: BinaryIO, length: int) -> dict[str, Span]:
     """Name to place of the members of a zip archive of ``length`` bytes.
 
     Raises ValueError saying what is wrong when it is damaged, or not as torch writes it: with names twice, members that
-    are encrypted, links, or lie in or behind one another, or whose two headers differ; CompressedError when it is compressed.
+    are encrypted, links or overlap, or whose two headers differ; CompressedError when it is compressed.
     """
     count, start, end = _table(file, length)
     if not 0 < count <= MOST_MEMBERS:
@@ -76,7 +76,7 @@ def _table(file: BinaryIO, length: int) -> tuple[int, int, int]:
         raise ValueError("an archive that is cut off")
     mark, disk, first_disk, here, count, size, start, comment = struct.unpack("<4s4H2LH", _at(file, end, 22))
     if mark != b"PK\x05\x06" or comment:
-        raise ValueError("an archive that is cut off, or with something behind it")
+        raise ValueError("an archive that is cut off, or with something after it")
     if end >= 76 and (locator := _at(file, end - 20, 20))[:4] == b"PK\x06\x07":
         disk, place, disks = struct.unpack("<LQL", locator[4:])
         if place != end - 76:

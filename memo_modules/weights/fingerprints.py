@@ -30,7 +30,7 @@ def weights_digest(*modules: nn.Module) -> str:
 
 
 def _on_cpu(rows: list[Tensor]) -> Tensor:
-    """One row after the other, fetched from each device at once: of a net that is streamed some weights are on the card."""
+    """One row after the other, fetched from each device at once: of a net that is streamed some weights are on the GPU."""
     fetched = {}
     for device in {row.device for row in rows}:
         there = [number for number, row in enumerate(rows) if row.device == device]

@@ -96,7 +96,7 @@ def cuda_starts() -> bool:
         if _CUDA in session.get_providers():
             return True
     except Exception as error:  # onnxruntime's errors have no common base
-        reason = str(error).split("\n")[0]
+        reason = first_line(error)
     logger.warning("onnxruntime's CUDA provider does not start (%s): ONNX models run on the CPU.", reason)
     return False
 
@@ -173,7 +173,7 @@ def _model(path: Path, wanted: str) -> Any:
         raise CheckpointError(f"{path} cannot be {wanted} ({first_line(error)}). {REPAIR}") from error
 
 
-def _sides(value: Any) -> Shape | None:
+def _sides(value: Any) -> tuple[int | None, ...] | None:
     """None where a graph does not say."""
     kind = value.type.tensor_type
     return tuple(side.dim_value if side.dim_value > 0 else None for side in kind.shape.dim) if kind.HasField("shape") else None
@@ -227,7 +227,8 @@ def _growth_fault(model: Any, inputs: dict[str | None, Shape]) -> str | None:
             light.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     for value in model.graph.input:
         if value.name not in held:
-            sides = [side or (_SIDE if place else 1) for place, side in enumerate(_sides(value) or next(iter(inputs.values())))]
+            known = _sides(value) or [None if side is ... else side for side in next(iter(inputs.values()))]
+            sides = [side or (_SIDE if place else 1) for place, side in enumerate(known)]
             light.graph.input.append(onnx.helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, sides))
     for graph in _graphs(light.graph):
         if endless := next((node for node in graph.node if node.op_type in _ENDLESS), None):

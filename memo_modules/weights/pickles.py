@@ -100,7 +100,7 @@ class _Machine:
         except (IndexError, KeyError):
             raise ValueError("it uses what it has not made") from None
         if self.file.tell() > self.end:
-            raise ValueError("it goes on after its end")
+            raise ValueError("it continues after its end")
         return held
 
     def spend(self, steps: int) -> None:

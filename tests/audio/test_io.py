@@ -154,7 +154,7 @@ def test_resample_keeps_the_last_samples():
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="processes are not forked here")
-def test_a_process_forked_behind_one_that_resampled_ends():
+def test_a_process_forked_after_one_that_resampled_ends():
     """What PyAV keeps of it waits, when it is collected, for threads that only the first process has."""
     gc.disable()
     try:

@@ -94,7 +94,7 @@ def test_what_was_heard_stays_in_the_gaps():
     assert track("0- neutral", HEARD).probabilities is None
 
 
-def test_what_is_behind_the_end_of_the_audio_is_left_out():
+def test_what_is_after_the_end_of_the_audio_is_left_out():
     found = track("1-2 happy, 3-4 sad, 5- sad", HEARD)
     assert found.starts == (0, 16000, 32000) and found.labels == (SAD, HAPPY, HAPPY)
     shorter = track("1-2 happy", constant_emotion(SAD), 20000)

@@ -57,7 +57,7 @@ def test_vocals_beyond_all_measure_are_refused(tmp_path, monkeypatch):
 
 
 def test_vocals_are_told_by_the_mix_and_the_network_that_made_them(separator, tmp_path):
-    """A card computes them with other last bits the next time."""
+    """A GPU computes them with other last bits the next time."""
     mix, quieter = tones(44100, 9000, 0.5), tones(44100, 9000, 0.4)
     other = VocalSeparator.load(write_identity(tmp_path / "Kim_Vocal_2.onnx", ("batch", 4, 2048, 16)), cuda=False)
     made_of = [each.separate(sound).made_of for each, sound in ((separator, mix), (separator, mix), (separator, quieter), (other, mix))]

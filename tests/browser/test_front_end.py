@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.graphs import SMALL, write_tiny_upscaler, write_wav
-from tests.project.test_workflows import OF_OTHER_PACKS, WORKFLOWS
+from tests.helpers.graphs import OF_OTHER_PACKS, SMALL, WORKFLOWS, write_tiny_upscaler, write_wav
 from tools.comfyui_server import ServerError
 from tools.derived.workflows import look_at_all
 

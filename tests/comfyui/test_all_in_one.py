@@ -4,8 +4,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.comfyui.test_workflow import frames_of, saving_frames
-from tests.helpers.graphs import LOADED, PORTRAIT, Record, node, talking_portrait, write_wav
+from tests.helpers.graphs import LOADED, PORTRAIT, Record, frames_of, node, saving_frames, talking_portrait, write_wav
 
 SINGLE_LOADERS = [
     "MemoLoadModel",

@@ -1,4 +1,4 @@
-"""The sampler in a ComfyUI that has a card with too little room: every tensor is where it is used, and the frames are the same."""
+"""The sampler in a ComfyUI that has a GPU with too little room: every tensor is where it is used, and the frames are the same."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def test_frames_are_the_same_on_a_card_that_holds_a_part_of_the_weights(comfyui_
     assert found["normal"]["places"] == ["card:0", "cpu"]
     assert all(found[mode]["difference"] < 1e-4 for mode in ("normal", "low", "auto", "too much"))
     auto = found["auto"]
-    assert 0.3 < auto["resident"] <= 0.5 and auto["places"] == ["card:0"] and auto["streamed"], "what has room stays on the card"
+    assert 0.3 < auto["resident"] <= 0.5 and auto["places"] == ["card:0"] and auto["streamed"], "what has room stays on the GPU"
     assert found["too much"]["resident"] == [True, False], "out of memory all the same, it continues with less there"
     assert found["continued"] == [2, 64, 64, 3]
     [warning] = found["warnings"]

@@ -133,7 +133,7 @@ def test_onnx_sessions_make_room_for_another_model(comfyui_server, preparations)
     assert sessions(alive(comfyui_server.run(look_behind(preparations, **rooms)))) == CLOSED
 
 
-@pytest.mark.parametrize("where", ["on the card", "on the CPU"])
+@pytest.mark.parametrize("where", ["on the GPU", "on the CPU"])
 def test_onnx_sessions_make_room_on_a_card(comfyui_path, tiny_models, where):
     """Sessions that onnxruntime has on the CPU at the same time take none of its memory, and are unloaded all the same."""
     folder = tiny_models / "memo" / "tiny" / "misc" / "face_analysis" / "models"
@@ -141,7 +141,7 @@ def test_onnx_sessions_make_room_on_a_card(comfyui_path, tiny_models, where):
     environment = os.environ | {"PYTHONPATH": str(comfyui_path), "PYTHONDONTWRITEBYTECODE": "1"}
     run = subprocess.run(command, cwd=comfyui_path, env=environment, check=False, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    size = sum(file.stat().st_size for file in folder.iterdir()) if where == "on the card" else 0
+    size = sum(file.stat().st_size for file in folder.iterdir()) if where == "on the GPU" else 0
     is_open, closed = [size, size, True], [size, 0, False]
     assert json.loads(run.stdout.splitlines()[-1]) == {
         "loaded": is_open,

@@ -7,8 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.comfyui.test_workflow import frames_of, saving_frames
-from tests.helpers.graphs import PORTRAIT, Record, find, free, node, talking_portrait, to_file, write_wav
+from tests.helpers.graphs import PORTRAIT, Record, find, frames_of, free, node, saving_frames, talking_portrait, to_file, write_wav
 from tools.comfyui_server import ComfyUIServer, ServerError
 
 SAMPLES = 24000  # 45 frames, three clips
@@ -77,7 +76,7 @@ def test_the_file_holds_the_frames_and_the_workflow(comfyui_server, graph, frame
     assert unfinished(comfyui_server) == []
 
 
-def test_cancelled_and_queued_again_it_goes_on(comfyui_server, graph, frames):
+def test_cancelled_and_queued_again_it_continues(comfyui_server, graph, frames):
     prompt = to_file(graph, filename_prefix="video/cancelled")
 
     def cancel(kind, data):
@@ -122,7 +121,7 @@ def test_one_sample_of_the_voice_that_is_another_begins_anew(comfyui_server, gra
 
 
 @pytest.mark.slow
-def test_a_killed_comfyui_goes_on_when_it_is_back(comfyui_path, tiny_models, comfyui_server, inputs, frames, tmp_path):
+def test_a_killed_comfyui_continues_when_it_is_back(comfyui_path, tiny_models, comfyui_server, inputs, frames, tmp_path):
     """Everything that the video is made of is computed once more, and found to be what it was."""
     prompt = to_file(talking_portrait(**inputs), filename_prefix="video/killed")
     shutil.copytree(comfyui_server.base / "input", tmp_path / "input")
@@ -161,7 +160,7 @@ def test_two_samplings_make_the_video_of_one(comfyui_server, graph, frames):
     assert samples == SAMPLES - -(-16 * 16000 // 30)
 
 
-def test_new_audio_goes_on_with_a_video(comfyui_server, graph):
+def test_new_audio_continues_a_video(comfyui_server, graph):
     prompt = saving_frames(graph)
     sampler, encode, load = (find(prompt, kind) for kind in ("MemoSampler", "MemoEncodeAudio", "LoadAudio"))
     prompt["more"] = node("MemoEncodeAudio", **prompt[encode]["inputs"] | {"previous_audio": [load, 0]})
@@ -172,7 +171,7 @@ def test_new_audio_goes_on_with_a_video(comfyui_server, graph):
 
 
 @pytest.mark.parametrize("kind", ["MemoSampler", "MemoSampleToFile"])
-def test_out_of_memory_goes_on_in_low_memory_mode(comfyui_server, graph, kind):
+def test_out_of_memory_continues_in_low_memory_mode(comfyui_server, graph, kind):
     # without guidance: branches that run apart round in another way, which the random net makes a hundred times as much in each clip
     graph[find(graph, "MemoSampler")]["inputs"]["guidance_scale"] = 1.0
     frames = frames_of(comfyui_server, comfyui_server.run(saving_frames(graph)))

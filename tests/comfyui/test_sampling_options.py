@@ -5,8 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from tests.comfyui.test_workflow import frames_of, saving_frames
-from tests.helpers.graphs import PORTRAIT, find, node, talking_portrait, write_wav
+from tests.helpers.graphs import PORTRAIT, find, frames_of, node, saving_frames, talking_portrait, write_wav
 from tools.comfyui_server import ServerError
 
 

@@ -10,8 +10,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.comfyui.test_workflow import frames_of, saving_frames
-from tests.helpers.graphs import PORTRAIT, find, node, talking_portrait, to_file, write_wav
+from tests.helpers.graphs import PORTRAIT, find, frames_of, node, saving_frames, talking_portrait, to_file, write_wav
 from tools.comfyui_server import ComfyUIServer, ServerError
 
 pytestmark = pytest.mark.slow

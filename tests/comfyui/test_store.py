@@ -94,7 +94,7 @@ def test_load_all_says_all_that_is_missing_at_once(bare_server):
     assert str(error.value).count(str(bare_server.base)) >= 17, "each file with its place"
 
 
-def test_cancel_keeps_what_came_and_the_next_run_goes_on(bare_server, hub, tiny_models):
+def test_cancel_keeps_what_came_and_the_next_run_continues(bare_server, hub, tiny_models):
     hub.faults[LARGE] = [Slow(2_000_000)]
     folder = bare_server.base / "models" / "memo" / "memo" / "diffusion_net"
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers.graphs import PORTRAIT, Record, find, free, node, talking_portrait, write_wav
+from tests.helpers.graphs import PORTRAIT, Record, find, frames_of, free, node, saving_frames, talking_portrait, write_wav
 from tools.comfyui_server import ServerError
 
 
@@ -41,16 +41,6 @@ def portrait(comfyui_server) -> dict:
 def voice(comfyui_server, tmp_path):
     """Makes a voice; returns the inputs of LoadAudio."""
     return lambda *format: {"audio": comfyui_server.add_input(write_wav(tmp_path / ("voice_" + "_".join(map(str, format)) + ".wav"), *format))}
-
-
-def frames_of(server, outputs: dict) -> np.ndarray:
-    return np.stack([np.asarray(Image.open(server.output_file(entry))) for entry in outputs["frames"]["images"]])
-
-
-def saving_frames(prompt: dict) -> dict:
-    """The graph with its frames written as PNG instead of a video."""
-    kept = {name: part for name, part in prompt.items() if part["class_type"] not in ("CreateVideo", "SaveVideo")}
-    return kept | {"frames": node("SaveImage", images=[find(prompt, "MemoSampler"), 0], filename_prefix="frames")}
 
 
 @pytest.mark.parametrize(

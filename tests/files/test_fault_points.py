@@ -32,7 +32,7 @@ def test_every_writer_is_among_them():
         "preparation/rewriting.py",  # PyAV within whole_file, as "a pasted video"
         "rendering/folder.py",  # has no case here: tests/rendering kills it
         "store/converting.py",
-        "store/fetching.py",  # the sum beside a file: write_whole, as "one file"
+        "store/fetching.py",  # the sum next to a file: write_whole, as "one file"
         "training/checkpoint_folders.py",
         "training/distillation.py",  # tensors within whole_file, as "safetensors of a pickle"
         "video/files.py",

@@ -1,4 +1,4 @@
-"""Counts the bytes that tensors hold, on any device: on meta, what the full-size nets would take on a card."""
+"""Counts the bytes that tensors hold, on any device: on meta, what the full-size nets would take on a GPU."""
 
 import weakref
 from dataclasses import fields, is_dataclass

@@ -140,4 +140,4 @@ OF_NUMBERS = {
     "a tensor": torch.tensor(1),
     "1j": 1j,
 }
-"""What comes by a link in the place of a number within range."""
+"""What comes by a link instead of a number within range."""

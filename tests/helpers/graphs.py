@@ -7,10 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 PORTRAIT = ROOT / "assets" / "portrait.jpg"
 WORKFLOW = ROOT / "workflows" / "api" / "talking_portrait.json"
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+OF_OTHER_PACKS = {
+    "face_restoration_facerestore_cf": {"FaceRestoreModelLoader", "FaceRestoreCFWithModel"},
+    "save_with_video_helper_suite": {"VHS_VideoCombine"},
+}
+"""Workflows whose name says which pack they need, to that pack's nodes."""
 
 TINY = {
     "MemoLoadVAE": {"vae": "sd-vae-ft-mse"},
@@ -162,3 +169,13 @@ def write_tiny_upscaler(models: Path) -> None:
     del weights["body.5.weight"]  # nothing follows the last convolution
     (models / "upscale_models").mkdir(parents=True)
     save_file(weights, models / "upscale_models" / SMALL["UpscaleModelLoader"]["model_name"])
+
+
+def frames_of(server, outputs: dict) -> np.ndarray:
+    return np.stack([np.asarray(Image.open(server.output_file(entry))) for entry in outputs["frames"]["images"]])
+
+
+def saving_frames(prompt: dict) -> dict:
+    """The graph with its frames written as PNG instead of a video."""
+    kept = {name: part for name, part in prompt.items() if part["class_type"] not in ("CreateVideo", "SaveVideo")}
+    return kept | {"frames": node("SaveImage", images=[find(prompt, "MemoSampler"), 0], filename_prefix="frames")}

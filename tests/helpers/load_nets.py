@@ -48,7 +48,7 @@ def features(net) -> torch.Tensor:
 
 
 def loads_late(layers: Layers, expected: dict[str, torch.Tensor]) -> bool | None:
-    """Whether a net of layers that get their parameters only when they are loaded, as ComfyUI has them on NVIDIA cards,
+    """Whether a net of layers that get their parameters only when they are loaded, as ComfyUI has them on NVIDIA GPUs,
     holds the same; None where it has none."""
     if memory_management is None:
         return None
@@ -140,7 +140,7 @@ found["adapter"] = {
         )
     ],
 }
-if hasattr(comfy.model_patcher, "ModelPatcherDynamic"):  # what 0.33 takes on cards of NVIDIA's
+if hasattr(comfy.model_patcher, "ModelPatcherDynamic"):  # what 0.33 takes on NVIDIA GPUs
     comfy.model_patcher.CoreModelPatcher = streams = type("Streams", (comfy.model_patcher.ModelPatcher,), {})
     found["adapter"]["streams"] = [isinstance(comfy_adapter.manage(in_torch, whole), streams) for whole in (False, True)]
 

@@ -1,6 +1,8 @@
 """Checks of the training objective, the optimizer step and the data set against golden cases; one function per kind."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ PREDICTION, LOSS, GRADIENT, NORM, TOTAL_NORM = 5e-5, 1e-5, 2e-4, 2e-4, 1e-5
 """Limits, relative to the tensor's largest value; norms each to itself, where above NEGLIGIBLE of the largest."""
 
 NEGLIGIBLE = 1e-6
+GOLDEN = Path(os.environ.get("MEMO_GOLDEN_TRAINING_DIR") or Path(__file__).resolve().parents[1] / "golden_training")
 EMOTION_DROP = 0.3
 TRAINABLE = {"default": parameters.MOTION_AND_AUDIO, "all": dict.fromkeys(("reference_net", "diffusion_net", "image_proj", "audio_proj"))}
 

@@ -1,6 +1,6 @@
-"""Run by test_memory.py in a process of its own: sessions under the memory management of a ComfyUI that takes its CPU for a card.
+"""Run by test_memory.py in a process of its own: sessions under the memory management of a ComfyUI that takes its CPU for a GPU.
 
-Arguments: the pack's folder, a face analysis folder, whether onnxruntime is to run "on the card" or "on the CPU".
+Arguments: the pack's folder, a face analysis folder, whether onnxruntime is to run "on the GPU" or "on the CPU".
 Prints in JSON {when: size, what of it counts as loaded, whether the sessions are open}.
 """
 
@@ -38,8 +38,8 @@ management.get_torch_device = lambda: CARD
 management.get_all_torch_devices = lambda: [CARD]
 management.get_free_memory = lambda device=None, torch_free_too=False: (ROOM, ROOM) if torch_free_too else ROOM
 management.vram_state = management.VRAMState.NORMAL_VRAM
-onnx_sessions.cuda_starts = lambda: where == "on the card"
-onnx_sessions._CUDA = onnx_sessions._CPU  # what would open on the card opens here
+onnx_sessions.cuda_starts = lambda: where == "on the GPU"
+onnx_sessions._CUDA = onnx_sessions._CPU  # what would open on the GPU opens here
 
 patcher = adapter.open_sessions(face.FaceAnalyzer, Path(folder))
 seen = {}

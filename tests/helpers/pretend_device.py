@@ -1,4 +1,4 @@
-"""A device `card:0` that computes on the CPU and is as strict as a card: a tensor of its own and one of the CPU never meet in
+"""A device `card:0` that computes on the CPU and is as strict as a GPU: a tensor of its own and one of the CPU never meet in
 an operation, numpy reads none, and indices alone may come from outside. Importing this makes it known to torch.
 """
 

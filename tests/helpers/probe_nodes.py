@@ -72,7 +72,7 @@ class FailingModel:
 
 
 class MakeRoom:
-    """Hands on what it gets, when ComfyUI has freed what it frees on a full card for a model that needs one byte more."""
+    """Hands on what it gets, when ComfyUI has freed what it frees on a full GPU for a model that needs one byte more."""
 
     RETURN_TYPES = ("*",)
     FUNCTION = "make_room"

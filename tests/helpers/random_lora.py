@@ -11,7 +11,7 @@ CHANGED = {"diffusion_net": ("motion_modules", "audio_modules"), "reference_net"
 
 
 def write_random_lora(path: Path, checkpoint: Path, seed: int = 0, size: float = 0.05, rank: int = 2) -> Path:
-    """Beside every matrix and 1x1 kernel in modules with a name in CHANGED. size: of the changes, where 1 is that of a new net's weights."""
+    """For every matrix and 1x1 kernel in modules with a name in CHANGED. size: of the changes, where 1 is that of a new net's weights."""
     generator, layers = torch.Generator().manual_seed(seed), {}
     for net, parts in CHANGED.items():
         for key, weight in net_source(checkpoint, net).read_weights().items():

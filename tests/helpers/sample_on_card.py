@@ -1,4 +1,4 @@
-"""Run by test_card.py in a process of its own: the sampler under the memory management of a ComfyUI that has a card, see
+"""Run by test_card.py in a process of its own: the sampler under the memory management of a ComfyUI that has a GPU, see
 pretend_device.py.
 
 Arguments: the pack's folder, ComfyUI's base directory with the tiny models. Prints in JSON what each run came to.
@@ -35,7 +35,7 @@ from pack.nodes import comfy_adapter, loaders, sampler
 
 SIDE, LATENT, CLIPS, FRAMES = 64, (8, 8), 1, 2
 RUNS = {"normal": 0.5, "low": 0.05}
-"""By mode of the sampler the share of the weights that the card has room for."""
+"""By mode of the sampler the share of the weights that the GPU has room for."""
 RESIDENT = 0.5
 """Of the motion memory, for which there is room in mode auto, which then is low."""
 
@@ -43,7 +43,7 @@ total = 0
 
 
 def free_memory(device=None, torch_free_too=False):
-    """ComfyUI's models are all that takes any of the card."""
+    """ComfyUI's models are all that takes any of the GPU."""
     free = (
         2**36
         if device is not None and device.type == "cpu"

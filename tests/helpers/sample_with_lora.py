@@ -1,4 +1,4 @@
-"""Run by test_lora.py in a process of its own: models changed by LoRAs through ComfyUI's patches, on the CPU and on a card that has
+"""Run by test_lora.py in a process of its own: models changed by LoRAs through ComfyUI's patches, on the CPU and on a GPU that has
 too little room, against models with the same changes merged into their files.
 
 Arguments: the pack's folder, ComfyUI's base directory with the tiny models, `merged` and `both` among them, and the LoRAs `one`, `two` and `large`.
@@ -56,7 +56,7 @@ def have_card() -> None:
     management.is_nvidia = lambda: False
     management.should_use_bf16 = management.should_use_fp16 = lambda *_, **__: False
     management.cpu_state, management.vram_state = management.CPUState.GPU, management.VRAMState.NORMAL_VRAM
-    comfy.float.stochastic_rounding = lambda value, dtype, seed=0: value.to(dtype)  # this card draws no random numbers
+    comfy.float.stochastic_rounding = lambda value, dtype, seed=0: value.to(dtype)  # this GPU draws no random numbers
 
 
 def sampled(model, vae) -> torch.Tensor:

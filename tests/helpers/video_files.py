@@ -1,4 +1,4 @@
-"""Small video files for tests: grey pictures with a sound whose samples differ."""
+"""Small video files for tests, grey pictures with a sound whose samples differ, and what is in a file."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -53,3 +53,20 @@ def record(
                 container.mux(heard.encode(frame))
             container.mux(heard.encode(None))
     return path
+
+
+def pictures(path):
+    """uint8 (f h w 3), and each frame's time in seconds."""
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+        matrix = "ITU601" if frames[0].format.name == "bgr0" else "ITU709"  # PyAV before 17 takes no notice of the tag
+        shown = [frame.reformat(format="rgb24", src_colorspace=matrix, dst_colorspace="ITU601").to_ndarray() for frame in frames]
+        return np.stack(shown), [frame.pts * frame.time_base for frame in frames]
+
+
+def sound(path):
+    """float32 (channels samples), and the rate."""
+    with av.open(str(path)) as container:
+        interleaved = av.AudioResampler(format="flt")
+        frames = [out for frame in container.decode(audio=0) for out in interleaved.resample(frame)]
+        return np.concatenate([f.to_ndarray().reshape(-1, f.layout.nb_channels).T for f in frames], axis=1), frames[0].sample_rate

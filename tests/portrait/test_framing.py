@@ -93,7 +93,7 @@ def test_smaller_pictures_are_filtered_and_not_sampled():
     assert torch.equal(cut(photo, Crop(0, 0, 256, (256, 256)), 64), expected)  # as prepare_portrait does it
 
 
-def test_outside_of_the_photo_its_edge_goes_on_in_a_blur():
+def test_outside_of_the_photo_its_edge_continues_in_a_blur():
     photo = torch.zeros(1, 256, 256, 3)
     photo[:, :, ::2] = 1  # fine stripes that run out at the top
     photo[:, 100:] = torch.rand(1, 156, 256, 3)

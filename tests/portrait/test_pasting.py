@@ -21,7 +21,7 @@ from memo_modules.types import Audio, Crop
 from memo_modules.video.files import write_video
 from memo_modules.video.formats import VideoFormat
 from memo_modules.video.provenance import COMMENT
-from tests.video.test_files import pictures, sound
+from tests.helpers.video_files import pictures, sound
 
 WHOLE = Crop(24, 16, 64, (160, 120))
 RGB = VideoFormat("ffv1")
@@ -92,7 +92,7 @@ def test_the_mask_is_soft_at_the_border_and_whole_in_the_middle():
 
 
 def test_there_is_no_soft_border_at_the_edge_of_the_photo():
-    """Behind it is nothing to blend into; what moves there would leave its old self behind."""
+    """Outside of it is nothing to blend into; what moves there would leave its old self behind."""
     weight = mask(Crop(-10, 56, 64, (160, 120)), 0.25)[0]
     assert (weight[80:120, :20] == 1).all()  # left and lower edge, where the lower ends exactly with the photo
     assert weight[57, :20].max() < 0.05 and weight[80:, 53].max() < 0.05

@@ -221,7 +221,7 @@ def test_lines_are_in_order_of_names_which_no_two_videos_share(whole):
 
 
 @pytest.mark.parametrize("stop", range(4))
-def test_whenever_it_is_stopped_it_goes_on_where_it_was(whole, tmp_path, stop):
+def test_whenever_it_is_stopped_it_continues_where_it_was(whole, tmp_path, stop):
     videos, _, expected = whole
 
     def stopped(jobs):

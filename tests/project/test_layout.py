@@ -1,6 +1,7 @@
 """The pack's rules that no other test would notice: what its files may hold, and which way their imports point."""
 
 import ast
+import re
 import sys
 from pathlib import Path, PurePosixPath
 
@@ -170,3 +171,13 @@ def _listed_in_pyproject(key):
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     block = text.partition(f"\n{key} = [\n")[2].partition("\n]")[0]
     return [line.strip().rstrip(",").strip('"').replace("'", '"') for line in block.splitlines()]
+
+
+def test_no_test_imports_another():
+    """What several need is in tests/helpers: a test that is imported is collected under two names, and moved with care."""
+    tests = [path for path in (ROOT / "tests").rglob("*.py") if "helpers" not in path.parts]
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in tests}
+    named = [
+        (path.name, ast.unparse(node)) for path, tree in trees.items() for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    assert [(name, line) for name, line in named if re.search(r"\btests(?!\.helpers\b)|\btest_\w+", line)] == []

@@ -13,18 +13,12 @@ import pytest
 from PIL import Image
 
 from tests.helpers import ui_to_api
-from tests.helpers.graphs import SMALL, write_tiny_upscaler, write_wav
+from tests.helpers.graphs import OF_OTHER_PACKS, SMALL, WORKFLOWS, write_tiny_upscaler, write_wav
 from tools.comfyui_server import ComfyUIServer
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "workflows"
-WORKFLOWS = sorted(FOLDER.glob("*.json"))
 BLUEPRINT = ROOT / "subgraphs" / "MEMO Talking Portrait.json"
-OF_OTHER_PACKS = {
-    "face_restoration_facerestore_cf": {"FaceRestoreModelLoader", "FaceRestoreCFWithModel"},
-    "save_with_video_helper_suite": {"VHS_VideoCombine"},
-}
-"""Workflows whose name says which pack they need, to that pack's nodes."""
 SAVED_BY = (0, 33)
 CURRENT_VERSION = 0.4
 ABSOLUTE_PATH = re.compile(r"(?<![\w./:])(/\w|~/|[A-Za-z]:[\\/]+\w)")

@@ -18,10 +18,8 @@ from memo_modules.sampler.guidance import ClipConditioning, GuidedVelocity
 from memo_modules.sampler.sampling import MemoNets
 from memo_modules.types import ReferenceFeatures, SamplerSettings
 from tests.helpers.allocations import Allocations, nbytes
-from tests.weights.test_manifests import manifest
+from tests.helpers.full_size import FRAMES, GIB, LATENT, manifest, meta
 
-FRAMES, LATENT = 16, (64, 64)
-GIB = 2**30
 PASSES = {"normal": [(0, 1)], "low": [(0,), (1,)]}
 
 
@@ -42,10 +40,6 @@ def nets(request) -> MemoNets:
     reference_net = ReferenceNet(ReferenceNetConfig.from_dict(options["reference_net"], ""), layers)
     diffusion_net = DiffusionNet(DiffusionNetConfig.from_dict(options["diffusion_net"], ""), layers)
     return MemoNets(reference_net, diffusion_net, None, None, torch.device("meta"), torch.bfloat16)
-
-
-def meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
-    return torch.empty(*shape, device="meta", dtype=dtype)
 
 
 def make_clip(nets: MemoNets, passes: list[tuple[int, ...]]) -> Clip:
@@ -147,7 +141,7 @@ def test_what_a_clip_holds_is_what_the_footprint_says(nets, clips, mode):
 
 @torch.inference_mode()
 def test_modes_fit_the_cards_they_are_for(nets):
-    """Exact in 16 GB with everything on the card, low-memory in less than 6: counted, with a twentieth for what a card adds."""
+    """Exact in 16 GB with everything on the GPU, low-memory in less than 6: counted, with a twentieth for what a GPU adds."""
     footprint = Footprint(nets.diffusion_net.config, LATENT, SamplerSettings())
     weights = {"diffusion": nbytes(nets.diffusion_net), "reference": nbytes(nets.reference_net)}
     small = 0.4 * GIB  # VAE, projections, contexts of portrait and face
@@ -160,7 +154,7 @@ def test_modes_fit_the_cards_they_are_for(nets):
 @pytest.mark.parametrize("slow", ["item", "mask", "copy"])
 @torch.inference_mode()
 def test_a_step_that_waits_for_the_device_raises(nets, clips, slow):
-    """What keeps the tests above honest: each of these would stop a card, and raises on meta."""
+    """What keeps the tests above honest: each of these would stop a GPU, and raises on meta."""
     waiting = {"item": lambda x: x.sum().item(), "mask": lambda x: x[x > 0], "copy": lambda x: x.numpy()}[slow]
     hook = nets.diffusion_net.mid_block.motion_modules[0].register_forward_hook(lambda module, inputs, output: waiting(output) and None)
     try:

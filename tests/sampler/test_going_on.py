@@ -75,7 +75,7 @@ def test_a_part_without_frames_is_refused(clips):
         speech(45).split(clips)
 
 
-def test_a_video_that_ended_within_a_clip_goes_on_behind_its_last_frame(sample, tiny_vae):
+def test_a_video_that_ended_within_a_clip_continues_after_its_last_frame(sample, tiny_vae):
     """The frames that were sampled after the end of the audio were never seen: nothing remembers them."""
     [ended] = sample(speech(5))
     [next_clip] = sample(speech(16), state=ended.state)

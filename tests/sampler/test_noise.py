@@ -31,20 +31,20 @@ def test_within_a_clip_it_is_normal_noise_each_frame_apart(kind):
         assert abs((clip.abs() < 1).float().mean() - 0.6827) < 0.005
 
 
-def test_smooth_noise_goes_on_over_the_border():
+def test_smooth_noise_continues_over_the_border():
     clips = noises("smooth", 6)
-    for before, behind in pairwise(clips):
-        assert alike(before[-1:], behind[:1]) > 0.97
-        mirrored = alike(before.flip(0), behind)
-        assert (mirrored.diff() < 0.02).all() and mirrored[-1] < 0.5, "alike at the border, and less and less behind it"
+    for before, after in pairwise(clips):
+        assert alike(before[-1:], after[:1]) > 0.97
+        mirrored = alike(before.flip(0), after)
+        assert (mirrored.diff() < 0.02).all() and mirrored[-1] < 0.5, "alike at the border, and less and less after it"
     assert alike(clips[0], clips[2]).mean() == pytest.approx(0.318, abs=0.03)
     assert alike(clips[0], clips[4]).abs().max() < 0.05, "four clips on nothing is left of it"
 
 
 def test_independent_noise_does_not():
     clips = noises("independent", 3)
-    for before, behind in pairwise(clips):
-        assert alike(before, behind).abs().max() < 0.05 and alike(before.flip(0), behind).abs().max() < 0.05
+    for before, after in pairwise(clips):
+        assert alike(before, after).abs().max() < 0.05 and alike(before.flip(0), after).abs().max() < 0.05
 
 
 @pytest.mark.parametrize("kind", NOISES)

@@ -92,7 +92,7 @@ def test_links(tiny_models, tmp_path, root):
     assert list(found("nets", root)) == ["linked folder", "linked nets"]
 
 
-def test_extra_folders_come_behind(tiny_models, tmp_path, root):
+def test_extra_folders_come_last(tiny_models, tmp_path, root):
     extra = tmp_path / "another disk"
     both = published(tiny_models, root / "both")
     published(tiny_models, extra / "both")

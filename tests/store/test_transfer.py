@@ -222,7 +222,7 @@ def test_a_busy_server_is_asked_again(hub, models, code, caplog):
 @pytest.mark.parametrize("asked", ["100000", "Fri, 31 Dec 2199 23:59:59 GMT", "9" * 5000])
 def test_a_server_that_asks_to_wait_for_days_is_not_waited_for(hub, models, asked):
     hub.faults[WEIGHTS] = [Cut(0.5), Refuse(429, (("Retry-After", asked),))]
-    with pytest.raises(DownloadError, match=r"answered 429, and asks to wait \d+ seconds. 0 MB of it is kept; run again to continue.$"):
+    with pytest.raises(DownloadError, match=r"answered 429, and asks to wait \d+ seconds. \d+\.\d kB of it is kept; run again to continue.$"):
         fetch(models)
     assert kept(models) == len(CONTENT) // 2
 
@@ -342,7 +342,7 @@ def test_a_token_that_cannot_be_sent_is_not_shown(hub, models, monkeypatch):
     assert "ret" not in said and "hf_sec" not in said
 
 
-def test_a_folder_in_the_place_of_a_file(hub, models):
+def test_a_folder_instead_of_a_file(hub, models):
     (models / WEIGHTS).mkdir(parents=True)
     with pytest.raises(DownloadError, match="is a folder, where a file belongs"):
         fetch(models)
@@ -350,7 +350,7 @@ def test_a_folder_in_the_place_of_a_file(hub, models):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no named pipes")
-def test_pipes_in_the_place_of_files_are_replaced(hub, models):
+def test_pipes_instead_of_files_are_replaced(hub, models):
     (models / "net/.downloads").mkdir(parents=True)
     file = models / WEIGHTS
     os.mkfifo(file)

@@ -102,7 +102,7 @@ def test_what_is_no_file_is_never_opened(root, role, name, place, make):
 
 @pytest.mark.skipif(os.name == "nt", reason="no named pipes")
 @pytest.mark.parametrize("role", CATALOGUE)
-def test_a_pipe_in_the_place_of_a_published_file_is_no_model(tmp_path, role):
+def test_a_pipe_instead_of_a_published_file_is_no_model(tmp_path, role):
     model, models = CATALOGUE[role], tmp_path / "models"
     for file in model.needed:
         (models / model.kind / file.target).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The benchmark runs on a machine without a card, its rows are whole, and the README shows what was measured."""
+"""The benchmark runs on a machine without a GPU, its rows are whole, and the README shows what was measured."""
 
 import json
 import os

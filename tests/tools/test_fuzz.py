@@ -60,7 +60,7 @@ def test_nothing_is_found(tmp_path, one_thread, kind, cases):
 
     end = time.monotonic() + float(os.environ.get("MEMO_FUZZ_SECONDS", "600"))
     targets = KINDS[kind](tmp_path / "valid")
-    goes_on = (lambda case: case < cases) if cases else (lambda case: time.monotonic() < end)
-    outcomes = fuzz(targets, tmp_path / "cases", seed=0 if cases else time.time_ns(), goes_on=goes_on)
+    continues = (lambda case: case < cases) if cases else (lambda case: time.monotonic() < end)
+    outcomes = fuzz(targets, tmp_path / "cases", seed=0 if cases else time.time_ns(), continues=continues)
     kinds = {outcome.kind for counts in outcomes.values() for outcome in counts}
     assert kinds == set(FINE), outcomes

@@ -1,4 +1,4 @@
-"""The moods of a small world in the place of those that were heard."""
+"""The moods of a small world instead of those that were heard."""
 
 import json
 

@@ -6,30 +6,16 @@ import pytest
 import torch
 
 from memo_modules.models.motion import MotionModule
-from memo_modules.sampler.sampling import MemoNets
 from memo_modules.training import objective
 from memo_modules.training.draws import Rates, StepDraws, draw_consecutive_steps, draw_step
 from memo_modules.training.parameters import set_trainable
 from memo_modules.training.regions import direct
 from memo_modules.training.schedule import FlowSchedule, TimestepSampling
-from tests.helpers.parity_case import Case
-from tests.helpers.parity_training import load_nets, train_batch
-from tests.training.test_parity import GOLDEN
+from tests.helpers.parity_training import train_batch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 NOTHING = Rates(uncond_img=0, uncond_audio=0, emotion_drop=0)
-
-
-@pytest.fixture(scope="module")
-def case() -> Case:
-    (path,) = GOLDEN.glob("29_label_drop_*.json")
-    return Case(path)
-
-
-@pytest.fixture(scope="module")
-def nets(case) -> MemoNets:
-    return load_nets(case)
 
 
 @pytest.fixture

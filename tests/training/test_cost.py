@@ -13,12 +13,11 @@ from memo_modules.training.low_rank import LoraSettings, add_factors
 from memo_modules.training.objective import TrainingBatch, training_loss
 from memo_modules.training.parameters import MOTION_AND_AUDIO, held_parameters, make_optimizer, set_trainable
 from tests.helpers.allocations import Allocations, nbytes
-from tests.sampler.test_footprint import FRAMES, GIB, LATENT, meta
-from tests.weights.test_manifests import manifest
+from tests.helpers.full_size import FRAMES, GIB, LATENT, manifest, meta
 
 
 class FusedAttention(torch.autograd.Function):
-    """What a card's attention holds, whose scores are never in memory: q, k, v and the outcome."""
+    """What a GPU's attention holds, whose scores are never in memory: q, k, v and the outcome."""
 
     @staticmethod
     def forward(ctx, q, k, v):
@@ -54,11 +53,11 @@ def inputs(norms: int) -> tuple[TrainingBatch, StepDraws]:
 
 
 def needed(nets: MemoNets, trained: list[torch.nn.Parameter]) -> float:
-    """Bytes on the card in all."""
+    """Bytes on the GPU in all."""
     batch, draws = inputs(nets.diffusion_net.emotion_norms)
     modules = [nets.reference_net, nets.diffusion_net, nets.image_proj, nets.audio_proj]
     optimizer = make_optimizer(trained)
-    optimizer.param_groups[0]["foreach"] = True  # as on a card
+    optimizer.param_groups[0]["foreach"] = True  # as on a GPU
     masters, numbers = held_parameters(optimizer), sum(parameter.numel() for parameter in trained)
     with Allocations(modules, masters, batch, draws) as passes:
         training_loss(nets, batch, draws, checkpointing=True).loss.backward()
@@ -71,7 +70,7 @@ def needed(nets: MemoNets, trained: list[torch.nn.Parameter]) -> float:
     parts = {"weights": weights, "masters": held, "moments": moments, "passes": passes.peak, "update and moments": update.peak}
     print({name: f"{size / GIB:.2f} GiB" for name, size in parts.items()})
     vae = 0.2 * GIB  # its weights; at work, it is alone with weights and moments
-    # the first step makes the moments, all others have them during their passes too; a twentieth for what a card adds
+    # the first step makes the moments, all others have them during their passes too; a twentieth for what a GPU adds
     return 1.05 * (vae + weights + held + max(moments + passes.peak, update.peak))
 
 
@@ -81,7 +80,7 @@ def test_steps_of_the_published_finetuning_fit_on_a_card_of_24_gb():
 
 
 def test_steps_with_low_rank_factors_fit_on_a_card_of_12_gb():
-    """With a twelfth of it for the system and what else is on the card."""
+    """With a twelfth of it for the system and what else is on the GPU."""
     nets = full_size_nets()
     trained = add_factors(nets, MOTION_AND_AUDIO, LoraSettings(16), seed=1)
     megabytes = sum(2 * parameter.numel() for parameter in trained.values()) / 1e6

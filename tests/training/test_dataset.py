@@ -1,6 +1,5 @@
 """The training set: metadata and files that data preparation writes, frames of real videos, and the clips made of them."""
 
-import json
 import logging
 import multiprocessing
 import pickle
@@ -15,30 +14,7 @@ from memo_modules.errors import InputError
 from memo_modules.preparation.tensor_files import read_rows, write_tensor
 from memo_modules.training.dataset import ClipDataset, ClipLayout, centre_crop, clip_indices, covering_size, draw_clip, read_metadata, training_pixels
 from memo_modules.video.reading import read_frames, stream_frames
-
-LAYOUT = ClipLayout(frames=4, past_frames=3, audio_margin=2)
-
-
-def states(frames: int) -> torch.Tensor:
-    """Audio states (frames 2 3) that carry their frame's number."""
-    return torch.arange(frames).float()[:, None, None].expand(-1, 2, 3)
-
-
-def prepare(folder: Path, stem: str = "a", frames: int = 20, suffix: str = ".safetensors") -> dict[str, str]:
-    """The files of a video of ``frames`` frames and its line of metadata."""
-    entry = {"video": f"{stem}.mp4", **{field: f"{stem}_{field}{suffix}" for field in ("face_emb", "audio_emb", "audio_emotion")}}
-    (folder / entry["video"]).write_bytes(b"")
-    tensors = {"face_emb": torch.ones(5), "audio_emb": states(frames), "audio_emotion": torch.arange(frames, dtype=torch.int32) // 3}
-    for field, tensor in tensors.items():
-        path = folder / entry[field]
-        write_tensor(path, field, tensor) if suffix == ".safetensors" else torch.save(tensor, path)
-    return entry
-
-
-def write_metadata(folder: Path, *entries: dict | str) -> Path:
-    path = folder / "metadata.jsonl"
-    path.write_text("".join(f"{entry if isinstance(entry, str) else json.dumps(entry)}\n" for entry in entries), encoding="utf-8")
-    return path
+from tests.helpers.prepared_files import LAYOUT, prepare, write_metadata
 
 
 def numbered_pictures(path: Path, numbers, convert) -> torch.Tensor:
@@ -64,7 +40,7 @@ def test_a_clip_holds_what_its_indices_name(tmp_path, suffix):
     assert clip["audio_emb"][:, :, 0, 0].tolist() == [[5, 5, 5, 6, 7], [5, 5, 6, 7, 8], [5, 6, 7, 8, 9], [6, 7, 8, 9, 10]]
 
 
-def test_a_sample_of_two_clips_goes_on_where_the_first_ends(tmp_path):
+def test_a_sample_of_two_clips_continues_where_the_first_ends(tmp_path):
     layout = replace(LAYOUT, clips=2)
     videos = read_metadata([write_metadata(tmp_path, prepare(tmp_path, "a", layout.shortest_video), prepare(tmp_path, "b", LAYOUT.shortest_video))])
     data = ClipDataset(videos, 8, 8, layout, numbered_pictures)
@@ -215,7 +191,7 @@ def test_frames_one_after_the_other_are_the_same(video):
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="processes are not forked here")
-def test_a_process_forked_behind_a_reading_one_reads_too(video):
+def test_a_process_forked_after_a_reading_one_reads_too(video):
     """Like data workers, after sample videos and everything else that the trainer read itself."""
     read_frames(video, [0])
     child = multiprocessing.get_context("fork").Process(target=read_frames, args=(video, [59]))

@@ -160,7 +160,7 @@ def test_two_processes_train_as_one_does(config, masked, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    # of the launcher's ways, the one for cards is that which starts several processes without MPI
+    # of the launcher's ways, the one for GPUs is that which starts several processes without MPI
     launch = ["--multi_gpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", f"--main_process_port={port}"]
     command = [sys.executable, "-m", "accelerate.commands.launch", *launch, SCRIPT, config, f"output_dir={tmp_path}", "batch_size=2", *overrides]
     on_cpus = {**CHILD, "ACCELERATE_USE_CPU": "true"}
@@ -280,7 +280,7 @@ def child(config: Path, output_dir: Path, *arguments: str) -> subprocess.Popen:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGKILL, *train.SIGNALS])
-def test_a_training_that_was_ended_at_any_time_goes_on_to_the_same_weights(config, tmp_path, ending):
+def test_a_training_that_was_ended_at_any_time_continues_to_the_same_weights(config, tmp_path, ending):
     """Also when its launcher ends the whole group, data workers and all."""
     whole = tmp_path / "whole"
     assert child(config, whole).wait() == 0

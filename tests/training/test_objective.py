@@ -15,25 +15,12 @@ from memo_modules.training.draws import Rates, draw_pictures, draw_step
 from memo_modules.training.regions import PastFrames, checkpointed, direct
 from memo_modules.training.schedule import FlowSchedule, TimestepSampling
 from memo_modules.types import NO_EMOTION, ReferenceFeatures
-from tests.helpers.parity_case import Case
-from tests.helpers.parity_training import load_nets, train_batch, train_draws
-from tests.training.test_parity import GOLDEN
-from tests.weights.test_manifests import manifest
+from tests.helpers.full_size import manifest
+from tests.helpers.parity_training import train_batch, train_draws
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SQRT = TimestepSampling("sigma_sqrt")
-
-
-@pytest.fixture(scope="module")
-def case() -> Case:
-    (path,) = GOLDEN.glob("29_label_drop_*.json")
-    return Case(path)
-
-
-@pytest.fixture(scope="module")
-def nets(case) -> MemoNets:
-    return load_nets(case)
 
 
 @pytest.fixture

@@ -1,11 +1,9 @@
 """Training computes what the reference implementation computes, from single draws to the step of the optimizer.
 
-Walks the JSON files of tests/golden_training, or of MEMO_GOLDEN_TRAINING_DIR, and dispatches on `kind`.
+Walks the JSON files of tests/golden_training, or of MEMO_parity_training.GOLDEN_TRAINING_DIR, and dispatches on `kind`.
 """
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +12,6 @@ from tests.helpers.parity_case import Case
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-GOLDEN = Path(os.environ.get("MEMO_GOLDEN_TRAINING_DIR") or Path(__file__).resolve().parents[1] / "golden_training")
 
 CHECKS = {
     "train_loss": parity_training.check_train_loss,
@@ -26,7 +23,7 @@ CHECKS = {
 
 
 def cases() -> list:
-    kinds = {path: json.loads(path.read_text(encoding="utf-8")).get("kind") for path in sorted(GOLDEN.glob("*.json"))}
+    kinds = {path: json.loads(path.read_text(encoding="utf-8")).get("kind") for path in sorted(parity_training.GOLDEN.glob("*.json"))}
     return [pytest.param(kind, Case(path), id=path.stem) for path, kind in kinds.items() if kind]
 
 
@@ -37,7 +34,7 @@ def test_training_parity(kind: str, case: Case):
 
 
 def test_there_are_cases_of_every_kind():
-    assert {case.values[0] for case in cases()} == set(CHECKS), f"not every kind is in {GOLDEN}"
+    assert {case.values[0] for case in cases()} == set(CHECKS), f"not every kind is in {parity_training.GOLDEN}"
 
 
 @pytest.mark.parametrize("kind, case", [case for case in cases() if "all_trainable" in case.id])

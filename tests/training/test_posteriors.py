@@ -14,7 +14,7 @@ from memo_modules.training.dataset import ClipDataset, PreparedVideo, clip_indic
 from memo_modules.training.draws import Rates, draw_pictures
 from memo_modules.training.objective import encode_batch
 from memo_modules.vae import DiffusersVAE
-from tests.training.test_dataset import LAYOUT, prepare, write_metadata
+from tests.helpers.prepared_files import LAYOUT, prepare, write_metadata
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -85,7 +85,7 @@ def test_places_count_by_how_much_they_move(videos, tmp_path):
     assert weights[2, 3].item() == pytest.approx(still * (1 + 0.5 * 128), rel=1e-4) and (weights == still).sum() == 127
 
 
-def test_a_stopped_run_leaves_whole_files_and_goes_on(videos, tmp_path):
+def test_a_stopped_run_leaves_whole_files_and_continues(videos, tmp_path):
     vae, folder = tiny_vae(), tmp_path / "cache"
     key, batches = posteriors.vae_key(vae), []
 

@@ -25,6 +25,7 @@ from memo_modules.video.files import join_segments, write_pictures, write_segmen
 from memo_modules.video.formats import VideoFormat
 from memo_modules.video.pixel_formats import planes
 from memo_modules.video.sound_track import SoundTrack
+from tests.helpers.video_files import pictures, sound
 
 RATES = [Fraction(24000, 1001), Fraction(25), Fraction(2997, 100), Fraction(30), Fraction(60)]
 H264, FFV1, MKV = VideoFormat(), VideoFormat("ffv1"), VideoFormat("ffv1", container="mkv")
@@ -50,23 +51,6 @@ def segments(folder, fps, format, frames=None, cuts=CUTS):
         paths.append(folder / f"segment_{i}{format.suffix}")
         write_segment(paths[-1], part, fps, format)
     return paths
-
-
-def pictures(path):
-    """uint8 (f h w 3), and each frame's time in seconds."""
-    with av.open(str(path)) as container:
-        frames = list(container.decode(video=0))
-        matrix = "ITU601" if frames[0].format.name == "bgr0" else "ITU709"  # PyAV before 17 takes no notice of the tag
-        shown = [frame.reformat(format="rgb24", src_colorspace=matrix, dst_colorspace="ITU601").to_ndarray() for frame in frames]
-        return np.stack(shown), [frame.pts * frame.time_base for frame in frames]
-
-
-def sound(path):
-    """float32 (channels samples), and the rate."""
-    with av.open(str(path)) as container:
-        interleaved = av.AudioResampler(format="flt")
-        frames = [out for frame in container.decode(audio=0) for out in interleaved.resample(frame)]
-        return np.concatenate([f.to_ndarray().reshape(-1, f.layout.nb_channels).T for f in frames], axis=1), frames[0].sample_rate
 
 
 def eight_bit(frames):
@@ -504,7 +488,7 @@ def test_a_rate_is_stored_or_the_advice_can_be_followed(tmp_path, codec, rate):
 
 
 def test_a_sound_of_hours_can_be_stopped_while_it_is_written(tmp_path):
-    """It is a hundred times as long as the pictures: all of it is written behind the last."""
+    """It is a hundred times as long as the pictures: all of it is written after the last."""
     calls = []
 
     def check_interrupt() -> None:
@@ -568,12 +552,12 @@ def test_sound_beside_ffv1_plays_in_the_ffmpeg_of_this_system(tmp_path, channels
     assert np.array_equal(np.frombuffer(played.stdout, np.float32).reshape(-1, channels).T, waveform.numpy()) and not played.stderr
 
 
-@pytest.mark.parametrize("audio_codec", [None, *dict.fromkeys(codec for codecs in formats.AUDIO_CODECS.values() for codec in codecs)])
-@pytest.mark.parametrize("pixel_format", [None, "yuv420p", "yuv444p", "bgr0"])
+@pytest.mark.parametrize("audio_codec", ["", *dict.fromkeys(codec for codecs in formats.AUDIO_CODECS.values() for codec in codecs)])
+@pytest.mark.parametrize("pixel_format", ["", "yuv420p", "yuv444p", "bgr0"])
 @pytest.mark.parametrize("codec", ["h264", "ffv1"])
 def test_every_codec_with_every_other(tmp_path, codec, pixel_format, audio_codec):
     """The file has in it what was chosen, or the sentence names what goes with the codec."""
-    if pixel_format not in (None, *formats.PIXEL_FORMATS[codec]):
+    if pixel_format not in ("", *formats.PIXEL_FORMATS[codec]):
         with pytest.raises(InputError, match=f"^pixel_format of {codec}: expected {', '.join(formats.PIXEL_FORMATS[codec])}, got {pixel_format}"):
             VideoFormat(codec, None, pixel_format, audio_codec)
         return

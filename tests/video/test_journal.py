@@ -14,30 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from memo_modules.errors import InputError, StorageError
 from memo_modules.sampler.sampling import REPLAYED_CLIPS
-from memo_modules.types import VideoState
-from memo_modules.video.journal import Inputs, Journal, opened
+from memo_modules.video.journal import Inputs, opened
 from memo_modules.video.unfinished import INPUTS
-
-MADE_OF = Inputs({"seed": "42", "image": "abc"}, {"face": torch.arange(1.0, 5.0)})
-
-
-def state(clips: int) -> VideoState:
-    """After so many clips, with tensors that tell."""
-    past = tuple(torch.full((2, 4, 1, 1), float(number)) for number in range(max(0, clips - REPLAYED_CLIPS), clips))
-    return VideoState(past, torch.full((16, 4, 1, 1), float(clips)), 16, clips, torch.Generator().manual_seed(clips).get_state(), "model")
-
-
-def fill(journal: Journal, clips: int) -> None:
-    for number in range(len(journal.segments), clips):
-        segment = journal.segment(".mp4")
-        segment.write_bytes(b"video" * (number + 1))
-        journal.append(state(number + 1), segment)
-
-
-def equal(first: VideoState, second: VideoState) -> bool:
-    tensors = [(state.latents, state.generator, *state.past_latents) for state in (first, second)]
-    same = all(torch.equal(a, b) for a, b in zip(*tensors, strict=True))
-    return same and (first.clips, first.last_frames, first.model) == (second.clips, second.last_frames, second.model)
+from tests.helpers.journals import MADE_OF, equal, fill, state
 
 
 @pytest.mark.parametrize("clips", [1, 3, REPLAYED_CLIPS + 2])
@@ -88,7 +67,7 @@ def empty(path):
 
 @pytest.mark.parametrize("damage", [cut, flip, flip_facts, empty, os.unlink])
 @pytest.mark.parametrize("suffix", [".safetensors", ".mp4"])
-def test_a_damaged_entry_is_dropped_with_all_behind_it(tmp_path, suffix, damage):
+def test_a_damaged_entry_is_dropped_with_all_after_it(tmp_path, suffix, damage):
     if (damage, suffix) == (flip_facts, ".mp4"):
         pytest.skip("there are none in it")
     with opened(tmp_path, "video", MADE_OF) as first:

@@ -95,11 +95,6 @@ def test_how_long_the_video_is_and_its_file_are_said_last():
     assert replace(PLAIN, fps=Fraction(60)).done("a.mp4") == "Done: 80 frames, 0:01.3, a.mp4"
 
 
-@pytest.mark.parametrize(("size", "said"), [(0, "0.0 kB"), (999, "1.0 kB"), (20_480, "20.5 kB"), (1e6, "1.0 MB"), (2.5e9, "2.5 GB")])
-def test_sizes_are_said_in_the_unit_that_fits(size, said):
-    assert long_videos._size(size) == said
-
-
 class Stopped(Exception):
     pass
 
@@ -184,7 +179,7 @@ def stop_after(clips: int):
     return lambda done, *_: (_ for _ in ()).throw(Stopped) if done == clips else None
 
 
-def test_with_a_mended_sound_it_goes_on(make):
+def test_with_a_mended_sound_it_continues(make):
     """And with another audio_codec: what an error advises costs no clip that is done."""
     with pytest.raises(Stopped):
         make(replace(PLAIN, format=VideoFormat()), progress=stop_after(3))
@@ -235,7 +230,7 @@ def test_another_rate_shows_the_nearest_frames(make, frames, fps, expected):
     assert np.array_equal(pictures, frames[nearest])
 
 
-def test_a_video_goes_on_in_another_file(make, frames):
+def test_a_video_continues_in_another_file(make, frames):
     first, rest = PLAIN.audio.split(1)
     head = make(replace(PLAIN, audio=first, sound=sound(16)))
     tail = make(replace(PLAIN, audio=rest, sound=sound(24)), start=head[1])

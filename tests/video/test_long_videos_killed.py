@@ -42,7 +42,7 @@ def uninterrupted(tiny_models, tmp_path_factory) -> bytes:
     return (folder / "video.mp4").read_bytes()
 
 
-def test_killed_at_any_moment_it_goes_on(tiny_models, uninterrupted, tmp_path):
+def test_killed_at_any_moment_it_continues(tiny_models, uninterrupted, tmp_path):
     choose, killed, done = random.Random(0), Counter(), 0
     for kill in range(KILLS):
         phase = PHASES[kill % len(PHASES)]
@@ -67,7 +67,7 @@ def test_killed_at_any_moment_it_goes_on(tiny_models, uninterrupted, tmp_path):
     assert killed.keys() >= set(PHASES)
 
 
-def test_killed_while_the_parts_are_joined_it_goes_on(tiny_models, uninterrupted, tmp_path):
+def test_killed_while_the_parts_are_joined_it_continues(tiny_models, uninterrupted, tmp_path):
     process = start(tiny_models, tmp_path)
     while process.stdout.readline().strip() != "joining":
         pass

@@ -117,7 +117,7 @@ def test_the_track_that_is_shown_is_read(tmp_path, tracks):
 
 def test_a_cover_alone_is_no_video(tmp_path):
     path = write_tracks(tmp_path / "a.mp4", Pictures(grey(9, 1), "mjpeg", "yuvj420p", disposition=COVER), Sound(ramp(RATE), "aac"))
-    with pytest.raises(InputError, match="^no picture: the file has a cover, and no video stream beside it"):
+    with pytest.raises(InputError, match="^no picture: the file has a cover, and no video stream besides it"):
         read_video(path)
 
 

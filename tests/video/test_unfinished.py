@@ -13,7 +13,7 @@ from memo_modules.errors import InputError
 from memo_modules.video import unfinished
 from memo_modules.video.journal import opened
 from memo_modules.video.unfinished import DAY, INPUTS, LOCK, SEEN, clean
-from tests.video.test_journal import MADE_OF, equal, fill, state
+from tests.helpers.journals import MADE_OF, equal, fill, state
 
 KEPT = 14 * DAY
 NOW = time.time()

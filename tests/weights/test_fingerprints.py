@@ -12,7 +12,7 @@ from memo_modules.weights.fingerprints import audio_digest, block_values, tensor
 
 
 class OnCard(torch.Tensor):
-    """A tensor that says it is on a card, and like one cannot be joined with tensors on the CPU, nor read by numpy."""
+    """A tensor that says it is on a GPU, and like one cannot be joined with tensors on the CPU, nor read by numpy."""
 
     device = torch.device("cuda", 0)
 
@@ -33,7 +33,7 @@ def net() -> nn.Module:
 
 @pytest.mark.parametrize("on_card", ["weight", "bias", "1", "running", ""])
 def test_a_net_has_one_digest_wherever_its_parts_are(on_card):
-    """As ComfyUI leaves one of which the card holds a part."""
+    """As ComfyUI leaves one of which the GPU holds a part."""
     module = net()
     expected = weights_digest(module)
     state = {name: weight.as_subclass(OnCard) if on_card in name else weight for name, weight in module.state_dict().items()}

@@ -1,8 +1,5 @@
 """At full size every net has exactly the keys and shapes of the published files."""
 
-import json
-from pathlib import Path
-
 import pytest
 
 from memo_modules.models.config import DiffusionNetConfig, ReferenceNetConfig
@@ -10,12 +7,9 @@ from memo_modules.models.diffusion_net import DiffusionNet
 from memo_modules.models.layers import Layers
 from memo_modules.models.projections import AudioProjection, ImageProjection
 from memo_modules.models.reference_net import ReferenceNet
+from tests.helpers.full_size import manifest
 
 META = Layers(device="meta")
-
-
-def manifest(component: str) -> dict:
-    return json.loads((Path(__file__).resolve().parents[1] / "manifests" / f"manifest_{component}.json").read_text())
 
 
 BUILD = {

@@ -370,7 +370,7 @@ ARCHIVES = {
     "another name in its own header": (lambda: rewritten(PLAIN, lambda data: data.__setitem__(entry(data, **LOCAL) + 30, 65)), "differ"),
     "one in another": (lambda: inside(), "lie in one another"),
     "cut off": (lambda: PLAIN[:-30], "cut off"),
-    "something behind it": (lambda: PLAIN + b"x" * 30, "cut off"),
+    "something after it": (lambda: PLAIN + b"x" * 30, "cut off"),
     "something before it": (lambda: b"PK\x03\x04" + PLAIN, "damaged"),
     "of a machine with another order of bytes": (lambda: rezipped(("archive/byteorder", b"big"), leave="byteorder"), "order of bytes"),
     "a million members": (lambda: rewritten(rezipped(), many), "damaged|members"),

@@ -12,6 +12,7 @@ from memo_modules.models.layers import sdpa
 from memo_modules.sampler.sampling import MemoNets, sample_video
 from memo_modules.types import AttentionMemory, SamplerSettings
 from memo_modules.vae import VideoVAE
+from memo_modules.words import first_line
 from tools.benchmarking import random_nets
 from tools.benchmarking.attention import FACE_TOKENS, HEADS, LEVELS
 from tools.benchmarking.device import Device
@@ -80,7 +81,7 @@ def _errors(
         try:
             entry["error"] = ((call(backend, *tensors) - exact).norm() / exact.norm()).item()
         except Exception as error:  # a compiler's errors have no common base
-            entry["reason"] = str(error).strip().split("\n")[0]
+            entry["reason"] = first_line(error)
         entries.append(entry)
     return entries
 

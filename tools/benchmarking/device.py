@@ -15,9 +15,9 @@ Mark = float | torch.cuda.Event
 
 
 class Device:
-    """A CUDA card or the CPU.
+    """A CUDA GPU or the CPU.
 
-    cap_gib: what this process may allocate on the card, from its first allocation on. Raises ValueError when the
+    cap_gib: what this process may allocate on the GPU, from its first allocation on. Raises ValueError when the
     device is not there or has less than that.
     """
 
@@ -31,12 +31,12 @@ class Device:
                 raise ValueError("--cap: only a CUDA device can be given a cap.")
             total = torch.cuda.get_device_properties(self.torch).total_memory
             if not 0 < cap_gib * GIB <= total:
-                raise ValueError(f"--cap: expected more than 0 and at most the card's {total / GIB:.1f} GiB, got {cap_gib}.")
+                raise ValueError(f"--cap: expected more than 0 and at most the GPU's {total / GIB:.1f} GiB, got {cap_gib}.")
             torch.cuda.set_per_process_memory_fraction(cap_gib * GIB / total)
 
     @property
     def name(self) -> str:
-        """The card's or the processor's own name."""
+        """The GPU's or the processor's own name."""
         if self.is_cuda:
             return torch.cuda.get_device_name(self.torch)
         try:
@@ -48,7 +48,7 @@ class Device:
 
     @property
     def capability(self) -> tuple[int, int] | None:
-        """The card's compute capability."""
+        """The GPU's compute capability."""
         return torch.cuda.get_device_capability(self.torch) if self.is_cuda else None
 
     def synchronize(self) -> None:
@@ -56,7 +56,7 @@ class Device:
             torch.cuda.synchronize()
 
     def mark(self) -> Mark:
-        """A point in the device's time; on a card an event in its stream."""
+        """A point in the device's time; on a GPU an event in its stream."""
         if not self.is_cuda:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
@@ -83,7 +83,7 @@ class Device:
             torch.cuda.reset_peak_memory_stats()
 
     def peak_gib(self) -> tuple[float, float] | None:
-        """Most memory allocated and reserved on the card since ``reset_peak``; None on the CPU."""
+        """Most memory allocated and reserved on the GPU since ``reset_peak``; None on the CPU."""
         if not self.is_cuda:
             return None
         return torch.cuda.max_memory_allocated() / GIB, torch.cuda.max_memory_reserved() / GIB
@@ -92,7 +92,7 @@ class Device:
         return torch.cuda.memory_allocated() / GIB if self.is_cuda else None
 
     def matmul_tflops(self, dtype: torch.dtype) -> float:
-        """Rate of a square matrix product in ``dtype``; the card works at it long enough to reach its lasting clock."""
+        """Rate of a square matrix product in ``dtype``; the GPU works at it long enough to reach its lasting clock."""
         n, repeats = (8192, 400) if self.is_cuda else (2048, 7)
         a, b = (torch.randn(n, n, device=self.torch).to(dtype) for _ in range(2))
         out = torch.empty_like(a)
@@ -105,7 +105,7 @@ class Device:
         return 2e-9 * source.numel() / self.median_seconds(lambda: target.copy_(source), 20 if self.is_cuda else 7)
 
     def upload_gb_s(self) -> float | None:
-        """Bytes per second that reach a card from pinned memory, in 10^9; None on the CPU."""
+        """Bytes per second that reach a GPU from pinned memory, in 10^9; None on the CPU."""
         if not self.is_cuda:
             return None
         source = torch.zeros(GIB // 4, dtype=torch.uint8, pin_memory=True)

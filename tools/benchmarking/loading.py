@@ -118,7 +118,7 @@ def _step(connection: Connection, pid: int) -> Step:
 
 
 def _load(connection: Connection, checkpoint: Path, dtype: str) -> None:
-    """The child: load all nets as the pack's loader does, then read each weight once, as the first copy to a card would."""
+    """The child: load all nets as the pack's loader does, then read each weight once, as the first copy to a GPU would."""
     kept = DTYPES[dtype]
     unet = Layers(dtype=torch.bfloat16, storage=kept, fused=True) if kept.itemsize == 1 else Layers(dtype=kept, fused=True)
     connection.send("ready")

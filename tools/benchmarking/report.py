@@ -12,7 +12,7 @@ def row(row: dict) -> str:
         + (f"peak {row['peak_rss_gb']:.2f} GiB resident" if row["peak_rss_gb"] and not row["peak_vram_gb"] else ""),
         *(f"{name}: " + ", ".join(f"{backend} for {d}" for d, backend in backends.items()) for name, backends in row["chosen"].items() if backends),
         f"a step at {row['tflops']:.4g} TFLOP/s, {row['share']:.1%} of a matrix product's {row['matmul_tflops']:.4g}; "
-        f"copy {row['copy_gb_s']:.4g} GB/s" + (f", to the card {row['upload_gb_s']:.4g}" if row["upload_gb_s"] else ""),
+        f"copy {row['copy_gb_s']:.4g} GB/s" + (f", to the GPU {row['upload_gb_s']:.4g}" if row["upload_gb_s"] else ""),
         "",
         f"{'stage':22}{'per':>9}{'ms':>12}{'s per clip':>12}{'TFLOP':>10}{'TFLOP/s':>10}{'share':>8}{'GB':>8}{'floor ms':>10}",
     ]

@@ -125,7 +125,7 @@ def count_moved(
     """Bytes that torch's operations move in one call, each its inputs and outputs once, and the seconds that they take at
     least, each the longer of its arithmetic and its moving; both by KINDS, "rest" and "whole".
 
-    Passes within an operation are not in it: a card's convolution adds its bias in one, and torch's group norm first makes a
+    Passes within an operation are not in it: a GPU's convolution adds its bias in one, and torch's group norm first makes a
     copy of what has channels last. ``profile`` shows them.
     """
     counter = _MovedBytes(flops_per_s, bytes_per_s)

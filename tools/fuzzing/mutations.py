@@ -193,7 +193,7 @@ def damaged_yaml(content: bytes, draw: random.Random) -> bytes:
 
 
 def damaged_lines(content: bytes, draw: random.Random) -> bytes:
-    """A file of a JSON object in every line with another one in the place of one of them, or damaged as bytes."""
+    """A file of a JSON object in every line with another one instead of one of them, or damaged as bytes."""
     if draw.random() < 0.3:
         return damage(content, draw)
     lines = content.splitlines()

@@ -1,4 +1,4 @@
-"""What people and scripts write as text, and what lies beside it: a training's YAML, prepared data, journals."""
+"""What people and scripts write as text, and what lies next to it: a training's YAML, prepared data, journals."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Put the moods of a small world, as they are, in the place of those that data preparation heard.
+"""Put the moods of a small world, as they are, instead of those that data preparation heard.
 
     python -m tools.small_model.true_labels WORLD_DIR DATA_DIR
 

@@ -29,7 +29,7 @@ MOUTH_WEIGHT = 4.0
 
 
 SHARPNESS_WEIGHT = 1.0
-"""Of the sharpness that a decoder learns on with: an edge a little beside its place is worse for the mean absolute error than
+"""Of the sharpness that a decoder learns with afterwards: an edge a little off its place is worse for the mean absolute error than
 none, and better to look at."""
 
 

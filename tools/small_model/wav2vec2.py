@@ -21,39 +21,9 @@ from memo_modules.clips import CLIP_FRAMES
 from memo_modules.types import Audio
 from tools.small_model.speech import HEARD, UNHEARD, voices
 from tools.small_world import FPS, SAMPLE_RATE, Clip, correlation, make_clip, mouth_from_sound
+from tools.wav2vec2_config import PREPROCESSOR, config
 
-CONFIG = {
-    "architectures": ["Wav2Vec2Model"],
-    "model_type": "wav2vec2",
-    "apply_spec_augment": False,
-    "conv_bias": False,
-    "conv_dim": [48] * 7,
-    "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
-    "conv_stride": [5, 2, 2, 2, 2, 2, 2],
-    "do_stable_layer_norm": False,
-    "feat_extract_activation": "gelu",
-    "feat_extract_norm": "group",
-    "hidden_act": "gelu",
-    "hidden_size": 96,
-    "intermediate_size": 192,
-    "layer_norm_eps": 1e-05,
-    "mask_feature_prob": 0.0,
-    "mask_time_prob": 0.0,
-    "num_attention_heads": 4,
-    "num_conv_pos_embedding_groups": 16,
-    "num_conv_pos_embeddings": 128,
-    "num_feat_extract_layers": 7,
-    "num_hidden_layers": 2,
-    "vocab_size": 32,
-}
-PREPROCESSOR = {
-    "do_normalize": True,
-    "feature_size": 1,
-    "padding_side": "right",
-    "padding_value": 0.0,
-    "return_attention_mask": False,
-    "sampling_rate": SAMPLE_RATE,
-}
+CONFIG = config(48, 96, 2, architectures=["Wav2Vec2Model"], apply_spec_augment=False, mask_feature_prob=0.0, mask_time_prob=0.0)
 
 WAVES = 4
 """Of a training step, each of a length of its own."""

@@ -19,7 +19,7 @@ _jit: Any = triton.jit  # by its types a tl.constexpr could not be given as the 
 
 
 def attention_for(capability: tuple[int, int]) -> AttentionFunction:
-    """AttentionFunction without gradients, built for cards of this compute capability."""
+    """AttentionFunction without gradients, built for GPUs of this compute capability."""
     hopper = capability[0] == 9
 
     def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:

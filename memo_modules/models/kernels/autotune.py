@@ -13,12 +13,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ...words import first_line
+
 logger = logging.getLogger(__name__)
 
 _ROUNDING = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
 _SECONDS = 0.02
-_ROUNDS, _CALLS = 5, 8  # on a card
-_HEAD_START = 4_000_000  # cycles of a card's clock, about 2 ms: longer than a host takes to begin as many calls
+_ROUNDS, _CALLS = 5, 8  # on a GPU
+_HEAD_START = 4_000_000  # cycles of a GPU's clock, about 2 ms: longer than a host takes to begin as many calls
 _WORTH = 0.9  # of the first backend's time: two that take as long are not to take turns, since each rounds in its own way
 
 
@@ -58,8 +60,7 @@ class Autotuned:
                 else:
                     logger.warning("%s: %s differs by %.1e and is not used.", self.name, name, wrong[0])
             except Exception as error:  # a compiler's errors have no common base
-                reason = (str(error).strip() or type(error).__name__).split("\n")[0]
-                logger.info("%s: %s does not run here (%s).", self.name, name, reason)
+                logger.info("%s: %s does not run here (%s).", self.name, name, first_line(error))
                 if name == self.first:
                     return
         best = min(seconds, key=lambda name: seconds[name])
@@ -85,8 +86,8 @@ def _time(run: Callable[[], Tensor]) -> float:
 
 
 def _time_on_card(run: Callable[[], Tensor]) -> float:
-    """Those of the card alone. A host takes longer to begin a small kernel than the card to run it; but in a step it is ahead
-    of the card, as here, where the card sleeps first."""
+    """Those of the GPU alone. A host takes longer to begin a small kernel than the GPU to run it; but in a step it is ahead
+    of the GPU, as here, where the GPU sleeps first."""
     rounds = []
     for _ in range(_ROUNDS):
         start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)

@@ -114,7 +114,7 @@ def test_where_the_first_form_fails_nothing_is_chosen(caplog):
 
 
 def test_a_card_is_asked_for_the_time_of_a_call(monkeypatch):
-    """With a card's clock made of the calls themselves; a real card is measured by tools/bench.py."""
+    """With a GPU's clock made of the calls themselves; a real one is measured by tools/bench.py."""
     clock = []
 
     class Event:

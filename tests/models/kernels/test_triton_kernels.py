@@ -1,4 +1,4 @@
-"""The pack's kernels against torch's operations, run by Triton's interpreter on the CPU, and built for cards."""
+"""The pack's kernels against torch's operations, run by Triton's interpreter on the CPU, and built for GPUs."""
 
 import re
 import subprocess
