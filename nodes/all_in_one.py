@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 
 from comfy_api.latest import InputImpl, Types, io
 
+from ..memo_modules.portrait.framing import framed_portrait
 from ..memo_modules.store import obtain
 from ..memo_modules.types import DEFAULT_SETTINGS, Audio
 from ..memo_modules.video.formats import VideoFormat
@@ -12,7 +13,6 @@ from . import comfy_sockets as sockets
 from . import core_video
 from .audio import encoded, fps_input, say_how_mixed, separated
 from .emotion import detected
-from .face import MemoEmbedFace
 from .loaders import (
     CATEGORY,
     MemoLoadAudioEncoder,
@@ -133,7 +133,7 @@ class MemoTalkingPortrait(io.ComfyNode):
             "samples, with the settings that MEMO was published with, and exact timing. The single nodes offer more of them.",
             inputs=[
                 MemoModelsSocket.Input("models", tooltip="From Load All MEMO Models."),
-                io.Image.Input("image", tooltip="The portrait, one RGB picture with one face. One that is not square is squashed: crop it first."),
+                io.Image.Input("image", tooltip="A photo of any shape, one RGB picture with a face; of several the largest is used."),
                 io.Audio.Input("audio", tooltip="The voice, with or without music. Sets the length of the video, and becomes its soundtrack."),
                 io.Int.Input(
                     "resolution",
@@ -165,6 +165,20 @@ class MemoTalkingPortrait(io.ComfyNode):
                     optional=True,
                     tooltip="Makes only the first 2 seconds of the video, as a try. Switch it off for all of it.",
                 ),
+                io.Boolean.Input(
+                    "crop_face",
+                    default=True,
+                    optional=True,
+                    tooltip="Cuts out the square around the face where the picture is not square, or shows the face small. Off: the picture is used "
+                    "whole, and squashed if it is not square.",
+                ),
+                io.Boolean.Input(
+                    "allow_no_face",
+                    default=False,
+                    optional=True,
+                    tooltip="Continue where no face is found (paintings, animals): the middle of the picture is used, and the identity comes from it "
+                    "alone. When off, a missing face is an error.",
+                ),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             outputs=[
@@ -176,30 +190,44 @@ class MemoTalkingPortrait(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, models, image, audio, resolution, fps, steps, guidance_scale, seed, emotion=None, quality="as set", first_2_seconds=False
+        cls,
+        models,
+        image,
+        audio,
+        resolution,
+        fps,
+        steps,
+        guidance_scale,
+        seed,
+        emotion=None,
+        quality="as set",
+        first_2_seconds=False,
+        crop_face=True,
+        allow_no_face=False,
     ) -> io.NodeOutput:
         preset = "exact"
         if replaced := QUALITIES[quality]:
             resolution, steps, preset = (replaced[name] for name in ("resolution", "steps", "preset"))
             guidance_scale = DEFAULT_SETTINGS.guidance_scale
-        heard, host = sockets.to_audio(audio), adapter.host(cls.hidden.unique_id)
+        heard, notes = sockets.to_audio(audio), []
         if first_2_seconds:
             heard = replace(heard, waveform=heard.waveform[..., : TRIED_SECONDS * heard.sample_rate], made_of="")
-            audio = sockets.from_audio(heard)
-        if note := VideoFormat().clipped(heard, host.check_interrupt):  # of what Save Video writes
-            host.say(note)
-        face = MemoEmbedFace.execute(face_analysis=models.face_analysis, image=image, index=0, allow_no_face=False)[0]
-        say_how_mixed(heard, host)
+        looking = replace(adapter.host(), say=notes.append)
+        clipped = VideoFormat().clipped(heard, adapter.check_interrupt)  # in what Save Video writes
+        adapter.bring_in(models.face_analysis)
+        portrait, face = framed_portrait(models.face_analysis.model, image, resolution, crop_face, allow_no_face, host=looking)
+        say_how_mixed(heard, looking)
         vocals = separated(models.vocal_separator, heard)
         if emotion is None:
             emotion = detected(models.emotion_model, heard, "audio")
         features = encoded(models.audio_encoder, vocals, fps)
         sampling = Sampling(
-            models.model, models.vae, image, face, features, emotion, resolution, resolution, steps, guidance_scale, seed, preset=preset
+            models.model, models.vae, portrait, face, features, emotion, resolution, resolution, steps, guidance_scale, seed, preset=preset
         )
-        images, _ = all_frames(sampling, host)
+        notes += [*sampling.notes, *([clipped] if clipped else [])]
+        images, _ = all_frames(sampling, adapter.host(cls.hidden.unique_id, notes))
         # Save Video writes AAC, whose encoder never comes back from some samples that are far beyond
-        sound = core_video.fitted(Audio(heard.waveform.clamp(-1, 1) if note else heard.waveform, heard.sample_rate))
+        sound = core_video.fitted(Audio(heard.waveform.clamp(-1, 1) if clipped else heard.waveform, heard.sample_rate))
         video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=sockets.from_audio(sound), frame_rate=features.fps))
         return io.NodeOutput(images, float(features.fps), video, ui=overview(images, features))
 

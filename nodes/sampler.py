@@ -10,7 +10,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..memo_modules.host import Host
-from ..memo_modules.portrait.pictures import prepare_portrait
+from ..memo_modules.portrait.pictures import prepare_portrait, squash_note
 from ..memo_modules.progress import clips_done, contact_sheet, video_done
 from ..memo_modules.sampler import recipes
 from ..memo_modules.sampler.cost import Cost
@@ -173,6 +173,8 @@ class Sampling:
         self.settings = recipes.apply(preset, settings, model.recipe)
         self.portrait, self.memory_mode, self.sampler, self.sigmas = prepare_portrait(image, width, height), memory_mode, sampler, sigmas
         self.state, self.lead_in = state, math.ceil(lead_in * audio.fps / audio.clip_frames)
+        self.notes = [note] if (note := squash_note((image.shape[2], image.shape[1]), (width, height))) else []
+        """For adapter.host."""
 
     def clips(self, state: VideoState | None, done: int, host: Host) -> Iterator[SampledClip]:
         """The clips after ``state`` and the first ``done``. Where the VRAM does not suffice, it says so and continues in
@@ -295,7 +297,7 @@ class MemoSampler(io.ComfyNode):
     @classmethod
     def execute(cls, **inputs) -> io.NodeOutput:
         sampling = Sampling(**inputs)
-        images, state = all_frames(sampling, adapter.host(cls.hidden.unique_id))
+        images, state = all_frames(sampling, adapter.host(cls.hidden.unique_id, sampling.notes))
         return io.NodeOutput(images, float(sampling.audio.fps), state, ui=overview(images, sampling.audio))
 
 
