@@ -1,17 +1,21 @@
 """Two nodes for the whole chain, where its parts are of no interest: everything that is loaded, and from portrait to video."""
 
-from dataclasses import fields, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, fields, replace
 
 from comfy_api.latest import InputImpl, Types, io
 
 from ..memo_modules.portrait.framing import framed_portrait
 from ..memo_modules.store import obtain
-from ..memo_modules.types import DEFAULT_SETTINGS, Audio
+from ..memo_modules.types import DEFAULT_SETTINGS, Audio, AudioFeatures, EmotionTrack
+from ..memo_modules.video import journal
 from ..memo_modules.video.formats import VideoFormat
+from ..memo_modules.video.unfinished import DAY
 from . import comfy_adapter as adapter
+from . import comfy_output, core_video
 from . import comfy_sockets as sockets
-from . import core_video
 from .audio import encoded, fps_input, say_how_mixed, separated
+from .comfy_lists import Item, ListNode
 from .emotion import detected
 from .loaders import (
     CATEGORY,
@@ -38,6 +42,7 @@ from .socket_types import (
     MemoModelsSocket,
     VocalSeparatorSocket,
 )
+from .video import KEPT_BYTES, KEPT_DAYS
 
 ROLES = {
     "model": "nets",
@@ -121,7 +126,7 @@ class MemoLoadAll(io.ComfyNode):
         return io.NodeOutput(models, *(getattr(models, part.name) for part in fields(models)))
 
 
-class MemoTalkingPortrait(io.ComfyNode):
+class MemoTalkingPortrait(ListNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -182,15 +187,17 @@ class MemoTalkingPortrait(io.ComfyNode):
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             outputs=[
-                io.Image.Output(display_name="images", tooltip="The frames, for upscaling and face restoration."),
-                io.Float.Output(display_name="fps", tooltip="Frames per second, for Create Video."),
-                io.Video.Output(display_name="video", tooltip="Frames and audio together, for Save Video."),
+                io.Image.Output(display_name="images", tooltip="The frames, for upscaling and face restoration.", is_output_list=True),
+                io.Float.Output(display_name="fps", tooltip="Frames per second, for Create Video.", is_output_list=True),
+                io.Video.Output(display_name="video", tooltip="Frames and audio together, for Save Video.", is_output_list=True),
             ],
+            is_input_list=True,
         )
 
     @classmethod
-    def execute(
+    def prepare(
         cls,
+        item,
         models,
         image,
         audio,
@@ -204,7 +211,7 @@ class MemoTalkingPortrait(io.ComfyNode):
         first_2_seconds=False,
         crop_face=True,
         allow_no_face=False,
-    ) -> io.NodeOutput:
+    ) -> "_Prepared":
         preset = "exact"
         if replaced := QUALITIES[quality]:
             resolution, steps, preset = (replaced[name] for name in ("resolution", "steps", "preset"))
@@ -213,23 +220,51 @@ class MemoTalkingPortrait(io.ComfyNode):
         if first_2_seconds:
             heard = replace(heard, waveform=heard.waveform[..., : TRIED_SECONDS * heard.sample_rate], made_of="")
         looking = replace(adapter.host(), say=notes.append)
-        clipped = VideoFormat().clipped(heard, adapter.check_interrupt)  # in what Save Video writes
         adapter.bring_in(models.face_analysis)
         portrait, face = framed_portrait(models.face_analysis.model, image, resolution, crop_face, allow_no_face, host=looking)
         say_how_mixed(heard, looking)
-        vocals = separated(models.vocal_separator, heard)
+        of_sound = (id(audio), id(models), fps, first_2_seconds)
+        features = item.once(("features", *of_sound), lambda: encoded(models.audio_encoder, separated(models.vocal_separator, heard), fps))
         if emotion is None:
-            emotion = detected(models.emotion_model, heard, "audio")
-        features = encoded(models.audio_encoder, vocals, fps)
+            emotion = item.once(("emotion", *of_sound), lambda: detected(models.emotion_model, heard, "audio"))
         sampling = Sampling(
             models.model, models.vae, portrait, face, features, emotion, resolution, resolution, steps, guidance_scale, seed, preset=preset
         )
+        clipped = VideoFormat().clipped(heard, adapter.check_interrupt)  # in what Save Video writes
         notes += [*sampling.notes, *([clipped] if clipped else [])]
-        images, _ = all_frames(sampling, adapter.host(cls.hidden.unique_id, notes))
         # Save Video writes AAC, whose encoder never comes back from some samples that are far beyond
         sound = core_video.fitted(Audio(heard.waveform.clamp(-1, 1) if clipped else heard.waveform, heard.sample_rate))
-        video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=sockets.from_audio(sound), frame_rate=features.fps))
-        return io.NodeOutput(images, float(features.fps), video, ui=overview(images, features))
+        return _Prepared(sampling, sound, notes, item)
+
+    @classmethod
+    def make(cls, prepared: "_Prepared", notes) -> tuple[tuple, list]:
+        sampling, place = prepared.sampling, prepared.item
+        host = adapter.host(cls.hidden.unique_id, prepared.notes, notes)
+        with prepared.journal() if place.count > 1 else nullcontext() as kept:
+            images, _ = all_frames(sampling, host, kept)
+        fps, sound = sampling.audio.fps, sockets.from_audio(prepared.sound)
+        video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=sound, frame_rate=fps))
+        return (images, float(fps), video), overview(images, sampling.audio).as_dict()["images"]
+
+    @classmethod
+    def finish(cls, prepared) -> None:
+        for each in prepared if len(prepared) > 1 else ():
+            with each.journal() as kept:
+                kept.remove()
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A video that can be made. notes: what there is to say of it. item: which of a list it is."""
+
+    sampling: Sampling
+    sound: Audio
+    notes: list[str]
+    item: Item
+
+    def journal(self):
+        """Where the clips are kept of a list in which another video may fail: they are not sampled again then."""
+        return journal.opened(comfy_output.unfinished_folder("temp"), "talking_portrait", self.sampling.inputs(), KEPT_DAYS * DAY, KEPT_BYTES)
 
 
 NODES = [MemoLoadAll, MemoTalkingPortrait]

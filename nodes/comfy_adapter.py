@@ -1,4 +1,4 @@
-"""What the pack knows of ComfyUI, with comfy_sockets and comfy_output: model folders, ModelPatcher, memory, progress, interrupt."""
+"""What the pack knows of ComfyUI, with comfy_sockets, comfy_output and comfy_lists: model folders, ModelPatcher, memory, progress, interrupt."""
 
 import gc
 import inspect
@@ -340,10 +340,10 @@ def open_sessions(kind: Callable[..., OnnxModel], path: Path) -> SessionPatcher:
 # Progress and interrupt
 
 
-def host(node_id: str | None = None, notes: Sequence[str] = ()) -> Host:
+def host(node_id: str | None = None, notes: Sequence[str] = (), before: Sequence[str] = ()) -> Host:
     """ComfyUI, as a node that runs: its progress bar, Cancel, and sentences in the log and in the node ``node_id``.
 
-    notes: sentences that are said at once, and stay in the node behind each one that follows.
+    notes: sentences that are said at once, and stay in the node after each one that follows; before: those that were said before, and stay.
 
     Front ends take them for HTML, and those before 1.46 run the scripts in it. Newer ones may show it as it is, too: entities would be read.
     """
@@ -354,11 +354,11 @@ def host(node_id: str | None = None, notes: Sequence[str] = ()) -> Host:
 
     def say(text: str) -> None:
         _log.info("%s", printable(text))
-        show(text, *notes)
+        show(text, *notes, *before)
 
     if notes:
         _log.info("%s", printable(" ".join(notes)))
-        show(*notes)
+        show(*notes, *before)
     return Host(_Progress(), check_interrupt, say)
 
 

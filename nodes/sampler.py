@@ -18,7 +18,7 @@ from ..memo_modules.sampler.footprint import MEMORY_MODES
 from ..memo_modules.sampler.noise import NOISES
 from ..memo_modules.sampler.sampling import REFERENCE_ORDERS, SampledClip, sample_video
 from ..memo_modules.types import AudioFeatures, SamplerSettings, VideoState
-from ..memo_modules.video.journal import Inputs
+from ..memo_modules.video.journal import Inputs, Journal
 from ..memo_modules.weights.fingerprints import block_values, some_values, tensor_digest
 from . import comfy_adapter as adapter
 from . import comfy_output
@@ -247,22 +247,33 @@ class Sampling:
         return Inputs(exact, {name: tensor.float().cpu() for name, tensor in computed.items()})
 
 
-def all_frames(sampling: Sampling, host: Host) -> tuple[torch.Tensor, VideoState]:
+def all_frames(sampling: Sampling, host: Host, kept: Journal | None = None) -> tuple[torch.Tensor, VideoState]:
     """The frames (f h w 3) in [0, 1], all of them in memory, and what it takes to continue. It says how far it is.
 
+    kept: where clips are kept, for a video without a lead-in; those that are there are only decoded.
     Raises InputError when there is no room for them.
     """
     frames, (_, _, height, width) = sampling.audio.frame_count, sampling.portrait.shape
     adapter.check_room(
-        frames * height * width * 3 * 4, f"images: {frames} frames of {width} x {height}", "Use MEMO Sample to File, or shorter audio."
+        frames * height * width * 3 * 4,
+        f"images: {frames} frames of {width} x {height}",
+        "Use MEMO Sample to File, also to paste back, or shorter audio.",
     )
-    images, done, state, number = torch.empty(frames, height, width, 3), 0, sampling.state, 0
+    images, done, state = torch.empty(frames, height, width, 3), 0, sampling.state
     clips, began = sampling.lead_in + sampling.audio.clips, time.monotonic()
+    number = here = len(kept.segments) if kept else 0
     with adapter.says_when_stopped(host, lambda: f"Stopped after clip {number} of {clips}: Run starts anew"):
-        for number, clip in enumerate(sampling.clips(state, 0, host), start=1):
+        for before in kept.made() if kept else ():
+            host.check_interrupt()
+            images[done : done + before.last_frames] = sampling.vae.decode(before.latents)[: before.last_frames].movedim(1, -1)
+            done += before.last_frames
+        state = kept.state(state) if kept else state
+        for number, clip in enumerate(sampling.clips(state, here, host) if here < clips else (), start=here + 1):
             images[done : done + len(clip.frames)] = clip.frames.movedim(1, -1)
             done, state = done + len(clip.frames), clip.state
-            host.say(clips_done(clips, number, 0, time.monotonic() - began))
+            if kept:
+                kept.append(clip.state, None)
+            host.say(clips_done(clips, number, here, time.monotonic() - began))
     host.say(video_done(frames, sampling.audio.fps))
     assert state is not None  # every audio has a clip
     return images, state
