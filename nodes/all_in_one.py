@@ -7,7 +7,7 @@ from comfy_api.latest import InputImpl, Types, io
 
 from ..memo_modules.portrait.framing import framed_portrait
 from ..memo_modules.store import obtain
-from ..memo_modules.types import DEFAULT_SETTINGS, Audio, AudioFeatures, EmotionTrack
+from ..memo_modules.types import DEFAULT_SETTINGS, Audio
 from ..memo_modules.video import journal
 from ..memo_modules.video.formats import VideoFormat
 from ..memo_modules.video.unfinished import DAY
