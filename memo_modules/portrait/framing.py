@@ -59,7 +59,8 @@ def inner_square(box: tuple[float, float, float, float], photo_size: tuple[int, 
     for start, first, last, length in zip((square.left, square.top), (x1, y1), (x2, y2), photo_size, strict=True):
         holding = min(max(start + (square.side - side) // 2, ceil(last) - side), floor(first))
         places.append(min(max(holding, 0), length - side))
-    return Crop(*places, side, photo_size)
+    left, top = places
+    return Crop(left, top, side, photo_size)
 
 
 def framed_portrait(

@@ -51,7 +51,7 @@ def test_the_good_ones_are_kept_and_not_sampled_twice(comfyui_server):
     assert len(kept(comfyui_server)) == 3
 
     again = Record()
-    outputs = comfyui_server.run(graph("0.4 0.5 0.3 0.6"), again)
+    outputs = comfyui_server.run(graph("0.4 0.5 0.55 0.6"), again)
     assert len(outputs["video"]["images"]) == 4 and "text" not in outputs["portrait"]
     assert [text[:11] for text in again.texts if text.startswith("Clip")] == ["Clip 1 of 2", "Clip 2 of 2"]
     assert kept(comfyui_server) == []
