@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from comfy_api.latest import InputImpl, Types, io
 
 from ..memo_modules.portrait.framing import framed_portrait
+from ..memo_modules.portrait.pictures import squash_note
 from ..memo_modules.store import obtain
 from ..memo_modules.types import DEFAULT_SETTINGS, Audio
 from ..memo_modules.video import journal
@@ -230,8 +231,9 @@ class MemoTalkingPortrait(ListNode):
         sampling = Sampling(
             models.model, models.vae, portrait, face, features, emotion, resolution, resolution, steps, guidance_scale, seed, preset=preset
         )
-        clipped = VideoFormat().clipped(heard, adapter.check_interrupt)  # in what Save Video writes
-        notes += [*sampling.notes, *([clipped] if clipped else [])]
+        squashed = squash_note((portrait.shape[2], portrait.shape[1]), (resolution, resolution), "crop_face keeps its shape")
+        clipped = VideoFormat().clipped(heard, adapter.check_interrupt, can_choose=False)  # in what Save Video writes
+        notes += [note for note in (squashed, clipped) if note]
         # Save Video writes AAC, whose encoder never comes back from some samples that are far beyond
         sound = core_video.fitted(Audio(heard.waveform.clamp(-1, 1) if clipped else heard.waveform, heard.sample_rate))
         return _Prepared(sampling, sound, notes, item)

@@ -67,16 +67,15 @@ def eight_bits(pixels: Tensor) -> np.ndarray:
     return (pixels * 255).round().to(torch.uint8).numpy()
 
 
-def squash_note(picture: tuple[int, int], size: tuple[int, int], name: str = "image") -> str:
+def squash_note(
+    picture: tuple[int, int], size: tuple[int, int], remedy: str = "MEMO Crop Portrait keeps its shape, with equal width and height"
+) -> str:
     """A sentence for the user where prepare_portrait squashes a picture to ``size``, both (width, height); nothing where it keeps its shape."""
     wider = (size[0] / size[1]) / (picture[0] / picture[1])
     by, how = max(wider, 1 / wider), "wide" if wider > 1 else "narrow"
     if by < _UNSEEN:
         return ""
-    return (
-        f"{name}: {picture[0]} x {picture[1]} squashed to {size[0]} x {size[1]}, {by:.2f} times too {how}: "
-        "MEMO Crop Portrait keeps its shape, with equal width and height."
-    )
+    return f"image: {picture[0]} x {picture[1]} squashed to {size[0]} x {size[1]}, {by:.2f} times too {how}: {remedy}."
 
 
 def prepare_portrait(image: Tensor, width: int, height: int) -> Tensor:

@@ -59,7 +59,7 @@ def test_talking_portrait_crops_by_default(comfyui_server, size):
 def test_talking_portrait_squashes_when_told(comfyui_server):
     record = Record()
     comfyui_server.run(all_in_one(image(72, 128), crop_face=False), record)
-    assert any("image: 72 x 128 squashed to 64 x 64, 1.78 times too wide" in text for text in record.texts)
+    assert any("image: 72 x 128 squashed to 64 x 64, 1.78 times too wide: crop_face keeps its shape." in text for text in record.texts)
 
 
 def test_a_picture_without_a_face_can_talk_when_told(comfyui_server):
