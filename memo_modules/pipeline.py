@@ -33,7 +33,7 @@ from .models import acceleration
 from .models.emotion_classifier import EmotionClassifier
 from .models.layers import Layers, sdpa
 from .portrait.face import FaceAnalyzer, embed_face
-from .portrait.framing import crop_portrait
+from .portrait.framing import crop_portrait, framed_portrait
 from .portrait.pictures import prepare_portrait
 from .sampler import recipes
 from .sampler.footprint import Footprint
@@ -175,24 +175,26 @@ class MemoPipeline:
         fps: Fraction = FPS,
         emotion: str | EmotionTrack | None = None,
         separate: bool = True,
+        crop: bool = True,
         allow_no_face: bool = False,
         **options,
     ) -> TalkingVideo:
         """The video in which ``portrait`` says ``voice``; nothing is sampled before it is iterated over or saved.
 
         Args:
-            portrait: a picture with one face, best square with the face in its middle; another shape is squashed to ``size``.
+            portrait: a picture with a face; of several the largest is used.
             voice: what is said, and the sound of the video.
             size: (width, height) in pixels, multiples of 8.
             emotion: one of EMOTIONS, or a track; by default it is detected in the voice.
             separate: take the voice out of music and noise first; not needed for a clean recording.
+            crop: cut out the square around the face, see framing.framed_portrait, where ``size`` is square; otherwise the picture is squashed.
             allow_no_face: accept a picture in which no face is found, such as a drawing.
             options: see ``sample``.
 
         Raises:
             InputError: the portrait, the voice or a setting cannot be used.
         """
-        conditioning = self.condition(portrait, voice, size=size, fps=fps, emotion=emotion, separate=separate, allow_no_face=allow_no_face)
+        conditioning = self.condition(portrait, voice, size=size, fps=fps, emotion=emotion, separate=separate, crop=crop, allow_no_face=allow_no_face)
         return self.sample(conditioning, settings, **options)
 
     @torch.inference_mode()
@@ -205,23 +207,34 @@ class MemoPipeline:
         fps: Fraction = FPS,
         emotion: str | EmotionTrack | None = None,
         separate: bool = True,
+        crop: bool = True,
         allow_no_face: bool = False,
         timing: str = "exact",
     ) -> Conditioning:
         """What ``sample`` needs of a portrait and a voice, to be used as often as one likes; see ``__call__``."""
-        ready, face = self.portrait(portrait, size, allow_no_face)
+        ready, face = self.portrait(portrait, size, allow_no_face, crop=crop)
         sound, audio = self.voice(voice, fps, separate, timing)
         return Conditioning(ready, face, audio, self.emotion(emotion, sound), sound)
 
     @torch.inference_mode()
     def portrait(
-        self, picture: Picture, size: tuple[int, int], allow_no_face: bool = False, index: int = 0, margin: float | None = None
+        self,
+        picture: Picture,
+        size: tuple[int, int],
+        allow_no_face: bool = False,
+        index: int = 0,
+        margin: float | None = None,
+        crop: bool = True,
     ) -> tuple[Tensor, Face]:
         """The portrait (1 3 H W) in [-1, 1] of ``size`` (width, height), and whose it is. index: which face, 0 the largest. margin: the square
-        around that face is the portrait, with this much room around it, see framing.crop_portrait; None for all of the picture."""
+        around that face is the portrait, with this much room around it, see framing.crop_portrait; None for what ``crop`` says, see
+        framing.framed_portrait."""
         pixels = load_picture(picture)
-        face = embed_face(self.face_analyzer, pixels, index, allow_no_face)
-        image = pixels[None] if margin is None else crop_portrait(self.face_analyzer, pixels, index, margin, size[0])[0]
+        if margin is None:
+            image, face = framed_portrait(self.face_analyzer, pixels[None], size[0], crop and size[0] == size[1], allow_no_face, index)
+        else:
+            face = embed_face(self.face_analyzer, pixels, index, allow_no_face)
+            image = crop_portrait(self.face_analyzer, pixels, index, margin, size[0])[0]
         return prepare_portrait(image, *size), face
 
     @torch.inference_mode()

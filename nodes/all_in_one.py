@@ -1,18 +1,23 @@
 """Two nodes for the whole chain, where its parts are of no interest: everything that is loaded, and from portrait to video."""
 
-from dataclasses import fields, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, fields, replace
 
 from comfy_api.latest import InputImpl, Types, io
 
+from ..memo_modules.portrait.framing import framed_portrait
+from ..memo_modules.portrait.pictures import squash_note
 from ..memo_modules.store import obtain
 from ..memo_modules.types import DEFAULT_SETTINGS, Audio
+from ..memo_modules.video import journal
 from ..memo_modules.video.formats import VideoFormat
+from ..memo_modules.video.unfinished import DAY
 from . import comfy_adapter as adapter
+from . import comfy_output, core_video
 from . import comfy_sockets as sockets
-from . import core_video
 from .audio import encoded, fps_input, say_how_mixed, separated
+from .comfy_lists import Item, ListNode
 from .emotion import detected
-from .face import MemoEmbedFace
 from .loaders import (
     CATEGORY,
     MemoLoadAudioEncoder,
@@ -38,6 +43,7 @@ from .socket_types import (
     MemoModelsSocket,
     VocalSeparatorSocket,
 )
+from .video import KEPT_BYTES, KEPT_DAYS
 
 ROLES = {
     "model": "nets",
@@ -121,7 +127,7 @@ class MemoLoadAll(io.ComfyNode):
         return io.NodeOutput(models, *(getattr(models, part.name) for part in fields(models)))
 
 
-class MemoTalkingPortrait(io.ComfyNode):
+class MemoTalkingPortrait(ListNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -133,7 +139,7 @@ class MemoTalkingPortrait(io.ComfyNode):
             "samples, with the settings that MEMO was published with, and exact timing. The single nodes offer more of them.",
             inputs=[
                 MemoModelsSocket.Input("models", tooltip="From Load All MEMO Models."),
-                io.Image.Input("image", tooltip="The portrait, one RGB picture with one face. One that is not square is squashed: crop it first."),
+                io.Image.Input("image", tooltip="A photo of any shape, one RGB picture with a face; of several the largest is used."),
                 io.Audio.Input("audio", tooltip="The voice, with or without music. Sets the length of the video, and becomes its soundtrack."),
                 io.Int.Input(
                     "resolution",
@@ -165,43 +171,102 @@ class MemoTalkingPortrait(io.ComfyNode):
                     optional=True,
                     tooltip="Makes only the first 2 seconds of the video, as a try. Switch it off for all of it.",
                 ),
+                io.Boolean.Input(
+                    "crop_face",
+                    default=True,
+                    optional=True,
+                    tooltip="Cuts out the square around the face where the picture is not square, or shows the face small. Off: the picture is used "
+                    "whole, and squashed if it is not square.",
+                ),
+                io.Boolean.Input(
+                    "allow_no_face",
+                    default=False,
+                    optional=True,
+                    tooltip="Continue where no face is found (paintings, animals): the middle of the picture is used, and the identity comes from it "
+                    "alone. When off, a missing face is an error.",
+                ),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             outputs=[
-                io.Image.Output(display_name="images", tooltip="The frames, for upscaling and face restoration."),
-                io.Float.Output(display_name="fps", tooltip="Frames per second, for Create Video."),
-                io.Video.Output(display_name="video", tooltip="Frames and audio together, for Save Video."),
+                io.Image.Output(display_name="images", tooltip="The frames, for upscaling and face restoration.", is_output_list=True),
+                io.Float.Output(display_name="fps", tooltip="Frames per second, for Create Video.", is_output_list=True),
+                io.Video.Output(display_name="video", tooltip="Frames and audio together, for Save Video.", is_output_list=True),
             ],
+            is_input_list=True,
         )
 
     @classmethod
-    def execute(
-        cls, models, image, audio, resolution, fps, steps, guidance_scale, seed, emotion=None, quality="as set", first_2_seconds=False
-    ) -> io.NodeOutput:
+    def prepare(
+        cls,
+        item,
+        models,
+        image,
+        audio,
+        resolution,
+        fps,
+        steps,
+        guidance_scale,
+        seed,
+        emotion=None,
+        quality="as set",
+        first_2_seconds=False,
+        crop_face=True,
+        allow_no_face=False,
+    ) -> "_Prepared":
         preset = "exact"
         if replaced := QUALITIES[quality]:
             resolution, steps, preset = (replaced[name] for name in ("resolution", "steps", "preset"))
             guidance_scale = DEFAULT_SETTINGS.guidance_scale
-        heard, host = sockets.to_audio(audio), adapter.host(cls.hidden.unique_id)
+        heard, notes = sockets.to_audio(audio), []
         if first_2_seconds:
             heard = replace(heard, waveform=heard.waveform[..., : TRIED_SECONDS * heard.sample_rate], made_of="")
-            audio = sockets.from_audio(heard)
-        if note := VideoFormat().clipped(heard, host.check_interrupt):  # of what Save Video writes
-            host.say(note)
-        face = MemoEmbedFace.execute(face_analysis=models.face_analysis, image=image, index=0, allow_no_face=False)[0]
-        say_how_mixed(heard, host)
-        vocals = separated(models.vocal_separator, heard)
+        looking = replace(adapter.host(), say=notes.append)
+        adapter.bring_in(models.face_analysis)
+        portrait, face = framed_portrait(models.face_analysis.model, image, resolution, crop_face, allow_no_face, host=looking)
+        say_how_mixed(heard, looking)
+        of_sound = (id(audio), id(models), fps, first_2_seconds)
+        features = item.once(("features", *of_sound), lambda: encoded(models.audio_encoder, separated(models.vocal_separator, heard), fps))
         if emotion is None:
-            emotion = detected(models.emotion_model, heard, "audio")
-        features = encoded(models.audio_encoder, vocals, fps)
+            emotion = item.once(("emotion", *of_sound), lambda: detected(models.emotion_model, heard, "audio"))
         sampling = Sampling(
-            models.model, models.vae, image, face, features, emotion, resolution, resolution, steps, guidance_scale, seed, preset=preset
+            models.model, models.vae, portrait, face, features, emotion, resolution, resolution, steps, guidance_scale, seed, preset=preset
         )
-        images, _ = all_frames(sampling, host)
+        squashed = squash_note((portrait.shape[2], portrait.shape[1]), (resolution, resolution), "crop_face keeps its shape")
+        clipped = VideoFormat().clipped(heard, adapter.check_interrupt, can_choose=False)  # in what Save Video writes
+        notes += [note for note in (squashed, clipped) if note]
         # Save Video writes AAC, whose encoder never comes back from some samples that are far beyond
-        sound = core_video.fitted(Audio(heard.waveform.clamp(-1, 1) if note else heard.waveform, heard.sample_rate))
-        video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=sockets.from_audio(sound), frame_rate=features.fps))
-        return io.NodeOutput(images, float(features.fps), video, ui=overview(images, features))
+        sound = core_video.fitted(Audio(heard.waveform.clamp(-1, 1) if clipped else heard.waveform, heard.sample_rate))
+        return _Prepared(sampling, sound, notes, item)
+
+    @classmethod
+    def make(cls, prepared: "_Prepared", notes) -> tuple[tuple, list]:
+        sampling, place = prepared.sampling, prepared.item
+        host = adapter.host(cls.hidden.unique_id, prepared.notes, notes)
+        with prepared.journal() if place.count > 1 else nullcontext() as kept:
+            images, _ = all_frames(sampling, host, kept)
+        fps, sound = sampling.audio.fps, sockets.from_audio(prepared.sound)
+        video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=sound, frame_rate=fps))
+        return (images, float(fps), video), overview(images, sampling.audio).as_dict()["images"]
+
+    @classmethod
+    def finish(cls, prepared) -> None:
+        for each in prepared if len(prepared) > 1 else ():
+            with each.journal() as kept:
+                kept.remove()
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A video that can be made. notes: what there is to say of it. item: which of a list it is."""
+
+    sampling: Sampling
+    sound: Audio
+    notes: list[str]
+    item: Item
+
+    def journal(self):
+        """Where the clips are kept of a list in which another video may fail: they are not sampled again then."""
+        return journal.opened(comfy_output.unfinished_folder("temp"), "talking_portrait", self.sampling.inputs(), KEPT_DAYS * DAY, KEPT_BYTES)
 
 
 NODES = [MemoLoadAll, MemoTalkingPortrait]

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..memo_modules.audio.emotion2vec import Emotion2Vec
 from ..memo_modules.audio.features import AudioEncoder
 from ..memo_modules.audio.vocals import VocalSeparator
-from ..memo_modules.errors import InputError
+from ..memo_modules.errors import InputError, MemoError
 from ..memo_modules.models.config import read_recipe
 from ..memo_modules.models.diffusion_net import DiffusionNet
 from ..memo_modules.models.emotion_classifier import EmotionClassifier
@@ -30,6 +30,7 @@ from ..memo_modules.types import AudioFeatures, Crop, EmotionTrack, Face, VideoS
 from ..memo_modules.values import described, is_number, tensor_fault
 from ..memo_modules.words import quoted
 from . import comfy_adapter as adapter
+from .comfy_lists import ListNode, named
 from .core_video import check_sound
 from .socket_types import AudioEncoderModel, EmotionModel, MemoModel, MemoModels
 
@@ -138,20 +139,24 @@ SOCKETS: dict[str, tuple[Callable[[Any], bool], str, Callable[[Any, str], None]]
 
 def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     """The node itself, which from now on raises InputError, naming the input, for a value that does not belong there."""
-    execute = node.execute.__func__
+    name = "prepare" if issubclass(node, ListNode) else "execute"  # that of a list node gets one item after the other
+    work = getattr(node, name).__func__
 
-    @wraps(execute)
-    def check_and_execute(cls, **values) -> io.NodeOutput:
-        for given in (node.SCHEMA or node.GET_SCHEMA()).inputs:
-            if values.get(given.id) is not None or not given.optional:
-                values[given.id] = check_value(node, given, values.get(given.id))
-                if given.get_io_type() == "AUDIO":
-                    check_sound(getattr(cls, "hidden", None), given.id, values[given.id])
-            else:
-                values.pop(given.id, None)  # a link that gives nothing: as if it were not there
-        return execute(cls, **values)
+    @wraps(work)
+    def check_and_work(cls, *place, **values):
+        try:
+            for given in (node.SCHEMA or node.GET_SCHEMA()).inputs:
+                if values.get(given.id) is not None or not given.optional:
+                    values[given.id] = check_value(node, given, values.get(given.id))
+                    if given.get_io_type() == "AUDIO":
+                        check_sound(getattr(cls, "hidden", None), given.id, values[given.id])
+                else:
+                    values.pop(given.id, None)  # a link that gives nothing: as if it were not there
+            return work(cls, *place, **values)
+        except MemoError as error:
+            raise named(error) from error
 
-    node.execute = classmethod(check_and_execute)
+    setattr(node, name, classmethod(check_and_work))
     return node
 
 

@@ -1,11 +1,11 @@
-"""What the pack knows of ComfyUI, with comfy_sockets and comfy_output: model folders, ModelPatcher, memory, progress, interrupt."""
+"""What the pack knows of ComfyUI, with comfy_sockets, comfy_output and comfy_lists: model folders, ModelPatcher, memory, progress, interrupt."""
 
 import gc
 import inspect
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -340,17 +340,25 @@ def open_sessions(kind: Callable[..., OnnxModel], path: Path) -> SessionPatcher:
 # Progress and interrupt
 
 
-def host(node_id: str | None = None) -> Host:
+def host(node_id: str | None = None, notes: Sequence[str] = (), before: Sequence[str] = ()) -> Host:
     """ComfyUI, as a node that runs: its progress bar, Cancel, and sentences in the log and in the node ``node_id``.
+
+    notes: sentences that are said at once, and stay in the node after each one that follows; before: those that were said before, and stay.
 
     Front ends take them for HTML, and those before 1.46 run the scripts in it. Newer ones may show it as it is, too: entities would be read.
     """
 
+    def show(*texts: str) -> None:
+        if node_id is not None:
+            PromptServer.instance.send_progress_text(harmless(" ".join(texts)), node_id)
+
     def say(text: str) -> None:
         _log.info("%s", printable(text))
-        if node_id is not None:
-            PromptServer.instance.send_progress_text(harmless(text), node_id)
+        show(text, *notes, *before)
 
+    if notes:
+        _log.info("%s", printable(" ".join(notes)))
+        show(*notes, *before)
     return Host(_Progress(), check_interrupt, say)
 
 

@@ -5,6 +5,7 @@ import os
 import secrets
 import string
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -38,6 +39,8 @@ def output_file(prefix: str, suffix: str, width: int, height: int) -> Callable[[
         raise InputError(
             f"filename_prefix: expected letters and signs that a file name can hold, got control characters or half an emoji in {quoted(prefix)}."
         )
+    if link := _link_out(prefix, output):
+        raise InputError(f"filename_prefix: {quoted(link)} in ComfyUI's output folder is a link that leads out of it. Choose a folder that is none.")
     if not _stays_inside(prefix, output):
         raise InputError(
             f"filename_prefix: expected the beginning of a file name inside ComfyUI's output folder, such as video/MEMO, got {quoted(prefix)}."
@@ -51,6 +54,17 @@ def output_file(prefix: str, suffix: str, width: int, height: int) -> Callable[[
     except OSError as error:
         raise _cannot_create(prefix, error) from error
     return path
+
+
+def _link_out(prefix: str, output: Path) -> str | None:
+    """The folder below ``output`` on the way of ``prefix`` that is a link to somewhere outside."""
+    folders = prefix.replace("\\", "/").split("/")[:-1]
+    for depth in range(1, len(folders) + 1):
+        place = output.joinpath(*folders[:depth])
+        with suppress(OSError, ValueError, RuntimeError):
+            if ".." not in folders and place.is_symlink() and not place.resolve().is_relative_to(output):
+                return "/".join(folders[:depth])
+    return None
 
 
 def _stays_inside(prefix: str, output: Path) -> bool:

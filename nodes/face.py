@@ -28,6 +28,7 @@ class MemoEmbedFace(io.ComfyNode):
                     "When off, a missing face is an error.",
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
             outputs=[FaceSocket.Output(display_name="face", tooltip="For the MEMO Sampler.")],
         )
 
@@ -35,7 +36,7 @@ class MemoEmbedFace(io.ComfyNode):
     def execute(cls, face_analysis, image, index, allow_no_face) -> io.NodeOutput:
         picture = rgb_picture(image)
         adapter.bring_in(face_analysis)
-        return io.NodeOutput(embed_face(face_analysis.model, picture[0], index, allow_no_face))
+        return io.NodeOutput(embed_face(face_analysis.model, picture[0], index, allow_no_face, adapter.host(cls.hidden.unique_id)))
 
 
 NODES = [MemoEmbedFace]

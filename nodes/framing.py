@@ -28,7 +28,12 @@ class MemoCropPortrait(io.ComfyNode):
                 FaceAnalysisSocket.Input("face_analysis", tooltip="From Load MEMO Face Analysis."),
                 io.Image.Input("image", tooltip="The photo at full resolution, one RGB picture."),
                 io.Int.Input(
-                    "index", default=0, min=0, max=99, tooltip="Which face, by size: 0 is the largest. Use the same number in MEMO Embed Face."
+                    "index",
+                    default=0,
+                    min=0,
+                    max=99,
+                    tooltip="Which face, by size: 0 is the largest. Use the same number in MEMO Embed Face if that gets the photo, 0 if it gets the "
+                    "portrait.",
                 ),
                 io.Float.Input(
                     "margin",
@@ -47,7 +52,23 @@ class MemoCropPortrait(io.ComfyNode):
                     step=CROP_MULTIPLE,
                     tooltip="Width and height of the portrait in pixels; set the sampler to the same. MEMO was trained at 512; more takes longer.",
                 ),
+                io.Int.Input(
+                    "box_size",
+                    default=0,
+                    min=0,
+                    max=16384,
+                    optional=True,
+                    tooltip="0: the face is found. Otherwise the size, in pixels of the photo, of a square around a face that cannot be found, "
+                    "such as that of a drawing or an animal; margin adds room to it. Switch on allow_no_face in MEMO Embed Face, too.",
+                ),
+                io.Int.Input(
+                    "box_x", default=0, min=0, max=16384, optional=True, tooltip="Left edge of that square, in pixels from the left of the photo."
+                ),
+                io.Int.Input(
+                    "box_y", default=0, min=0, max=16384, optional=True, tooltip="Upper edge of that square, in pixels from the top of the photo."
+                ),
             ],
+            hidden=[io.Hidden.unique_id],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The portrait, for the MEMO Sampler."),
                 CropSocket.Output(display_name="crop", tooltip="Where it lies in the photo, for MEMO Paste Back."),
@@ -56,10 +77,11 @@ class MemoCropPortrait(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, face_analysis, image, index, margin, size) -> io.NodeOutput:
-        photo = rgb_picture(image)
+    def execute(cls, face_analysis, image, index, margin, size, box_size=0, box_x=0, box_y=0) -> io.NodeOutput:
+        photo, host = rgb_picture(image), adapter.host(cls.hidden.unique_id)
         adapter.bring_in(face_analysis)
-        portrait, crop, preview = crop_portrait(face_analysis.model, photo[0], index, margin, size)
+        box = (box_x, box_y, box_x + box_size, box_y + box_size) if box_size else None
+        portrait, crop, preview = crop_portrait(face_analysis.model, photo[0], index, margin, size, box, host)
         return io.NodeOutput(portrait, crop, ui=ui.PreviewImage(preview))
 
 
@@ -154,10 +176,9 @@ class MemoPasteBackToFile(io.ComfyNode):
         label_as_synthetic=True,
     ) -> io.NodeOutput:
         format = chosen_format(codec, crf, pixel_format, audio_codec)
-        host = adapter.host(cls.hidden.unique_id)
-        heard = fitted(format, sound, host)
-        if note := format.clipped(heard, host.check_interrupt):
-            host.say(note)
+        heard, notes = fitted(format, sound)
+        clipped = format.clipped(heard, adapter.check_interrupt)
+        host = adapter.host(cls.hidden.unique_id, [*notes, *([clipped] if clipped else [])])
         metadata = comfy_output.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
         target = comfy_output.output_file(filename_prefix, format.suffix, *crop.photo_size)
         path = paste_to_file(

@@ -10,7 +10,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..memo_modules.host import Host
-from ..memo_modules.portrait.pictures import prepare_portrait
+from ..memo_modules.portrait.pictures import prepare_portrait, squash_note
 from ..memo_modules.progress import clips_done, contact_sheet, video_done
 from ..memo_modules.sampler import recipes
 from ..memo_modules.sampler.cost import Cost
@@ -18,7 +18,7 @@ from ..memo_modules.sampler.footprint import MEMORY_MODES
 from ..memo_modules.sampler.noise import NOISES
 from ..memo_modules.sampler.sampling import REFERENCE_ORDERS, SampledClip, sample_video
 from ..memo_modules.types import AudioFeatures, SamplerSettings, VideoState
-from ..memo_modules.video.journal import Inputs
+from ..memo_modules.video.journal import Inputs, Journal
 from ..memo_modules.weights.fingerprints import block_values, some_values, tensor_digest
 from . import comfy_adapter as adapter
 from . import comfy_output
@@ -173,6 +173,8 @@ class Sampling:
         self.settings = recipes.apply(preset, settings, model.recipe)
         self.portrait, self.memory_mode, self.sampler, self.sigmas = prepare_portrait(image, width, height), memory_mode, sampler, sigmas
         self.state, self.lead_in = state, math.ceil(lead_in * audio.fps / audio.clip_frames)
+        self.notes = [note] if (note := squash_note((image.shape[2], image.shape[1]), (width, height))) else []
+        """For adapter.host."""
 
     def clips(self, state: VideoState | None, done: int, host: Host) -> Iterator[SampledClip]:
         """The clips after ``state`` and the first ``done``. Where the VRAM does not suffice, it says so and continues in
@@ -245,22 +247,33 @@ class Sampling:
         return Inputs(exact, {name: tensor.float().cpu() for name, tensor in computed.items()})
 
 
-def all_frames(sampling: Sampling, host: Host) -> tuple[torch.Tensor, VideoState]:
+def all_frames(sampling: Sampling, host: Host, kept: Journal | None = None) -> tuple[torch.Tensor, VideoState]:
     """The frames (f h w 3) in [0, 1], all of them in memory, and what it takes to continue. It says how far it is.
 
+    kept: where clips are kept, for a video without a lead-in; those that are there are only decoded.
     Raises InputError when there is no room for them.
     """
     frames, (_, _, height, width) = sampling.audio.frame_count, sampling.portrait.shape
     adapter.check_room(
-        frames * height * width * 3 * 4, f"images: {frames} frames of {width} x {height}", "Use MEMO Sample to File, or shorter audio."
+        frames * height * width * 3 * 4,
+        f"images: {frames} frames of {width} x {height}",
+        "Use MEMO Sample to File, also to paste back, or shorter audio.",
     )
-    images, done, state, number = torch.empty(frames, height, width, 3), 0, sampling.state, 0
+    images, done, state = torch.empty(frames, height, width, 3), 0, sampling.state
     clips, began = sampling.lead_in + sampling.audio.clips, time.monotonic()
+    number = here = len(kept.segments) if kept else 0
     with adapter.says_when_stopped(host, lambda: f"Stopped after clip {number} of {clips}: Run starts anew"):
-        for number, clip in enumerate(sampling.clips(state, 0, host), start=1):
+        for before in kept.made() if kept else ():
+            host.check_interrupt()
+            images[done : done + before.last_frames] = sampling.vae.decode(before.latents)[: before.last_frames].movedim(1, -1)
+            done += before.last_frames
+        state = kept.state(state) if kept else state
+        for number, clip in enumerate(sampling.clips(state, here, host) if here < clips else (), start=here + 1):
             images[done : done + len(clip.frames)] = clip.frames.movedim(1, -1)
             done, state = done + len(clip.frames), clip.state
-            host.say(clips_done(clips, number, 0, time.monotonic() - began))
+            if kept:
+                kept.append(clip.state, None)
+            host.say(clips_done(clips, number, here, time.monotonic() - began))
     host.say(video_done(frames, sampling.audio.fps))
     assert state is not None  # every audio has a clip
     return images, state
@@ -295,7 +308,7 @@ class MemoSampler(io.ComfyNode):
     @classmethod
     def execute(cls, **inputs) -> io.NodeOutput:
         sampling = Sampling(**inputs)
-        images, state = all_frames(sampling, adapter.host(cls.hidden.unique_id))
+        images, state = all_frames(sampling, adapter.host(cls.hidden.unique_id, sampling.notes))
         return io.NodeOutput(images, float(sampling.audio.fps), state, ui=overview(images, sampling.audio))
 
 

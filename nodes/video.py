@@ -7,7 +7,6 @@ from comfy_api.latest import InputImpl, io, ui
 
 from ..memo_modules.clips import SLOWEST, frame_rate
 from ..memo_modules.errors import InputError
-from ..memo_modules.host import Host
 from ..memo_modules.types import Audio
 from ..memo_modules.video import journal
 from ..memo_modules.video.formats import AUDIO_CODECS, PIXEL_FORMATS, VideoFormat
@@ -62,14 +61,12 @@ def file_inputs() -> list[io.Input]:
     ]
 
 
-def fitted(format: VideoFormat, sound, host: Host) -> Audio | None:
-    """The AUDIO at the input ``sound`` as ``format`` stores it; what had to change is said."""
+def fitted(format: VideoFormat, sound) -> tuple[Audio | None, list[str]]:
+    """The AUDIO at the input ``sound`` as ``format`` stores it, and what there is to say of that."""
     if sound is None:
-        return None
-    heard, note = format.fitted(sockets.to_audio(sound, "sound"), host.check_interrupt)
-    if note:
-        host.say(note)
-    return heard
+        return None, []
+    heard, changed = format.fitted(sockets.to_audio(sound, "sound"), adapter.check_interrupt)
+    return heard, [changed] if changed else []
 
 
 def chosen_format(codec: str, crf: int, pixel_format: str, audio_codec: str) -> VideoFormat:
@@ -138,11 +135,12 @@ class MemoSampleToFile(io.ComfyNode):
     def execute(
         cls, filename_prefix, codec, crf, pixel_format, audio_codec, output_fps, unfinished="output", sound=None, label_as_synthetic=True, **inputs
     ) -> io.NodeOutput:
-        host, format = adapter.host(cls.hidden.unique_id), chosen_format(codec, crf, pixel_format, audio_codec)
-        heard = fitted(format, sound, host)
+        format = chosen_format(codec, crf, pixel_format, audio_codec)
+        heard, notes = fitted(format, sound)
         if 0 < output_fps < SLOWEST:
             raise InputError(f"output_fps: expected 0, which is the rate as sampled, or {SLOWEST} to 120 frames per second, got {output_fps}.")
         sampling = Sampling(**inputs)
+        host = adapter.host(cls.hidden.unique_id, [*sampling.notes, *notes])
         audio, (height, width) = sampling.audio, sampling.portrait.shape[2:]
         video = LongVideo(
             audio,

@@ -25,7 +25,7 @@ from memo_modules.preparation.preparer import Job, ModelPlaces, Outcome, Setting
 from memo_modules.preparation.ray_workers import RayActors
 from memo_modules.preparation.videos import duration, find_videos, stated_rate
 from memo_modules.preparation.workers import Processes, run_crew, run_here
-from memo_modules.store.obtain import find_model, obtain
+from memo_modules.store.obtain import SCRIPT, find_model, obtain
 from memo_modules.training.dataset import ClipLayout
 from memo_modules.words import first_line, quoted
 from scripts import entry
@@ -85,7 +85,7 @@ def find_places(arguments: argparse.Namespace) -> ModelPlaces:
     models = arguments.models
 
     def named(role: str, name: str | None) -> Path:
-        return obtain(role, name, lambda kind: [models / kind]) if name else find_model(role, models)
+        return obtain(role, name, lambda kind: [models / kind], remedy=SCRIPT) if name else find_model(role, models)
 
     return ModelPlaces(
         face_analysis=find_model("face_analysis", models, arguments.checkpoint),

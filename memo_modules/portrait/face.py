@@ -10,7 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..clips import ceil_div
 from ..errors import CheckpointError, InputError, MissingPackageError
+from ..host import SILENT, Host
+from ..progress import counted
 from ..types import Face
 from ..weights.checkpoints import REPAIR
 from ..weights.onnx_sessions import OnnxModel, check_graph, check_made, opening, quiet, running
@@ -22,6 +25,13 @@ RECOGNISER_FILE = "glintr100.onnx"
 
 DETECTION_SIZE = (640, 640)
 EMBEDDING_SIZE = 512
+
+_ALIKE, _SURER = 0.5, 0.05
+"""Two boxes are of the same face where this share of the smaller one lies in the other; a face is the other way up where the detector is by
+so much surer of it in the picture turned."""
+
+_LOOKED_AT = 1280
+"""Pixels of the longer side that do to see which way up a face is."""
 
 _NETWORKS = {
     "detection": ({None: (1, 3, None, None)}, [(..., width) for width in (1, 4, 10) for _ in range(3)]),
@@ -40,6 +50,20 @@ class Detection:
     box: tuple[float, float, float, float]
     score: float
     landmarks: np.ndarray
+
+    @property
+    def turn(self) -> int:
+        """Degrees, clockwise, by which the picture has to be turned for the mouth to be below the eyes: 0, 90, 180 or 270."""
+        across, down = (self.landmarks[3:].mean(axis=0) - self.landmarks[:2].mean(axis=0)).tolist()
+        if abs(down) >= abs(across):
+            return 0 if down >= 0 else 180
+        return 90 if across > 0 else 270
+
+    def overlaps(self, box: tuple[float, float, float, float]) -> bool:
+        x1, y1, x2, y2 = self.box
+        across, down = min(x2, box[2]) - max(x1, box[0]), min(y2, box[3]) - max(y1, box[1])
+        smaller = min(self.area, (box[2] - box[0]) * (box[3] - box[1]))
+        return across > 0 and down > 0 and across * down > _ALIKE * smaller
 
     @property
     def area(self) -> float:
@@ -69,6 +93,47 @@ class FaceAnalyzer(OnnxModel):
         found = _detect(detector, bgr, 0, path) or _detect(detector, bgr, margin, path)
         return sorted(found, key=lambda face: face.area, reverse=True)
 
+    def find(self, image: np.ndarray, host: Host = SILENT) -> list[Detection]:
+        """``detect``, and where that finds nothing, a search for faces that are too small for it in overlapping squares of the picture: first
+        of half its longer side, then of a quarter and an eighth, none with fewer pixels than the detector sees. It ends with the squares after
+        those in which a face was found."""
+        found = self.detect(image)
+        longer, smallest = max(image.shape[:2]), DETECTION_SIZE[0]
+        sides = [side for side in sorted({max(longer // parts, smallest) for parts in (2, 4, 8)}) if side < longer]
+        while sides and not found:
+            found = self._in_squares(image, sides.pop(), host)
+            if found and sides:  # others may be smaller still
+                found = _apart([*found, *self._in_squares(image, sides.pop(), host)])
+        return found
+
+    def _in_squares(self, image: np.ndarray, side: int, host: Host) -> list[Detection]:
+        detector, _ = self.open()
+        path, _ = self.files
+        found = []
+        for top in _starts(image.shape[0], side):
+            for left in _starts(image.shape[1], side):
+                host.check_interrupt()
+                for face in _detect(detector, image[top : top + side, left : left + side, ::-1], 0, path):
+                    x1, y1, x2, y2 = face.box
+                    found.append(Detection((x1 + left, y1 + top, x2 + left, y2 + top), face.score, face.landmarks + (left, top)))
+        return _apart(found)
+
+    def turn(self, image: np.ndarray, face: Detection | None) -> int:
+        """Degrees, clockwise, by which to turn the picture for ``face`` to be upright, or for one to be found where none was: 0, 90, 180 or
+        270. Some detectors put eyes and mouth of a face that is upside down the right way up: they are surer of it when it is turned."""
+        apart = max(1, max(image.shape[:2]) // _LOOKED_AT)
+        reduced = np.ascontiguousarray(image[::apart, ::apart])
+        if face is None:
+            return next((turn for turn in (180, 90, 270) if self.detect(np.rot90(reduced, -turn // 90))), 0)
+        if face.turn:
+            return face.turn
+        height, width = image.shape[:2]
+        x1, y1, x2, y2 = face.box
+        there = tuple(place / apart for place in (width - x2, height - y2, width - x1, height - y1))
+        turned = self.detect(np.rot90(reduced, 2))
+        surer = any(other.score > face.score + _SURER and not other.turn and other.overlaps(there) for other in turned)
+        return 180 if surer else 0
+
     def embed(self, image: np.ndarray, face: Detection) -> Tensor:
         """The embedding of a face of that picture: float32 (1 512), not normalised."""
         _, recogniser = self.open()
@@ -88,31 +153,61 @@ class FaceAnalyzer(OnnxModel):
         return detector, recogniser
 
 
-def embed_face(analyzer: FaceAnalyzer, image: Tensor, index: int = 0, allow_no_face: bool = False) -> Face:
+def embed_face(analyzer: FaceAnalyzer, image: Tensor, index: int = 0, allow_no_face: bool = False, host: Host = SILENT) -> Face:
     """Find a face of a picture and describe it to MEMO.
 
     image: float (h w 3), RGB in [0, 1], not resized before. index: which face, 0 the largest. allow_no_face: a picture
-    without a face gives a zero embedding, as the reference implementation does. Raises InputError when the picture has
-    no face or no such face, and when rgb_picture refuses it.
+    without a face gives a zero embedding, as the reference implementation does. ``host`` is told of a face that is not upright. Raises
+    InputError when the picture has no face or no such face, and when rgb_picture refuses it.
     """
     pixels = eight_bits(rgb_picture(image[None])[0].cpu())
-    faces = analyzer.detect(pixels)
+    return described_face(analyzer, pixels, analyzer.find(pixels, host), index, allow_no_face, host)
+
+
+def described_face(
+    analyzer: FaceAnalyzer, pixels: np.ndarray, faces: Sequence[Detection], index: int, allow_no_face: bool, host: Host = SILENT
+) -> Face:
+    """``embed_face`` of one of the ``faces`` that were found in ``pixels``."""
     if not faces and allow_no_face:
         return Face(torch.zeros(1, EMBEDDING_SIZE), None, 0.0)
-    check_faces(faces, index, pixels, ", or allow a picture without a face")
-    face = faces[index]
+    face = chosen_face(analyzer, pixels, faces, index, "switch on allow_no_face", host)
     return Face(analyzer.embed(pixels, face), face.box, face.score)
 
 
-def check_faces(faces: Sequence[Detection], index: int, pixels: np.ndarray, otherwise: str = "") -> None:
-    """Raises InputError when no face was found in ``pixels``, or none number ``index``. otherwise: what else may help."""
+def chosen_face(analyzer: FaceAnalyzer, pixels: np.ndarray, faces: Sequence[Detection], index: int, otherwise: str, host: Host = SILENT) -> Detection:
+    """Number ``index`` of the ``faces`` that were found in ``pixels``; ``host`` is told where it is not upright.
+
+    Raises InputError when no face was found, or none of that number. otherwise: what else helps than another picture.
+    """
     if not faces:
-        raise InputError(
-            f"image: expected a face, found none in {pixels.shape[1]} x {pixels.shape[0]} pixels. "
-            f"Use a picture in which the face is upright, well lit and larger{otherwise}."
-        )
+        turn = analyzer.turn(pixels, None)
+        remedy = "Use a picture in which the face is upright, well lit and larger"
+        if turn:
+            remedy = f"There is one when the picture is turned by {turn} degrees: do so with Rotate Image"
+        raise InputError(f"image: expected a face, found none in {pixels.shape[1]} x {pixels.shape[0]} pixels. {remedy}, or {otherwise}.")
     if not 0 <= index < len(faces):
-        raise InputError(f"index: expected 0 to {len(faces) - 1}, since the picture has {len(faces)} face(s), got {index}.")
+        raise InputError(f"index: expected 0 to {len(faces) - 1}, since the picture has {counted(len(faces), 'face')}, got {index}.")
+    if turn := analyzer.turn(pixels, faces[index]):
+        lies = "is upside down" if turn == 180 else "lies on its side"
+        host.say(f"image: the face {lies}. Turn the picture by {turn} degrees with Rotate Image: Load Image misreads some photos of phones.")
+    return faces[index]
+
+
+def _apart(faces: Sequence[Detection]) -> list[Detection]:
+    """Of each face the detection that is surest, largest first."""
+    kept: list[Detection] = []
+    for face in sorted(faces, key=lambda face: face.score, reverse=True):
+        if not any(face.overlaps(other.box) for other in kept):
+            kept.append(face)
+    return sorted(kept, key=lambda face: face.area, reverse=True)
+
+
+def _starts(length: int, side: int) -> list[int]:
+    """Where squares begin that cover ``length`` and overlap by half their side or more."""
+    if length <= side:
+        return [0]
+    steps = ceil_div(2 * (length - side), side)
+    return [round(k * (length - side) / steps) for k in range(steps + 1)]
 
 
 def _detect(detector: Any, bgr: np.ndarray, margin: int, path: Path) -> list[Detection]:

@@ -9,18 +9,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import InputError
-from ..types import Crop
-from .face import Detection, FaceAnalyzer, check_faces
-from .pictures import eight_bits, rgb_picture
+from ..host import SILENT, Host
+from ..types import Crop, Face
+from ..vae import MULTIPLE
+from .face import Detection, FaceAnalyzer, chosen_face, described_face
+from .pictures import SMALLEST, eight_bits, rgb_picture
 
 CROP_MULTIPLE = 64
-"""A portrait's side is a multiple of this many pixels, which the deepest level of the nets sees as one."""
+"""A portrait's side is best a multiple of this many pixels, which the deepest level of the nets sees as one."""
 
 MARGIN = 0.4
 """With it a face's box takes 0.56 of the square's height; in MEMO's published samples it takes 0.5 to 0.65."""
 
 _HEADROOM = 0.25
 """Share of the margin that moves from below the face to above it, for the hair: faces in the published samples also sit below the middle."""
+
+_FRAMED = 0.19
+"""Share of a square picture's side that a face takes at least in a portrait; with less it is a photo. No portrait that crop_portrait makes, with
+a margin of up to 2, has less: its frames have to fit back."""
 
 _BLURS = ((24, 0.0, 0.04), (8, 0.0, 0.15))
 """Outside of the photo: to how many pixels a side each blur reduces it, and how far outside it begins and is full, as shares of the side."""
@@ -36,28 +42,94 @@ def face_square(box: tuple[float, float, float, float], photo_size: tuple[int, i
     quarter less below. The square may extend beyond the photo.
     """
     x1, y1, x2, y2 = box
-    longer = max(x2 - x1, y2 - y1)
+    longer = _longer(box)
     half = longer * (0.5 + margin)
     x, y = (x1 + x2) / 2, (y1 + y2) / 2 - _HEADROOM * margin * longer
     left, top = floor(x - half), floor(y - half)
     return Crop(left, top, max(ceil(x + half) - left, ceil(y + half) - top), photo_size)
 
 
-def crop_portrait(analyzer: FaceAnalyzer, photo: Tensor, index: int = 0, margin: float = MARGIN, size: int = 512) -> tuple[Tensor, Crop, Tensor]:
+def inner_square(box: tuple[float, float, float, float], photo_size: tuple[int, int]) -> Crop:
+    """``face_square``, smaller and moved such that it lies inside of the photo, where that has room for the whole face so."""
+    square, (x1, y1, x2, y2) = face_square(box, photo_size), box
+    side = min(square.side, *photo_size)
+    if side < _longer(box):
+        return square
+    places = []
+    for start, first, last, length in zip((square.left, square.top), (x1, y1), (x2, y2), photo_size, strict=True):
+        holding = min(max(start + (square.side - side) // 2, ceil(last) - side), floor(first))
+        places.append(min(max(holding, 0), length - side))
+    left, top = places
+    return Crop(left, top, side, photo_size)
+
+
+def framed_portrait(
+    analyzer: FaceAnalyzer, photo: Tensor, size: int, crop: bool = True, allow_no_face: bool = False, index: int = 0, host: Host = SILENT
+) -> tuple[Tensor, Face]:
+    """The portrait in a photo, and whose face it is.
+
+    photo: float (1 h w 3), RGB in [0, 1]. size: of the portrait, pixels. crop: cut out the square around the face, inside of the photo
+    where that has room for it; a square picture of which the face takes a fifth stays as it is, and without a face the square in the
+    middle is cut out. Without ``crop`` the photo itself is returned. allow_no_face, index: see embed_face.
+
+    Raises InputError where there is no face, and when rgb_picture refuses the photo.
+    """
+    photo = rgb_picture(photo).cpu()
+    pixels = eight_bits(photo[0])
+    face = described_face(analyzer, pixels, analyzer.find(pixels, host), index, allow_no_face, host)
+    height, width = pixels.shape[:2]
+    if not crop or width == height and (face.box is None or _longer(face.box) >= _FRAMED * width):
+        return photo, face
+    if face.box is not None:
+        return cut(photo, inner_square(face.box, (width, height)), size), face
+    side = min(width, height)
+    return cut(photo, Crop((width - side) // 2, (height - side) // 2, side, (width, height)), size), face
+
+
+def crop_portrait(
+    analyzer: FaceAnalyzer,
+    photo: Tensor,
+    index: int = 0,
+    margin: float = MARGIN,
+    size: int = 512,
+    box: tuple[float, float, float, float] | None = None,
+    host: Host = SILENT,
+) -> tuple[Tensor, Crop, Tensor]:
     """Find a face in a photo and cut out the square around it.
 
     photo: float (h w 3), RGB in [0, 1]. index: which face, 0 the largest, as in embed_face. margin: see face_square. size: of
-    the portrait, a multiple of 64. Returns the portrait (1 size size 3), where it lies, and a small picture (1 h w 3) of the photo
-    with the square and the faces drawn into it. Raises InputError if the photo has no such face, or rgb_picture refuses it.
+    the portrait, a multiple of 8. box: x1 y1 x2 y2, where the face is, of what the detector does not know. ``host`` is told of a face that is
+    not upright. Returns the portrait (1 size size 3), where it lies, and a small picture (1 h w 3) of the photo with the square and the faces
+    drawn into it. Raises InputError if the photo has no such face, or rgb_picture refuses it.
     """
-    if size < CROP_MULTIPLE or size % CROP_MULTIPLE:
-        raise InputError(f"size: expected a multiple of {CROP_MULTIPLE}, got {size}.")
+    if size < SMALLEST or size % MULTIPLE:
+        raise InputError(f"size: expected a multiple of {MULTIPLE} of at least {SMALLEST}, got {size}.")
     photo = rgb_picture(photo[None]).cpu()
     pixels = eight_bits(photo[0])
-    faces = analyzer.detect(pixels)
-    check_faces(faces, index, pixels)
-    crop = face_square(faces[index].box, (pixels.shape[1], pixels.shape[0]), margin)
+    photo_size = pixels.shape[1], pixels.shape[0]
+    if box is None:
+        faces = analyzer.find(pixels, host)
+        chosen_face(analyzer, pixels, faces, index, "say with box_x, box_y and box_size where it is", host)
+    else:
+        _check_box(box, photo_size)
+        faces, index = [Detection(box, 1.0, np.zeros((5, 2)))], 0
+    crop = face_square(faces[index].box, photo_size, margin)
     return cut(photo, crop, size), crop, _drawn(pixels, crop, faces, index)
+
+
+def _check_box(box: tuple[float, float, float, float], photo_size: tuple[int, int]) -> None:
+    for name, start, end, length in zip(("box_x", "box_y"), box[:2], box[2:], photo_size, strict=True):
+        if not 0 <= start < length:
+            raise InputError(f"{name}: expected 0 to {length - 1}, since the photo has {photo_size[0]} x {photo_size[1]} pixels, got {start:g}.")
+        if end > length:
+            raise InputError(
+                f"box_size: expected a box inside of the photo of {photo_size[0]} x {photo_size[1]} pixels, got one that ends at {end:g} "
+                f"of {length}. Choose a smaller one."
+            )
+
+
+def _longer(box: tuple[float, float, float, float]) -> float:
+    return max(box[2] - box[0], box[3] - box[1])
 
 
 def cut(photo: Tensor, crop: Crop, size: int) -> Tensor:

@@ -14,6 +14,9 @@ from ..values import FLOATS, tensor_fault
 SMALLEST = 64
 """Pixels: with a shorter side than this there is no usable face."""
 
+_UNSEEN = 1.01
+"""Change of the ratio of width to height that nobody sees."""
+
 OVERSHOOT = 0.5
 """How far resizing and sharpening may exceed [0, 1]; anything further out is a picture in another range."""
 
@@ -62,6 +65,17 @@ def _rgb(image: Tensor, name: str, expected: str) -> Tensor:
 def eight_bits(pixels: Tensor) -> np.ndarray:
     """Values in [0, 1] as the nearest uint8."""
     return (pixels * 255).round().to(torch.uint8).numpy()
+
+
+def squash_note(
+    picture: tuple[int, int], size: tuple[int, int], remedy: str = "MEMO Crop Portrait keeps its shape, with equal width and height"
+) -> str:
+    """A sentence for the user where prepare_portrait squashes a picture to ``size``, both (width, height); nothing where it keeps its shape."""
+    wider = (size[0] / size[1]) / (picture[0] / picture[1])
+    by, how = max(wider, 1 / wider), "wide" if wider > 1 else "narrow"
+    if by < _UNSEEN:
+        return ""
+    return f"image: {picture[0]} x {picture[1]} squashed to {size[0]} x {size[1]}, {by:.2f} times too {how}: {remedy}."
 
 
 def prepare_portrait(image: Tensor, width: int, height: int) -> Tensor:

@@ -53,9 +53,13 @@ def refusal(role: str, name: str, roots: Roots) -> str | None:
     )
 
 
-def obtain(role: str, name: str, roots: Roots, download: bool = False, host: Host = SILENT) -> Path:
+SWITCH, SCRIPT = "switch on download", "run scripts/download.py"
+"""What fetches a model: in a node, and everywhere else."""
+
+
+def obtain(role: str, name: str, roots: Roots, download: bool = False, host: Host = SILENT, remedy: str = SWITCH) -> Path:
     """What the loader of ``role`` takes for ``name``, or its stand-in, of which ``host`` is told. download: fetch what is missing of the
-    published model instead.
+    published model instead. remedy: what would fetch it, for the error.
 
     Raises CheckpointError when it is not there or cannot be loaded, and DownloadError when it cannot be fetched.
     """
@@ -69,7 +73,7 @@ def obtain(role: str, name: str, roots: Roots, download: bool = False, host: Hos
     if name != model.name:
         raise CheckpointError(refusal(role, name, roots))
     if not download:
-        check_there({role: name}, roots)
+        check_there({role: name}, roots, remedy)
     root, files = missing(model, roots)
     if files:
         fetch(files, root, host)
@@ -80,8 +84,9 @@ def obtain(role: str, name: str, roots: Roots, download: bool = False, host: Hos
     raise CheckpointError(there.refused.get(name) or f"{quoted(name)} is where it belongs, but was not found inside {root}.")
 
 
-def check_there(names: Mapping[str, str], roots: Roots) -> None:
-    """Raises CheckpointError that lists all that is missing of the published ones among several models, role to name, and its size."""
+def check_there(names: Mapping[str, str], roots: Roots, remedy: str = SWITCH) -> None:
+    """Raises CheckpointError that lists all that is missing of the published ones among several models, role to name, its size, and what
+    would fetch it."""
     lacking = []
     for role, name in names.items():
         model = CATALOGUE[role]
@@ -94,10 +99,10 @@ def check_there(names: Mapping[str, str], roots: Roots) -> None:
     sizes = [sum(file.size for file in files) if all(file.size for file in files) else model.size for model, _, files in lacking]
     if len(lacking) == 1:
         [(model, root, files)] = lacking
-        raise CheckpointError(f"{model.title} is not there: switch on download ({file_size(sizes[0])}), or {by_hand(files, root)}")
+        raise CheckpointError(f"{model.title} is not there: {remedy} ({file_size(sizes[0])}), or {by_hand(files, root)}")
     titles = ", ".join(f"{model.title} ({file_size(size)})" for (model, _, _), size in zip(lacking, sizes, strict=True))
     hands = "; ".join(by_hand(files, root) for _, root, files in lacking)
-    raise CheckpointError(f"{len(lacking)} models are not there: {titles}. Switch on download ({file_size(sum(sizes))}), or {hands}")
+    raise CheckpointError(f"{len(lacking)} models are not there: {titles}. {remedy[0].upper()}{remedy[1:]} ({file_size(sum(sizes))}), or {hands}")
 
 
 def find_model(role: str, models: Path, name: str | None = None) -> Path:
@@ -108,7 +113,11 @@ def find_model(role: str, models: Path, name: str | None = None) -> Path:
         return [models / kind]
 
     found = listing(role, roots).found
-    return (found.get(name) if name else None) or next(iter(found.values()), None) or obtain(role, CATALOGUE[role].name, roots)
+    return (
+        (found.get(name) if name else None)
+        or next(iter(found.values()), None)
+        or obtain(role, CATALOGUE[role].name, roots, remedy=f"{SCRIPT} --models {models}")
+    )
 
 
 def missing(model: Model, roots: Roots) -> tuple[Path, list[ModelFile]]:

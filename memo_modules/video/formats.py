@@ -145,11 +145,12 @@ class VideoFormat:
             audio = resample(audio, rate, check_interrupt)
         return audio, f"sound: {self.audio_codec} stores it with {' and '.join(changes)}." if changes else ""
 
-    def clipped(self, audio: Audio | None, check_interrupt: Callable[[], None] = lambda: None) -> str:
-        """A sentence for the user where samples of the sound (see ``check``) are beyond what this audio codec holds; else nothing."""
+    def clipped(self, audio: Audio | None, check_interrupt: Callable[[], None] = lambda: None, can_choose: bool = True) -> str:
+        """A sentence for the user where samples of the sound (see ``check``) are beyond what this audio codec holds; else nothing.
+        can_choose: the user can choose another codec where it is said."""
         if audio is None or self.audio_codec not in CLIPPING or (loudest := peak(audio, check_interrupt)) <= 1:
             return ""
-        remedy = "Lower its volume, or choose the audio_codec pcm, which keeps them."
+        remedy = "Lower its volume, or choose the audio_codec pcm, which keeps them." if can_choose else "Lower its volume."
         if loudest > _TOO_LOUD:
             bits = next((bits for bits, scale in _INTEGERS.items() if loudest <= scale), 32)
             remedy = f"Is it {bits}-bit integers that nobody scaled? Then divide it by {_INTEGERS[bits]}."

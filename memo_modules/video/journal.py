@@ -105,6 +105,16 @@ class Journal:
         past_latents = (*(start.past_latents if start else ()), *self._past_latents)
         return replace(self._last, past_latents=past_latents[-REPLAYED_CLIPS:])
 
+    def made(self) -> Iterator[VideoState]:
+        """The state after each clip that is done, with what was sampled for it."""
+        before = None
+        for number in range(len(self.segments)):
+            entry = _read_entry(self._entry(number), before)
+            if entry is None:
+                raise InputError(f"{self._entry(number)} was changed by another program. Run again.")
+            before, _ = entry
+            yield before
+
     def segment(self, suffix: str) -> Path:
         """Where the video of the next clip goes."""
         return self._entry().with_suffix(suffix)

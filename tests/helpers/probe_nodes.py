@@ -25,6 +25,22 @@ class HandMadeImage:
         return (torch.full([int(size) for size in shape.split()], value),)
 
 
+class HandMadeImages:
+    """A list of grey IMAGEs, each of one "value"."""
+
+    RETURN_TYPES = ("IMAGE",)
+    OUTPUT_IS_LIST = (True,)
+    FUNCTION = "make"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"shape": ("STRING", {}), "values": ("STRING", {})}}
+
+    def make(self, shape, values):
+        return ([torch.full([int(size) for size in shape.split()], float(value)) for value in values.split()],)
+
+
 class HandMadeAudio:
     """An AUDIO of any shape, "b c t": noise, the same noise with every other channel inverted, or the same value everywhere."""
 
@@ -126,4 +142,4 @@ def _name(kind: type) -> str:
     return kind.__name__ if "memo_modules" in module or module.endswith("ComfyUI-MEMO.nodes.types") else ""
 
 
-NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in (HandMadeImage, HandMadeAudio, FailingModel, MakeRoom, Alive)}
+NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in (HandMadeImage, HandMadeImages, HandMadeAudio, FailingModel, MakeRoom, Alive)}

@@ -90,6 +90,8 @@ def default(widget):
 
 def said(node, values: dict) -> str:
     """The sentence of an error of the pack's own, the kind of any other."""
+    if node.GET_SCHEMA().is_input_list:
+        values = {name: [value] for name, value in values.items()}
     try:
         node.execute(**values)
     except MemoError as error:

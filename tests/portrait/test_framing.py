@@ -119,18 +119,18 @@ def test_faces_are_counted_as_in_embed_face(analyzer):
     for index in (0, 1):
         _, crop, _ = crop_portrait(analyzer, photo, index)
         assert crop == face_square(embed_face(analyzer, photo, index).box, (640, 480))
-    with pytest.raises(InputError, match=r"^index: expected 0 to 1, since the picture has 2 face\(s\), got 2"):
+    with pytest.raises(InputError, match=r"^index: expected 0 to 1, since the picture has 2 faces, got 2"):
         crop_portrait(analyzer, photo, 2)
 
 
 def test_a_photo_without_a_face(analyzer):
-    with pytest.raises(InputError, match="^image: expected a face, found none in 96 x 64 pixels. Use a picture in which .* larger.$"):
+    with pytest.raises(InputError, match="^image: expected a face, found none in 96 x 64 pixels. Use a picture in which .* larger, or say with"):
         crop_portrait(analyzer, torch.zeros(64, 96, 3))
 
 
-@pytest.mark.parametrize("size", [0, 32, 500, 520])
+@pytest.mark.parametrize("size", [0, 32, 500])
 def test_sizes_that_the_model_does_not_take(analyzer, size):
-    with pytest.raises(InputError, match=f"^size: expected a multiple of 64, got {size}"):
+    with pytest.raises(InputError, match=f"^size: expected a multiple of 8 of at least 64, got {size}"):
         crop_portrait(analyzer, torch.ones(64, 64, 3), size=size)
 
 

@@ -12,7 +12,7 @@ from tools.comfyui_server import copy_pack
 ROOT = Path(__file__).resolve().parents[2]
 PACK = [ROOT / "__init__.py", *sorted((ROOT / "nodes").rglob("*.py")), *sorted((ROOT / "memo_modules").rglob("*.py"))]
 ADAPTER = PurePosixPath("nodes/comfy_adapter.py")
-KNOW_COMFYUI = (ADAPTER, *map(PurePosixPath, ("nodes/comfy_sockets.py", "nodes/comfy_output.py")))
+KNOW_COMFYUI = (ADAPTER, *map(PurePosixPath, ("nodes/comfy_sockets.py", "nodes/comfy_output.py", "nodes/comfy_lists.py")))
 KNOW_DEVICES = (
     ADAPTER,
     PurePosixPath("memo_modules/sampler/streaming.py"),  # copies during the computation need streams of the device

@@ -200,9 +200,78 @@ def test_blueprint_is_one_box_with_all_of_the_talking_portrait_in_it(object_info
     assert "model" in {slot["name"] for slot in box["inputs"] if "widget" in slot}
     assert [(slot["name"], slot["type"]) for slot in box["outputs"]] == [("video", "VIDEO")]
     outside = {"LoadImage", "LoadAudio", "SaveVideo", *ui_to_api.NOTES}
-    assert {node["type"] for node in graph["nodes"]} == {node["type"] for node in load(FOLDER / "talking_portrait.json")["nodes"]} - outside
+    parts = {node["type"] for node in load(FOLDER / "talking_portrait.json")["nodes"]} - outside
+    assert {node["type"] for node in graph["nodes"]} == parts | {"MemoCropPortrait"}
     assert refused_values(graph["nodes"], object_info) == []
     assert BLUEPRINT.stem in {entry["name"] for entry in comfyui_server.get("/global_subgraphs").values()}
+
+
+_TRIED = {"MemoTalkingPortrait": {"seed": 7, "first_2_seconds": True, "quality": "draft", "allow_no_face": True, "crop_face": False}}
+NOTED = {
+    "crop_and_paste_back": [
+        {
+            "MemoCropPortrait": {"index": 1, "margin": 0.6},
+            "MemoPasteBackToFile": {"feather": 0.3, "color_match": "off"},
+            "MemoTalkingPortrait": {"steps": 10, "seed": 7, "crop_face": False},
+        }
+    ],
+    "emotion_timeline": [
+        {"MemoEmotionTimeline": {"timeline": "0-2 neutral, 2-4 happy, 7.5- sad"}, "MemoTalkingPortrait": {"seed": 7}},
+        {"MemoEmotionTimeline": {"emotion": None}},
+    ],
+    "long_video_to_file": [
+        {"MemoSampleToFile": {"codec": "h264", "crf": 23, "output_fps": 25.0, "lead_in": 1.0}},
+        {"MemoSampleToFile": {"codec": "ffv1", "output_fps": 0.0, "lead_in": 0.5}},
+    ],
+    "low_memory": [{"MemoSampleToFile": {"width": 384, "height": 384, "guidance_scale": 1.0, "steps": 1}, "MemoLoadModel": {"weight_dtype": "auto"}}],
+    "music_with_vocal_separation": [{"MemoDetectEmotion": {"emotion_source": source}} for source in ("audio", "vocals")],
+    "several_portraits_one_voice": [{"MemoTalkingPortrait": {"seed": 7}}],
+    "talking_portrait": [_TRIED],
+    "talking_portrait.app": [_TRIED],
+    "talking_portrait_all_nodes": [{"MemoSampler": {"steps": 10, "seed": 7}}],
+    "upscale": [{"MemoTalkingPortrait": {"steps": 10, "seed": 7}}],
+}
+"""By workflow, the values to try that its note names, by class of node and input; None: unplugged. fp8 is not for the CPU, on which the tests
+run."""
+
+
+@each_workflow
+def test_every_input_that_a_note_names_is_tried(file):
+    workflow = load(file)
+    [note] = [node["widgets_values"][0] for node in workflow["nodes"] if node["type"] in ui_to_api.NOTES]
+    named = set(re.findall(r"\*\*(\w+)\*\*", note.partition("## What to change first")[2]))
+    of_the_pack = [node for node in workflow["nodes"] if node["type"].startswith("Memo")]
+    inputs = {name for node in of_the_pack for name in (*node.get("widgets_values_named", ()), *(slot["name"] for slot in node.get("inputs", ())))}
+    tried = {name for values in NOTED.get(file.stem, ()) for inputs in values.values() for name in inputs}
+    assert sorted(named & inputs - {"image", "audio", "emotion"} - tried) == []
+
+
+@pytest.fixture(scope="module")
+def two_people(tmp_path_factory) -> Path:
+    cartoon = Image.open(ROOT / "assets" / "cartoon.png").convert("RGB")
+    photo = Image.new("RGB", (1200, 600), (90, 120, 150))
+    photo.paste(cartoon.resize((330, 330)), (60, 180))
+    photo.paste(cartoon.transpose(Image.Transpose.FLIP_LEFT_RIGHT).resize((390, 390)), (700, 140))
+    path = tmp_path_factory.mktemp("photo") / "two_people.png"
+    photo.save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("file", "values"),
+    [pytest.param(file, values, id=f"{file.stem} {number}") for file in WORKFLOWS for number, values in enumerate(NOTED.get(file.stem, ()))],
+)
+def test_runs_with_what_its_note_says_to_change(file, values, object_info, small_server, two_people, tmp_path):
+    sound = small_server.add_input(write_wav(tmp_path / "half_a_second.wav", 11729, 22050))
+    picture = small_server.add_input(two_people) if file.stem == "crop_and_paste_back" else "cartoon.png"
+    prompt = ui_to_api.to_api(load(file), object_info)
+    for node in prompt.values():
+        kind = node["class_type"]
+        for given in (SMALL | {"LoadImage": {"image": picture}, "LoadAudio": {"audio": sound}}, values):
+            node["inputs"] |= given.get(kind, {})
+        node["inputs"] = {name: value for name, value in node["inputs"].items() if value is not None}
+    written = [entry for output in small_server.run(prompt).values() for entry in output.get("images", ()) if entry["filename"].endswith(".mp4")]
+    assert written
 
 
 @each_of_core_nodes

@@ -384,6 +384,11 @@ def test_without_download_exactly_what_is_missing_is_listed(tiny_models, root, r
     )
 
 
+def test_where_there_is_no_switch_the_script_is_named(tmp_path):
+    with pytest.raises(finding.CheckpointError, match=r"Vocal separation is not there: run scripts/download\.py --models .* \(\d+ MB\), or fetch by"):
+        obtain.find_model("vocal_separator", tmp_path)
+
+
 def test_what_is_missing_goes_where_the_rest_lies(tiny_models, tmp_path, root):
     second = tmp_path / "second"
     published(tiny_models, second / "memo")

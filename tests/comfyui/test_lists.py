@@ -1,0 +1,100 @@
+"""Lists of portraits: the good ones are kept when one fails, which one it was is said before the first is sampled, and nothing is sampled twice."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from tests.helpers.graphs import LOADED, Record, node
+from tools.comfyui_server import ServerError
+
+NO_FACE = r"image: expected a face, found none in 96 x 96 pixels."
+VOICE = node("HandMadeAudio", shape="1 1 9600", sample_rate=16000, value="noise")
+
+
+def graph(values: str, audio: dict = VOICE, **inputs) -> dict:
+    """Talking portraits, one for each value of grey; in black the tiny detector finds no face."""
+    settings = {"resolution": 64, "fps": 30.0, "steps": 2, "guidance_scale": 1.0, "seed": 7}
+    return {
+        "audio": audio,
+        "images": node("HandMadeImages", shape="1 96 96 3", values=values),
+        "models": node("MemoLoadAll", **LOADED),
+        "portrait": node("MemoTalkingPortrait", models=["models", 0], image=["images", 0], audio=["audio", 0], **settings | inputs),
+        "video": node("SaveVideo", video=["portrait", 2], filename_prefix="video/list", format="auto", codec="auto"),
+        "rate": node("PreviewAny", source=["portrait", 1]),
+    }
+
+
+def kept(server) -> list:
+    return sorted((server.base / "temp" / "memo_unfinished").glob("talking_portrait-*"))
+
+
+def test_the_good_ones_are_kept_and_not_sampled_twice(comfyui_server):
+    events, record = [], Record()
+
+    def listen(kind: str, data: dict) -> None:
+        if kind == "progress" and data["node"] == "portrait":
+            events.append("a step")
+        if kind == "progress_text":
+            events.append(data["text"])
+        record(kind, data)
+
+    outputs = comfyui_server.run(graph("0.4 0.5 0.0 0.6"), listen)
+    sentence = f"item 3 of 4: {NO_FACE}"
+    assert len(outputs["video"]["images"]) == 3
+    assert len(outputs["portrait"]["images"]) == 3 and len(outputs["rate"]["text"]) == 3
+    [said] = outputs["portrait"]["text"]
+    assert said.startswith(sentence) and said.endswith("It is left out.")
+    sampled = [k for k, event in enumerate(events) if event.startswith("Clip 1 of 2")]
+    assert next(k for k, event in enumerate(events) if sentence in event) < sampled[0] and len(sampled) == 3
+    assert sentence in events[sampled[-1]], "it stays in the node"
+    assert len(kept(comfyui_server)) == 3
+
+    again = Record()
+    outputs = comfyui_server.run(graph("0.4 0.5 0.55 0.6"), again)
+    assert len(outputs["video"]["images"]) == 4 and "text" not in outputs["portrait"]
+    assert [text[:11] for text in again.texts if text.startswith("Clip")] == ["Clip 1 of 2", "Clip 2 of 2"]
+    assert kept(comfyui_server) == []
+
+
+def test_what_was_kept_is_what_would_be_sampled(comfyui_server):
+    frames = {"frames": node("SaveImage", images=["portrait", 0], filename_prefix="list")}
+    comfyui_server.run(graph("0.45 0.0") | frames)
+    first = comfyui_server.run(graph("0.45 0.55") | frames)["frames"]["images"]
+    alone = comfyui_server.run(graph("0.45") | frames)["frames"]["images"]
+    assert len(first) == 2 * len(alone) == 36
+    read = [[comfyui_server.output_file(entry).read_bytes() for entry in entries[:18]] for entries in (first, alone)]
+    assert [_pixels(one) for one in read[0]] == [_pixels(one) for one in read[1]]
+
+
+def _pixels(png: bytes) -> bytes:
+    return Image.open(io.BytesIO(png)).tobytes()
+
+
+def test_a_single_portrait_fails_as_ever(comfyui_server):
+    with pytest.raises(ServerError, match=f"MemoTalkingPortrait: {NO_FACE}"):
+        comfyui_server.run(graph("0.0"))
+
+
+def test_where_none_is_good_all_are_named(comfyui_server):
+    with pytest.raises(ServerError, match=f"item 1 of 2: {NO_FACE}.* item 2 of 2: {NO_FACE}"):
+        comfyui_server.run(graph("0.0 0.0"))
+
+
+def test_a_sound_that_all_of_them_have_is_refused_before_the_first_is_sampled(comfyui_server):
+    record = Record()
+    broken = node("HandMadeAudio", shape="1 1 9600", sample_rate=16000, value="nan")
+    with pytest.raises(ServerError, match="item 1 of 2: audio: 9600 of 9600 samples are NaN"):
+        comfyui_server.run(graph("0.4 0.5", broken), record)
+    assert "portrait" not in record.progress
+
+
+def test_a_node_that_gets_one_after_the_other_says_which_it_was(comfyui_server):
+    prompt = {
+        "images": node("HandMadeImages", shape="1 96 96 3", values="0.4 0.5 0.0"),
+        "faces": node("MemoLoadFaceAnalysis", face_analysis="tiny"),
+        "face": node("MemoEmbedFace", face_analysis=["faces", 0], image=["images", 0], index=0, allow_no_face=False),
+        "end": node("PreviewAny", source=["face", 0]),
+    }
+    with pytest.raises(ServerError, match=f"MemoEmbedFace: item 3 of the list: {NO_FACE}"):
+        comfyui_server.run(prompt)
