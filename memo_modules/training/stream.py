@@ -5,7 +5,7 @@ batches, workers and the step from which a training was resumed decide who works
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, Protocol
@@ -51,7 +51,7 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, item: tuple[int, int], /) -> dict[str, Tensor]: ...
+    def __getitem__(self, item: tuple[int, int], /) -> Mapping[str, Tensor | int]: ...
 
 
 class SampleStream(Dataset):
