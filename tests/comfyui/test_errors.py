@@ -207,3 +207,14 @@ def test_no_text_of_a_workflow_is_html_in_the_front_end(comfyui_server):
     assert any("video/x‹img src=x onerror=alert(1)›＆amp;_0" in text for text in record.texts), record.texts
     assert any("is clipped in aac. Is it 16-bit integers" in text for text in record.texts), record.texts
     assert not [text for text in record.texts if set("<>&") & set(text)]
+
+
+def test_a_link_that_leads_out_of_the_output_folder_is_called_one(comfyui_server, tmp_path):
+    link, record = comfyui_server.base / "output" / "linked", Record()
+    link.symlink_to(tmp_path, target_is_directory=True)
+    try:
+        with pytest.raises(ServerError, match="filename_prefix: 'linked' in ComfyUI's output folder is a link that leads out of it. Choose a folder"):
+            comfyui_server.run(graph_to_file(filename_prefix="linked/video"), record)
+    finally:
+        link.unlink()
+    assert list(tmp_path.iterdir()) == [] and not any(text.startswith("Clip") for text in record.texts)
