@@ -26,7 +26,7 @@ from memo_modules.errors import InputError
 from memo_modules.rendering.folder import FAILED, ResultFolder
 from memo_modules.rendering.jobs import KINDS, Job, make_job, read_defaults, read_manifest
 from memo_modules.rendering.renderer import DTYPES, Models
-from memo_modules.rendering.workers import Task, devices_for, tasks_for, work, work_in_processes
+from memo_modules.rendering.workers import Task, tasks_for, work, work_in_processes
 from memo_modules.store.catalogue import CATALOGUE
 from memo_modules.words import hours, quoted
 from scripts import entry
@@ -143,6 +143,16 @@ class Progress:
         self(event["event"], event)
 
 
+def devices_for(device: str) -> list[str]:
+    """What ``device`` asks for: "auto", one, or several with commas; "cuda" is every GPU."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    found = []
+    for each in device.split(","):
+        found += [f"cuda:{number}" for number in range(torch.cuda.device_count())] if each.strip() == "cuda" else [each.strip()]
+    return found
+
+
 def render(arguments: argparse.Namespace) -> int:
     """0 when every job is done."""
     defaults = defaults_of(arguments)
@@ -158,11 +168,11 @@ def render(arguments: argparse.Namespace) -> int:
                 raise job
             jobs[job.key(digest)] = job
         except InputError as error:
-            broken.append((f"{arguments.manifest or ''} {where}".strip(), job.output if isinstance(job, Job) else "", str(error)))
+            broken.append((f"{arguments.manifest or ''} {where}".strip(), job.output if isinstance(job, Job) else where, str(error)))
     progress = Progress(len(jobs) + len(broken), sum(map(folder.is_done, jobs)), arguments.json)
     for where, output, reason in broken:
         folder.failed(where, output, reason)
-        progress("failed", {"output": output or where, "reason": reason})
+        progress("failed", {"output": output, "reason": reason})
     task = Task(tuple(jobs.items()), root.absolute(), folder.since, models, "", os.cpu_count() or 1)
     devices = devices_for(arguments.device)
     tasks = tasks_for(task, arguments.workers or len(devices), devices)
@@ -170,7 +180,7 @@ def render(arguments: argparse.Namespace) -> int:
         work(tasks[0], progress.say)
     else:
         work_in_processes(tasks, progress.say)
-    folder.tidy()
+    folder.tidy(f"{arguments.manifest} ")
     reasons = {where: reason for where, _, reason in broken} | {
         job.output: reason for key, job in jobs.items() if not folder.is_done(key) and (reason := folder.failure(key))
     }
