@@ -23,6 +23,7 @@ from typing import Any
 
 import bootstrap  # noqa: F401
 from memo_modules.errors import InputError
+from memo_modules.pipeline import devices_for
 from memo_modules.rendering.folder import FAILED, ResultFolder
 from memo_modules.rendering.jobs import KINDS, Job, make_job, read_defaults, read_manifest
 from memo_modules.rendering.renderer import DTYPES, Models
@@ -141,16 +142,6 @@ class Progress:
 
     def say(self, event: Mapping[str, Any]) -> None:
         self(event["event"], event)
-
-
-def devices_for(device: str) -> list[str]:
-    """What ``device`` asks for: "auto", one, or several with commas; "cuda" is every GPU."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    found = []
-    for each in device.split(","):
-        found += [f"cuda:{number}" for number in range(torch.cuda.device_count())] if each.strip() == "cuda" else [each.strip()]
-    return found
 
 
 def render(arguments: argparse.Namespace) -> int:
