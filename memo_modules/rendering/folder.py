@@ -166,8 +166,7 @@ class ResultFolder:
                 for key, entry in failed.items()
                 if key not in done and not (lines_of and key.startswith(lines_of) and entry.get("time", 0) < self.since)
             ]
-            if len(left) < len(failed) or not self._failed.path.exists():
-                write_whole(self._failed.path, "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in left))
+            write_whole(self._failed.path, "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in left))
 
     def _finish(self, key: str, entry: Mapping[str, Any]) -> None:
         with self._writing():
