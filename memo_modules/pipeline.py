@@ -325,6 +325,16 @@ def _best_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
+def devices_for(device: str) -> list[str]:
+    """What ``device`` asks for: one, or several with commas; "cuda" is every GPU, and "auto" what there is."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    found = []
+    for each in device.split(","):
+        found += [f"cuda:{number}" for number in range(torch.cuda.device_count())] if each.strip() == "cuda" else [each.strip()]
+    return found
+
+
 def load_picture(portrait: Picture) -> Tensor:
     """RGB (h w 3) in [0, 1], upright as a camera says. Raises InputError for a file that is no picture."""
     if isinstance(portrait, Tensor):

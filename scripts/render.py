@@ -23,10 +23,11 @@ from typing import Any
 
 import bootstrap  # noqa: F401
 from memo_modules.errors import InputError
+from memo_modules.pipeline import devices_for
 from memo_modules.rendering.folder import FAILED, ResultFolder
 from memo_modules.rendering.jobs import KINDS, Job, make_job, read_defaults, read_manifest
 from memo_modules.rendering.renderer import DTYPES, Models
-from memo_modules.rendering.workers import Task, devices_for, tasks_for, work, work_in_processes
+from memo_modules.rendering.workers import Task, tasks_for, work, work_in_processes
 from memo_modules.store.catalogue import CATALOGUE
 from memo_modules.words import hours, quoted
 from scripts import entry
@@ -158,11 +159,11 @@ def render(arguments: argparse.Namespace) -> int:
                 raise job
             jobs[job.key(digest)] = job
         except InputError as error:
-            broken.append((f"{arguments.manifest or ''} {where}".strip(), job.output if isinstance(job, Job) else "", str(error)))
+            broken.append((f"{arguments.manifest or ''} {where}".strip(), job.output if isinstance(job, Job) else where, str(error)))
     progress = Progress(len(jobs) + len(broken), sum(map(folder.is_done, jobs)), arguments.json)
     for where, output, reason in broken:
         folder.failed(where, output, reason)
-        progress("failed", {"output": output or where, "reason": reason})
+        progress("failed", {"output": output, "reason": reason})
     task = Task(tuple(jobs.items()), root.absolute(), folder.since, models, "", os.cpu_count() or 1)
     devices = devices_for(arguments.device)
     tasks = tasks_for(task, arguments.workers or len(devices), devices)
@@ -170,7 +171,7 @@ def render(arguments: argparse.Namespace) -> int:
         work(tasks[0], progress.say)
     else:
         work_in_processes(tasks, progress.say)
-    folder.tidy()
+    folder.tidy(f"{arguments.manifest} ")
     reasons = {where: reason for where, _, reason in broken} | {
         job.output: reason for key, job in jobs.items() if not folder.is_done(key) and (reason := folder.failure(key))
     }

@@ -34,13 +34,14 @@ class _Lines:
     """What is in a file of JSON lines that processes add to: the last line of each job. Half a line, of one that was killed, says nothing."""
 
     def __init__(self, path: Path):
-        self.path, self.held, self._read, self._rest = path, {}, 0, b""
+        self.path, self.held, self._read, self._rest, self._file = path, {}, 0, b"", 0
 
     def refresh(self) -> dict[str, dict]:
         try:
-            size = self.path.stat().st_size
-            if size < self._read:  # written anew
-                self.held, self._read, self._rest = {}, 0, b""
+            status = self.path.stat()
+            size = status.st_size
+            if size < self._read or status.st_ino != self._file:  # written anew
+                self.held, self._read, self._rest, self._file = {}, 0, b"", status.st_ino
             if size > self._read:
                 with self.path.open("rb") as file:
                     file.seek(self._read)
@@ -155,13 +156,17 @@ class ResultFolder:
         with self._writing():
             self._failed.add({"job": key, "output": output, "reason": reason, "time": time.time(), **facts})
 
-    def tidy(self) -> None:
-        """Take out of failed.jsonl what has been done since, and lines of a job but the last."""
+    def tidy(self, lines_of: str = "") -> None:
+        """Take out of failed.jsonl what has been done since, lines of a job but the last, and what failed in an earlier run with a name that
+        begins with ``lines_of``: lines of a manifest that were no jobs, and have been mended."""
         with self._writing():
             done, failed = self._done.refresh(), self._failed.refresh()
-            left = [entry for key, entry in failed.items() if key not in done]
-            if len(left) < len(failed) or not left:
-                write_whole(self._failed.path, "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in left))
+            left = [
+                entry
+                for key, entry in failed.items()
+                if key not in done and not (lines_of and key.startswith(lines_of) and entry.get("time", 0) < self.since)
+            ]
+            write_whole(self._failed.path, "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in left))
 
     def _finish(self, key: str, entry: Mapping[str, Any]) -> None:
         with self._writing():

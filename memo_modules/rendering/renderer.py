@@ -135,7 +135,6 @@ class Renderer:
                 if mode == "low":
                     raise
             mode = "low"
-            torch.cuda.empty_cache()
 
     def _conditioning(self, job: Job) -> Conditioning:
         look = (job.width, job.height), job.allow_no_face, job.index, job.margin if job.crop else None

@@ -200,13 +200,3 @@ def _serve(connection: Connection, task: Task) -> None:
 def tasks_for(task: Task, workers: int, devices: Sequence[str]) -> list[Task]:
     """``task`` for each of ``workers``, on one of ``devices`` in turn."""
     return [replace(task, device=devices[number % len(devices)], threads=max(1, task.threads // workers)) for number in range(workers)]
-
-
-def devices_for(device: str) -> list[str]:
-    """What ``device`` asks for: "auto", one, or several with commas; "cuda" is every GPU."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    found = []
-    for each in device.split(","):
-        found += [f"cuda:{number}" for number in range(torch.cuda.device_count())] if each.strip() == "cuda" else [each.strip()]
-    return found

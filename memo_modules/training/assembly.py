@@ -20,7 +20,7 @@ from .loop import MakeBatch, Trainer, check_sample
 from .objective import encode_batch
 from .posteriors import PosteriorDataset, cache_posteriors, grey_posterior, place_weights, sample_posteriors, vae_key
 from .processes import Processes
-from .settings import TrainingSettings
+from .settings import DataSettings, TrainingSettings
 from .stream import SampleStream
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -51,7 +51,8 @@ def make_trainer(settings: TrainingSettings, accelerator, vae: DiffusersVAE, res
     processes, data = Processes(accelerator), settings.data
     with processes.together():
         checkpoint = resume_from(settings.output_dir, resume)
-        dataset: PreparedClips | TrajectoryDataset = ClipDataset(read_metadata(data.metadata), data.height, data.width, data.layout)
+        dataset: PreparedClips | TrajectoryDataset
+        dataset = clips = ClipDataset(read_metadata(data.metadata), data.height, data.width, data.layout)
         nets = load_nets(settings.checkpoint, accelerator.device, DTYPES[settings.dtype])
         check_sample(nets, SampleStream(dataset, settings.seed)[0], data.frames)
         config = vae.autoencoder.config
@@ -61,8 +62,12 @@ def make_trainer(settings: TrainingSettings, accelerator, vae: DiffusersVAE, res
         latent = (config.latent_channels, data.height // factor, data.width // factor)
         make_batch, places = partial(encode_batch, vae), None
     if data.cache_dir:
+        key = vae_key(vae)
+        with processes.together():  # each makes its part
+            mine = clips.videos[accelerator.process_index :: accelerator.num_processes]
+            cache_posteriors(mine, vae, data.height, data.width, data.cache_dir, key, host)
         with processes.together():
-            cached, make_batch = _cached(settings, data.cache_dir, dataset, vae, accelerator, host)
+            cached, make_batch = _stored(data, data.cache_dir, key, clips, vae, accelerator)
             if settings.motion_weight and not settings.distil:
                 places = place_weights(cached, settings.motion_weight).to(accelerator.device)
             dataset = cached
@@ -82,12 +87,7 @@ def make_trainer(settings: TrainingSettings, accelerator, vae: DiffusersVAE, res
     return trainer
 
 
-def _cached(
-    settings: TrainingSettings, folder: Path, clips: PreparedClips, vae: DiffusersVAE, accelerator, host: Host
-) -> tuple[PosteriorDataset, MakeBatch]:
-    """The same clips as posteriors, which are made where they are not stored in ``folder`` yet; each process makes its part."""
-    data, key = settings.data, vae_key(vae)
-    mine = clips.videos[accelerator.process_index :: accelerator.num_processes]
-    cache_posteriors(mine, vae, data.height, data.width, folder, key, host)
+def _stored(data: DataSettings, folder: Path, key: str, clips: PreparedClips, vae: DiffusersVAE, accelerator) -> tuple[PosteriorDataset, MakeBatch]:
+    """The same clips as posteriors, once all of them are stored in ``folder``."""
     mean, std = (part.to(accelerator.device) for part in grey_posterior(vae, data.height, data.width))
     return PosteriorDataset(clips.videos, folder, data.height, data.width, key, data.layout), partial(sample_posteriors, grey=(mean, std))

@@ -133,6 +133,7 @@ def test_the_scripts_that_are_published_run_no_programs(tmp_path):
         "download.py",
         "entry.py",
         "prepare_data.py",
+        "render.py",
         "train.py",
     ]
     assert (scripts / "configs" / "finetune.yaml").is_file() and (tmp_path / "pack" / "requirements-training.txt").is_file()

@@ -110,8 +110,9 @@ def test_a_job_that_cannot_be_made_fails_alone_with_its_reason(tiny_pipeline, re
     assert all(later.failure(each.key("models")) is None for each in bad), "the next run tries again"
     (inputs / "bad.wav").write_bytes((inputs / "short.wav").read_bytes())
     (results.root / "4.mp4").unlink()
-    render(tiny_pipeline, later, bad[2])
+    render(tiny_pipeline, later, bad[2], bad[1])
     later.tidy()
+    assert len(lines(results.root / FAILED)) == 2, "the last line of each"
     assert {line["output"] for line in lines(results.root / FAILED)} == {"1.mp4", "2.mp4"}
 
 

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import PurePosixPath
 
 from memo_modules.store.catalogue import CATALOGUE, Model
-from memo_modules.store.fetching import megabytes
+from memo_modules.words import file_size
 
 
 def table() -> str:
@@ -23,7 +23,7 @@ def _row(model: Model) -> str:
     cells = (
         f"**{model.title}**<br>{model.licence}" + (f"<br>optional: {model.without}" if model.without else ""),
         f"[{model.repository}](https://huggingface.co/{model.repository})<br>`{folder}/`<br>{', '.join(names)}",
-        megabytes(sum(sizes)) if all(sizes) else model.about,
+        file_size(sum(sizes)) if all(sizes) else model.about,
     )
     return f"| {' | '.join(cells)} |"
 
@@ -35,4 +35,4 @@ def size(without: Collection[str] = ()) -> int:
 
 def download() -> str:
     """What all of it takes to download, in words."""
-    return megabytes(size())
+    return file_size(size())
