@@ -4,12 +4,12 @@ from comfy_api.latest import InputImpl, io, ui
 
 from ..memo_modules.clips import frame_rate
 from ..memo_modules.portrait.framing import CROP_MULTIPLE, MARGIN, crop_portrait
-from ..memo_modules.portrait.pasting import COLOR_MATCHES, FEATHER, mask, paste, paste_to_file
+from ..memo_modules.portrait.pasting import mask, paste, paste_to_file
 from ..memo_modules.portrait.pictures import rgb_frames, rgb_picture
 from . import comfy_adapter as adapter
 from . import comfy_output
 from .socket_types import CropSocket, FaceAnalysisSocket
-from .video import chosen_format, file_inputs, fitted, label_input
+from .video import blending_inputs, chosen_format, file_inputs, fitted, label_input
 
 CATEGORY = "MEMO/portrait"
 
@@ -87,25 +87,12 @@ class MemoCropPortrait(io.ComfyNode):
 
 def pasting_inputs() -> list[io.Input]:
     return [
-        io.Image.Input("photo", tooltip="The same photo that went into MEMO Crop Portrait."),
+        io.Image.Input(
+            "photo", tooltip="The same photo that went into MEMO Crop Portrait. Or one picture for each frame, from another MEMO Paste Back."
+        ),
         io.Image.Input("images", tooltip="The frames: from MEMO Sampler, or upscaled or restored after it. Square, of any size."),
         CropSocket.Input("crop", tooltip="Where they belong: from MEMO Crop Portrait."),
-        io.Float.Input(
-            "feather",
-            default=FEATHER,
-            min=0.0,
-            max=0.5,
-            step=0.01,
-            tooltip="Width of the soft border as a fraction of the square's side. "
-            "Higher hides seams better but freezes more of the edge; 0 is a hard cut.",
-        ),
-        io.Combo.Input(
-            "color_match",
-            options=list(COLOR_MATCHES),
-            default="border",
-            tooltip="border: the frames get the photo's colours, measured along the border of the square, once for all frames. "
-            "off: they stay as they are.",
-        ),
+        *blending_inputs(),
     ]
 
 

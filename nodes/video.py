@@ -7,6 +7,7 @@ from comfy_api.latest import InputImpl, io, ui
 
 from ..memo_modules.clips import SLOWEST, frame_rate
 from ..memo_modules.errors import InputError
+from ..memo_modules.portrait.pasting import COLOR_MATCHES, FEATHER, Pasting
 from ..memo_modules.types import Audio
 from ..memo_modules.video import journal
 from ..memo_modules.video.formats import AUDIO_CODECS, PIXEL_FORMATS, VideoFormat
@@ -15,7 +16,7 @@ from . import comfy_adapter as adapter
 from . import comfy_output
 from . import comfy_sockets as sockets
 from .sampler import Sampling, noise_input, preset_input, sampling_inputs
-from .socket_types import VideoStateSocket
+from .socket_types import CropSocket, VideoStateSocket
 
 AUTO = "auto"
 KEPT_DAYS, KEPT_BYTES = 14, 50 * 10**9
@@ -86,6 +87,43 @@ def label_input() -> io.Input:
     )
 
 
+def blending_inputs(**options) -> list[io.Input]:
+    """How frames go into a photo. options: of the inputs."""
+    return [
+        io.Float.Input(
+            "feather",
+            default=FEATHER,
+            min=0.0,
+            max=0.5,
+            step=0.01,
+            **options,
+            tooltip="Width of the soft border as a fraction of the square's side. "
+            "Higher hides seams better but freezes more of the edge; 0 is a hard cut.",
+        ),
+        io.Combo.Input(
+            "color_match",
+            options=list(COLOR_MATCHES),
+            default="border",
+            **options,
+            tooltip="border: the frames get the photo's colours, measured along the border of the square, once for all frames. "
+            "off: they stay as they are.",
+        ),
+    ]
+
+
+def photo_inputs() -> list[io.Input]:
+    """What a node takes that pastes what it samples; they go after all others."""
+    return [
+        io.Image.Input(
+            "photo",
+            optional=True,
+            tooltip="With crop: the frames go back into this photo, at its full resolution. The same photo that went into MEMO Crop Portrait.",
+        ),
+        CropSocket.Input("crop", optional=True, tooltip="With photo: where the frames belong in it, from MEMO Crop Portrait."),
+        *blending_inputs(optional=True),
+    ]
+
+
 class MemoSampleToFile(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -120,6 +158,7 @@ class MemoSampleToFile(io.ComfyNode):
                 label_input(),
                 noise_input(),
                 preset_input(),
+                *photo_inputs(),
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="The file, for Save Video and others."),
@@ -133,7 +172,21 @@ class MemoSampleToFile(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, filename_prefix, codec, crf, pixel_format, audio_codec, output_fps, unfinished="output", sound=None, label_as_synthetic=True, **inputs
+        cls,
+        filename_prefix,
+        codec,
+        crf,
+        pixel_format,
+        audio_codec,
+        output_fps,
+        unfinished="output",
+        sound=None,
+        label_as_synthetic=True,
+        photo=None,
+        crop=None,
+        feather=FEATHER,
+        color_match="border",
+        **inputs,
     ) -> io.NodeOutput:
         format = chosen_format(codec, crf, pixel_format, audio_codec)
         heard, notes = fitted(format, sound)
@@ -151,10 +204,11 @@ class MemoSampleToFile(io.ComfyNode):
             frame_rate(output_fps) if output_fps else audio.fps,
             comfy_output.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo),
             label_as_synthetic,
+            _pasting(photo, crop, feather, color_match),
         )
         made_of = sampling.inputs()
         made_of = replace(made_of, exact={**made_of.exact, **video.of_clips()})
-        target = comfy_output.output_file(filename_prefix, video.format.suffix, width, height)
+        target = comfy_output.output_file(filename_prefix, video.format.suffix, *video.file_size)
         root = comfy_output.unfinished_folder(unfinished)
         name = re.sub(r"\W+", "_", filename_prefix)[-60:]
         with (
@@ -172,6 +226,15 @@ class MemoSampleToFile(io.ComfyNode):
         saved = comfy_output.saved_result(path)
         host.say(video.done("/".join(filter(None, (saved.subfolder, saved.filename)))))
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), state, ui=ui.PreviewVideo([saved]))
+
+
+def _pasting(photo, crop, feather: float, color_match: str) -> Pasting | None:
+    if photo is None and crop is None:
+        return None
+    if photo is None or crop is None:
+        there, missing = ("photo", "crop") if crop is None else ("crop", "photo")
+        raise InputError(f"{missing}: expected it together with {there}, got none. Connect both, or neither.")
+    return Pasting(photo, crop, feather, color_match)
 
 
 NODES = [MemoSampleToFile]

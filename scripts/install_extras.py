@@ -7,6 +7,7 @@ builds of onnx, whatever fills their place already, and a second onnxruntime or 
 """
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from pathlib import Path
 from packaging.version import InvalidVersion, Version
 
 from bootstrap import ROOT
+from memo_modules.errors import MemoError
 from scripts.entry import run
 
 # Importable module: the package that brings it. The first are installed alone, since requirements.txt holds what
@@ -35,9 +37,21 @@ def missing(packages: dict[str, str]) -> list[str]:
     return [package for module, package in packages.items() if importlib.util.find_spec(module) is None]
 
 
+def installer() -> list[str]:
+    """The command that installs into this environment: pip, or uv, whose environments have no pip.
+
+    Raises MemoError where there is neither.
+    """
+    if importlib.util.find_spec("pip"):
+        return [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    if uv := shutil.which("uv"):
+        return [uv, "pip", "install", "--quiet", "--python", sys.executable]
+    pip = f'"{sys.executable}" -m ensurepip' if importlib.util.find_spec("ensurepip") else "install your system's python3-venv and python3-pip"
+    raise MemoError(f"this Python has no pip, and uv is not on the PATH. Put uv there, or get pip: {pip}. Then start this again.")
+
+
 def pip_install(*arguments: str) -> None:
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments]
-    if returncode := subprocess.run(command, check=False).returncode:
+    if returncode := subprocess.run([*installer(), *arguments], check=False).returncode:
         sys.exit(returncode)
 
 

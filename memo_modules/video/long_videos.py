@@ -14,6 +14,7 @@ from ..errors import InputError, StorageError
 from ..files.whole_files import move_new as _move
 from ..host import SILENT, Host
 from ..host_memory import return_freed_memory
+from ..portrait.pasting import PastedSegments, Pasting
 from ..progress import clips_done, counted, video_done
 from ..sampler.sampling import SampledClip
 from ..types import Audio, AudioFeatures, VideoState
@@ -21,6 +22,9 @@ from ..words import file_size
 from .files import join_segments, write_segment
 from .formats import VideoFormat
 from .journal import Journal
+
+COLOURS = "colours.json"
+"""The file of a journal in which the correction of pasted frames is kept."""
 
 Sample = Callable[[VideoState | None, int], Iterator[SampledClip]]
 """The clips after a state, and after as many clips of the audio, see sampling.sample_video."""
@@ -30,9 +34,9 @@ Sample = Callable[[VideoState | None, int], Iterator[SampledClip]]
 class LongVideo:
     """What is to be made.
 
-    audio: what is said. lead_in: clips before it that are not shown. size: (width, height). sound: what is heard, untouched.
+    audio: what is said. lead_in: clips before it that are not shown. size: (width, height) that is sampled. sound: what is heard, untouched.
     format: of the file. fps: of the file; frames are shown twice or left out where it is not that of ``audio``. metadata: text
-    to be found in the file. labelled: the file says that it is synthetic.
+    to be found in the file. labelled: the file says that it is synthetic. pasting: the photo into which the frames go.
     """
 
     audio: AudioFeatures
@@ -43,6 +47,16 @@ class LongVideo:
     fps: Fraction
     metadata: Mapping[str, str] = field(default_factory=dict)
     labelled: bool = True
+    pasting: Pasting | None = None
+
+    def __post_init__(self):
+        if self.pasting and self.size[0] != self.size[1]:
+            raise InputError("width, height: expected equal numbers, since the crop is a square, got {} and {}.".format(*self.size))
+
+    @property
+    def file_size(self) -> tuple[int, int]:
+        """(width, height) of the file."""
+        return self.pasting.for_format(self.format).crop.photo_size if self.pasting else self.size
 
     @property
     def clips(self) -> int:
@@ -61,7 +75,7 @@ class LongVideo:
     def of_clips(self) -> dict[str, str]:
         """What the clips of the file depend on, by the names that its user knows: they stay when what is joined with them at the end,
         sound and its codec, is another. What sound may change in them is how many frames they have."""
-        made = {"format": f"{replace(self.format, audio_codec='')} {self.fps}"}
+        made = {"format": f"{replace(self.format, audio_codec='')} {self.fps}", **(self.pasting.made_of() if self.pasting else {})}
         return made if self.fps == self.audio.fps else made | {"sound": f"{self.frames} frames"}
 
     def done(self, name: str) -> str:
@@ -98,8 +112,9 @@ def sample_to_file(
     Raises:
         StorageError: the disk has no room; then and after anything else the same call continues.
     """
-    width, height = video.size
+    width, height = video.file_size
     video.format.check(height, width, video.sound, host.check_interrupt)
+    pasted = video.pasting and PastedSegments(video.pasting, video.format, journal.folder / COLOURS)
     _check_fits(video, journal, start)
     host.say(_announcement(video, journal, host.check_interrupt))
     began, here = time.monotonic(), len(journal.segments)
@@ -112,7 +127,10 @@ def sample_to_file(
             segment = None
             if len(pictures):
                 segment = journal.segment(video.format.suffix)
-                write_segment(segment, pictures, video.fps, video.format)
+                if pasted:
+                    pasted.write(segment, pictures, video.fps)
+                else:
+                    write_segment(segment, pictures, video.fps, video.format)
                 written += segment.stat().st_size
             journal.append(clip.state, segment)
             return_freed_memory()
@@ -139,7 +157,7 @@ def _announcement(video: LongVideo, journal: Journal, check_interrupt: Callable[
     """Raises StorageError when the disk has no room for what is sure to be written."""
     frames, clip = video.frames, video.audio.clip_frames
     width, height = video.size
-    size = video.format.expected_bytes(frames, height, width, video.sound)
+    size = _expected_bytes(video)
     left = video.clips - len(journal.segments)
     # latents of a clip and of its past frames, 4 channels at an eighth of the size, in float32
     entries = left * 2 * clip * 4 * 4 * width * height // 64
@@ -154,6 +172,16 @@ def _announcement(video: LongVideo, journal: Journal, check_interrupt: Callable[
     clipped = f" {note}" if (note := video.format.clipped(video.sound, check_interrupt)) else ""
     space = f" Only {file_size(free)} is free." if free < entries + 2 * size else ""
     return f"{changed}{continues}{counted(video.clips, 'clip')}, {counted(frames, 'frame')}, about {file_size(size)}.{space}{clipped}"
+
+
+def _expected_bytes(video: LongVideo) -> int:
+    width, height = video.file_size
+    if not video.pasting:
+        return video.format.expected_bytes(video.frames, height, width, video.sound)
+    # around the square nothing moves: what it takes is the first picture of each clip, about three times one on average
+    side = min(video.pasting.crop.side, width, height)
+    moving, whole = video.frames, 3 * video.audio.clips if video.format.codec == "h264" else video.frames
+    return video.format.expected_bytes(whole, height, width) + video.format.expected_bytes(moving, side, side, video.sound)
 
 
 def _check_fits(video: LongVideo, journal: Journal, start: VideoState | None) -> None:

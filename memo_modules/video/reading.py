@@ -101,9 +101,9 @@ class Screen:
         return self._aspect == 1 and _placement(frame) == (False, False, False)
 
     def picture(self, frame) -> np.ndarray:
-        """``frame`` as it is shown: uint8 RGB (h w 3)."""
-        width = max(1, round(frame.width * self._aspect))
-        stored = self._reformatter.reformat(frame, width, frame.height, "rgb24").to_ndarray()
+        """``frame`` as it is shown: uint8 RGB (h w 3); never smaller than it is stored."""
+        width, height = round(frame.width * max(self._aspect, 1)), round(frame.height / min(self._aspect, 1))
+        stored = self._reformatter.reformat(frame, width, height, "rgb24").to_ndarray()
         transposed, flip_rows, flip_columns = _placement(frame)
         shown = stored.swapaxes(0, 1) if transposed else stored
         shown = shown[::-1] if flip_rows else shown

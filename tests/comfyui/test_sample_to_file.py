@@ -6,6 +6,7 @@ import shutil
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.helpers.graphs import PORTRAIT, Record, find, frames_of, free, node, saving_frames, talking_portrait, to_file, write_wav
 from tools.comfyui_server import ComfyUIServer, ServerError
@@ -47,6 +48,32 @@ def the_file(server, outputs: dict, node_id: str):
 
 def unfinished(server) -> list[str]:
     return sorted(path.name for path in (server.base / "output" / "memo_unfinished").glob("*/clip-*.mp4"))
+
+
+def test_with_a_photo_and_a_crop_the_frames_are_in_the_photo(comfyui_server, graph, tmp_path):
+    before = np.asarray(Image.open(PORTRAIT).convert("RGB"))
+    Image.fromarray(before).save(tmp_path / "photo.png")  # a JPEG may be decoded to values between the steps of 8 bits
+    prompt = to_file(graph)
+    prompt[find(prompt, "LoadImage")]["inputs"]["image"] = comfyui_server.add_input(tmp_path / "photo.png")
+    sampler, photo = find(prompt, "MemoSampleToFile"), [find(prompt, "LoadImage"), 0]
+    prompt |= {
+        "analysis": node("MemoLoadFaceAnalysis", face_analysis="tiny_two_faces", download=False),
+        "crop": node("MemoCropPortrait", face_analysis=["analysis", 0], image=photo, index=0, margin=0.1, size=64),
+        "mask": node("MemoPasteBack", photo=photo, images=["crop", 0], crop=["crop", 1], feather=0.0, color_match="off"),
+        "shown": node("MaskToImage", mask=["mask", 1]),
+        "saved": node("SaveImage", images=["shown", 0], filename_prefix="mask"),
+    }
+    prompt[sampler]["inputs"] |= {"photo": photo, "feather": 0.0}
+    with pytest.raises(ServerError, match="crop: expected it together with photo, got none. Connect both, or neither."):
+        comfyui_server.run(prompt)
+    prompt[sampler]["inputs"]["crop"] = ["crop", 1]
+    outputs = comfyui_server.run(prompt)
+    pictures, _ = read(the_file(comfyui_server, outputs, sampler))
+    [entry] = outputs["saved"]["images"]
+    outside = np.asarray(Image.open(comfyui_server.output_file(entry)).convert("L")) == 0
+    assert pictures.shape == (45, *before.shape) and 0.1 < outside.mean() < 0.95
+    assert all(np.array_equal(picture[outside], before[outside]) for picture in pictures)
+    assert (pictures[:, ~outside] != before[~outside]).mean() > 0.5
 
 
 def test_the_file_holds_the_frames_and_the_workflow(comfyui_server, graph, frames):

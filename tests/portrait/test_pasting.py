@@ -129,6 +129,26 @@ def test_flat_borders_keep_their_contrast():
     assert 0.8 < pasted.std() / frames[0, 20:44, 20:44].std() < 1.3
 
 
+def test_two_people_in_one_photo_talk_one_after_the_other():
+    """Each is pasted into what the other's pasting gave: outside of both masks every bit is the photo's."""
+    photo, left, right = photo_of(), Crop(4, 20, 64, (160, 120)), Crop(88, 30, 64, (160, 120))
+    first, second = frames_of(3), frames_of(3, seed=2)
+    both = paste(paste(photo, first, left, 0.1), second, right, 0.1)
+    outside = (mask(left, 0.1) + mask(right, 0.1))[0] == 0
+    assert torch.equal(both[:, outside], photo[:, outside].expand(3, -1, -1)) and 0.5 < outside.float().mean() < 0.6
+    for frames, crop in ((first, left), (second, right)):
+        rows, columns = crop.inside
+        assert torch.equal(both[:, rows, columns], paste(photo, frames, crop, 0.1)[:, rows, columns])
+
+
+def test_as_many_photos_as_frames_go_into_a_file(tmp_path):
+    photos, frames = torch.cat([photo_of(seed=k) for k in range(3)]), frames_of(3)
+    paste_to_file(tmp_path / "a.mp4", photos, frames, WHOLE, Fraction(25), RGB)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        written = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    assert np.array_equal(written, (paste(photos, frames, WHOLE) * 255).round().byte().numpy())
+
+
 def test_the_users_own_tensors_stay():
     photo, frames = photo_of(), frames_of()
     before = photo.clone(), frames.clone()
@@ -145,7 +165,7 @@ def test_the_users_own_tensors_stay():
             "photo: expected the picture that was cropped, 160 x 120 pixels, got 120 x 160. Connect the same photo to both nodes.",
         ),
         (photo_of(), torch.zeros(2, 64, 72, 3), "images: expected square frames, like the crop, got 72 x 64. Use equal width and height."),
-        (photo_of().repeat(2, 1, 1, 1), frames_of(), "photo: expected one picture, got a batch of 2."),
+        (photo_of().repeat(2, 1, 1, 1), frames_of(), "photo: expected one picture, or one for each of 3 frames, got 2."),
         (photo_of(), torch.zeros(2, 64, 64, 4), "images: expected RGB pictures (frames, height, width, 3), got shape [2, 64, 64, 4]."),
         (photo_of(), torch.zeros(0, 64, 64, 3), "images: expected one frame or more, got none."),
         (photo_of(), torch.full((1, 64, 64, 3), torch.nan), "images: some values are NaN or infinite."),

@@ -229,6 +229,9 @@ NOTED = {
     "talking_portrait": [_TRIED],
     "talking_portrait.app": [_TRIED],
     "talking_portrait_all_nodes": [{"MemoSampler": {"steps": 10, "seed": 7}}],
+    "two_speakers_one_photo": [
+        {"MemoCropPortrait": {"index": 1, "margin": 0.3}, "MemoTalkingPortrait": {"crop_face": False, "steps": 10, "seed": 7}}
+    ],
     "upscale": [{"MemoTalkingPortrait": {"steps": 10, "seed": 7}}],
 }
 """By workflow, the values to try that its note names, by class of node and input; None: unplugged. fp8 is not for the CPU, on which the tests
@@ -263,7 +266,7 @@ def two_people(tmp_path_factory) -> Path:
 )
 def test_runs_with_what_its_note_says_to_change(file, values, object_info, small_server, two_people, tmp_path):
     sound = small_server.add_input(write_wav(tmp_path / "half_a_second.wav", 11729, 22050))
-    picture = small_server.add_input(two_people) if file.stem == "crop_and_paste_back" else "cartoon.png"
+    picture = small_server.add_input(two_people) if file.stem in ("crop_and_paste_back", "two_speakers_one_photo") else "cartoon.png"
     prompt = ui_to_api.to_api(load(file), object_info)
     for node in prompt.values():
         kind = node["class_type"]
@@ -275,11 +278,13 @@ def test_runs_with_what_its_note_says_to_change(file, values, object_info, small
 
 
 @each_of_core_nodes
-def test_runs_to_videos_as_long_as_the_audio(file, object_info, small_server, tmp_path):
+def test_runs_to_videos_as_long_as_the_audio(file, object_info, small_server, two_people, tmp_path):
     samples, sample_rate, fps = 11729, 22050, 30
     sound = small_server.add_input(write_wav(tmp_path / "half_a_second.wav", samples, sample_rate))
-    inputs = SMALL | {"LoadImage": {"image": "cartoon.png"}, "LoadAudio": {"audio": sound}}
     prompt = ui_to_api.to_api(load(file), object_info)
+    voices = sum(node["class_type"] == "LoadAudio" for node in prompt.values())  # one after the other
+    photo = "cartoon.png" if voices == 1 else small_server.add_input(two_people)
+    inputs = SMALL | {"LoadImage": {"image": photo}, "LoadAudio": {"audio": sound}}
     for node in prompt.values():
         node["inputs"] |= inputs.get(node["class_type"], {})
     written = [entry for output in small_server.run(prompt).values() for entry in output.get("images", ()) if entry["filename"].endswith(".mp4")]
@@ -289,5 +294,5 @@ def test_runs_to_videos_as_long_as_the_audio(file, object_info, small_server, tm
             [picture], [sound] = video.streams.video, video.streams.audio
             seconds = [stream.duration * stream.time_base for stream in (picture, sound)]
             frames = sum(1 for _ in video.decode(picture))
-        assert frames == ceil(Fraction(samples * fps, sample_rate))
+        assert frames == ceil(Fraction(voices * samples * fps, sample_rate))
         assert abs(seconds[0] - seconds[1]) < Fraction(1, fps)

@@ -2,12 +2,14 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from memo_modules.errors import MemoError
 from scripts import install_extras
 from tools import environment, snapshot
 
@@ -84,6 +86,25 @@ def test_without_comfyui_server_tests_are_counted_or_fail(tmp_path, required, st
 def test_only_what_no_package_brings_is_missing():
     packages = {"json": "never", "no_such_module": "wanted>=1"}
     assert install_extras.missing(packages) == ["wanted>=1"]
+
+
+@pytest.mark.parametrize(
+    ("there", "uv", "expected"),
+    [
+        ({"pip", "ensurepip"}, "/bin/uv", [sys.executable, "-m", "pip", "install"]),
+        ({"ensurepip"}, "/bin/uv", ["/bin/uv", "pip", "install", "--quiet", "--python", sys.executable]),
+        ({"ensurepip"}, None, f'get pip: "{sys.executable}" -m ensurepip. Then start this again.'),
+        (set(), None, "python3-pip. Then start this again."),
+    ],
+)
+def test_environments_of_uv_have_no_pip(monkeypatch, there, uv, expected):
+    monkeypatch.setattr(install_extras.importlib.util, "find_spec", lambda name: name in there or None)
+    monkeypatch.setattr(install_extras.shutil, "which", lambda name: uv)
+    if isinstance(expected, str):
+        with pytest.raises(MemoError, match=re.escape(expected)):
+            install_extras.installer()
+    else:
+        assert install_extras.installer()[: len(expected)] == expected
 
 
 def test_librosa_never_comes_without_what_transformers_imports_with_it():

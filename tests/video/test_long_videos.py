@@ -12,8 +12,9 @@ import torch
 from memo_modules.errors import InputError, StorageError
 from memo_modules.files import whole_files
 from memo_modules.host import Host
+from memo_modules.portrait.pasting import Pasting, mask, paste
 from memo_modules.sampler.sampling import sample_video
-from memo_modules.types import Audio
+from memo_modules.types import Audio, Crop
 from memo_modules.video import long_videos
 from memo_modules.video.formats import VideoFormat
 from memo_modules.video.journal import Inputs, Journal, opened
@@ -77,6 +78,76 @@ def test_the_file_holds_the_frames_the_sound_and_the_workflow(make, frames):
     assert state.clips == 3 and state.last_frames == FRAMES - 32
 
 
+class Stopped(Exception):
+    pass
+
+
+def stopping_after(steps: int):
+    """A function that raises when a step more than so many, its first argument, begins, or at once where that is no number."""
+
+    def stop(done=1, *_, **__):
+        if not isinstance(done, int) or done > steps:
+            raise Stopped
+
+    return stop
+
+
+def photo_of(width: int = 161, height: int = 121) -> torch.Tensor:
+    return torch.rand(1, height, width, 3, generator=torch.Generator().manual_seed(7))
+
+
+PASTING = Pasting(photo_of(), Crop(30, 20, 90, (161, 121)), 0.1, "border")
+
+
+def test_pasted_into_a_photo_the_file_is_what_pasting_the_frames_gives(make, frames):
+    """With the colours of the first clip for all."""
+    path, *_ = make(replace(PLAIN, pasting=PASTING))
+    pictures, *_ = contents(path)
+    assert pictures.shape == (FRAMES, 121, 161, 3)
+    given = torch.from_numpy(frames).float() / 255
+    first = paste(PASTING.photo, given[:16], PASTING.crop, 0.1, "border")
+    assert np.abs(pictures[:16].astype(int) - (first * 255).round().numpy()).max() <= 1  # of frames that were rounded
+    plain, outside = replace(PASTING, color_match="off"), mask(PASTING.crop, 0.1)[0] == 0
+    pictures, *_ = contents(make(replace(PLAIN, pasting=plain))[0])
+    expected = (paste(PASTING.photo, given, PASTING.crop, 0.1) * 255).round().numpy()
+    assert np.abs(pictures.astype(int) - expected).max() <= 1
+    around = (PASTING.photo[0, outside] * 255).round().byte().numpy()
+    assert all(np.array_equal(picture[outside], around) for picture in pictures)
+
+
+def test_pasted_an_odd_photo_loses_a_row_in_yuv420p(make):
+    path, _, said = make(replace(PLAIN, format=VideoFormat(), pasting=PASTING))
+    assert contents(path)[0].shape == (FRAMES, 120, 160, 3)
+    assert said[0].startswith("3 clips, 40 frames, about ")
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3])
+def test_pasted_and_stopped_anywhere_the_file_is_that_of_one_run(make, tmp_path, monkeypatch, steps):
+    video = replace(PLAIN, format=VideoFormat(), pasting=PASTING)
+    expected = make(video)[0].read_bytes()
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        if steps == 3:
+            patch.setattr(long_videos, "join_segments", stopping_after(0))
+        make(video, progress=stopping_after(steps))
+    assert len(list((tmp_path / "journals").glob("*/colours.json"))) == (steps > 0)
+    assert make(video)[0].read_bytes() == expected
+
+
+@pytest.mark.parametrize("other", [{"feather": 0.2}, {"color_match": "off"}, {"crop": Crop(31, 20, 90, (161, 121))}, {"photo": 1 - photo_of()}])
+def test_another_photo_or_place_starts_over(make, other):
+    with pytest.raises(Stopped):
+        make(replace(PLAIN, pasting=PASTING), progress=stopping_after(2))
+    *_, said = make(replace(PLAIN, pasting=replace(PASTING, **other)))
+    assert said[0].startswith(f"Starting over, because these changed: {next(iter(other))}. ")
+
+
+def test_what_is_pasted_is_square_and_belongs_to_the_photo():
+    with pytest.raises(InputError, match="width, height: expected equal numbers, since the crop is a square, got 64 and 128"):
+        replace(PLAIN, size=(64, 128), pasting=PASTING)
+    with pytest.raises(InputError, match="photo: expected the picture that was cropped, 161 x 121 pixels, got 160 x 121"):
+        replace(PASTING, photo=photo_of(160))
+
+
 def test_it_says_what_comes_and_how_long_it_takes(make):
     *_, said = make()
     assert said[0].startswith("3 clips, 40 frames, about ") and said[0].endswith((" kB.", " MB."))
@@ -93,10 +164,6 @@ def test_one_is_said_as_one(make):
 def test_how_long_the_video_is_and_its_file_are_said_last():
     assert PLAIN.done("video/a.mp4") == "Done: 40 frames, 0:01.3, video/a.mp4"
     assert replace(PLAIN, fps=Fraction(60)).done("a.mp4") == "Done: 80 frames, 0:01.3, a.mp4"
-
-
-class Stopped(Exception):
-    pass
 
 
 @pytest.mark.parametrize("when", ["named", "not named", "taken"])
@@ -127,18 +194,10 @@ def test_stopped_anywhere_the_file_is_that_of_one_run(make, tmp_path, monkeypatc
     """After so many clips: in the middle of one, between two, and while they are joined."""
     expected, *_ = make()
     expected = expected.read_bytes()
-
-    def stop(done, total, preview):
-        if done > steps:
-            raise Stopped
-
-    def fail(*_, **__):
-        raise Stopped
-
     with monkeypatch.context() as patch, pytest.raises(Stopped):
         if steps == 3:
-            patch.setattr(long_videos, "join_segments", fail)
-        make(progress=stop)
+            patch.setattr(long_videos, "join_segments", stopping_after(0))
+        make(progress=stopping_after(steps))
     assert [path.name for path in tmp_path.glob("video_*")] == ["video_0.mp4"]
     path, state, said = make()
     assert path.read_bytes() == expected and state.clips == 3

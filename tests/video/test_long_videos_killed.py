@@ -17,8 +17,8 @@ PHASES = ("sampling", "decoding", "encoding", "journal")
 pytestmark = pytest.mark.slow
 
 
-def start(models: Path, folder: Path) -> subprocess.Popen:
-    command = [sys.executable, CHILD, models, folder / "journals", folder / "video.mp4", str(CLIPS)]
+def start(models: Path, folder: Path, *sizes: int) -> subprocess.Popen:
+    command = [sys.executable, CHILD, models, folder / "journals", folder / "video.mp4", *map(str, sizes or (CLIPS,))]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=CHILD.parent)
 
 
@@ -78,6 +78,27 @@ def test_killed_while_the_parts_are_joined_it_continues(tiny_models, uninterrupt
     assert finish(process) == 0
     assert (tmp_path / "video.mp4").read_bytes() == uninterrupted
     assert sorted(path.name for path in tmp_path.iterdir()) == ["journals", "video.mp4"]
+
+
+def test_pasted_into_24_megapixels_it_takes_little_memory_and_survives_a_kill(tiny_models, tmp_path):
+    pytest.importorskip("resource")
+    files = []
+    for name, kills in (("once", 0), ("killed", 2)):
+        folder = tmp_path / name
+        folder.mkdir()
+        for kill in range(kills):
+            process = start(tiny_models, folder, 4, 6000)
+            assert clips_done(process.stdout.readline()) == kill
+            encoding = (line for line in process.stdout if line.strip() == "encoding")
+            next(encoding), next(encoding)  # the first is done
+            os.kill(process.pid, signal.SIGKILL)
+            process.communicate()
+        process = start(tiny_models, folder, 4, 6000)
+        said, errors = process.communicate()
+        assert process.returncode == 0, errors
+        assert int(said.split()[-1]) < 2.5e9
+        files.append((folder / "video.mp4").read_bytes())
+    assert files[0] == files[1]
 
 
 def test_a_disk_that_fills_up_costs_nothing_but_the_clip_under_way(tiny_models, uninterrupted, tmp_path):

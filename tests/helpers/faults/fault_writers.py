@@ -18,7 +18,7 @@ from safetensors.torch import save, save_file
 
 from memo_modules.audio.emotion import constant_emotion  # noqa: F401  so that it is not imported in each run
 from memo_modules.files.whole_files import new_file, whole_file, write_whole
-from memo_modules.portrait.pasting import paste_to_file
+from memo_modules.portrait.pasting import Pasting, paste_to_file
 from memo_modules.preparation.folder import prepare_folder
 from memo_modules.preparation.preparer import Outcome
 from memo_modules.preparation.tensor_files import FIELDS, write_tensor
@@ -94,6 +94,16 @@ def video_to_file(folder: Path, other: Path, elsewhere: bool = False) -> None:
     with opened(folder / "journals", "video", MADE_OF) as journal:
         done, known = [], len(journal.segments)
         sample_to_file(video, journal, partial(sample, done), lambda: target)
+        assert done == list(range(known, 3)), "a clip that was done is made again"
+
+
+def pasted_video_to_file(folder: Path, other: Path) -> None:
+    audio = AudioFeatures(torch.zeros(48, 1, 4), FPS, 40, 16)
+    pasting = Pasting(torch.linspace(0, 1, 96 * 96 * 3).reshape(1, 96, 96, 3), Crop(16, 16, 64, (96, 96)), color_match="border")
+    video = LongVideo(audio, 0, (16, 16), None, VideoFormat(), FPS, pasting=pasting)
+    with opened(folder / "journals", "video", MADE_OF) as journal:
+        done, known = [], len(journal.segments)
+        sample_to_file(video, journal, partial(sample, done), lambda: folder / "v.mp4")
         assert done == list(range(known, 3)), "a clip that was done is made again"
 
 
@@ -298,6 +308,7 @@ WRITERS = {
     "a long video on another disk": Writer(
         partial(video_to_file, elsewhere=True), with_others, apart=("journals",), again=lambda name: name == "second/video/v_2.mp4"
     ),
+    "a long video in a photo": Writer(pasted_video_to_file, with_others, apart=("journals",), again=lambda name: name == "v_2.mp4"),
     "a pasted video": Writer(pasted, with_others, again=lambda name: name == "a_2.mp4"),
     "a sample of a training": Writer(video_sample, with_others),
     "a picture": Writer(picture, with_others),
