@@ -16,7 +16,7 @@ from tools.comfyui_server import ServerError
 from tools.derived.workflows import look_at_all
 
 ROOT = Path(__file__).resolve().parents[2]
-TALKING_PORTRAIT = ROOT / "workflows" / "talking_portrait.json"
+ALL_NODES = ROOT / "workflows" / "talking_portrait_all_nodes.json"
 CORE_ONLY = [file for file in WORKFLOWS if file.stem not in OF_OTHER_PACKS]
 OTHERS = [file for file in WORKFLOWS if file.stem in OF_OTHER_PACKS]
 PACKS = os.environ.get("MEMO_OTHER_PACKS")
@@ -121,7 +121,7 @@ def test_workflow_with_another_pack_loads_complete_and_is_valid(page, server, fi
 
 def test_missing_node_would_be_seen(page, tmp_path):
     broken = tmp_path / "broken.json"
-    broken.write_text(TALKING_PORTRAIT.read_text(encoding="utf-8").replace('"MemoEmbedFace"', '"MemoNoSuchNode"'), encoding="utf-8")
+    broken.write_text(ALL_NODES.read_text(encoding="utf-8").replace('"MemoEmbedFace"', '"MemoNoSuchNode"'), encoding="utf-8")
     page.drop_workflow(broken)
     assert page.complaints() == 2
     assert page.unknown_nodes() == ["MemoNoSuchNode"]
