@@ -194,6 +194,95 @@ def test_what_is_typed_is_drawn_and_what_is_wrong_is_said(desk):
     assert desk.shows("0-3 happy")
 
 
+def test_segments_are_drawn_and_moved_as_a_whole(desk):
+    desk.drag(0.5, 1.5)  # in the gap
+    assert desk.shows("0.5-1.5 happy")
+    desk.drag(1, 2.2)  # the segment itself
+    assert desk.shows("1.7-2.7 happy")
+    desk.key("7", 55)
+    assert desk.shows("1.7-2.7 sad")
+    desk.drag(4.5, 3.5)  # backwards, in what was chosen last
+    assert desk.shows("1.7-2.7 sad, 3.5-4.5 sad")
+    desk.drag(2.2, 4.4)  # as far as its neighbour lets it
+    assert desk.shows("2.5-3.5 sad, 3.5-4.5 sad")
+    desk.drag(0.5, 5)  # over others: as far as the gap goes
+    assert desk.shows("0.5-2.5 sad, 2.5-3.5 sad, 3.5-4.5 sad")
+    for text in ("2.5-3.5 sad, 3.5-4.5 sad", "1.7-2.7 sad, 3.5-4.5 sad", "1.7-2.7 sad"):
+        desk.key("z", 90, modifiers=2)
+        assert desk.shows(text)
+
+
+def test_the_keyboard_moves_borders_and_segments(desk):
+    desk.drag(1, 2)
+    desk.key("4", 52)
+    assert desk.shows("1-2 happy")
+    for key, code, modifiers, text in (
+        ("ArrowRight", 39, 1, "1-2.1 happy"),
+        ("ArrowLeft", 37, 8, "0.9-2.1 happy"),
+        ("ArrowRight", 39, 2, "1-2.2 happy"),
+        ("5", 53, 0, "1-2.2 neutral"),
+    ):
+        desk.key(key, code, modifiers=modifiers)
+        assert desk.shows(text)
+    assert desk.page.evaluate("app.graph.nodes.length") == 2
+
+
+def test_zoomed_in_it_is_scrolled_and_a_drag_is_finer(desk):
+    desk.drag(1, 2)
+    assert desk.shows("1-2 happy")
+    whole = desk.page.evaluate(BOX.format(".memo-track"))[2]
+    for _ in range(2):
+        desk.key("+", 187)
+    assert desk.page.evaluate(BOX.format(".memo-track"))[2] == pytest.approx(4 * whole, rel=0.01)
+    left, _, width, _ = desk.page.evaluate(BOX.format(".memo-frame"))
+    assert width == pytest.approx(whole, abs=4)
+    assert left <= desk.point(1)[0] <= left + width, "what is chosen is seen"
+    desk.press("−")
+    desk.press("−")
+    assert desk.page.evaluate(BOX.format(".memo-track"))[2] == pytest.approx(whole, abs=1)
+    assert desk.shows("1-2 happy")
+
+
+def test_it_plays_from_where_it_was_pressed(desk):
+    desk.page.evaluate(
+        "window.played = []; window.Audio = class extends Audio { play() { window.played.push([this.src, this.currentTime]); return super.play() } }"
+    )
+    desk.click(2)
+    desk.key(" ", 32)
+    desk.page.wait_for("window.played.length === 1")
+    [[source, time]] = desk.page.evaluate("window.played")
+    assert "speech.wav" in source and time == pytest.approx(2, abs=0.05)
+    desk.page.wait_for("[...document.querySelectorAll('.memo-tools button')][0].textContent === 'Stop'")
+    desk.press("Stop")
+    desk.page.wait_for("[...document.querySelectorAll('.memo-tools button')][0].textContent === 'Play'")
+
+
+def test_a_mood_after_the_end_of_the_sound_is_warned_of(desk):
+    desk.type("0-3 happy, 8-9 sad")
+    assert desk.shows("0-3 happy, 8-9 sad")
+    desk.page.evaluate("document.querySelector('.memo-keys').focus()")
+    desk.key("ArrowRight", 39)
+    desk.page.wait_for(f"!{SAID}.includes('after the end of the sound')")
+    desk.key("ArrowRight", 39)
+    desk.page.wait_for(f"{SAID}.includes('after the end of the sound')")
+
+
+def test_sound_from_elsewhere_is_drawn_after_a_run(desk):
+    desk.page.evaluate(f"""(() => {{
+        const trim = LiteGraph.createNode("TrimAudioDuration"), shown = LiteGraph.createNode("PreviewAny")
+        const loader = app.graph.nodes.find(({{ type }}) => type === "LoadAudio")
+        for (const node of [trim, shown]) app.graph.add(node)
+        trim.widgets.find(({{ name }}) => name === "duration").value = 2
+        loader.connect(0, trim, 0)
+        trim.connect(0, {NODE}, {NODE}.findInputSlot("audio"))
+        {NODE}.connect(0, shown, 0)
+    }})()""")
+    desk.page.wait_for(f"!({WAVE})")
+    desk.page.run()
+    desk.page.wait_for(f"{WAVE} && !{SAID}.includes('unknown')", timeout=20)
+    desk.page.wait_for(f"{LAST_TICK} === '2'")
+
+
 def test_undo_of_the_canvas_takes_back_one_edit_at_a_time(desk):
     desk.page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()")  # what no hand has made
     for edit in (lambda: desk.double_click(0.5), lambda: desk.drag(1.5, 3), lambda: desk.choose("sad")):
@@ -290,7 +379,7 @@ def test_says_where_the_length_of_the_sound_is_unknown(desk):
         app.graph.add(vocals)
         vocals.connect(0, {NODE}, {NODE}.findInputSlot("audio"))
     }})()""")
-    desk.page.wait_for(f"!({WAVE}) && {SAID}.startsWith('Length unknown until Load Audio is wired directly.')")
+    desk.page.wait_for(f"!({WAVE}) && {SAID}.startsWith('Length unknown until Load Audio is wired directly, or after a run.')")
     desk.page.wait_for(f"{NOT_SCROLLED} && {CUT_OFF}.length === 0", timeout=10)
 
 
