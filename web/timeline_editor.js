@@ -127,7 +127,7 @@ export class TimelineEditor {
 
     choose(label) {
         this.mood = label
-        if (this.selected >= 0) this.change(this.segments.with(this.selected, { ...this.segments[this.selected], label }), this.selected)
+        if (this.segments[this.selected]) this.change(this.segments.with(this.selected, { ...this.segments[this.selected], label }), this.selected)
     }
 
     // Moves the "start" or the "end" of the chosen segment, or all of it, by one step of the keyboard.
@@ -208,9 +208,9 @@ export class TimelineEditor {
         this.ruler = create("div", { className: "memo-ruler" })
         this.head = create("div", { className: "memo-head" })
         this.track = create("div", { className: "memo-track" }, this.wave, this.bands, this.ruler, this.head)
-        this.frame = create("div", { className: "memo-frame" }, this.track)
+        this.frame = create("div", { className: "memo-frame", title: words.keys }, this.track)
         // an input, because ComfyUI leaves undo to those; of the one kind that it does not think holds a text to be copied: the node is
-        this.keys = create("input", { className: "memo-keys", type: "search", readOnly: true, ariaLabel: `${words.editor}. ${words.hint}` })
+        this.keys = create("input", { className: "memo-keys", type: "search", readOnly: true, ariaLabel: `${words.editor}. ${words.hint} ${words.keys}` })
         const named = emotion => (words.emotions[emotion] && words.emotions[emotion] !== emotion ? `${emotion} (${words.emotions[emotion]})` : emotion)
         const options = EMOTIONS.map((emotion, label) => create("option", { value: label, textContent: named(emotion) }))
         this.emotions = create("select", { title: words.emotion, ariaLabel: words.emotion }, ...options)
@@ -311,7 +311,7 @@ export class TimelineEditor {
     }
 
     select(index) {
-        this.selected = Math.max(0, Math.min(this.segments.length - 1, index))
+        this.selected = Math.min(this.segments.length - 1, Math.max(0, index)) // -1 where there is none
         this.draw()
         if (this.segments[this.selected]) this.seek(this.segments[this.selected].start)
     }
