@@ -67,6 +67,9 @@ QUALITIES = {
 
 TRIED_SECONDS = 2
 
+SEARCHED = ["lip sync", "avatar", "talking head", "speech", "singing", "数字人", "口型", "对口型", "リップシンク", "口パク", "アバター"]
+"""What else one would type to find MEMO Talking Portrait."""
+
 
 class MemoLoadAll(io.ComfyNode):
     @classmethod
@@ -134,7 +137,7 @@ class MemoTalkingPortrait(ListNode):
             node_id="MemoTalkingPortrait",
             display_name="MEMO Talking Portrait",
             category="MEMO",
-            **adapter.known(io.Schema, search_aliases=["talking head", "lip sync", "audio to video", "avatar", "speech"]),
+            **adapter.known(io.Schema, search_aliases=SEARCHED),
             description="From a portrait and a voice to the talking video in one node: separates the vocals, detects the mood, finds the face and "
             "samples, with the settings that MEMO was published with, and exact timing. The single nodes offer more of them.",
             inputs=[

@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import string
+import wave
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,10 +15,14 @@ from comfy.cli_args import args
 from comfy_api.latest import io, ui
 from PIL import Image
 
+from ..memo_modules.audio.io import mono, resample
 from ..memo_modules.errors import InputError
+from ..memo_modules.types import Audio
 from ..memo_modules.values import described
 from ..memo_modules.video.provenance import write_png
 from ..memo_modules.words import printable, quoted
+
+HEARD_RATE = 16000
 
 
 def output_file(prefix: str, suffix: str, width: int, height: int) -> Callable[[], Path]:
@@ -93,6 +98,17 @@ def shown_picture(picture: Image.Image) -> ui.SavedImages:
     path = folder / f"memo_{uuid4().hex}.png"
     write_png(path, picture)
     return ui.SavedImages([ui.SavedResult(path.name, "", io.FolderType.temp)])
+
+
+def kept_sound(audio: Audio, check_interrupt: Callable[[], None]) -> dict[str, str]:
+    """What the front end is to hear and draw of a sound, as a file in ComfyUI's temp folder: one channel, 16 kHz, 16 bits."""
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    path, heard = folder / f"memo_{uuid4().hex}.wav", resample(mono(audio, check_interrupt), HEARD_RATE, check_interrupt)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, HEARD_RATE, 0, "NONE", ""))
+        file.writeframes((heard.waveform[0].clamp(-1, 1) * 32767).short().numpy().tobytes())
+    return {"filename": path.name, "subfolder": "", "type": "temp"}
 
 
 def unfinished_folder(where: str) -> Path:

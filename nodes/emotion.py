@@ -9,6 +9,7 @@ from ..memo_modules.clips import ceil_div
 from ..memo_modules.errors import InputError
 from ..memo_modules.types import EMOTIONS, Audio, EmotionTrack
 from . import comfy_adapter as adapter
+from . import comfy_output
 from . import comfy_sockets as sockets
 from .socket_types import EmotionModelSocket, EmotionSocket
 
@@ -109,7 +110,10 @@ class MemoEmotionTimeline(io.ComfyNode):
         if sound is not None:
             samples = ceil_div(sound.waveform.shape[1] * filling.sample_rate, sound.sample_rate)
         track = timeline_track(segments, filling, samples)
-        return io.NodeOutput(track, ui=ui.PreviewImage(draw_emotions(track, sound, adapter.check_interrupt)))
+        shown = ui.PreviewImage(draw_emotions(track, sound, adapter.check_interrupt)).as_dict()
+        if sound is not None:  # which the editor draws, wherever it is from
+            shown["memo_sound"] = [comfy_output.kept_sound(sound, adapter.check_interrupt)]
+        return io.NodeOutput(track, ui=shown)
 
 
 NODES = [MemoDetectEmotion, MemoSetEmotion, MemoEmotionTimeline]

@@ -291,7 +291,7 @@ class MemoSampler(io.ComfyNode):
             node_id="MemoSampler",
             display_name="MEMO Sampler",
             category="MEMO",
-            **adapter.known(io.Schema, search_aliases=["talking head", "lip sync", "audio to video", "avatar", "ksampler"]),
+            **adapter.known(io.Schema, search_aliases=["talking frames", "ksampler"]),
             description="Makes the talking frames in clips of 16, each remembering all frames before it. "
             "Connect images and fps to Create Video, together with the audio as loaded. For long videos use MEMO Sample to File.",
             inputs=[*sampling_inputs(), noise_input(), preset_input()],

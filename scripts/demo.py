@@ -2,7 +2,7 @@
 
     python3 scripts/demo.py [--image FILE] [--audio FILE] [--checkpoint DIR] [--output FILE]
 
-In an environment of its own it starts ComfyUI without a window and runs workflows/api/talking_portrait.json in it. The
+In an environment of its own it starts ComfyUI without a window and runs workflows/api/talking_portrait_all_nodes.json in it. The
 published weights are 13 GB and not part of this project: without --checkpoint, a cartoon talks, made by the small model in
 assets/models. Where no ComfyUI is to be had, the same steps run through the library.
 """
@@ -23,7 +23,7 @@ from tools import environment
 from tools.comfyui_server import ComfyUIServer, ServerError
 
 ROOT = environment.ROOT
-WORKFLOW = ROOT / "workflows" / "api" / "talking_portrait.json"
+WORKFLOW = ROOT / "workflows" / "api" / "talking_portrait_all_nodes.json"
 REPOSITORY = "https://github.com/comfyanonymous/ComfyUI"
 CLONE = ROOT / ".comfyui"
 SMALL = ROOT / "assets" / "models" / "memo" / "small"
@@ -107,12 +107,13 @@ def graph(arguments: argparse.Namespace, image: str, audio: str) -> dict:
     inputs = {
         "LoadImage": {"image": image},
         "LoadAudio": {"audio": audio},
-        "MemoLoadVAE": {"vae": names["vae"]},
-        "MemoLoadModel": {"model": checkpoint.name},
-        "MemoLoadAudioEncoder": {"audio_encoder": names["audio_encoder"]},
-        "MemoLoadFaceAnalysis": {"face_analysis": names["rest"]},
-        "MemoLoadVocalSeparator": {"vocal_separator": names["rest"]},
-        "MemoLoadEmotionModel": {"emotion2vec": names["emotion2vec"], "classifier": names["rest"]},
+        "MemoLoadAll": {
+            "model": checkpoint.name,
+            "vae": names["vae"],
+            "audio_encoder": names["audio_encoder"],
+            "emotion2vec": names["emotion2vec"],
+            **dict.fromkeys(("classifier", "vocal_separator", "face_analysis"), names["rest"]),
+        },
         "MemoSampler": {"width": arguments.size, "height": arguments.size, **sampling(arguments)},
     }
     prompt = json.loads(WORKFLOW.read_text(encoding="utf-8"))

@@ -92,7 +92,7 @@ def write_from_front_end(parts: set[str], writer: Writer, server: ComfyUIServer,
 
             writer.picture(picture, help_pictures.draw(page, file.stem, info), save, shows == help_pictures.contents(info))
     if "workflows" in parts:
-        for file in sorted(workflows.WORKFLOWS.glob("*.json")):
+        for file in workflows.files():
             if (found := workflows.saved(page, file)) is None:
                 print(f"  {file.name} needs another pack and is left as it is: --packs", flush=True)
                 continue
@@ -100,6 +100,10 @@ def write_from_front_end(parts: set[str], writer: Writer, server: ComfyUIServer,
             writer.json(file, workflow, ascii=False)
             writer.json(file.parent / "api" / file.name, prompt, ascii=False)
             writer.picture(file.with_suffix(".jpg"), picture, lambda drawn, target: drawn.save(target, "JPEG", quality=85, optimize=True))
+        for app, workflow in workflows.apps():
+            writer.json(app, workflow, ascii=False)
+            graph = workflows.graph_of(app)
+            writer.text(app.parent / "api" / app.name, (graph.parent / "api" / graph.name).read_text(encoding="utf-8"))
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
 import { TimelineEditor } from "./timeline_editor.js"
+import { wordsOf } from "./timeline_words.js"
 
 const LOOK_EVERY = 250
 const WIDTH = 420
@@ -11,8 +12,6 @@ const MARGIN = 10 // that ComfyUI leaves around it
 const COLUMNS = 600
 const DECODED_AT = 8000 // enough to look at, and an hour of it fits into memory
 const LARGEST_FILE = 200e6
-const NOT_LOADED = "Length unknown until Load Audio is wired directly."
-const NOT_DECODED = "Length unknown: the browser cannot play this file."
 
 app.registerExtension({
     name: "Memo.EmotionTimeline",
@@ -27,12 +26,13 @@ app.registerExtension({
 
 function addEditor(node) {
     const text = node.widgets.find(({ name }) => name === "timeline")
+    const words = wordsOf(app.ui.settings.getSettingValue("Comfy.Locale"))
     const editor = new TimelineEditor(value => {
         text.value = value
         text.callback?.(value)
         // a step of ComfyUI's undo, which sees for itself only what a mouse or a key does to elements of its own
         app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.captureCanvasState?.()
-    })
+    }, words)
     const height = () => Math.max(HEIGHT, editor.height + 2 * MARGIN)
     const widget = node.addDOMWidget("timeline_editor", "memo_timeline", editor.element, {
         serialize: false,
@@ -55,7 +55,7 @@ function addEditor(node) {
         if (!isInUse(node.graph)) return clearInterval(timer)
         takePlace(editor.element, node.id)
         const linked = node.inputs?.find(({ name }) => name === "timeline")?.link != null
-        const locked = linked ? "The text comes by a link: change it there." : ""
+        const locked = linked ? words.linked : ""
         if (text.value !== editor.text || locked !== editor.locked) editor.show(text.value, locked)
         if (height() !== drawn) fit(0)
         drawn = height()
@@ -63,13 +63,15 @@ function addEditor(node) {
         if (found === file) return
         file = found
         const sound = await decoded(found)
-        if (found === file) editor.showSound(sound, sound || found === undefined ? "" : found === null ? NOT_LOADED : NOT_DECODED)
+        if (found === file) editor.showSound(sound, sound || found === undefined ? "" : found === null ? words.notLoaded : words.notDecoded)
     }
     chain(node, "onAdded", () => {
         clearInterval(timer)
         timer = setInterval(look, LOOK_EVERY)
     })
-    chain(node, "onRemoved", () => clearInterval(timer))
+    chain(node, "onRemoved", () => (clearInterval(timer), editor.stop()))
+    // sound from elsewhere is known once it has come through
+    chain(node, "onExecuted", output => (node.memoSound = nameOf(output?.memo_sound?.[0])))
     fit(WIDTH)
 }
 
@@ -87,7 +89,7 @@ function isInUse(graph) {
 function chain(node, name, action) {
     const before = node[name]
     node[name] = function (...given) {
-        action()
+        action(...given)
         return before?.apply(this, given)
     }
 }
@@ -102,11 +104,16 @@ function leaveToCanvas({ element, said }) {
     on("wheel", event => !scrolls(event), event => (event.preventDefault(), app.canvas.processMouseWheel(event)))
 }
 
-// What Load Audio names a file by, "folder/name.wav [output]"; null for sound from elsewhere, undefined for none.
+function nameOf(saved) {
+    return saved && `${saved.filename} [${saved.type}]`
+}
+
+// What Load Audio names a file by, "folder/name.wav [output]"; null for sound from elsewhere that no run has brought, undefined for none.
 function audioFile(node) {
     const loader = origin(node.graph, node.inputs?.find(({ name }) => name === "audio")?.link)
     if (loader === undefined) return undefined
-    return loader?.comfyClass === "LoadAudio" ? (loader.widgets.find(({ name }) => name === "audio")?.value ?? null) : null
+    if (loader?.comfyClass !== "LoadAudio") return node.memoSound ?? null
+    return loader.widgets.find(({ name }) => name === "audio")?.value ?? null
 }
 
 // The node that a link comes from, through the borders of subgraphs; null where that cannot be said, undefined where there is no link.
@@ -118,15 +125,16 @@ function origin(graph, id) {
     return origin(boxes[0].graph, boxes[0].inputs[link.origin_slot]?.link)
 }
 
-// {length, peaks} of a file; null where it is missing, too large, or nothing that the browser can play.
+// {length, peaks, url} of a file; null where it is missing, too large, or nothing that the browser can play.
 async function decoded(file) {
     if (!file) return null
     const [, subfolder = "", filename, type = "input"] = file.match(/^(?:(.*)\/)?([^/]*?)(?: \[(\w+)\])?$/)
     try {
-        const answer = await fetch(api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`))
+        const url = api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`)
+        const answer = await fetch(url)
         if (!answer.ok || Number(answer.headers.get("Content-Length")) > LARGEST_FILE) return null
         const sound = await new OfflineAudioContext(1, 1, DECODED_AT).decodeAudioData(await answer.arrayBuffer())
-        return { length: Math.round(sound.duration * 1000), peaks: peaks(sound) }
+        return { length: Math.round(sound.duration * 1000), peaks: peaks(sound), url }
     } catch {
         return null
     }

@@ -16,16 +16,18 @@ const COLOURS = {
     MEMO_STATE: "#7080d8",
 }
 
+const AFTER_THE_PALETTE = 200
+
 app.registerExtension({
     name: "Memo.SocketColours",
     setup() {
-        paint()
         // a palette forgets the colours of all sockets that it does not name
         app.ui.settings.addEventListener("Comfy.ColorPalette.change", () => setTimeout(paint, AFTER_THE_PALETTE))
     },
+    nodeCreated({ comfyClass }) {
+        if (comfyClass?.startsWith("Memo")) paint()
+    },
 })
-
-const AFTER_THE_PALETTE = 200
 
 function paint() {
     for (const [type, colour] of Object.entries(COLOURS)) {

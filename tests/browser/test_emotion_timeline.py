@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from memo_modules.audio.timeline import parse_timeline
+from memo_modules.audio.timeline import format_timeline, parse_timeline
 from memo_modules.types import EMOTIONS
 from tools.front_end import FrontEnd
 
@@ -65,6 +65,54 @@ CONTRASTS = """[...document.querySelectorAll(".memo-timeline *")]
         const [dark, light] = colours.map(luminance).sort((one, other) => one - other)
         return [element.className || element.tagName, (light + 0.05) / (dark + 0.05)]
     })"""
+
+
+SESSIONS = """import("/extensions/ComfyUI-MEMO/timeline_editor.js").then(async ({ TimelineEditor }) => {
+    const { wordsOf } = await import("/extensions/ComfyUI-MEMO/timeline_words.js")
+    const edits = await import("/extensions/ComfyUI-MEMO/timeline_edits.js")
+    let state = 1
+    const chance = () => (state = (state * 48271) % 2147483647) / 2147483647 // Park and Miller's
+    const whole = below => Math.floor(chance() * below)
+    const texts = []
+    for (let session = 0; session < 1000; session++) {
+        let written = ""
+        const editor = new TimelineEditor(text => (written = text), wordsOf(["en", "zh", "de"][session % 3]))
+        editor.show("", "")
+        editor.showSound(chance() < 0.5 ? { length: 4000 + whole(60000), peaks: [0, 1] } : null, "")
+        const steps = [
+            () => editor.addAt(edits.snapped(whole(editor.length))),
+            () => editor.add(),
+            () => editor.remove(),
+            () => editor.choose(whole(9)),
+            () => editor.select(whole(editor.segments.length || 1)),
+            () => editor.nudge(["start", "end", "all"][whole(3)], whole(2) * 2 - 1),
+            () => editor.undo(),
+            () => editor.redo(),
+            () => editor.zoomTo(2 ** whole(5)),
+            () => {
+                const times = [0, 0].map(() => edits.snapped(whole(editor.length), true))
+                const { segments, added } = edits.drawBetween(editor.segments, ...times, whole(9), editor.length)
+                if (added >= 0) editor.change(segments, added)
+            },
+            () => {
+                const { segments, length } = editor, i = whole(segments.length)
+                if (segments.length) editor.change(edits.moveSegment(segments, i, edits.snapped(whole(length)), length), i)
+            },
+            () => {
+                const { segments, length } = editor, i = whole(segments.length), side = ["start", "end"][whole(2)]
+                if (segments.length) editor.change(edits.moveBorder(segments, i, side, edits.snapped(whole(length)), length), i)
+            },
+        ]
+        for (let step = 0; step < 12; step++) {
+            steps[whole(steps.length)]()
+            const drawn = [...editor.element.querySelectorAll(".memo-band")].map(({ title }) => title).join(", ")
+            if (drawn !== written || editor.text !== written || editor.problem)
+                throw new Error(`session ${session}: ${written} is drawn as ${drawn} ${editor.problem}`)
+        }
+        texts.push(written)
+    }
+    return texts.filter(Boolean).concat(texts.filter(text => !text))
+})"""
 
 
 class Desk:
@@ -178,6 +226,13 @@ def test_drawn_dragged_deleted_and_undone(desk):
     assert desk.shows("0-1.25 happy, 1.25-3 sad")
 
 
+def test_text_and_drawing_agree_after_each_step_of_a_thousand_random_sessions(editor):
+    texts = editor.evaluate(SESSIONS)
+    assert len(texts) == 1000 and len(set(texts)) > 800
+    for text in texts:
+        assert format_timeline(parse_timeline(text)) == text
+
+
 def test_what_is_typed_is_drawn_and_what_is_wrong_is_said(desk):
     desk.type("3- sad; 0 - 0:03 Neutral")
     desk.page.wait_for(f"{DRAWN} === '0-3 neutral, 3- sad'")
@@ -192,6 +247,102 @@ def test_what_is_typed_is_drawn_and_what_is_wrong_is_said(desk):
     assert desk.shows("0-4 happy")
     desk.key("z", 90, modifiers=2)
     assert desk.shows("0-3 happy")
+
+
+def test_segments_are_drawn_and_moved_as_a_whole(desk):
+    desk.drag(0.5, 1.5)  # in the gap
+    assert desk.shows("0.5-1.5 happy")
+    desk.drag(1, 2.2)  # the segment itself
+    assert desk.shows("1.7-2.7 happy")
+    desk.key("7", 55)
+    assert desk.shows("1.7-2.7 sad")
+    desk.drag(4.5, 3.5)  # backwards, in what was chosen last
+    assert desk.shows("1.7-2.7 sad, 3.5-4.5 sad")
+    desk.drag(2.2, 4.4)  # as far as its neighbour lets it
+    assert desk.shows("2.5-3.5 sad, 3.5-4.5 sad")
+    desk.drag(0.5, 5)  # over others: as far as the gap goes
+    assert desk.shows("0.5-2.5 sad, 2.5-3.5 sad, 3.5-4.5 sad")
+    for text in ("2.5-3.5 sad, 3.5-4.5 sad", "1.7-2.7 sad, 3.5-4.5 sad", "1.7-2.7 sad"):
+        desk.key("z", 90, modifiers=2)
+        assert desk.shows(text)
+
+
+def test_the_keyboard_moves_borders_and_segments(desk):
+    desk.drag(1, 2)
+    desk.key("4", 52)
+    assert desk.shows("1-2 happy")
+    for key, code, modifiers, text in (
+        ("ArrowRight", 39, 1, "1-2.1 happy"),
+        ("ArrowLeft", 37, 8, "0.9-2.1 happy"),
+        ("ArrowRight", 39, 2, "1-2.2 happy"),
+        ("5", 53, 0, "1-2.2 neutral"),
+    ):
+        desk.key(key, code, modifiers=modifiers)
+        assert desk.shows(text)
+    assert desk.page.evaluate("app.graph.nodes.length") == 2
+
+
+def test_zoomed_in_it_is_scrolled_and_a_drag_is_finer(desk):
+    desk.drag(1, 2)
+    assert desk.shows("1-2 happy")
+    whole = desk.page.evaluate(BOX.format(".memo-track"))[2]
+    for _ in range(2):
+        desk.key("+", 187)
+    assert desk.page.evaluate(BOX.format(".memo-track"))[2] == pytest.approx(4 * whole, rel=0.01)
+    left, _, width, _ = desk.page.evaluate(BOX.format(".memo-frame"))
+    assert width == pytest.approx(whole, abs=4)
+    assert left <= desk.point(1)[0] <= left + width, "what is chosen is seen"
+    desk.press("−")
+    desk.press("−")
+    assert desk.page.evaluate(BOX.format(".memo-track"))[2] == pytest.approx(whole, abs=1)
+    assert desk.shows("1-2 happy")
+
+
+def test_it_plays_from_where_it_was_pressed(desk):
+    desk.page.evaluate("""(() => {
+        window.played = []
+        window.WholeAudio ??= Audio
+        window.Audio = class extends window.WholeAudio {
+            play() {
+                window.played.push([this.src, this.currentTime])
+                return super.play()
+            }
+        }
+    })()""")
+    desk.click(2)
+    desk.key(" ", 32)
+    desk.page.wait_for("window.played.length === 1")
+    [[source, time]] = desk.page.evaluate("window.played")
+    assert "speech.wav" in source and time == pytest.approx(2, abs=0.05)
+    desk.page.wait_for("[...document.querySelectorAll('.memo-tools button')][0].textContent === 'Stop'")
+    desk.press("Stop")
+    desk.page.wait_for("[...document.querySelectorAll('.memo-tools button')][0].textContent === 'Play'")
+
+
+def test_a_mood_after_the_end_of_the_sound_is_warned_of(desk):
+    desk.type("0-3 happy, 8-9 sad")
+    assert desk.shows("0-3 happy, 8-9 sad")
+    desk.page.evaluate("document.querySelector('.memo-keys').focus()")
+    desk.key("ArrowRight", 39)
+    desk.page.wait_for(f"!{SAID}.includes('after the end of the sound')")
+    desk.key("ArrowRight", 39)
+    desk.page.wait_for(f"{SAID}.includes('after the end of the sound')")
+
+
+def test_sound_from_elsewhere_is_drawn_after_a_run(desk):
+    desk.page.evaluate(f"""(() => {{
+        const trim = LiteGraph.createNode("TrimAudioDuration"), shown = LiteGraph.createNode("PreviewAny")
+        const loader = app.graph.nodes.find(({{ type }}) => type === "LoadAudio")
+        for (const node of [trim, shown]) app.graph.add(node)
+        trim.widgets.find(({{ name }}) => name === "duration").value = 2
+        loader.connect(0, trim, 0)
+        trim.connect(0, {NODE}, {NODE}.findInputSlot("audio"))
+        {NODE}.connect(0, shown, 0)
+    }})()""")
+    desk.page.wait_for(f"!({WAVE})")
+    desk.page.run()
+    desk.page.wait_for(f"{WAVE} && !{SAID}.includes('unknown')", timeout=20)
+    desk.page.wait_for(f"{LAST_TICK} === '2'")
 
 
 def test_undo_of_the_canvas_takes_back_one_edit_at_a_time(desk):
@@ -290,7 +441,7 @@ def test_says_where_the_length_of_the_sound_is_unknown(desk):
         app.graph.add(vocals)
         vocals.connect(0, {NODE}, {NODE}.findInputSlot("audio"))
     }})()""")
-    desk.page.wait_for(f"!({WAVE}) && {SAID}.startsWith('Length unknown until Load Audio is wired directly.')")
+    desk.page.wait_for(f"!({WAVE}) && {SAID}.startsWith('Length unknown until Load Audio is wired directly, or after a run.')")
     desk.page.wait_for(f"{NOT_SCROLLED} && {CUT_OFF}.length === 0", timeout=10)
 
 

@@ -31,7 +31,7 @@ def base(tmp_path_factory):
 
 def test_workflow_shows_what_it_heard_and_made_in_every_theme(chromium, server, tmp_path):
     with FrontEnd(chromium, tmp_path / "profile", server.url, SIZE) as page:
-        page.drop_workflow(ROOT / "workflows" / "talking_portrait.json")
+        page.drop_workflow(ROOT / "workflows" / "talking_portrait_all_nodes.json")
         page.set_widgets(OWN)
         page.run(timeout=600)
         page.wait_for("document.querySelector('video')?.readyState > 0")

@@ -11,7 +11,8 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 PORTRAIT = ROOT / "assets" / "portrait.jpg"
-WORKFLOW = ROOT / "workflows" / "api" / "talking_portrait.json"
+WORKFLOW = Path(__file__).with_name("single_nodes.json")
+"""A talking portrait made of single nodes, with a loader of its own for each model."""
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 OF_OTHER_PACKS = {
     "face_restoration_facerestore_cf": {"FaceRestoreModelLoader", "FaceRestoreCFWithModel"},
@@ -60,7 +61,7 @@ SMALL = {
 
 
 def talking_portrait(**inputs: dict) -> dict:
-    """The published workflow on the tiny checkpoint; ``inputs``: class of a node to inputs that it gets."""
+    """The talking portrait of single nodes on the tiny checkpoint; ``inputs``: class of a node to inputs that it gets."""
     prompt = json.loads(WORKFLOW.read_text(encoding="utf-8"))
     for part in prompt.values():
         part["inputs"] |= TINY.get(part["class_type"], {}) | inputs.get(part["class_type"], {})

@@ -1,9 +1,10 @@
 """The workflow files: ComfyUI knows all that is in them, they agree with their API format, and they run."""
 
 import json
+import math
 import re
 from fractions import Fraction
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import ceil
 from operator import ge
 from pathlib import Path
@@ -33,9 +34,10 @@ AFTER_A_RUN = {
     "MemoCropPortrait": 400,
     "MemoDetectEmotion": 360,
     "MemoEmotionTimeline": 555,
+    "MemoLoadAll": 402,
     "MemoPasteBackToFile": 560,
-    "MemoSampleToFile": 1210,
-    "MemoSampler": 1045,
+    "MemoSampleToFile": 855,
+    "MemoSampler": 840,
     "MemoTalkingPortrait": 785,
     "PreviewAudio": 105,
     "SaveVideo": 410,
@@ -43,6 +45,12 @@ AFTER_A_RUN = {
 """How tall a node may be with what it shows then, without its title."""
 GAP, BORDER = 10, 8
 """Between two nodes, and between a node and the border of its group."""
+WINDOW, TOOLBARS, LEAST_SCALE = (1600, 900), (60, 90), 0.7
+"""Of a browser, what its front end takes at each side and above and below, and how small a graph may be drawn: below 0.57 no text is."""
+SLOT, FIRST_SLOT = 20, 14
+"""Between two slots of a node, and from its position to the first, in pixels."""
+STEPS, NEAR = 40, 3
+"""Points of a link that are looked at, and how far into its own nodes it may reach."""
 
 each_workflow = pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
 each_of_core_nodes = pytest.mark.parametrize("file", [file for file in WORKFLOWS if file.stem not in OF_OTHER_PACKS], ids=lambda file: file.stem)
@@ -93,6 +101,14 @@ def test_other_packs_are_needed_where_the_name_says_so(object_info):
     assert {name: types for name, types in unknown.items() if types} == OF_OTHER_PACKS
 
 
+@each_workflow
+def test_nodes_of_other_packs_say_which_pack_they_are_of(file):
+    """By which the front end offers to install it."""
+    for node in load(file)["nodes"]:
+        if node["type"] in OF_OTHER_PACKS.get(file.stem, ()):
+            assert {"cnr_id", "aux_id"} & node["properties"].keys(), node["type"]
+
+
 def room_of(node: dict) -> tuple[float, float, float, float]:
     """The left, upper, right and lower end of what a node needs, on the canvas and in Nodes 2.0, before and after a run."""
     (left, top), (width, height) = node["pos"], node["size"]
@@ -124,6 +140,71 @@ def test_groups_hold_their_nodes(file):
 
 
 @each_workflow
+def test_is_readable_at_once(file):
+    """As it is stored it fits into a window, and the front end writes no letters on what is too small."""
+    workflow = load(file)
+    rooms = [(*node["pos"], *map(sum, zip(node["pos"], node["size"], strict=True))) for node in workflow["nodes"]]
+    rooms = [(left, top - TITLE, right, bottom) for left, top, right, bottom in rooms]
+    rooms += [(left, top, left + width, top + height) for left, top, width, height in (group["bounding"] for group in workflow["groups"])]
+    left, top, right, bottom = (choose(room[side] for room in rooms) for side, choose in enumerate((min, min, max, max)))
+    scale, (x, y) = workflow["extra"]["ds"]["scale"], workflow["extra"]["ds"]["offset"]
+    assert scale >= LEAST_SCALE
+    assert TOOLBARS[0] <= (left + x) * scale and (right + x) * scale <= WINDOW[0]
+    assert TOOLBARS[1] <= (top + y) * scale and (bottom + y) * scale <= WINDOW[1]
+
+
+@each_workflow
+def test_groups_end_below_their_last_node(file):
+    workflow = load(file)
+    for group in workflow["groups"]:
+        left, top, width, height = group["bounding"]
+        bottoms = [room_of(node)[3] for node in workflow["nodes"] if left <= node["pos"][0] <= left + width]
+        assert max(bottoms) + BORDER <= top + height, group["title"]
+
+
+@each_workflow
+def test_links_cross_no_node(file):
+    workflow = load(file)
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    for link in workflow["links"]:
+        points = points_of(link, workflow, nodes)
+        for node in nodes.values():
+            inset = NEAR if node["id"] in (link[1], link[3]) else 0
+            left, top, right, bottom = room_of(node)
+            inside = [(x, y) for x, y in points if left + inset < x < right - inset and top + inset < y < bottom - inset]
+            allowed_inside = STEPS // 10 if inset else 0  # the two ends
+            assert len(inside) <= allowed_inside, (nodes[link[1]]["type"], nodes[link[3]]["type"], node["type"], inside[0])
+
+
+def points_of(link: list, workflow: dict, nodes: dict) -> list[tuple[float, float]]:
+    """Where a link runs: a curve from slot to slot, or about straight from reroute to reroute."""
+    number, origin, slot, target, input_slot, _ = link
+    extra, start, end = workflow["extra"], nodes[origin], nodes[target]
+    sockets = [given for given in end["inputs"][:input_slot] if "widget" not in given]
+    if "widget" in end["inputs"][input_slot]:
+        sockets = [{}] * max(sum("widget" not in given for given in end["inputs"]), len(end["outputs"]))
+    reroutes = {reroute["id"]: reroute for reroute in extra.get("reroutes", ())}
+    via, last = [], next((extension["parentId"] for extension in extra.get("linkExtensions", ()) if extension["id"] == number), None)
+    while last is not None:
+        via.append(tuple(reroutes[last]["pos"]))
+        last = reroutes[last].get("parentId")
+    first = (start["pos"][0] + start["size"][0], start["pos"][1] + FIRST_SLOT + SLOT * slot)
+    places = [first, *reversed(via), (end["pos"][0], end["pos"][1] + FIRST_SLOT + SLOT * len(sockets))]
+    pull = math.dist(*places) / 4 if len(places) == 2 else 0
+    return [between(one, other, pull, step / STEPS) for one, other in pairwise(places) for step in range(STEPS + 1)]
+
+
+def between(one: tuple, other: tuple, pull: float, t: float) -> tuple[float, float]:
+    """A point of the cubic that leaves to the right, with that pull, and arrives from the left; a straight line without pull."""
+    weights = ((1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3)
+    if not pull:
+        return tuple(a + (b - a) * t for a, b in zip(one, other, strict=True))
+    x = sum(weight * place for weight, place in zip(weights, (one[0], one[0] + pull, other[0] - pull, other[0]), strict=True))
+    y = sum(weight * place for weight, place in zip(weights, (one[1], one[1], other[1], other[1]), strict=True))
+    return x, y
+
+
+@each_workflow
 def test_stands_in_the_readme(file):
     assert f"](workflows/{file.name}) |" in (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -132,6 +213,7 @@ def test_stands_in_the_readme(file):
 def test_says_inside_what_it_does(file):
     [note] = [node for node in load(file)["nodes"] if node["type"] in ui_to_api.NOTES]
     assert "## Models" in note["widgets_values"][0] and "## What to change first" in note["widgets_values"][0]
+    assert "`" not in note["widgets_values"][0], "Nodes 2.0 draws code grey on grey"
 
 
 @pytest.mark.parametrize("file", [*WORKFLOWS, BLUEPRINT], ids=lambda file: file.stem)
@@ -200,8 +282,9 @@ def test_blueprint_is_one_box_with_all_of_the_talking_portrait_in_it(object_info
     assert "model" in {slot["name"] for slot in box["inputs"] if "widget" in slot}
     assert [(slot["name"], slot["type"]) for slot in box["outputs"]] == [("video", "VIDEO")]
     outside = {"LoadImage", "LoadAudio", "SaveVideo", *ui_to_api.NOTES}
-    parts = {node["type"] for node in load(FOLDER / "talking_portrait.json")["nodes"]} - outside
-    assert {node["type"] for node in graph["nodes"]} == parts | {"MemoCropPortrait"}
+    of_workflow = {node["type"] for node in load(FOLDER / "talking_portrait_all_nodes.json")["nodes"]} - outside - {"MemoLoadAll"}
+    loaders = {"PrimitiveBoolean", *(kind for kind in SMALL if kind.startswith("MemoLoad") and kind != "MemoLoadAll")}
+    assert {node["type"] for node in graph["nodes"]} == of_workflow | loaders | {"MemoCropPortrait"}
     assert refused_values(graph["nodes"], object_info) == []
     assert BLUEPRINT.stem in {entry["name"] for entry in comfyui_server.get("/global_subgraphs").values()}
 

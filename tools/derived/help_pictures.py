@@ -38,4 +38,4 @@ def draw(page: FrontEnd, node: str, info: dict) -> Image.Image:
 def save(picture: Image.Image, info: dict, file: Path) -> None:
     said = PngImagePlugin.PngInfo()
     said.add_text(SHOWS, contents(info))
-    picture.save(file, optimize=True, pnginfo=said)
+    picture.save(file, "PNG", optimize=True, pnginfo=said)

@@ -5,6 +5,7 @@ Each file of workflows/ is dropped onto the canvas, for when a node got another 
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -29,7 +30,29 @@ _EDGES = """(() => {
     const least = side => Math.min(...items.map(item => item[side])), most = side => Math.max(...items.map(item => item[side] + item[side + 2]))
     return [least(0), least(1), most(0) - least(0), most(1) - least(1)]
 })()"""
+APP, APP_EXTRAS = ".app.json", ("linearMode", "linearData")
+"""How the name of an app ends, and what makes a workflow one."""
 NO_ID = "00000000-0000-0000-0000-000000000000"
+
+
+def files() -> list[Path]:
+    """All that the front end is to save anew: an app is opened as one, without its canvas, and made of its graph instead."""
+    return sorted(file for file in WORKFLOWS.glob("*.json") if not _is_app(file))
+
+
+def apps() -> Iterator[tuple[Path, dict]]:
+    """(file, content) of each app: the graph of the same name, and what makes it an app, which the file holds already."""
+    for file in sorted(filter(_is_app, WORKFLOWS.glob("*.json"))):
+        graph, kept = (json.loads(path.read_text(encoding="utf-8")) for path in (graph_of(file), file))
+        yield file, graph | {"extra": graph["extra"] | {key: kept["extra"][key] for key in APP_EXTRAS}}
+
+
+def graph_of(app: Path) -> Path:
+    return app.with_name(app.name.replace(APP, ".json"))
+
+
+def _is_app(file: Path) -> bool:
+    return file.name.endswith(APP)
 
 
 def write_base(base: Path, packs: Path | None) -> None:

@@ -1,0 +1,63 @@
+"""From an empty canvas to a video, counted in clicks, by somebody whose models have other names than the published ones, or who has none."""
+
+import json
+import shutil
+
+import pytest
+
+from tools.chromium import PageError
+from tools.make_tiny_checkpoint import write_tiny_checkpoint
+
+pytestmark = pytest.mark.browser
+
+SMALLEST = {"MemoTalkingPortrait": {"resolution": 64, "steps": 1, "first_2_seconds": True}}
+"""So that the test does not take long; nobody has to set it."""
+IN_VIEW = """(name => {
+    const element = [...document.querySelectorAll("span")].find(span => span.textContent === name)
+    element?.scrollIntoView({ block: "center" })
+    const box = element?.getBoundingClientRect(), middle = box && [box.x + box.width / 2, box.y + box.height / 2]
+    return middle && element.contains(document.elementFromPoint(...middle)) ? middle : null
+})"""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    base = tmp_path_factory.mktemp("comfyui")
+    write_tiny_checkpoint(base / "models", "finetuned")
+    return base
+
+
+@pytest.fixture
+def clicks(page, monkeypatch) -> list:
+    """Grows with each click."""
+    found, click = [], page.click
+    monkeypatch.setattr(page, "click", lambda *place, **how: (found.append(place), click(*place, **how)))
+    return found
+
+
+def open_template(page, name: str) -> None:
+    page.press(".templates-tab-button")
+    page.click(*page.wait_for(f"{IN_VIEW}('ComfyUI-MEMO')"))
+    page.press(f"[data-testid='template-workflow-{name}']")
+    page.wait_for("app.graph.nodes.some(({ type }) => type === 'MemoTalkingPortrait')")
+
+
+def test_four_clicks_with_models_of_other_names(page, clicks):
+    open_template(page, "talking_portrait")
+    page.set_widgets(SMALLEST)
+    page.run()
+    page.wait_for("document.querySelector('video')?.readyState > 0")
+    assert len(clicks) == 4
+    assert "'memo' is not there, 'finetuned' is used instead." in page.evaluate("document.body.innerText")
+    assert page.own_errors() == []
+
+
+def test_without_models_one_message_names_all_and_how_large_they_are(page, base, clicks):
+    shutil.rmtree(base / "models" / "memo")
+    shutil.rmtree(base / "models" / "audio_encoders")
+    open_template(page, "talking_portrait")
+    with pytest.raises(PageError) as failed:
+        page.run()
+    assert len(clicks) == 4
+    said = json.loads(str(failed.value))["detail"]["exception_message"]
+    assert "6 models are not there" in said and "(10.3 GB)" in said and "Switch on download (13.0 GB)" in said
