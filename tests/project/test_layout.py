@@ -17,6 +17,8 @@ KNOW_DEVICES = (
     ADAPTER,
     PurePosixPath("memo_modules/sampler/streaming.py"),  # copies during the computation need streams of the device
     PurePosixPath("memo_modules/pipeline.py"),  # what the nodes leave to ComfyUI: how much room there is, which types are fast
+    PurePosixPath("memo_modules/rendering/renderer.py"),  # gives back what a job that ran out of memory held
+    PurePosixPath("memo_modules/rendering/workers.py"),  # one worker for each GPU of the machine
     PurePosixPath("memo_modules/models/kernels/autotune.py"),  # what a kernel takes is told by the device's own clock
 )
 
@@ -130,6 +132,7 @@ def test_the_scripts_that_are_published_run_no_programs(tmp_path):
         "__init__.py",
         "bootstrap.py",
         "convert.py",
+        "distil.py",
         "download.py",
         "entry.py",
         "prepare_data.py",
