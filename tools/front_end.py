@@ -108,13 +108,6 @@ class FrontEnd(Chromium):
             raise
         return self
 
-    def reload(self) -> None:
-        """As F5 does; then begin an empty workflow."""
-        self.call("Page.reload")
-        time.sleep(1)  # in which the old page goes
-        self.wait_for(_READY, _START_TIMEOUT)
-        self.clear()
-
     def clear(self) -> None:
         """Begin an empty workflow."""
         self.command("Comfy.NewBlankWorkflow")
