@@ -211,6 +211,7 @@ def test_no_text_of_a_workflow_is_html_in_the_front_end(comfyui_server):
 
 def test_a_link_that_leads_out_of_the_output_folder_is_called_one(comfyui_server, tmp_path):
     link, record = comfyui_server.base / "output" / "linked", Record()
+    link.parent.mkdir(exist_ok=True)
     link.symlink_to(tmp_path, target_is_directory=True)
     try:
         with pytest.raises(ServerError, match="filename_prefix: 'linked' in ComfyUI's output folder is a link that leads out of it. Choose a folder"):

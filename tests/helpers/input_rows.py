@@ -198,10 +198,11 @@ ELSEWHERE = (
     "",
     "..",
     "a\\..\\..\\b",
-    "linked/out",
-    "linked/deeper/out",
 )
+LINK = "filename_prefix: 'linked' in ComfyUI's output folder is a link that leads out of it. Choose a folder that is none."
 PREFIXES = {
+    "linked/out": LINK,
+    "linked/deeper/out": LINK,
     **{prefix: LEAVES.format(prefix) for prefix in ELSEWHERE},
     "a" * 300: f"filename_prefix: cannot create a file named '{'a' * 75} ... in ComfyUI's output folder (File name too long).",
     f"{'b' * 300}/MEMO": f"filename_prefix: cannot create a file named '{'b' * 75} ... in ComfyUI's output folder (File name too long).",

@@ -85,7 +85,7 @@ def good_inputs(node) -> dict:
 def default(widget):
     if widget.id in SMALL:
         return SMALL[widget.id]
-    return widget.default if widget.default is not None else widget.options[0]
+    return widget.default if widget.default is not None else next(iter(widget.options), "")  # no LoRA is there
 
 
 def said(node, values: dict) -> str:

@@ -333,7 +333,8 @@ def test_every_input_that_a_note_names_is_tried(file):
     of_the_pack = [node for node in workflow["nodes"] if node["type"].startswith("Memo")]
     inputs = {name for node in of_the_pack for name in (*node.get("widgets_values_named", ()), *(slot["name"] for slot in node.get("inputs", ())))}
     tried = {name for values in NOTED.get(file.stem, ()) for inputs in values.values() for name in inputs}
-    assert sorted(named & inputs - {"image", "audio", "emotion"} - tried) == []
+    # sockets are not tried by a value
+    assert sorted(named & inputs - {"image", "audio", "emotion", "state", "vocals"} - tried) == []
 
 
 @pytest.fixture(scope="module")
