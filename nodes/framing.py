@@ -88,7 +88,7 @@ class MemoCropPortrait(io.ComfyNode):
 def pasting_inputs() -> list[io.Input]:
     return [
         io.Image.Input(
-            "photo", tooltip="The same photo that went into MEMO Crop Portrait. Or one picture for each frame, from another MEMO Paste Back."
+            "photo", tooltip="The same photo that went into MEMO Crop Portrait. Or a picture for each frame, from another MEMO Paste Back."
         ),
         io.Image.Input("images", tooltip="The frames: from MEMO Sampler, or upscaled or restored after it. Square, of any size."),
         CropSocket.Input("crop", tooltip="Where they belong: from MEMO Crop Portrait."),

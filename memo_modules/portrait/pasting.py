@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-from ..files.regular_files import read_regular
+from ..errors import InputError, StorageError
+from ..files.regular_files import NotRegularError, read_regular
 from ..files.whole_files import new_file, whole_file, write_whole
 from ..host import SILENT, Host
 from ..host_memory import return_freed_memory
@@ -180,6 +180,7 @@ class PastedSegments:
     def __init__(self, pasting: Pasting, format: VideoFormat, colours: Path):
         self._pasting, self._format, self._colours = pasting.for_format(format), format, colours
         self._planes: list[np.ndarray] | None = None
+        self._correction: Correction | None = None
 
     def write(self, path: Path, frames: Tensor, fps: Fraction) -> None:
         """frames: (f 3 n n) in [0, 1], square. Raises as write_segment."""
@@ -187,13 +188,14 @@ class PastedSegments:
         photo, crop, frames = pasting.photo, pasting.crop, frames.detach().float().cpu().movedim(1, -1)
         if self._planes is None:
             self._planes = _planes(photo[0], format.pixel_format)
-        correction = self._correction(frames) if pasting.color_match == "border" else None
-        regions = _regions(photo, frames, crop, pasting.feather, correction)
+        if pasting.color_match == "border" and self._correction is None:
+            self._correction = self._kept_correction(frames)
+        regions = _regions(photo, frames, crop, pasting.feather, self._correction)
         width, height = crop.photo_size
         with whole_file(path) as partial:
             write_pictures(partial, _pictures(photo, regions, crop, format.pixel_format, self._planes), (height, width), fps, format)
 
-    def _correction(self, frames: Tensor) -> Correction:
+    def _kept_correction(self, frames: Tensor) -> Correction:
         kept = _read_correction(self._colours)
         if kept is None:
             kept = _correction(self._pasting.photo, frames, self._pasting.crop)
@@ -202,13 +204,16 @@ class PastedSegments:
 
 
 def _read_correction(path: Path) -> Correction | None:
-    """What _correction gave before; None where it is not there, or damaged."""
+    """What _correction gave before; None where it is not there, or damaged. Raises StorageError when the disk does not give it: with
+    another correction the rest of the video would have other colours."""
     try:
         gain, offset = json.loads(read_regular(path, _MOST_READ))
         if len(gain) == len(offset) == 3 and all(isfinite(value) for value in (*gain, *offset)):
             return torch.tensor(gain), torch.tensor(offset)
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, RecursionError, FileNotFoundError, NotRegularError):
         pass
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read ({error.strerror}). Nothing is removed: run again when it can.") from error
     return None
 
 
