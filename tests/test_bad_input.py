@@ -427,7 +427,7 @@ SAMPLER: dict[str, tuple[dict, str | Callable]] = {
     "sides no multiple of 64": ({"width": 72, "height": 104}, video(104, 72)),
     "no past at the start": ({"num_init_past_frames": 0}, "num_init_past_frames: expected at least 1, got 0."),
     "no past": ({"num_past_frames": 0}, "num_past_frames: expected at least 1, got 0."),
-    "another order": ({"reference_order": "random"}, "reference_order: expected one of ('upstream', 'aligned'), got 'random'."),
+    "another order": ({"reference_order": "random"}, "reference_order: expected one of upstream, aligned, got 'random'."),
     "face of another recogniser": (
         {"face": Face(torch.ones(1, 128), None, 1.0)},
         "face: expected an embedding of shape [1, 512], got [1, 128]. Use MEMO Embed Face.",
