@@ -192,7 +192,7 @@ def test_it_says_which_file_how_much_how_fast_and_how_long_yet(hub, models, monk
     hub.faults[WEIGHTS] = [Slow(200_000)]
     said = []
     fetching.fetch([ModelFile(REPOSITORY, "main", WEIGHTS, WEIGHTS, None, None, True)], models, Host(say=said.append))
-    assert said and re.fullmatch(rf"{re.escape(WEIGHTS)}: 0 MB of 0 MB, 0 MB a second, 0:00:0\d left for all 0 MB", said[-1]), said
+    assert said and re.fullmatch(rf"{re.escape(WEIGHTS)}: [\d.]+ kB of 300.0 kB, [\d.]+ kB a second, 0:00:0\d left for all 300.0 kB", said[-1]), said
 
 
 @pytest.mark.parametrize("fault", [Refuse(416), OtherRange()], ids=str)
