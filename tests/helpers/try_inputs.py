@@ -5,8 +5,8 @@ Arguments: the pack's folder, ComfyUI's base directory, and a folder next to it 
 
 import importlib.util
 import json
-import shutil
 import re
+import shutil
 import sys
 from fractions import Fraction
 from pathlib import Path
