@@ -6,6 +6,7 @@ fits anything ("*"), numbers and choices that come by a link, NaN, and whatever 
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Mapping
 from functools import wraps
 from numbers import Integral, Real
@@ -66,6 +67,15 @@ def _check_audio(value: Mapping, name: str) -> None:
     for part, kind, expected in (("waveform", Tensor, "a tensor (1, channels, samples)"), ("sample_rate", Real, "a number of samples per second")):
         if not isinstance(value.get(part), kind):
             raise InputError(f"{name}: {part}: expected {expected}, got {described(value.get(part))}. Look at the node that made it.")
+    _check_plain(value["waveform"], f"{name}: waveform")
+
+
+def _are_loras(value: Any) -> bool:
+    """Pairs of a digest and a strength."""
+    return isinstance(value, tuple) and all(
+        isinstance(each, tuple) and len(each) == 2 and isinstance(each[0], str) and isinstance(each[1], Real) and math.isfinite(each[1])
+        for each in value
+    )
 
 
 def _check_sigmas(value: Tensor, name: str) -> None:
@@ -98,8 +108,8 @@ SOCKETS: dict[str, tuple[Callable[[Any], bool], str, Callable[[Any, str], None]]
             image_proj=_manages(ImageProjection),
             audio_proj=_manages(AudioProjection),
             compiled_regions=_is(dict),
-            weights=_is(str),
-            loras=_is(tuple),
+            weights=lambda digest: isinstance(digest, str) and re.fullmatch("[0-9a-f]+", digest),
+            loras=_are_loras,
             distilled=lambda recipe: isinstance(recipe, Mapping) and read_recipe(recipe, "") == dict(recipe),
         ),
     ),

@@ -85,7 +85,7 @@ def find_places(arguments: argparse.Namespace) -> ModelPlaces:
     models = arguments.models
 
     def named(role: str, name: str | None) -> Path:
-        return obtain(role, name, lambda kind: [models / kind], remedy=SCRIPT) if name else find_model(role, models)
+        return obtain(role, name, lambda kind: [models / kind], remedy=SCRIPT, exact=True) if name else find_model(role, models)
 
     return ModelPlaces(
         face_analysis=find_model("face_analysis", models, arguments.checkpoint),

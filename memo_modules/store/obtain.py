@@ -1,5 +1,6 @@
 """A model by role and name: the one that is there, or the published one, fetched."""
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -26,6 +27,9 @@ def folders(model: Model, roots: Roots) -> list[Path]:
     return [root for kind in (model.kind, *model.also_in) for root in roots(kind)]
 
 
+_LONGEST_NAME, _NAME = 200, re.compile(r"\w[\w.+() -]*(/\w[\w.+() -]*)*(?<! )")
+
+
 def options(role: str, roots: Roots) -> list[str]:
     """What a loader offers: what there is, and the published model, which can be fetched."""
     found, published = list(listing(role, roots).found), CATALOGUE[role].name
@@ -34,17 +38,17 @@ def options(role: str, roots: Roots) -> list[str]:
 
 def stand_in(role: str, name: str, roots: Roots) -> str | None:
     """The one other model of a role, where there is none of that name: workflows name the published ones, and who has only a finetuned
-    or a small one means that."""
+    or a small one means that. What no file of a model is called gets none."""
     there = listing(role, roots)
-    if name in there.found or name in there.refused or len(there.found) != 1:
+    if name in there.found or name in there.refused or len(there.found) != 1 or len(name) > _LONGEST_NAME or not _NAME.fullmatch(name):
         return None
     return next(iter(there.found))
 
 
-def refusal(role: str, name: str, roots: Roots) -> str | None:
-    """Why a loader does not offer ``name``; None when it does."""
+def refusal(role: str, name: str, roots: Roots, exact: bool = False) -> str | None:
+    """Why a loader does not offer ``name``; None when it does. exact: a stand-in will not do."""
     there = listing(role, roots)
-    if name in there.found or name == CATALOGUE[role].name or stand_in(role, name, roots):
+    if name in there.found or name == CATALOGUE[role].name or (not exact and stand_in(role, name, roots)):
         return None
     known = ", ".join(there.found) or "none"
     return (
@@ -57,9 +61,9 @@ SWITCH, SCRIPT = "switch on download", "run scripts/download.py"
 """What fetches a model: in a node, and everywhere else."""
 
 
-def obtain(role: str, name: str, roots: Roots, download: bool = False, host: Host = SILENT, remedy: str = SWITCH) -> Path:
+def obtain(role: str, name: str, roots: Roots, download: bool = False, host: Host = SILENT, remedy: str = SWITCH, exact: bool = False) -> Path:
     """What the loader of ``role`` takes for ``name``, or its stand-in, of which ``host`` is told. download: fetch what is missing of the
-    published model instead. remedy: what would fetch it, for the error.
+    published model instead. remedy: what would fetch it, for the error. exact: take no stand-in.
 
     Raises CheckpointError when it is not there or cannot be loaded, and DownloadError when it cannot be fetched.
     """
@@ -67,11 +71,11 @@ def obtain(role: str, name: str, roots: Roots, download: bool = False, host: Hos
     if name in there.found:
         return there.found[name]
     model = CATALOGUE[role]
-    if not (download and name == model.name) and (other := stand_in(role, name, roots)):
+    if not exact and not (download and name == model.name) and (other := stand_in(role, name, roots)):
         host.say(f"{model.title}: {quoted(name)} is not there, {quoted(other)} is used instead.")
         return there.found[other]
     if name != model.name:
-        raise CheckpointError(refusal(role, name, roots))
+        raise CheckpointError(refusal(role, name, roots, exact))
     if not download:
         check_there({role: name}, roots, remedy)
     root, files = missing(model, roots)

@@ -34,6 +34,7 @@ FINE = {
     ("MEMO_FACE", "score"): ("-1", "half"),
     ("MEMO_CROP", "left"): ("-1",),
     ("MEMO_CROP", "top"): ("-1",),
+    ("MEMO_MODEL", "loras"): ("no items",),
 }
 """Fields for which some of those are as good as any other."""
 
@@ -101,6 +102,8 @@ def of_dataclass(socket: str, good: Any) -> Iterator[tuple[str, Any]]:
 def of_sound(good: dict) -> Iterator[tuple[str, Any]]:
     waveform = good["waveform"]
     for name, made in tensors(waveform).items():
+        if name == "one too few":  # (channels, samples) is taken, as other packs make it
+            continue
         yield f"waveform: {name}", good | {"waveform": made}
     for name, made in {"two takes": waveform.expand(2, 1, -1), "200 channels": waveform.expand(1, 200, -1), "too loud": waveform + 1e20}.items():
         yield name, good | {"waveform": made}

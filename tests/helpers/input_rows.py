@@ -102,7 +102,7 @@ INPUTS = {
         "MemoSeparateVocals",
         "audio",
         lambda torch: {"waveform": torch.zeros(1, 1, 1, 16000), "sample_rate": 16000},
-        "audio: waveform: expected one (1, channels, samples), got shape [1, 1, 1, 16000]. Pass one clip at a time.",
+        "audio: waveform: expected one, of shape (1, channels, samples), got shape [1, 1, 1, 16000]. Pass one clip at a time.",
     ),
     "channels and samples swapped": (
         "MemoEncodeAudio",
@@ -114,7 +114,7 @@ INPUTS = {
         "MemoEncodeAudio",
         "audio",
         lambda torch: {"waveform": torch.zeros(2, 1, 16000), "sample_rate": 16000},
-        "audio: waveform: expected one (1, channels, samples), got shape [2, 1, 16000]. Pass one clip at a time.",
+        "audio: waveform: expected one, of shape (1, channels, samples), got shape [2, 1, 16000]. Pass one clip at a time.",
     ),
     "nothing as voice": ("MemoDetectEmotion", "audio", lambda torch: None, "audio: expected AUDIO from Load Audio, got nothing."),
     "another source": ("MemoDetectEmotion", "emotion_source", lambda torch: "both", "emotion_source: expected one of audio, vocals, got 'both'."),

@@ -128,7 +128,7 @@ class Alive:
     def count(self, **inputs):
         gc.collect()
         classes = Counter(_name(type(thing)) for thing in gc.get_objects())
-        alive = {name: number for name, number in classes.items() if name}
+        alive = {name: number for name, number in classes.items() if name and name != "Host"}  # host.SILENT is one for ever
         return {"ui": {"alive": [json.dumps(alive)], "rss": [psutil.Process(os.getpid()).memory_info().rss]}}
 
 

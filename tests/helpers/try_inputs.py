@@ -126,10 +126,14 @@ def crafted() -> dict[str, str]:
     """By node, input and what is wrong with the value: what was said, where that does not begin with the name of the input."""
     wrong = {}
     for node in NODES:
+        if node.__name__ == "MemoLoadLora":  # there is no LoRA to load here, which is what it says first
+            continue
         for given in node.GET_SCHEMA().inputs:
             kind = given.get_io_type()
             bad = dict(of_socket(kind, GOOD[kind])) if kind in GOOD else OF_NUMBERS if kind in ("INT", "FLOAT") else {}
             inputs = good_inputs(node) | ({"emotion_source": "vocals"} if given.id == "vocals" else {})
+            if given.id in ("photo", "crop"):  # of which one is not taken without the other
+                inputs |= {"photo": GOOD["IMAGE"], "crop": GOOD["MEMO_CROP"]}
             for what, value in bad.items():
                 answer = said(node, inputs | {given.id: value})
                 if not answer.startswith((f"{given.id}: ", f"{given.id} ")):

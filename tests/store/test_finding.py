@@ -385,7 +385,7 @@ def test_without_download_exactly_what_is_missing_is_listed(tiny_models, root, r
 
 
 def test_where_there_is_no_switch_the_script_is_named(tmp_path):
-    with pytest.raises(finding.CheckpointError, match=r"Vocal separation is not there: run scripts/download\.py --models .* \(\d+ MB\), or fetch by"):
+    with pytest.raises(finding.CheckpointError, match=r"Vocal separation is not there: run scripts/download\.py --models .* \([\d.]+ MB\), or"):
         obtain.find_model("vocal_separator", tmp_path)
 
 

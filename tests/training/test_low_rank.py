@@ -38,7 +38,7 @@ def run(trainer: Trainer) -> None:
 def loss_of(trainer: Trainer, nets) -> float:
     """Of the first batch, always with the same draws."""
     trainer._batches, counters, trainer.counters = None, trainer.counters, type(trainer.counters)()
-    batch, [draws] = trainer._next_batch()
+    batch, [draws], _ = trainer._next_batch()
     trainer._batches, trainer.counters = None, counters
     with torch.no_grad():
         return training_loss(nets, batch, draws, robust_threshold=None).loss.item()

@@ -73,7 +73,8 @@ def test_the_file_holds_the_frames_the_sound_and_the_workflow(make, frames):
     pictures, heard, metadata = contents(path)
     assert np.array_equal(pictures, frames)
     packed = heard.reshape(-1, 2).T if heard.shape[0] == 1 else heard
-    assert np.array_equal(packed, PLAIN.sound.waveform.numpy()), "not one sample is changed, added or left out"
+    assert packed.shape == PLAIN.sound.waveform.shape
+    assert np.abs(packed / 2**31 - PLAIN.sound.waveform.numpy()).max() <= 2**-24, "to the last of the 24 bits that flac holds"
     assert metadata["workflow"] == '{"nodes": []}'
     assert state.clips == 3 and state.last_frames == FRAMES - 32
 
@@ -270,7 +271,7 @@ def test_that_a_sound_is_clipped_is_said_before_the_first_clip(make):
     loud = Audio(PLAIN.sound.waveform * 32767, 16000)
     *_, said = make(replace(PLAIN, format=VideoFormat(), sound=loud))
     assert "sound: expected samples in [-1, 1], got up to 32766; what is beyond is clipped in aac. Is it 16-bit integers" in said[0]
-    *_, said = make(replace(PLAIN, sound=loud))
+    *_, said = make(replace(PLAIN, format=VideoFormat("ffv1", audio_codec="pcm"), sound=loud))
     assert "clipped" not in said[0], "pcm holds them"
 
 

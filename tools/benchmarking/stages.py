@@ -2,7 +2,7 @@
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -34,7 +34,7 @@ def _both_of_frames(latents: Tensor, *_) -> float:
     return len(latents) / (2 * random_nets.CLIP_FRAMES)
 
 
-def _both_of_past(past: ReferenceFeatures, _memory: MotionMemory, frames: int) -> float:
+def _both_of_past(past: ReferenceFeatures, _memory: MotionMemory, frames: int, _stands_for: Sequence[int] | None = None) -> float:
     return len(past.layers[0]) / (2 * frames)
 
 
