@@ -65,9 +65,13 @@ def test_every_choice_of_every_list(comfyui_server, graphs):
         "MemoLoadModel.weight_dtype": r"weight_dtype: this device \(cpu\) does not support \w+\. Choose auto\.",
         "MemoDetectEmotion.emotion_source": "",
         "MemoSampleToFile.pixel_format": "",
+        "MemoSampler.preset": "turbo needs a model that was distilled",
+        "MemoSampleToFile.preset": "turbo needs a model that was distilled",
         "MemoPasteBackToFile.pixel_format": r"pixel_format of h264: expected yuv420p, yuv444p, got bgr0\.",
     }
     for kind, name, choices in lists(comfyui_server):
+        if (kind, name) == ("MemoTalkingPortrait", "quality"):  # of 512 pixels, see test_all_in_one.py
+            continue
         for choice in choices:
             answer, tried = said(comfyui_server, graphs[kind], kind, **{name: choice}), tried + 1
             allowed = true.get(f"{kind}.{name}") or (r"download|lacks|is missing|expected" if kind.startswith("MemoLoad") else None)

@@ -17,7 +17,7 @@ WRONG = {
     "UP035": "from typing import Sequence\n\nOnes: Sequence[int] = (1,)\n",
     "SIM118": "def one(x: dict) -> bool:\n    return 1 in x.keys()\n",
     "RUF100": "ONE = 1  # noqa: E501\n",
-    "Would reformat": "ONE = ( 1 )\n",
+    "would be reformatted": "ONE = ( 1 )\n",
     "reportArgumentType": 'def one(x: int) -> int:\n    return x\n\n\none("1")\n',
     "reportOptionalMemberAccess": 'import re\n\nprint(re.match("a", "b").group())\n',
 }

@@ -15,6 +15,9 @@ from tools.front_end import FrontEnd
 ROOT = Path(__file__).resolve().parents[2]
 
 WORKFLOWS = ROOT / "workflows"
+LEAST_SCALE = 0.7
+"""How small a graph may open: below 0.57 the front end draws no text. What is larger is scrolled."""
+
 MODELS = ("vae/sd-vae-ft-mse.safetensors", "upscale_models/RealESRGAN_x2plus.pth", "facerestore_models/codeformer.pth")
 """Files that the workflows name and nobody opens here: empty ones do."""
 INPUTS = {"portrait.jpg": "portrait.jpg", "portrait_2.jpg": "cartoon.png", "speech.wav": "speech.wav"}
@@ -75,9 +78,12 @@ def saved(page: FrontEnd, file: Path) -> tuple[dict, dict, Image.Image] | None:
         return None
     page.complaints()  # which waits until previews of pictures and sounds are there
     look_at_all(page, (1600, 900))
+    if page.evaluate("app.canvas.ds.scale") < LEAST_SCALE:
+        look_at_all(page, (1600, 900), LEAST_SCALE)
     exported = page.evaluate("app.graphToPrompt()")
     workflow = exported["workflow"] | {"id": NO_ID}
     workflow["extra"] = {key: value for key, value in workflow["extra"].items() if key in OWN_EXTRAS}  # other packs add theirs to all
+    look_at_all(page, (1600, 900))
     return workflow, exported["output"], picture(page)
 
 
