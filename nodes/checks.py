@@ -108,7 +108,7 @@ SOCKETS: dict[str, tuple[Callable[[Any], bool], str, Callable[[Any, str], None]]
             image_proj=_manages(ImageProjection),
             audio_proj=_manages(AudioProjection),
             compiled_regions=_is(dict),
-            weights=lambda digest: isinstance(digest, str) and re.fullmatch("[0-9a-f]+", digest),
+            weights=lambda digest: isinstance(digest, str) and bool(re.fullmatch("[0-9a-f]+", digest)),
             loras=_are_loras,
             distilled=lambda recipe: isinstance(recipe, Mapping) and read_recipe(recipe, "") == dict(recipe),
         ),
