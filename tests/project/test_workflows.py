@@ -361,7 +361,12 @@ def test_runs_with_what_its_note_says_to_change(file, values, object_info, small
         for given in (SMALL | {"LoadImage": {"image": picture}, "LoadAudio": {"audio": sound}}, values):
             node["inputs"] |= given.get(kind, {})
         node["inputs"] = {name: value for name, value in node["inputs"].items() if value is not None}
-    written = [entry for output in small_server.run(prompt).values() for entry in (output or {}).get("images", ()) if entry["filename"].endswith(".mp4")]
+    written = [
+        entry
+        for output in filter(None, small_server.run(prompt).values())
+        for entry in output.get("images", ())
+        if entry["filename"].endswith(".mp4")
+    ]
     assert written
 
 
@@ -375,7 +380,12 @@ def test_runs_to_videos_as_long_as_the_audio(file, object_info, small_server, tw
     inputs = SMALL | {"LoadImage": {"image": photo}, "LoadAudio": {"audio": sound}}
     for node in prompt.values():
         node["inputs"] |= inputs.get(node["class_type"], {})
-    written = [entry for output in small_server.run(prompt).values() for entry in (output or {}).get("images", ()) if entry["filename"].endswith(".mp4")]
+    written = [
+        entry
+        for output in filter(None, small_server.run(prompt).values())
+        for entry in output.get("images", ())
+        if entry["filename"].endswith(".mp4")
+    ]
     assert len(written) == sum(node["class_type"] == "LoadImage" for node in prompt.values())
     for entry in written:
         with av.open(str(small_server.output_file(entry))) as video:
