@@ -19,7 +19,7 @@ from torch import Tensor
 from ..memo_modules.audio.emotion2vec import Emotion2Vec
 from ..memo_modules.audio.features import AudioEncoder
 from ..memo_modules.audio.vocals import VocalSeparator
-from ..memo_modules.errors import InputError, MemoError
+from ..memo_modules.errors import CheckpointError, InputError, MemoError
 from ..memo_modules.models.config import read_recipe
 from ..memo_modules.models.diffusion_net import DiffusionNet
 from ..memo_modules.models.emotion_classifier import EmotionClassifier
@@ -78,6 +78,14 @@ def _are_loras(value: Any) -> bool:
     )
 
 
+def _is_recipe(value: Any) -> bool:
+    """SamplerSettings by name, each in its range, and nothing else."""
+    try:
+        return isinstance(value, Mapping) and read_recipe(value, "") == dict(value)
+    except CheckpointError:
+        return False
+
+
 def _check_sigmas(value: Tensor, name: str) -> None:
     _check_plain(value, name)
     check_sigmas(value)
@@ -110,7 +118,7 @@ SOCKETS: dict[str, tuple[Callable[[Any], bool], str, Callable[[Any, str], None]]
             compiled_regions=_is(dict),
             weights=lambda digest: isinstance(digest, str) and bool(re.fullmatch("[0-9a-f]+", digest)),
             loras=_are_loras,
-            distilled=lambda recipe: isinstance(recipe, Mapping) and read_recipe(recipe, "") == dict(recipe),
+            distilled=_is_recipe,
         ),
     ),
     "MEMO_MODELS": (

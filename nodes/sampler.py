@@ -180,6 +180,8 @@ class Sampling:
         """The clips after ``state`` and the first ``done``. Where the VRAM does not suffice, it says so and continues in
         low-memory mode."""
         memory_mode, size = self.memory_mode, self.vae.latent_size(self.portrait)
+        if self.sampler is None and self.sigmas is None:  # how many passes another sampler makes is its own affair
+            self._log_cost(size)
         while True:
             nets, low_memory = adapter.memo_nets(self.model, size, self.settings, self.audio.clip_frames, memory_mode)
             least = low_memory and not nets.resident_share
@@ -212,8 +214,8 @@ class Sampling:
             nets = None
             adapter.free_memory()
 
-    def _log_cost(self) -> None:
-        size, frames, settings = self.vae.latent_size(self.portrait), self.audio.clip_frames, self.settings
+    def _log_cost(self, size: tuple[int, int]) -> None:
+        frames, settings = self.audio.clip_frames, self.settings
         cost, published = (Cost(self.model.config, size, each, frames).per_frame for each in (settings, recipes.published(settings)))
         _log.info("MEMO: %d steps, %.3g TFLOP per frame, %.2g times less than published.", settings.steps, cost * 1e-12, published / cost)
 

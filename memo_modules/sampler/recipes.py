@@ -1,7 +1,7 @@
 """Presets: what of the published computation may be left out to make a video cheaper, and by how much.
 
-Each preset is a set of SamplerSettings, and every one of them can be set alone. What each costs in quality on the small model
-is in docs/evaluation.md, what it saves is counted by ``cost.tflop``.
+Each preset is a set of SamplerSettings, and every one of them can be set alone. What it saves is counted by cost.Cost; what it costs in
+quality, ``python -m tools.evaluate`` measures.
 """
 
 from collections.abc import Mapping
@@ -16,22 +16,21 @@ PRESETS = ("exact", "fast", "draft", "turbo")
 """exact: as published. fast, draft: ever fewer passes of the diffusion net. turbo: as the model's own config.json says, for models
 that were distilled into a few passes."""
 
-_GUIDED: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "exact": {},
-        "fast": {"steps": 6, "schedule": "even", "solver": "adams_bashforth", "unconditional_every": 2, "past_every": 4},
-        "draft": {"steps": 4, "schedule": "even", "solver": "adams_bashforth", "unconditional_every": 2, "past_every": 4},
-    }
-)
+_CHEAP = {"schedule": "even", "solver": "adams_bashforth", "past_every": 4}
 
-_UNGUIDED: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "exact": {},
-        "fast": {"steps": 5, "schedule": "even", "solver": "adams_bashforth", "past_every": 4},
-        "draft": {"steps": 4, "schedule": "even", "solver": "adams_bashforth", "past_every": 4, "whole_every": 2},
-    }
-)
+_GUIDED: Mapping[str, Mapping[str, Any]] = {
+    "exact": {},
+    "fast": _CHEAP | {"steps": 6, "unconditional_every": 2},
+    "draft": _CHEAP | {"steps": 4, "unconditional_every": 2},
+}
+
+_UNGUIDED: Mapping[str, Mapping[str, Any]] = {
+    "exact": {},
+    "fast": _CHEAP | {"steps": 5},
+    "draft": _CHEAP | {"steps": 4, "whole_every": 2},
+}
 """Without guidance a pass costs half, and DeepCache (``whole_every``) saves more than it loses."""
+
 CHEAPER = ("schedule", "solver", "unconditional_every", "past_every", "whole_every")
 """Settings that leave something out."""
 

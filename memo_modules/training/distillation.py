@@ -108,14 +108,9 @@ def trajectory(nets: MemoNets, batch: TrainingBatch, noise: Tensor, settings: Di
         unconditional, conditional = of_branch
         return unconditional + settings.guidance_scale * (conditional - unconditional)
 
-    def one_step(latents: Tensor, step: int) -> Tensor:
-        return euler(velocity, latents, sigmas[step : step + 2], lambda done: None)
-
-    sigmas, latents = even_sigmas(settings.teacher_steps).to(noise.device), noise
-    for step in range(settings.teacher_steps):
-        latents = one_step(latents, step)
-        if (step + 1) % every == 0:
-            kept.append(latents)
+    sigmas = even_sigmas(settings.teacher_steps).to(noise.device)
+    for step in range(0, settings.teacher_steps, every):
+        kept.append(euler(velocity, kept[-1], sigmas[step : step + every + 1], lambda done: None))
     return torch.stack(kept, dim=1)
 
 

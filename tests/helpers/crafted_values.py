@@ -39,6 +39,7 @@ FINE = {
 """Fields for which some of those are as good as any other."""
 
 OF_FIELDS = {
+    ("MEMO_MODEL", "distilled"): ({"steps": 0}, {"speed": 1}),
     ("MEMO_AUDIO", "fps"): (Fraction(0), Fraction(10**9), 30, 30.0),
     ("MEMO_AUDIO", "frame_count"): (0, 33),
     ("MEMO_AUDIO", "clip_frames"): (0, 33, 7),
