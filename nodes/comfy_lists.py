@@ -74,7 +74,7 @@ class ListNode(io.ComfyNode):
             raise InputError(" ".join(failed.values()))
         if not failed:
             cls.finish(list(ready.values()))
-        blocked = (ExecutionBlocker(None),) * len(good[0][0])  # keeps the places of the others, in lists beside this one, too
+        blocked = (ExecutionBlocker(None),) * len(good[0][0])  # keeps the places of the others, in its other outputs, too
         outputs = zip(*(blocked if place in failed else made[place][0] for place in places), strict=True)
         shown: dict[str, list] = {"images": [file for _, files in good for file in files]}
         if failed:

@@ -15,7 +15,7 @@ from comfy.cli_args import args
 from comfy_api.latest import io, ui
 from PIL import Image
 
-from ..memo_modules.audio.io import mono, resample
+from ..memo_modules.audio.io import listened
 from ..memo_modules.errors import InputError
 from ..memo_modules.types import Audio
 from ..memo_modules.values import described
@@ -104,7 +104,7 @@ def kept_sound(audio: Audio, check_interrupt: Callable[[], None]) -> dict[str, s
     """What the front end is to hear and draw of a sound, as a file in ComfyUI's temp folder: one channel, 16 kHz, 16 bits."""
     folder = Path(folder_paths.get_temp_directory())
     folder.mkdir(parents=True, exist_ok=True)
-    path, heard = folder / f"memo_{uuid4().hex}.wav", resample(mono(audio, check_interrupt), HEARD_RATE, check_interrupt)
+    path, heard = folder / f"memo_{uuid4().hex}.wav", listened(audio, HEARD_RATE, check_interrupt=check_interrupt)
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, HEARD_RATE, 0, "NONE", ""))
         file.writeframes((heard.waveform[0].clamp(-1, 1) * 32767).short().numpy().tobytes())

@@ -22,7 +22,7 @@ from ..weights.checkpoints import PICKLES, REPAIR, SIZE_ERRORS, Source, assign_w
 from ..weights.fingerprints import audio_digest
 from ..words import first_line, quoted
 from .encoder_config import EncoderConfig
-from .io import mono, resample, validate
+from .io import listened
 from .levelling import levelled
 
 SAMPLE_RATE = 16000
@@ -295,14 +295,12 @@ def encode_audio(
     Raises:
         InputError: the audio is empty, not finite or shorter than a frame.
     """
-    listened, heard = audio, 0
+    whole, heard = audio, 0
     if previous is not None:
-        check_length(audio, fps, check_interrupt)
-        listened, heard = _with_end_of(previous, audio, fps, clip_frames, check_interrupt)
+        whole, heard = _with_end_of(previous, audio, fps, clip_frames, check_interrupt)
     if level:
-        check_length(audio, fps, check_interrupt)
-        listened = levelled(listened, check_interrupt)
-    waveform, frames = prepare_waveform(listened, fps, clip_frames, timing, check_interrupt)
+        whole = levelled(whole, check_interrupt)
+    waveform, frames = prepare_waveform(whole, fps, clip_frames, timing, check_interrupt)
     with torch.inference_mode():
         states = encoder(waveform.to(device), frames, check_interrupt)
     kept = frame_count(audio.waveform.shape[1], audio.sample_rate, fps)
@@ -317,17 +315,15 @@ def _heard(audio: Audio, previous: Audio | None, level: bool, check_interrupt: C
 
 def _with_end_of(previous: Audio, audio: Audio, fps: Fraction, clip_frames: int, check_interrupt: Callable[[], None]) -> tuple[Audio, int]:
     """``audio`` after the last whole clips of ``previous``, CONTEXT_CLIPS at most, and the frames that these are."""
-    validate(previous, "previous_audio", check_interrupt)
-    rate = audio.sample_rate
-    before = resample(mono(previous, check_interrupt), rate, check_interrupt).waveform
+    own, rate = listened(audio, audio.sample_rate, check_interrupt=check_interrupt).waveform, audio.sample_rate
+    _check_length(audio, fps)
+    before = listened(previous, rate, "previous_audio", check_interrupt).waveform
     clips = min(CONTEXT_CLIPS, int(before.shape[1] * fps / rate) // clip_frames)
     samples = samples_for_frames(clips * clip_frames, rate, fps)
-    return Audio(torch.cat([before[:, before.shape[1] - samples :], mono(audio, check_interrupt).waveform], dim=1), rate), clips * clip_frames
+    return Audio(torch.cat([before[:, before.shape[1] - samples :], own], dim=1), rate), clips * clip_frames
 
 
-def check_length(audio: Audio, fps: Fraction, check_interrupt: Callable[[], None] = lambda: None) -> None:
-    """Raises InputError for audio that is empty, not finite or shorter than a frame."""
-    validate(audio, check_interrupt=check_interrupt)
+def _check_length(audio: Audio, fps: Fraction) -> None:
     samples, rate = audio.waveform.shape[1], audio.sample_rate
     if samples * fps < rate:
         raise InputError(
@@ -341,11 +337,11 @@ def prepare_waveform(
 ) -> tuple[Tensor, int]:
     """What goes into the encoder: the wave (1 samples) at 16 kHz, mono, normalised over its own length and then
     padded with zeros (its mean), and the number of frames it stands for, whole clips."""
-    check_length(audio, fps, check_interrupt)
     if timing not in TIMINGS:
         raise InputError(f"timing: expected one of {', '.join(TIMINGS)}, got {quoted(timing)}.")
+    waveform = listened(audio, SAMPLE_RATE, check_interrupt=check_interrupt).waveform
+    _check_length(audio, fps)
     samples, rate = audio.waveform.shape[1], audio.sample_rate
-    waveform = resample(mono(audio, check_interrupt), SAMPLE_RATE, check_interrupt).waveform
     if timing == "exact":
         frames = clip_count(frame_count(samples, rate, fps), clip_frames) * clip_frames
         length = samples_for_frames(frames, SAMPLE_RATE, fps)
@@ -360,9 +356,8 @@ def encode_frames(encoder: AudioEncoder, audio: Audio, frames: int, fps: Fractio
     It is cut, or filled up with silence, to their length, and never stretched. Raises InputError when it is empty or not
     finite.
     """
-    validate(audio)
     length = samples_for_frames(frames, SAMPLE_RATE, fps)
-    waveform = resample(mono(audio), SAMPLE_RATE).waveform[:, :length]
+    waveform = listened(audio, SAMPLE_RATE).waveform[:, :length]
     with torch.inference_mode():
         return encoder(_normalised(waveform, length).to(device), frames)
 

@@ -176,6 +176,12 @@ def mixed_down(audio: Audio, check_interrupt: Callable[[], None] = lambda: None)
     return Audio(mixed.waveform * (before / after), audio.sample_rate) if after else mixed
 
 
+def listened(audio: Audio, sample_rate: int, name: str = "audio", check_interrupt: Callable[[], None] = lambda: None) -> Audio:
+    """What a network hears of ``audio``: checked as by ``validate``, ``mono``, and at its ``sample_rate``."""
+    validate(audio, name, check_interrupt)
+    return resample(mono(audio, check_interrupt), sample_rate, check_interrupt)
+
+
 def resample(audio: Audio, sample_rate: int, check_interrupt: Callable[[], None] = lambda: None) -> Audio:
     """``audio`` at ``sample_rate``, band-limited, ⌈samples · new / old⌉ long and not shifted in time.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..clips import ceil_div
 from ..types import Audio
 from ..values import parts
-from .io import mono
+from .io import listened
 
 _FRAME = 0.03
 """Seconds over which loudness is measured first; the constants below are whole numbers of such frames."""
@@ -33,11 +33,11 @@ _SILENCE = 1e-12
 
 
 def levelled(audio: Audio, check_interrupt: Callable[[], None] = lambda: None) -> Audio:
-    """``mono`` of ``audio``, with a gain that slowly changes: the voice is as loud everywhere as where it is loudest.
+    """``audio`` as it is ``listened`` to, with a gain that slowly changes: the voice is as loud everywhere as where it is loudest.
 
     Pauses are not raised more than the words around them.
     """
-    whole = mono(audio, check_interrupt)
+    whole = listened(audio, audio.sample_rate, check_interrupt=check_interrupt)
     frame = max(1, round(_FRAME * whole.sample_rate))
     gains = _gains(_energies(whole.waveform[0], frame, check_interrupt))
     centres = (np.arange(len(gains)) + 0.5) * frame
