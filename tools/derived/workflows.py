@@ -33,6 +33,24 @@ _EDGES = """(() => {
     const least = side => Math.min(...items.map(item => item[side])), most = side => Math.max(...items.map(item => item[side] + item[side + 2]))
     return [least(0), least(1), most(0) - least(0), most(1) - least(1)]
 })()"""
+_MAKE_ROOM = """(heights => {
+    for (const node of [...app.graph.nodes].sort((one, other) => one.pos[1] - other.pos[1])) {
+        const grown = node.size[1] - (heights[node.id] ?? node.size[1])
+        if (grown <= 0) continue
+        const edge = node.pos[1] + node.size[1] - grown, [left, right] = [node.pos[0], node.pos[0] + node.size[0]]
+        const above = item => item.pos[0] < right && item.pos[0] + item.size[0] > left
+        const move = item => item.pos = [item.pos[0], item.pos[1] + grown]
+        const nodes = app.graph.nodes.filter(other => above(other) && other.pos[1] >= edge)
+        const last = Math.max(edge, ...nodes.map(other => other.pos[1] + other.size[1]))
+        const beside = ({pos: [x, y]}) => x > left - GUTTER && x < right + GUTTER && y >= edge && y <= last
+        const reroutes = [...app.graph.reroutes.values()].filter(beside)
+        const groups = app.graph.groups.filter(above)
+        const around = groups.filter(({pos: [, y], size: [, height]}) => y < edge && y + height >= edge)
+        around.forEach(group => group.size = [group.size[0], group.size[1] + grown])
+        ;[...nodes, ...reroutes, ...groups.filter(({pos: [, y]}) => y >= edge)].forEach(move)
+    }
+})""".replace("GUTTER", "40")
+"""Of the heights that the file says: what stands below a node that grew, since it got an input, moves down by as much."""
 APP, APP_EXTRAS = ".app.json", ("linearMode", "linearData")
 """How the name of an app ends, and what makes a workflow one."""
 NO_ID = "00000000-0000-0000-0000-000000000000"
@@ -77,6 +95,8 @@ def saved(page: FrontEnd, file: Path) -> tuple[dict, dict, Image.Image] | None:
     if page.unknown_nodes():
         return None
     page.complaints()  # which waits until previews of pictures and sounds are there
+    heights = {node["id"]: node["size"][1] for node in json.loads(file.read_text(encoding="utf-8"))["nodes"]}
+    page.evaluate(f"{_MAKE_ROOM}({json.dumps(heights)})")
     look_at_all(page, (1600, 900))
     if page.evaluate("app.canvas.ds.scale") < LEAST_SCALE:
         look_at_all(page, (1600, 900), LEAST_SCALE)
