@@ -126,8 +126,9 @@ class Journal:
         self._keep(state, segment)
 
     def finishing(self, whole: Path, check_interrupt: Callable[[], None]) -> None:
-        """The video is whole, and gets its name next."""
-        self._whole_crc = _crc_of_file(whole, check_interrupt)
+        """The video is whole, and gets its name next. Raises StorageError when the disk does not give it."""
+        with storing(whole):
+            self._whole_crc = _crc_of_file(whole, check_interrupt)
 
     def claiming(self, path: Path) -> None:
         """The video may have the name ``path`` from now on: should the process end before it says so, ``finished`` finds it there."""

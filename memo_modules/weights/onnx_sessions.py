@@ -20,6 +20,7 @@ from ..errors import CheckpointError, MemoError
 from ..files.regular_files import open_regular
 from ..words import first_line, quoted
 from .checkpoints import REPAIR, file_fault, raise_fault
+from .onnx_growth import growth_fault
 
 logger = logging.getLogger(__name__)
 
@@ -114,13 +115,8 @@ Shape = tuple[int | None | EllipsisType, ...]
 
 _FLOAT = 1  # onnx.TensorProto.FLOAT
 
-_MOST_VALUES = 2**30
-"""Of one tensor that a graph makes: the largest of the published ones have a twentieth of it."""
-
-_SMALL, _SIDE = 4096, 640
-"""Values of a weight that may be a size; the length of a side that may vary, where the first is 1: the detector's picture."""
-
-_ENDLESS = ("Loop", "Scan")
+_SIDE = 640
+"""The length of a side that may vary, where the first is 1: the detector's picture."""
 
 
 def check_graph(path: Path, kind: str, inputs: dict[str | None, Shape], outputs: Sequence[Shape]) -> None:
@@ -128,9 +124,14 @@ def check_graph(path: Path, kind: str, inputs: dict[str | None, Shape], outputs:
 
     kind: what it is, in an error. inputs: names (None for any) to shapes, all float32. outputs: shapes in order, all float32.
     Raises CheckpointError naming the file when it cannot be read, has other inputs or outputs, lies in several files, states
-    weights that it does not hold, or makes more of its input than fits into memory, as far as that can be told without running it.
+    weights that it does not hold, or may make more of its input than fits into memory.
     """
     model = _model(path, "opened as an ONNX model")
+    with opening(path):  # of text that is none, an error comes where it is looked at
+        _check_model(model, path, kind, inputs, outputs)
+
+
+def _check_model(model: Any, path: Path, kind: str, inputs: dict[str | None, Shape], outputs: Sequence[Shape]) -> None:
     graph = model.graph
     taken = _taken(graph)
     fits = len(taken) == len(inputs) and len(graph.output) == len(outputs)
@@ -144,14 +145,16 @@ def check_graph(path: Path, kind: str, inputs: dict[str | None, Shape], outputs:
     for tensor in _tensors(graph):
         if fault := _tensor_fault(tensor):
             raise CheckpointError(f"{path}: {fault} {REPAIR}")
-    if fault := _growth_fault(model, inputs):
+    if fault := growth_fault(model, _sizes(taken, inputs)):
         raise CheckpointError(f"{path}: {fault} {REPAIR}")
 
 
 def input_shape(path: Path) -> list[int]:
     """Of the first input of the network in an ONNX file, 0 for sides that may vary; empty without one. Raises as ``check_graph``."""
-    taken = _taken(_model(path, "read as ONNX").graph)
-    return [side or 0 for side in _sides(taken[0]) or ()] if taken else []
+    model = _model(path, "read as ONNX")
+    with opening(path):
+        taken = _taken(model.graph)
+        return [side or 0 for side in _sides(taken[0]) or ()] if taken else []
 
 
 def _taken(graph: Any) -> list:
@@ -213,35 +216,11 @@ def _graphs(graph: Any) -> Iterator[Any]:
             graphs += [*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs]
 
 
-def _growth_fault(model: Any, inputs: dict[str | None, Shape]) -> str | None:
-    """What a graph makes that no memory holds, or that never ends. Sizes that hang on the values of its input are not known here."""
-    import onnx
-
-    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
-    light.graph.MergeFrom(onnx.GraphProto(name="g", node=model.graph.node, output=model.graph.output))
-    held = {tensor.name for tensor in model.graph.initializer}
-    for tensor in model.graph.initializer:
-        if math.prod(tensor.dims) <= _SMALL:  # it may say how large something is to be
-            light.graph.initializer.append(tensor)
-        else:
-            light.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    for value in model.graph.input:
-        if value.name not in held:
-            known = _sides(value) or [None if side is ... else side for side in next(iter(inputs.values()))]
-            sides = [side or (_SIDE if place else 1) for place, side in enumerate(known)]
-            light.graph.input.append(onnx.helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, sides))
-    for graph in _graphs(light.graph):
-        if endless := next((node for node in graph.node if node.op_type in _ENDLESS), None):
-            return f"it has an operator {endless.op_type}, which may never end, and which no network of its kind has."
-    try:
-        inferred = onnx.shape_inference.infer_shapes(light, data_prop=True)
-    except Exception:  # of several kinds; the runtime, which knows more, opens it or says what is wrong
-        return None
-    for graph in _graphs(inferred.graph):
-        for value in (*graph.value_info, *graph.output):
-            if math.prod(side or 0 for side in _sides(value) or ()) > _MOST_VALUES:
-                return f"it makes {quoted(value.name)} of {_sides_in_words(_sides(value))} numbers, more than fits into memory."
-    return None
+def _sizes(taken: list, inputs: dict[str | None, Shape]) -> dict[str, tuple[int, ...]]:
+    """Of the inputs of a graph, as they are when it runs: what the graph states, else what it is to be, else the detector's picture."""
+    wanted = ([None if side is ... else side for side in shape] for shape in inputs.values())
+    known = {value.name: _sides(value) or sides for value, sides in zip(taken, wanted, strict=True)}
+    return {name: tuple(side or (_SIDE if place else 1) for place, side in enumerate(sides)) for name, sides in known.items()}
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
