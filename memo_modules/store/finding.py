@@ -4,7 +4,7 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path, PurePath
 
@@ -28,6 +28,7 @@ from ..weights.checkpoints import (
     read_configs,
     read_json,
 )
+from .judging import Judging, Verdict
 from .walking import walk
 
 _MOST_FILES = 10_000
@@ -47,13 +48,14 @@ class Listing:
 
 @dataclass(frozen=True)
 class _Role:
-    """candidates: what in a folder (its path, names of its folders, names of its files) is meant for the role. judge:
+    """candidates: what in a folder (its path, names of its folders, names of its files) may be meant for the role, by names alone. judge:
     raises CheckpointError for one that cannot be loaded, by headers, sizes and configs alone. place: folders of the
-    published layout that say nothing in a name."""
+    published layout that say nothing in a name. meant: whether a candidate is, by what is in it."""
 
     candidates: Callable[[Path, list[str], list[str]], list[Path]]
     judge: Callable[[Path], None]
     place: tuple[str, ...] = ()
+    meant: Callable[[Path], bool] = lambda path: True
 
 
 def find(role: str, roots: list[Path]) -> Listing:
@@ -61,7 +63,7 @@ def find(role: str, roots: list[Path]) -> Listing:
     loaded. Folders that must not be read are among the refused, and what was too large to be searched to its end."""
     listing, kind = Listing(), _ROLES[role]
     for root in roots:
-        tree = walk(root)
+        tree, judging = walk(root), Judging(role, root)
         listing.refused |= tree.refused
         for folder in tree.folders:
             for path in kind.candidates(folder.path, folder.folders, [*folder.files, *folder.others] if folder.others else folder.files):
@@ -69,13 +71,21 @@ def find(role: str, roots: list[Path]) -> Listing:
                 if name in listing.found:
                     continue
                 special = folder.others.get(path.name) if path.parent == folder.path else None
-                fault = f"{path} {special}. {REPAIR}" if special else _fault(role, path, signature(path))
-                if fault:
-                    listing.refused.setdefault(name, fault)
-                else:
+                verdict = judging.verdict(path, folder, partial(_verdict, role, path, special))
+                if verdict.fault:
+                    listing.refused.setdefault(name, verdict.fault)
+                elif verdict.meant:
                     listing.found[name] = path
+        listing.refused |= judging.refused
     listing.refused = {name: fault for name, fault in listing.refused.items() if name not in listing.found}
     return listing
+
+
+def _verdict(role: str, path: Path, special: str | None) -> Verdict:
+    """special: what it is where it is no file."""
+    if not _ROLES[role].meant(path):
+        return Verdict(False)
+    return Verdict(True, f"{path} {special}. {REPAIR}" if special else _fault(role, path, signature(path)))
 
 
 def _name(path: Path, root: Path, place: tuple[str, ...]) -> str:
@@ -137,12 +147,24 @@ def _fault(role: str, path: Path, signature: tuple) -> str | None:
 def _checkpoints(folder: Path, folders: list[str], files: list[str]) -> list[Path]:
     whole = [folder] if any(net in folders or f"{net}.safetensors" in files for net in NETS) else []
     parts = (*(f"{net}.safetensors" for net in NETS), "model.safetensors", "diffusion_pytorch_model.safetensors")
-    return whole + [folder / name for name in files if name not in parts and _may_hold(folder / name, NETS)]
+    return whole + [folder / name for name in files if name not in parts and name.endswith(".safetensors")]
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether it is a folder, or a single file that says that it holds nets or is too damaged to say."""
+    if path.suffix != ".safetensors":
+        return True
+    held = _components(path)
+    return held is None or not held.isdisjoint(NETS)
 
 
 def _classifiers(folder: Path, folders: list[str], files: list[str]) -> list[Path]:
     whole = [folder] if folder.name == CLASSIFIER else []
-    return whole + [folder / name for name in files if CLASSIFIER in (_components(folder / name) or ())]
+    return whole + [folder / name for name in files if name.endswith(".safetensors")]
+
+
+def _is_classifier(path: Path) -> bool:
+    return path.suffix != ".safetensors" or CLASSIFIER in (_components(path) or ())
 
 
 def _audio_encoders(folder: Path, folders: list[str], files: list[str]) -> list[Path]:
@@ -166,30 +188,22 @@ def _vocal_separators(folder: Path, folders: list[str], files: list[str]) -> lis
 def _vaes(folder: Path, folders: list[str], files: list[str]) -> list[Path]:
     """Folders as diffusers writes them, and files with a name that says so, or in a folder that does or one below it."""
     if "config.json" in files and VAE_WEIGHTS in files:
-        return [folder] if _is_autoencoder(folder / "config.json") else []
+        return [folder]
     named = "vae" in map(str.lower, folder.parts[-2:])
     return [folder / name for name in files if name.endswith(".safetensors") and (named or "vae" in name.lower())]
 
 
-def _is_autoencoder(config: Path) -> bool:
+def _is_vae(path: Path) -> bool:
+    if path.suffix == ".safetensors":
+        return True
     try:
-        return read_json(config).get("_class_name") == "AutoencoderKL"
+        return read_json(path / "config.json").get("_class_name") == "AutoencoderKL"
     except CheckpointError:
         return False
 
 
-def _may_hold(path: Path, components: tuple[str, ...]) -> bool:
-    """Whether a single file says that it holds one of ``components``, or is too damaged to say."""
-    if path.suffix != ".safetensors":
-        return False
-    held = _components(path)
-    return held is None or not held.isdisjoint(components)
-
-
 def _components(path: Path) -> frozenset[str] | None:
     """Components that a file holds, by its metadata; None when it is damaged."""
-    if path.suffix != ".safetensors":
-        return frozenset()
     signature = _file_signature(path)
     return _components_cached(path, signature) if signature else None
 
@@ -223,11 +237,11 @@ def _judge_emotion2vec(path: Path) -> None:
 
 
 _ROLES = {
-    "nets": _Role(_checkpoints, check_checkpoint),
-    "vae": _Role(_vaes, check_autoencoder, ("vae",)),
+    "nets": _Role(_checkpoints, check_checkpoint, meant=_is_checkpoint),
+    "vae": _Role(_vaes, check_autoencoder, ("vae",), _is_vae),
     "audio_encoder": _Role(_audio_encoders, check_audio_encoder),
     "face_analysis": _Role(_face_analyses, _judge_face_analysis, ("models", "face_analysis", "misc")),
     "vocal_separator": _Role(_vocal_separators, lambda path: raise_fault(file_fault(path)), ("Kim_Vocal_2.onnx", "vocal_separator", "misc")),
-    "emotion_classifier": _Role(_classifiers, _judge_classifier, (CLASSIFIER, f"{CLASSIFIER}.safetensors", "misc")),
+    "emotion_classifier": _Role(_classifiers, _judge_classifier, (CLASSIFIER, f"{CLASSIFIER}.safetensors", "misc"), _is_classifier),
     "emotion2vec": _Role(_emotion2vecs, _judge_emotion2vec, ("model.safetensors", "model.pt")),
 }

@@ -11,7 +11,7 @@ from ..words import file_size, quoted
 from .catalogue import CATALOGUE, Model, ModelFile
 from .fetching import by_hand, fetch
 from .finding import Listing, find
-from .walking import forget
+from .judging import forget
 
 Roots = Callable[[str], list[Path]]
 """Model folders of a kind (`memo`, `vae`, ..), the one where new files go first."""

@@ -26,14 +26,14 @@ endless one."""
 
 _name = attrgetter("name")
 
-_KEPT = 600.0
+KEPT = 600.0
 """Seconds for which what was found before a search was given up is taken for all: the next would take as long."""
 
 
 @dataclass(slots=True)
 class Folder:
     """A folder's names, in order. others: what is neither folder nor file, with what it is: "is a named pipe, not a file". links: which of the
-    folders are links."""
+    folders are links. link: the one by which it was reached, None for a root's own."""
 
     path: Path
     folders: list[str]
@@ -41,6 +41,7 @@ class Folder:
     others: dict[str, str]
     links: set[str]
     identity: tuple[int, int]
+    link: Path | None = None
 
 
 @dataclass
@@ -96,7 +97,7 @@ class _Part:
             f"seconds, the rest was left out. {advice}."
         )
         logger.warning("%s", reason)
-        self.fault, self.until = (name, reason), time.monotonic() + _KEPT
+        self.fault, self.until = (name, reason), time.monotonic() + KEPT
 
 
 _given_up: dict[tuple[Path, bool], _Part] = {}
@@ -126,6 +127,7 @@ def walk(root: Path) -> Tree:
             if found is None:
                 continue
             seen.add(found.identity)
+            found.link = link
             tree.folders.append(found)
             for name in found.folders:
                 path = folder / name

@@ -42,7 +42,9 @@ def growth_fault(model: Any, inputs: Mapping[str, tuple[int, ...]]) -> str | Non
             sizes.add(node)
         except Exception as error:  # of several kinds; a runtime would most often fail at the same node
             why = f" ({first_line(error)})" if str(error) else ""
-            return f"it makes {quoted(node.output[0] if node.output else '')} ({quoted(node.op_type)}) of a size that is not known before it runs{why}."
+            return (
+                f"it makes {quoted(node.output[0] if node.output else '')} ({quoted(node.op_type)}) of a size that is not known before it runs{why}."
+            )
         for name in filter(None, node.output):
             if math.prod(sizes.shape(name)) > _MOST_NUMBERS:
                 return f"it makes {quoted(name)} of {list(sizes.shape(name))} numbers, more than fits into memory."

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from memo_modules.store import finding, obtain, walking
+from memo_modules.store import finding, judging, obtain, walking
 from memo_modules.store.catalogue import CATALOGUE
 
 SMALL = Path(__file__).resolve().parents[2] / "assets" / "models"
@@ -17,9 +17,9 @@ SMALL = Path(__file__).resolve().parents[2] / "assets" / "models"
 
 @pytest.fixture(autouse=True)
 def nothing_remembered():
-    walking.forget()
+    judging.forget()
     yield
-    walking.forget()
+    judging.forget()
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_a_root_that_is_a_whole_disk_is_given_up(tmp_path, monkeypatch):
     assert list(listing.found) == ["near"] and "disk holds more than can be searched" in listing.refused["disk"]
     shutil.copytree(SMALL / "memo" / "small", disk / "new")
     assert "new" not in finding.find("nets", [disk]).found
-    walking.forget()
+    judging.forget()
     assert "new" in finding.find("nets", [disk]).found
 
 
@@ -221,3 +221,73 @@ def test_a_signature_does_not_read_a_whole_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "stat", lambda self, **options: looked.append(self) or status(self, **options))
     assert [path for path, *_ in finding.signature(tmp_path / "model")] == [str(tmp_path / "model/config.json")]
     assert len(looked) < 150
+
+
+# More than can be judged
+
+
+def server_of(folder: Path, models: int) -> Path:
+    """Files that all say they hold nets, and folders of nets and VAEs."""
+    for number in range(models):
+        place = folder / f"{number % 7}" / f"{number}"
+        place.mkdir(parents=True)
+        for name in ("reference_net.safetensors", "vae.safetensors", "other.safetensors"):
+            (place / name).write_bytes(b"damaged")
+        (place / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
+        (place / "diffusion_pytorch_model.safetensors").write_bytes(b"damaged")
+    return folder
+
+
+def slow_to_open(monkeypatch, seconds: float) -> list[str]:
+    """Whatever is looked into is slow; returns the files."""
+    opened, check = [], finding._file_signature
+
+    def slowly(path):
+        opened.append(str(path))
+        time.sleep(seconds)
+        return check(path)
+
+    monkeypatch.setattr(finding, "_file_signature", slowly)
+    return opened
+
+
+def test_what_a_link_to_a_slow_server_leads_to_is_judged_for_a_while_only(root, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(judging, "_LINKED_TIME", (0.3, 3))
+    (root / "server").symlink_to(server_of(tmp_path / "server", 60))
+    opened = slow_to_open(monkeypatch, 0.02)
+    listings = {role: finding.find(role, [root]) for role in ("nets", "vae", "emotion_classifier")}
+    assert len([name for name in opened if "/server/" in name]) < 150  # of 1,000
+    assert list(listings["nets"].found) == ["memo"]
+    for listing in listings.values():
+        assert "server leads to more files than can be looked into: after " in listing.refused["server"]
+        assert "Let the link lead to the folder of the models alone." in listing.refused["server"]
+    assert caplog.text.count("more files than can be looked into") == 3
+
+    opened.clear()
+    assert finding.find("nets", [root]) == listings["nets"]
+    assert not [name for name in opened if "/server/" in name]  # it is not paid for again
+    monkeypatch.setattr(judging, "_LINKED_TIME", (600.0, 3))
+    judging.forget()
+    assert len(finding.find("nets", [root]).refused) >= 60
+
+
+def test_what_lies_in_a_root_itself_is_judged_for_a_while_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(judging, "_OWN_TIME", (0.3, 3))
+    root = server_of(tmp_path / "models", 60)
+    opened = slow_to_open(monkeypatch, 0.02)
+    listing = finding.find("nets", [root])
+    assert len(opened) < 50  # of 400
+    assert "models holds more files than can be looked into" in listing.refused["models"] and len(listing.refused) > 3
+
+
+def test_slow_models_are_all_judged_where_they_are_few(root, tmp_path, monkeypatch):
+    """Those of other roots have no less time because of a server that was given up."""
+    monkeypatch.setattr(judging, "_LINKED_TIME", (0.1, 4))
+    (root / "server").symlink_to(server_of(tmp_path / "server", 50))
+    near = tmp_path / "near" / "link"
+    shutil.copytree(SMALL / "memo" / "small", tmp_path / "few")
+    near.parent.mkdir()
+    near.symlink_to(tmp_path / "few")
+    slow_to_open(monkeypatch, 0.01)
+    found = finding.find("nets", [root, near.parent])
+    assert list(found.found) == ["memo", "link"] and set(found.refused) > {"server"}

@@ -288,7 +288,14 @@ CONSTANTS = {
 LARGEST = [("ReduceMax", [], {"keepdims": 0}), ("Mul", ["huge"], {}), ("Exp", [], {}), ("Cast", [], {"to": onnx.TensorProto.INT64})]
 AS_SHAPE = [*LARGEST, ("Reshape", ["all"], {})]
 FOUR_SIDES = [*AS_SHAPE, ("Mul", ["four"], {})]
-FROM_SHAPE = [("Shape", [], {}), ("Gather", ["second"], {}), ("Cast", [], {"to": onnx.TensorProto.FLOAT}), ("Mul", ["wide"], {}), ("Floor", [], {}), ("Cast", [], {"to": 7})]
+FROM_SHAPE = [
+    ("Shape", [], {}),
+    ("Gather", ["second"], {}),
+    ("Cast", [], {"to": onnx.TensorProto.FLOAT}),
+    ("Mul", ["wide"], {}),
+    ("Floor", [], {}),
+    ("Cast", [], {"to": onnx.TensorProto.INT64}),
+]
 
 
 def multiply_outer(graph) -> None:
