@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ..words import first_line, quoted
+from ..words import quoted
 
 _MOST_NUMBERS = 2**30
 """That are held at one time: the largest of the published networks, a separator, holds a quarter of them."""
+
+_MOST_NODES = 20_000
+"""The largest of the published ones have a thousand."""
 
 _SMALL = 4096
 """Values of a tensor that may be a size, or sizes."""
@@ -28,6 +31,8 @@ def growth_fault(model: Any, inputs: Mapping[str, tuple[int, ...]]) -> str | Non
     Only the arithmetic of sizes is run. A size that is not known by that, as one that depends on the values of the input, is a fault.
     """
     graph = model.graph
+    if len(graph.node) > _MOST_NODES:
+        return f"it has {len(graph.node)} operators, expected at most {_MOST_NODES}."
     for node in graph.node:
         if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
             return f"it has an operator {quoted(node.op_type)}, which may never end, and which no network of its kind has."
@@ -40,11 +45,9 @@ def growth_fault(model: Any, inputs: Mapping[str, tuple[int, ...]]) -> str | Non
     for node in graph.node:
         try:
             sizes.add(node)
-        except Exception as error:  # of several kinds; a runtime would most often fail at the same node
-            why = f" ({first_line(error)})" if str(error) else ""
-            return (
-                f"it makes {quoted(node.output[0] if node.output else '')} ({quoted(node.op_type)}) of a size that is not known before it runs{why}."
-            )
+        except Exception:  # of several kinds; a runtime would most often fail at the same node
+            made = quoted(node.output[0]) if node.output else "something"
+            return f"it makes {made} ({quoted(node.op_type)}) of a size that is not known before it runs."
         for name in filter(None, node.output):
             if math.prod(sizes.shape(name)) > _MOST_NUMBERS:
                 return f"it makes {quoted(name)} of {list(sizes.shape(name))} numbers, more than fits into memory."
@@ -59,50 +62,50 @@ class _Sizes:
     def __init__(self, model: Any, inputs: Mapping[str, tuple[int, ...]]):
         import onnx
 
-        self.onnx, self.model = onnx, model
-        self.versions = {opset.domain or "ai.onnx": opset.version for opset in model.opset_import}
-        self.types = {name: onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, shape) for name, shape in inputs.items()}
-        self.values: dict[str, np.ndarray] = {}
+        self._onnx, self._model = onnx, model
+        self._types = {name: onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in inputs.items()}
+        self._values = {}
         for tensor in model.graph.initializer:
-            self.types[tensor.name] = onnx.helper.make_tensor_type_proto(tensor.data_type, tuple(tensor.dims))
+            self._types[tensor.name] = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tuple(tensor.dims))
             if math.prod(tensor.dims) <= _SMALL:
-                self.values[tensor.name] = onnx.numpy_helper.to_array(tensor)
+                self._values[tensor.name] = tensor
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Raises ValueError where it is not known."""
-        kind = self.types[name].tensor_type
+        """Raises LookupError where it is not known."""
+        kind = self._types[name].type.tensor_type
         if not kind.HasField("shape") or not all(side.HasField("dim_value") and side.dim_value >= 0 for side in kind.shape.dim):
-            raise ValueError
+            raise LookupError(name)
         return tuple(side.dim_value for side in kind.shape.dim)
 
     def add(self, node: Any) -> None:
         """What ``node`` makes of what is known. Raises an exception of any kind where its shapes are not known by that."""
-        known = {name: self.onnx.numpy_helper.from_array(self.values[name]) for name in node.input if name in self.values}
-        schema = self.onnx.defs.get_schema(node.op_type, self.versions[node.domain or "ai.onnx"], node.domain)
-        types = {name: self.types[name] for name in node.input if name}
-        made = self.onnx.shape_inference.infer_node_outputs(
-            schema, node, types, known, opset_imports=list(self.model.opset_import), ir_version=self.model.ir_version
-        )
-        self.types |= made
-        if all(math.prod(self.shape(name)) <= _SMALL for name in node.output if name):
-            self.values |= dict(zip(node.output, self._computed(node), strict=False))
+        taken = [name for name in dict.fromkeys(node.input) if name]
+        types = [self._types[name] for name in taken if name not in self._values]
+        values = [self._values[name] for name in taken if name in self._values]
+        graph = self._onnx.GraphProto(name="g", node=[node], input=types, initializer=values)
+        alone = self._onnx.ModelProto(ir_version=max(4, self._model.ir_version), opset_import=self._model.opset_import, graph=graph)
+        self._types |= {value.name: value for value in self._onnx.shape_inference.infer_shapes(alone).graph.value_info}
+        made = [name for name in node.output if name]
+        if all(math.prod(self.shape(name)) <= _SMALL for name in made):
+            found = self._sizes_of(node) or ([] if types or node.op_type not in _ARITHMETIC else self._computed(alone, made))
+            self._values |= {name: self._onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in zip(made, found, strict=False)}
 
-    def _computed(self, node: Any) -> list[np.ndarray]:
-        """What a node makes; nothing where it is not made of known shapes and values by arithmetic."""
+    def _sizes_of(self, node: Any) -> list[Any]:
+        """What a node makes that asks for the shape of a tensor, with whatever values."""
+        if node.op_type not in ("Shape", "Size"):
+            return []
+        shape, attributes = self.shape(node.input[0]), {attribute.name: attribute.i for attribute in node.attribute}
+        sides = shape[attributes.get("start", 0) : attributes.get("end")]
+        return [np.array(sides if node.op_type == "Shape" else math.prod(shape), np.int64)]
+
+    @staticmethod
+    def _computed(alone: Any, made: list[str]) -> list[Any]:
         from onnx.reference import ReferenceEvaluator
 
-        onnx = self.onnx
-        if node.op_type in ("Shape", "Size"):
-            shape, attributes = self.shape(node.input[0]), {attribute.name: attribute.i for attribute in node.attribute}
-            sides = shape[attributes.get("start", 0) : attributes.get("end")]
-            return [np.array(sides if node.op_type == "Shape" else math.prod(shape), np.int64)]
-        if node.op_type not in _ARITHMETIC or any(name not in self.values for name in node.input if name):
+        try:
+            return ReferenceEvaluator(alone).run(made, {})
+        except Exception:  # of any kind: then the values are not known
             return []
-        inputs, outputs = ([onnx.ValueInfoProto(name=name) for name in names if name] for names in (node.input, node.output))
-        alone = onnx.GraphProto(name="g", node=[node], input=inputs, output=outputs)
-        model = onnx.ModelProto(ir_version=self.model.ir_version, opset_import=self.model.opset_import, graph=alone)
-        made = ReferenceEvaluator(model).run(None, {name: self.values[name] for name in node.input if name})
-        return [np.asarray(value) for value in made]
 
     def most_at_once(self, graph: Any) -> int:
         """Numbers that are held at one time when each tensor is given back after the last node that takes it."""
