@@ -103,7 +103,7 @@ class _Sizes:
         from onnx.reference import ReferenceEvaluator
 
         try:
-            return ReferenceEvaluator(alone).run(made, {})
+            return list(ReferenceEvaluator(alone).run(made, {}))
         except Exception:  # of any kind: then the values are not known
             return []
 

@@ -85,7 +85,7 @@ class Trickle:
 
 @dataclass(frozen=True)
 class Endless:
-    """Sends bytes without end."""
+    """Sends bytes without end, as far as anybody can tell: 256 MB, so that a client which takes them all fills no disk."""
 
 
 @dataclass(frozen=True)
@@ -330,7 +330,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif isinstance(fault, Endless):
             del headers["Content-Length"]
             self._send_headers(200, headers | {"Connection": "close"})
-            while self._hub.pause(0):
+            for _ in range(2**28 // _BLOCK):
+                if not self._hub.pause(0):
+                    break
                 self.wfile.write(bytes(_BLOCK))
         elif isinstance(fault, Longer):
             self._send_headers(200, headers | {"Content-Length": str(int(headers["Content-Length"]) + fault.bytes)})

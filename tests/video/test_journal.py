@@ -387,6 +387,12 @@ def test_a_journal_belongs_to_one_process_at_a_time(tmp_path):
         assert len(list(first.folder.glob("clip-*"))) == 2
 
 
+def test_a_whole_video_that_the_disk_does_not_give_is_one_sentence(tmp_path):
+    with pytest.raises(StorageError, match="video.mp4 could not be"), opened(tmp_path, "video", MADE_OF) as journal:
+        fill(journal, 1)
+        journal.finishing(journal.folder / "video.mp4", lambda: None)
+
+
 def test_nothing_is_left_of_a_finished_video(tmp_path):
     with opened(tmp_path, "video", MADE_OF) as first:
         fill(first, 2)
