@@ -138,14 +138,17 @@ def test_convolving_in_chunks_changes_nothing(monkeypatch, norm, samples):
 def test_what_was_heard_is_told_to_the_sample(encoder):
     """By which a video is continued, or begun anew when a word is another."""
     voice, before = noise(40_000), noise(30_000)
-    changed = []
-    for sound in (voice, before):
+
+    def with_another(sound: Audio, place: int) -> Audio:
         waveform = sound.waveform.clone()
-        waveform[0, 1] += 2**-15
-        changed.append(Audio(waveform, 16000))
-    heard = [(voice, None), (changed[0], None), (voice, before), (voice, changed[1]), (Audio(voice.waveform, 16001), None)]
+        waveform[0, place] += 2**-15
+        return Audio(waveform, 16000)
+
+    heard = [(voice, None), (voice, before), (Audio(voice.waveform, 16001), None)]
+    heard += [(with_another(voice, place), None) for place in (0, 4096, 20_001, 39_999)]
+    heard += [(voice, with_another(before, place)) for place in (1, 29_999)]
     digests = [encode_audio(encoder, sound, Fraction(30), previous=previous).heard for sound, previous in heard]
-    assert len(set(digests)) == 5 and digests[0] == encode_audio(encoder, noise(40_000), Fraction(30)).heard
+    assert len(set(digests)) == len(heard) and digests[0] == encode_audio(encoder, noise(40_000), Fraction(30)).heard
     features = encode_audio(encoder, voice, Fraction(30))
     assert {part.heard for part in features.split(2)} == {digests[0]}
 
