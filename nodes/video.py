@@ -215,7 +215,8 @@ class MemoSampleToFile(ListNode):
             label_as_synthetic,
             _pasting(photo, crop, feather, color_match),
         )
-        video.format.check(*reversed(video.file_size), heard, adapter.check_interrupt)
+        file_width, file_height = video.file_size
+        video.format.check(file_height, file_width, heard, adapter.check_interrupt)
         target = comfy_output.output_file(filename_prefix, video.format.suffix, *video.file_size)
         return _Prepared(sampling, video, target, filename_prefix, unfinished, [*sampling.notes, *notes], item)
 
