@@ -341,7 +341,10 @@ def load_picture(portrait: Picture) -> Tensor:
         return portrait
     if isinstance(portrait, str | Path):
         try:
-            portrait = np.array(ImageOps.exif_transpose(Image.open(portrait)).convert("RGB"))
+            upright = ImageOps.exif_transpose(Image.open(portrait))
+            if upright.mode.startswith("I"):  # grey of 16 bits, of which Pillow would keep the lowest 255 values
+                upright = Image.fromarray((np.asarray(upright) / 257).clip(0, 255).round().astype(np.uint8))
+            portrait = np.array(upright.convert("RGB"))
         except OSError as error:
             raise InputError(f"portrait: {portrait} cannot be read as a picture ({error}). Choose a PNG, JPEG or WebP file.") from error
     return torch.from_numpy(portrait).float() / 255 if portrait.dtype == np.uint8 else torch.from_numpy(portrait).float()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from comfy_api.latest import io
@@ -33,6 +34,9 @@ class Item:
 
 class ListNode(io.ComfyNode):
     """A node that gets lists (``is_input_list``) and gives lists: of each item of its inputs an item of its outputs."""
+
+    SHOWN: Mapping[str, Sequence] = MappingProxyType({})
+    """What the front end has to know of the files that show the items."""
 
     @classmethod
     def prepare(cls, item: Item, **inputs) -> Any:
@@ -76,7 +80,7 @@ class ListNode(io.ComfyNode):
             cls.finish(list(ready.values()))
         blocked = (ExecutionBlocker(None),) * len(good[0][0])  # keeps the places of the others, in its other outputs, too
         outputs = zip(*(blocked if place in failed else made[place][0] for place in places), strict=True)
-        shown: dict[str, list] = {"images": [file for _, files in good for file in files]}
+        shown: dict[str, Any] = {"images": [file for _, files in good for file in files], **cls.SHOWN}
         if failed:
             shown["text"] = list(failed.values())
         return io.NodeOutput(*map(list, outputs), ui=shown)

@@ -29,7 +29,8 @@ def takes(channels: int, sample_rate: int, container: str = MP4) -> bool:
         file.seek(0)
         with open_to_read(file) as written:
             context = written.streams.audio[0].codec_context
-            return context.layout.nb_channels == channels and (container == WEBM or context.sample_rate == sample_rate)
+            kept = channels in (1, context.layout.nb_channels)  # ComfyUI 0.8 writes one channel into both of a stereo file
+            return kept and (container == WEBM or context.sample_rate == sample_rate)
     except Exception:  # of PyAV, or of core: whatever it is, the video would end the same way
         return False
 

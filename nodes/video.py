@@ -1,9 +1,12 @@
 """The node that makes a video file of any length."""
 
 import re
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
 
-from comfy_api.latest import InputImpl, io, ui
+from comfy_api.latest import InputImpl, io
 
 from ..memo_modules.clips import SLOWEST, frame_rate
 from ..memo_modules.errors import InputError
@@ -15,6 +18,7 @@ from ..memo_modules.video.long_videos import LongVideo, sample_to_file
 from . import comfy_adapter as adapter
 from . import comfy_output
 from . import comfy_sockets as sockets
+from .comfy_lists import Item, ListNode
 from .sampler import Sampling, noise_input, preset_input, sampling_inputs
 from .socket_types import CropSocket, VideoStateSocket
 
@@ -124,7 +128,9 @@ def photo_inputs() -> list[io.Input]:
     ]
 
 
-class MemoSampleToFile(io.ComfyNode):
+class MemoSampleToFile(ListNode):
+    SHOWN = MappingProxyType({"animated": (True,)})
+
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -161,18 +167,22 @@ class MemoSampleToFile(io.ComfyNode):
                 *photo_inputs(),
             ],
             outputs=[
-                io.Video.Output(display_name="video", tooltip="The file, for Save Video and others."),
+                io.Video.Output(display_name="video", tooltip="The file, for Save Video and others.", is_output_list=True),
                 VideoStateSocket.Output(
-                    display_name="state", tooltip="What is needed to continue this video: connect it to the state of another sampler node."
+                    display_name="state",
+                    tooltip="What is needed to continue this video: connect it to the state of another sampler node.",
+                    is_output_list=True,
                 ),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
             is_output_node=True,
+            is_input_list=True,
         )
 
     @classmethod
-    def execute(
+    def prepare(
         cls,
+        item,
         filename_prefix,
         codec,
         crf,
@@ -187,13 +197,12 @@ class MemoSampleToFile(io.ComfyNode):
         feather=FEATHER,
         color_match="border",
         **inputs,
-    ) -> io.NodeOutput:
+    ) -> "_Prepared":
         format = chosen_format(codec, crf, pixel_format, audio_codec)
-        heard, notes = fitted(format, sound)
+        heard, notes = item.once(("sound", id(sound), format), lambda: fitted(format, sound))
         if 0 < output_fps < SLOWEST:
             raise InputError(f"output_fps: expected 0, which is the rate as sampled, or {SLOWEST} to 120 frames per second, got {output_fps}.")
         sampling = Sampling(**inputs)
-        host = adapter.host(cls.hidden.unique_id, [*sampling.notes, *notes])
         audio, (height, width) = sampling.audio, sampling.portrait.shape[2:]
         video = LongVideo(
             audio,
@@ -206,26 +215,57 @@ class MemoSampleToFile(io.ComfyNode):
             label_as_synthetic,
             _pasting(photo, crop, feather, color_match),
         )
-        made_of = sampling.inputs()
-        made_of = replace(made_of, exact={**made_of.exact, **video.of_clips()})
+        file_width, file_height = video.file_size
+        video.format.check(file_height, file_width, heard, adapter.check_interrupt)
         target = comfy_output.output_file(filename_prefix, video.format.suffix, *video.file_size)
-        root = comfy_output.unfinished_folder(unfinished)
-        name = re.sub(r"\W+", "_", filename_prefix)[-60:]
+        return _Prepared(sampling, video, target, filename_prefix, unfinished, [*sampling.notes, *notes], item)
+
+    @classmethod
+    def make(cls, prepared: "_Prepared", notes) -> tuple[tuple, list]:
+        sampling, video = prepared.sampling, prepared.video
+        host = adapter.host(cls.hidden.unique_id, prepared.notes, notes)
         with (
-            journal.opened(root, name, made_of, KEPT_DAYS * 86400, KEPT_BYTES) as opened,
+            prepared.journal() as opened,
             adapter.says_when_stopped(host, lambda: f"Stopped: Run continues after clip {len(opened.segments)}"),
         ):
             path, state = sample_to_file(
                 video,
                 opened,
                 lambda state, done: sampling.clips(state, done, host),
-                target,
+                prepared.target,
                 start=sampling.state,
                 host=host,
+                keep=prepared.item.count > 1,
             )
         saved = comfy_output.saved_result(path)
         host.say(video.done("/".join(filter(None, (saved.subfolder, saved.filename)))))
-        return io.NodeOutput(InputImpl.VideoFromFile(str(path)), state, ui=ui.PreviewVideo([saved]))
+        return (InputImpl.VideoFromFile(str(path)), state), [saved]
+
+    @classmethod
+    def finish(cls, prepared) -> None:
+        for each in prepared if len(prepared) > 1 else ():
+            with each.journal() as kept:
+                kept.remove()
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A file that can be made. target: see sample_to_file. notes: what there is to say of it. item: which of a list it is."""
+
+    sampling: Sampling
+    video: LongVideo
+    target: Callable[[], Path]
+    filename_prefix: str
+    unfinished: str
+    notes: list[str]
+    item: Item
+
+    def journal(self):
+        """Where the clips are until the file is there; of a list until all of its files are, so that none is made twice."""
+        made_of = self.sampling.inputs()
+        made_of = replace(made_of, exact={**made_of.exact, **self.video.of_clips()})
+        name = re.sub(r"\W+", "_", self.filename_prefix)[-60:]
+        return journal.opened(comfy_output.unfinished_folder(self.unfinished), name, made_of, KEPT_DAYS * 86400, KEPT_BYTES)
 
 
 def _pasting(photo, crop, feather: float, color_match: str) -> Pasting | None:

@@ -31,6 +31,8 @@ _SMALLEST = 0.2
 _FEWEST_PIXELS = 32
 """Side of a face that is cropped: a smaller one would be blown up until training sees blur."""
 
+_TURNS = 2
+"""How many looks tell which way up a face is: it takes as long as one to three more of them."""
 
 _LEAST_CHANGE, _OUTSTANDING = 8.0, 3.0
 """Mean difference of 0 to 255 between two frames, and how many times that of its neighbours, of a cut."""
@@ -38,12 +40,14 @@ _LEAST_CHANGE, _OUTSTANDING = 8.0, 3.0
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen in a frame. time: seconds after the first. boxes: of faces, x1 y1 x2 y2. embedding: (512,) of the only face."""
+    """What was seen in a frame. time: seconds after the first. boxes: of faces, x1 y1 x2 y2. embedding: (512,) of the only face. turn: degrees
+    by which the picture has to be turned for a face to be upright, or to be found; looked for in the first pictures alone."""
 
     frame: int
     time: Fraction
     boxes: tuple[Box, ...]
     embedding: Tensor | None
+    turn: int = 0
 
 
 class Looks:
@@ -56,7 +60,10 @@ class Looks:
     def __call__(self, frame: int, time: Fraction, picture: np.ndarray) -> None:
         faces = self._analyzer.detect(picture)
         embedding = self._analyzer.embed(picture, faces[0])[0] if len(faces) == 1 else None
-        self.seen.append(Look(frame, time, tuple(face.box for face in faces), embedding))
+        turn = 0
+        if len(self.seen) < _TURNS and len(faces) <= 1:
+            turn = self._analyzer.turn(picture, faces[0] if faces else None)
+        self.seen.append(Look(frame, time, tuple(face.box for face in faces), embedding, turn))
 
     def between(self, start: int, stop: int) -> list[Look]:
         """What was seen in the frames start..stop-1."""
@@ -73,11 +80,15 @@ def check_face(looks: Sequence[Look], size: tuple[int, int], crop: bool) -> tupl
         if len(look.boxes) > 1:
             raise InputError(f"{len(look.boxes)} faces: a picture shows {len(look.boxes)}, expected exactly one, at {_clock(look)}.")
     faces = [(look, look.embedding) for look in looks if look.embedding is not None]
+    turn = looks[0].turn if looks and all(look.turn == looks[0].turn for look in looks[:_TURNS]) else 0
+    turned = f" There is one when the video is turned by {turn} degrees." if turn else ""
     if not faces:
-        raise InputError(f"no face: none was found in {len(looks)} pictures, looked for twice a second.")
+        raise InputError(f"no face: none was found in {len(looks)} pictures, looked for twice a second.{turned}")
+    if turn and looks[0].embedding is not None:
+        raise InputError(f"its face {'is upside down' if turn == 180 else 'lies on its side'}: turn the video by {turn} degrees.")
     for before, look in pairwise(looks):
         if before.embedding is None and look.embedding is None:
-            raise InputError(f"no face from {_clock(before)} to {_clock(look)} at least.")
+            raise InputError(f"no face from {_clock(before)} to {_clock(look)} at least.{turned}")
     first, face = faces[0]
     likenesses = [(look, float(torch.cosine_similarity(face, other, dim=0))) for look, other in faces]
     for (look, one), (_, two) in pairwise(likenesses):

@@ -130,16 +130,17 @@ class Journal:
         with storing(whole):
             self._whole_crc = _crc_of_file(whole, check_interrupt)
 
-    def claiming(self, path: Path) -> None:
-        """The video may have the name ``path`` from now on: should the process end before it says so, ``finished`` finds it there."""
-        write_whole(self.folder / _NAMED, json.dumps({"path": str(path.absolute()), "crc": self._whole_crc}))
+    def claiming(self, path: Path, joined: str) -> None:
+        """The video may have the name ``path`` from now on: should the process end before it says so, ``finished`` finds it there.
+        joined: what the clips were joined with."""
+        write_whole(self.folder / _NAMED, json.dumps({"path": str(path.absolute()), "crc": self._whole_crc, "joined": joined}))
 
-    def finished(self, check_interrupt: Callable[[], None]) -> Path | None:
-        """The video, where it was finished and the process ended before the journal was removed."""
+    def finished(self, joined: str, check_interrupt: Callable[[], None]) -> Path | None:
+        """The video, where it was finished with ``joined``, and the journal kept or the process ended before it was removed."""
         try:
             named = parse_json(read_regular(self.folder / _NAMED, _MOST_NAMED))
-            path = Path(named["path"])
-            return path if is_regular(path) and _crc_of_file(path, check_interrupt) == named["crc"] else None
+            path, same = Path(named["path"]), named.get("joined", joined) == joined  # former versions do not say
+            return path if same and is_regular(path) and _crc_of_file(path, check_interrupt) == named["crc"] else None
         except _DAMAGE:  # most often there is none
             return None
 

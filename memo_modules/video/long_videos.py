@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -18,6 +19,7 @@ from ..portrait.pasting import PastedSegments, Pasting
 from ..progress import clips_done, counted, video_done
 from ..sampler.sampling import SampledClip
 from ..types import Audio, AudioFeatures, VideoState
+from ..weights.fingerprints import tensor_digest
 from ..words import file_size
 from .files import join_segments, write_segment
 from .formats import VideoFormat
@@ -78,6 +80,11 @@ class LongVideo:
         made = {"format": f"{replace(self.format, audio_codec='')} {self.fps}", **(self.pasting.made_of() if self.pasting else {})}
         return made if self.fps == self.audio.fps else made | {"sound": f"{self.frames} frames"}
 
+    def joined_with(self) -> str:
+        """What the clips are joined with at the end, but for the metadata."""
+        heard = f"{tensor_digest(self.sound.waveform)} {self.sound.sample_rate} {self.format.audio_codec}" if self.sound else "silent"
+        return f"{heard} {'labelled' if self.labelled else 'not labelled'}"
+
     def done(self, name: str) -> str:
         """What is said last: how long the video is, and the name of its file."""
         return f"{video_done(self.frames, self.fps)}, {name}"
@@ -99,6 +106,7 @@ def sample_to_file(
     *,
     start: VideoState | None = None,
     host: Host = SILENT,
+    keep: bool = False,
 ) -> tuple[Path, VideoState]:
     """Make what of ``video`` is not in ``journal``, and the file of it; returns its path and what it takes to continue.
 
@@ -108,6 +116,7 @@ def sample_to_file(
         target: asked for the path of the file when it is made, and again while another file has it.
         start: what the video continues.
         host: is told what is to come, before it starts, and with every clip how long it takes.
+        keep: the journal stays, and the same call gives the same file.
 
     Raises:
         StorageError: the disk has no room; then and after anything else the same call continues.
@@ -119,8 +128,9 @@ def sample_to_file(
     host.say(_announcement(video, journal, host.check_interrupt))
     began, here = time.monotonic(), len(journal.segments)
     written = sum(segment.stat().st_size for segment in journal.segments if segment)
-    if here == video.clips and (path := journal.finished(host.check_interrupt)):
-        return _done(journal, start, path)
+    joined = video.joined_with()
+    if here == video.clips and (path := journal.finished(joined, host.check_interrupt)):
+        return _done(journal, start, path, keep)
     if here < video.clips:
         for clip in sample(journal.state(start), here):
             pictures = video.shown(clip, len(journal.segments))
@@ -143,13 +153,14 @@ def sample_to_file(
     metadata, labelled = video.metadata, video.labelled
     join_segments(whole, segments, video.fps, video.format, video.sound, metadata, Host(check_interrupt=host.check_interrupt), labelled)
     journal.finishing(whole, host.check_interrupt)
-    return _done(journal, start, _move(whole, target(), target, journal.claiming))
+    return _done(journal, start, _move(whole, target(), target, partial(journal.claiming, joined=joined)), keep)
 
 
-def _done(journal: Journal, start: VideoState | None, path: Path) -> tuple[Path, VideoState]:
+def _done(journal: Journal, start: VideoState | None, path: Path, keep: bool) -> tuple[Path, VideoState]:
     state = journal.state(start)
     assert state is not None, "a video has a clip"
-    journal.remove()
+    if not keep:
+        journal.remove()
     return path, state
 
 

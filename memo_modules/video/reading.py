@@ -43,6 +43,8 @@ def opened(path: Path, read: Sized = ()) -> Iterator:
     except av.InvalidDataError as error:
         if len(read):
             raise InputError(f"it is cut off or damaged: it can be read up to frame {len(read)} ({error.strerror}).") from error
+        if not path.stat().st_size:
+            raise InputError("the file is empty.") from error
         if _lacks_index(path):
             raise InputError("it is cut off: the index at its end is missing.") from error
         raise InputError(f"it is not a video that can be read ({error.strerror}).") from error

@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import Image
 
-from tests.helpers.graphs import LOADED, Record, node
+from tests.helpers.graphs import LOADED, Record, find, node, talking_portrait, to_file
 from tools.comfyui_server import ServerError
 
 NO_FACE = r"image: expected a face, found none in 96 x 96 pixels."
@@ -87,6 +87,49 @@ def test_a_sound_that_all_of_them_have_is_refused_before_the_first_is_sampled(co
     with pytest.raises(ServerError, match="item 1 of 2: audio: 9600 of 9600 samples are NaN"):
         comfyui_server.run(graph("0.4 0.5", broken), record)
     assert "portrait" not in record.progress
+
+
+def file_graph(values: str, **inputs) -> dict:
+    """The same with MEMO Sample to File; a picture of NaN is refused."""
+    prompt = to_file(talking_portrait(), filename_prefix="video/list_of_files", codec="h264", **inputs)
+    prompt["images"] = node("HandMadeImages", shape="1 96 96 3", values=values)
+    prompt["one"] = node("HandMadeImage", shape="1 96 96 3", value=0.5)
+    prompt[find(prompt, "LoadAudio")] = VOICE
+    prompt[find(prompt, "MemoEmbedFace")]["inputs"]["image"] = ["one", 0]
+    prompt[find(prompt, "MemoSampleToFile")]["inputs"]["image"] = ["images", 0]
+    return prompt
+
+
+def test_files_of_the_good_ones_are_kept_and_not_made_twice(comfyui_server):
+    def files(prompt: dict, listener: Record) -> dict[str, bytes]:
+        outputs = comfyui_server.run(prompt, listener)[find(prompt, "MemoSampleToFile")]
+        assert outputs["animated"] == [True]
+        return {entry["filename"]: comfyui_server.output_file(entry).read_bytes() for entry in outputs["images"]}
+
+    def left() -> list:
+        return sorted((comfyui_server.base / "output" / "memo_unfinished").glob("video_list_of_files-*"))
+
+    record = Record()
+    first = files(file_graph("0.4 0.5 nan 0.6"), record)
+    assert len(first) == 3 and len(left()) == 3
+    sampled = [k for k, text in enumerate(record.texts) if text.startswith("Clip 1 of 2")]
+    sentence = next(k for k, text in enumerate(record.texts) if text.startswith("item 3 of 4: image: "))
+    assert len(sampled) == 3 and sentence < sampled[0], "it is refused before the first is sampled"
+
+    again = Record()
+    second = files(file_graph("0.4 0.5 0.55 0.6"), again)
+    assert sum(text.startswith("Clip 1 of 2") for text in again.texts) == 1
+    assert len(second) == 4 and first.items() <= second.items() and left() == []
+
+    louder = file_graph("0.4 nan")
+    files(louder, Record())
+    louder["louder"] = VOICE | {"inputs": VOICE["inputs"] | {"value": "0.5"}}
+    louder[find(louder, "MemoSampleToFile")]["inputs"]["sound"] = ["louder", 0]
+    record = Record()
+    [(name, _)] = files(louder, record).items()
+    assert name not in second and not any(text.startswith("Clip") for text in record.texts), "joined anew, with the other sound"
+    louder["images"] = file_graph("0.4")["images"]
+    assert list(files(louder, Record())) == [name] and left() == [], "it is the video that was made"
 
 
 def test_a_node_that_gets_one_after_the_other_says_which_it_was(comfyui_server):

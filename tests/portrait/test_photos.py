@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from memo_modules.errors import InputError
 from memo_modules.host import Host
+from memo_modules.pipeline import load_picture
 from memo_modules.portrait.face import FaceAnalyzer, embed_face
 from memo_modules.portrait.framing import crop_portrait, face_square, framed_portrait, inner_square
 from memo_modules.portrait.pictures import prepare_portrait, squash_note
@@ -228,3 +229,25 @@ def test_a_photo_without_a_face_says_what_its_node_has(analyzer):
 )
 def test_how_much_a_picture_is_squashed(picture, size, note):
     assert squash_note(picture, size) == (note and note + "MEMO Crop Portrait keeps its shape, with equal width and height.")
+
+
+FILES = {
+    "cmyk.jpg": lambda: CARTOON.convert("CMYK"),
+    "grey of 16 bits.png": lambda: Image.fromarray(np.asarray(CARTOON.convert("L")).astype(np.uint16) * 257),
+    "palette.gif": lambda: CARTOON.quantize(256),
+    **{
+        f"orientation {number}.png": lambda turn=turn: CARTOON.transpose(turn)
+        for number, turn in ((2, 0), (3, 3), (4, 1), (5, 5), (6, 2), (7, 6), (8, 4))
+    },
+}
+"""Names of files to their pictures; an orientation by the transpose that it undoes."""
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_of_every_kind_are_read_as_they_look(tmp_path, name):
+    exif = Image.Exif()
+    if name.startswith("orientation"):
+        exif[0x0112] = int(name[12])
+    FILES[name]().save(tmp_path / name, **({"exif": exif} if exif else {}))
+    expected = np.asarray(CARTOON.convert("L").convert("RGB") if name.startswith("grey") else CARTOON)
+    assert np.abs(load_picture(tmp_path / name).numpy() * 255 - expected).mean() < 3

@@ -28,8 +28,8 @@ WIDE = (640, 360)
 ANN, BOB = torch.eye(2, 512)
 
 
-def look(second: float, *boxes, who=ANN) -> Look:
-    return Look(round(second * 30), Fraction(second).limit_denominator(10), boxes, who if len(boxes) == 1 else None)
+def look(second: float, *boxes, who=ANN, turn=0) -> Look:
+    return Look(round(second * 30), Fraction(second).limit_denominator(10), boxes, who if len(boxes) == 1 else None, turn)
 
 
 def box(x: float, y: float, side: float) -> tuple[float, float, float, float]:
@@ -52,6 +52,12 @@ MIDDLE, LEFT, SMALL_FACE = box(320, 180, 150), box(80, 180, 150), box(320, 180, 
         ([look(0, MIDDLE), look(0.5, MIDDLE, who=BOB), look(1, MIDDLE, who=BOB)], r"^another person: the face at 0.5 s is not that at 0.0 s"),
         ([look(0, MIDDLE), look(0.5, LEFT)], r"outside of the middle square.* at 0.5 s \(10% of it is inside\). Crop it, or use --crop face"),
         ([look(0, MIDDLE), look(0.5, box(460, 180, 150))], r"outside of the middle square.* at 0.5 s \(77% of it"),
+        (
+            [look(0, MIDDLE, turn=90), look(0.5, MIDDLE, turn=90), look(1, MIDDLE)],
+            "^its face lies on its side: turn the video by 90 degrees",
+        ),
+        ([look(0, MIDDLE, turn=180), look(0.5, MIDDLE)], None),
+        ([look(0, turn=180), look(0.5, turn=180)], "^no face: none was found in 2 .* There is one when the video is turned by 180 degrees"),
         ([look(0, SMALL_FACE), look(0.5, MIDDLE)], "too small in the middle square.* at 0.0 s: 17% of its side, expected 20% or more"),
     ],
 )
@@ -153,6 +159,8 @@ def scenes(folder: Path) -> dict[str, Path]:
         "another person": (cut, one),
         "far away": (placed(one.frames(76), 400, 400, 160, 160), one),
         "too short": (frames[:30], one),
+        "upside down": (np.ascontiguousarray(frames[:, ::-1]), one),
+        "upside down, larger": (np.ascontiguousarray(one.frames(160)[:, ::-1]), one),
     }
     return {name: write_scene(folder / f"{name}.mp4", *scene) for name, scene in made.items()}
 
@@ -174,6 +182,8 @@ def world(tmp_path_factory) -> dict[str, Path]:
         ("another person", "a cut at 0.80 s: use --split", "a cut at"),
         ("far away", "its face is too small in the middle square", CROPPED),
         ("too short", "too short: 30 frames, but training takes 37 at a time", "too short"),
+        ("upside down", "no face from 0.0 s to 0.5 s at least. There is one when the video is turned by 180 degrees.", "no face"),
+        ("upside down, larger", "its face is upside down: turn the video by 180 degrees.", "its face is upside down"),
     ],
 )
 def test_kinds(world, preparers, tmp_path, name, plain, crop):

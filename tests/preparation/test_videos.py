@@ -176,7 +176,7 @@ LONG = [Fraction(k, 30) for k in range(90)]
         (lambda folder: cut(record(folder / "a.mp4", LONG, ramp(3 * RATE), movflags="faststart"), 0.6), r"^it is cut off or damaged: .* frame \d+ "),
         (lambda folder: cut(record(folder / "a.mkv", LONG, ramp(3 * RATE)), 0.6), "^it is cut off: it ends after 1.* s but says that it lasts 3"),
         (lambda folder: (folder / "a.mp4").write_text("not a video") and folder / "a.mp4", "^it is not a video that can be read"),
-        (lambda folder: cut(record(folder / "a.mp4"), 0), "^it is not a video that can be read"),
+        (lambda folder: cut(record(folder / "a.mp4"), 0), "^the file is empty"),
         (lambda folder: folder / "missing.mp4", r"^it cannot be read \(No such file"),
     ],
 )
