@@ -67,6 +67,20 @@ class SampleSettings:
 
 
 @dataclass(frozen=True)
+class ValidationSettings:
+    """Every ``every`` steps the loss on ``clips`` clips of prepared videos that do not train, at ``levels`` noise levels each, see validation.
+    metadata: those videos; none for no validation."""
+
+    metadata: tuple[Path, ...] = ()
+    every: int = 250
+    clips: int = 16
+    levels: int = 4
+
+    def __post_init__(self):
+        _check_least("validation.", self, every=1, clips=1, levels=1)
+
+
+@dataclass(frozen=True)
 class TrainingSettings:
     """checkpoint: the nets to start from, see net_source. vae: see load_autoencoder. output_dir: of checkpoints and logs.
 
@@ -105,6 +119,7 @@ class TrainingSettings:
     log_every: int = 10
     loggers: tuple[Literal["tensorboard", "wandb"], ...] | None = None
     samples: SampleSettings = field(default_factory=SampleSettings)
+    validation: ValidationSettings = field(default_factory=ValidationSettings)
     lora: LoraSettings | None = None
     distil: DistilSettings | None = None
 
@@ -116,6 +131,8 @@ class TrainingSettings:
             raise InputError(f"until: expected a step from 1 on or null, got {self.until}.")
         if self.distil and self.data.clips_per_sample > 1:
             raise InputError(f"data.clips_per_sample: expected 1 with distil, got {self.data.clips_per_sample}.")
+        if self.distil and self.validation.metadata:
+            raise InputError("validation.metadata: expected none with distil, whose loss is that of its own trajectories.")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise InputError(f"ema_decay: expected a number in [0, 1) or null, got {self.ema_decay}.")
         if not self.optimizer.max_grad_norm > 0:
