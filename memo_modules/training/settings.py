@@ -193,7 +193,7 @@ def from_mapping(kind: type, values: Mapping[str, Any], section: str = "") -> An
     return kind(**{key: _convert(hints[key], value, f"{section}{key}") for key, value in values.items()})
 
 
-def plain(settings: TrainingSettings) -> Any:
+def plain(settings: TrainingSettings | ValidationSettings) -> Any:
     """The same in values that JSON and YAML can hold."""
     return _plain(asdict(settings))
 
