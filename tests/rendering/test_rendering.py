@@ -15,6 +15,8 @@ from PIL import Image
 from memo_modules.crew import running
 from memo_modules.crew.processes import Processes
 from memo_modules.errors import InputError, StorageError
+from memo_modules.portrait.framing import crop_portrait
+from memo_modules.portrait.pasting import paste
 from memo_modules.rendering import folder as folders
 from memo_modules.rendering import renderer as renderers
 from memo_modules.rendering.folder import DONE, FAILED, INSIDE, ResultFolder
@@ -94,6 +96,26 @@ def test_a_portrait_and_a_voice_are_prepared_once(tiny_pipeline, results, inputs
     assert sorted(asked) == ["emotion", "emotion", "portrait", "voice"]
     render(tiny_pipeline, results, job(inputs, "4.mp4", timeline="0-0.1 angry, 0.1- sad"))
     assert frames_of(results.root / "4.mp4").shape == frames_of(results.root / "1.mp4").shape
+
+
+def test_frames_go_back_into_the_photo(tiny_pipeline, results, inputs):
+    """As those of MEMO Paste Back, at the photo's size."""
+    settings = {"crop": True, "feather": 0.2, "codec": "ffv1"}
+    with Image.open(inputs / "me.jpg") as opened:
+        photo = opened.convert("RGB").resize((301, 200))
+    photo.save(inputs / "small.png")
+    pasted, square = (
+        job(inputs, "pasted.mp4", image="small.png", paste_back=True, **settings),
+        job(inputs, "square.mp4", image="small.png", **settings),
+    )
+    render(tiny_pipeline, results, pasted, square)
+    frames, pixels = frames_of(results.root / "pasted.mp4"), torch.from_numpy(np.array(photo)).float() / 255
+    crop = crop_portrait(tiny_pipeline.face_analyzer, pixels, size=64)[1]
+    made = torch.from_numpy(frames_of(results.root / "square.mp4")).float() / 255
+    expected = (paste(pixels[None], made, crop, 0.2, "border") * 255).round().int().numpy()
+    assert frames.shape == (8, 200, 301, 3) and np.abs(frames - expected).max() <= 2
+    with pytest.raises(InputError, match="paste_back: expected crop with it"):
+        job(inputs, "x.mp4", paste_back=True).check()
 
 
 def test_a_job_that_cannot_be_made_fails_alone_with_its_reason(tiny_pipeline, results, inputs):
