@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -113,6 +114,7 @@ class Progress:
 
     def __init__(self, jobs: int, earlier: int, as_json: bool):
         self.jobs, self.done, self.failed, self.frames, self.clips, self.as_json = jobs, earlier, 0, 0, 0, as_json
+        self.stream = sys.stdout
         self.began, self.shown, self.earlier = time.monotonic(), 0.0, earlier
         self("begin", {"jobs": jobs, "done": earlier})
 
@@ -133,15 +135,16 @@ class Progress:
                 "frames_per_second": round(rate, 3),
             }
             line = {**event, "event": kind, "time": round(time.time(), 3), **totals}
-            print(json.dumps(line | {"seconds_left": round(seconds / finished * left, 1) if finished else None}), flush=True)
+            print(json.dumps(line | {"seconds_left": round(seconds / finished * left, 1) if finished else None}), file=self.stream, flush=True)
             return
         if kind == "failed":
-            print(f"{event['output']} failed: {event['reason']}", flush=True)
-        if kind == "done" or (sys.stdout.isatty() and time.monotonic() - self.shown > 1):
+            print(f"{event['output']} failed: {event['reason']}", file=self.stream, flush=True)
+        terminal = self.stream.isatty()
+        if kind == "done" or (terminal and time.monotonic() - self.shown > 1):
             self.shown = time.monotonic()
             text = f"{self.done} of {self.jobs} done, {self.failed} failed, {self.frames} frames, {rate:.1f} per second"
             text += f", {hours(seconds / finished * left)} left" if finished else ""
-            print(("\r" if sys.stdout.isatty() else "") + text, end="" if sys.stdout.isatty() and left else "\n", flush=True)
+            print(("\r" if terminal else "") + text, end="" if terminal and left else "\n", file=self.stream, flush=True)
 
     def say(self, event: Mapping[str, Any]) -> None:
         self(event["event"], event)
@@ -188,7 +191,8 @@ def share_out(arguments: argparse.Namespace, rendering: Rendering, jobs: Sequenc
         device = "cuda" if arguments.device == "auto" and arguments.gpus_per_worker != 0 else arguments.device.replace("auto", "cpu")
         workers = arguments.workers or 1
         crew = entry.ray_crew(arguments, workers, renderings(rendering, 1, [device])[0], device)
-        render_in_crew(crew, workers, jobs, folder, say)
+        with redirect_stdout(sys.stderr):  # where Ray says what it has to say of machines that are lost
+            render_in_crew(crew, workers, jobs, folder, say)
         return
     devices = devices_for(arguments.device)
     works = renderings(rendering, arguments.workers or len(devices), devices)

@@ -236,9 +236,9 @@ def _train(settings: TrainingSettings, accelerator, resume: str | None) -> int:
             accelerator.print(f"\r{done} of {total} {what}", end="\n" if done == total else "", flush=True)
 
     vae = load_vae(settings, accelerator.device)
-    if said := other_rates([video.fps for video in read_metadata(settings.data.metadata)]):
-        accelerator.print(f"{said} What is learned from them moves at another pace: prepare them with --fps {FPS}.")
     trainer = make_trainer(settings, accelerator, vae, resume, Host(on_cached))
+    if said := other_rates([getattr(video, "fps", None) for video in trainer.stream.dataset.videos]):  # trajectories have none
+        accelerator.print(f"{said} What is learned from them moves at another pace: prepare them with --fps {FPS}.")
     step = trainer.counters.step
     accelerator.print(
         f"{sum(weight.numel() for weight in trainer.trained.values()):,} parameters train on {len(trainer.stream.dataset)} videos, "

@@ -21,6 +21,7 @@ from .draws import Rates
 from .low_rank import LoraSettings
 from .objective import ROBUST_THRESHOLD
 from .parameters import MOTION_AND_AUDIO, OptimizerSettings
+from .reference_settings import in_our_words, is_reference
 from .schedule import TimestepSampling
 
 
@@ -142,7 +143,8 @@ class TrainingSettings:
 
 
 def read_settings(path: Path, overrides: Sequence[str] = ()) -> TrainingSettings:
-    """The settings in a YAML file; overrides: `key=value` each, a key of a section as `section.key`, the value in YAML.
+    """The settings in a YAML file, ours or the reference implementation's; overrides: `key=value` each, a key of a section as `section.key`,
+    the value in YAML.
 
     Relative paths count from the working directory. Raises InputError naming the key that is unknown, missing or has a
     value that cannot be used.
@@ -151,6 +153,8 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> TrainingSettings
     changes = [(key, _parsed(value, quoted(override))) for override in overrides for key, _, value in [override.partition("=")]]
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected keys and values, got {type(values).__name__}.")
+    if is_reference(values):
+        values = in_our_words(values)
     for override, (key, value) in zip(overrides, changes, strict=True):
         if "=" not in override:
             raise InputError(f"{quoted(override)}: expected key=value.")
