@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from memo_modules.crew.ray_actors import PATIENCE, RayActors
+from memo_modules.crew.running import Work
 from memo_modules.errors import MemoError
 from memo_modules.words import first_line, printable, quoted, shortened
 
@@ -21,6 +23,26 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     """Of the script with the docstring ``doc``, None under -OO: its first line is what the script is for, the others are shown at the end."""
     first, _, rest = (doc or "").partition("\n\n")
     return argparse.ArgumentParser(description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def add_ray(parser: argparse.ArgumentParser) -> None:
+    """The arguments of a program that can work on a Ray cluster."""
+    parser.add_argument("--ray", metavar="ADDRESS", help="workers on a Ray cluster: its address, auto, or local to start one here")
+    parser.add_argument("--gpus-per-worker", type=float, metavar="N", help="of the cluster, also a part of one (default: 1, or 0 with --device cpu)")
+    parser.add_argument("--ray-patience", type=float, default=PATIENCE, metavar="SECONDS", help="to wait for room in it (default: %(default)g)")
+
+
+def check_ray(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    gpus = arguments.gpus_per_worker
+    if gpus is not None and not (0 <= gpus <= 1 or (gpus <= 64 and gpus == int(gpus))):
+        parser.error(f"--gpus-per-worker: expected a part of one, or a whole number up to 64, got {gpus:g}")
+    if not 1 <= arguments.ray_patience <= 86400:
+        parser.error(f"--ray-patience: expected 1 to 86400 seconds, got {arguments.ray_patience:g}")
+
+
+def ray_crew(arguments: argparse.Namespace, workers: int, work: Work, device: str) -> RayActors:
+    gpus = arguments.gpus_per_worker
+    return RayActors(arguments.ray, workers, work, float(device.startswith("cuda")) if gpus is None else gpus, arguments.ray_patience)
 
 
 def run(name: str, main: Callable[[], int | None], stopped: str = "stopped.") -> NoReturn:

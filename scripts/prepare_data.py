@@ -12,19 +12,21 @@ features follow a video's own frames. MEMO makes 30 per second: other videos tea
 import argparse
 import re
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
 import bootstrap  # noqa: F401
 from memo_modules.clips import FPS, frame_rate, other_rates
+from memo_modules.crew.processes import Processes
+from memo_modules.crew.running import Crew
 from memo_modules.errors import InputError
 from memo_modules.preparation.folder import FAILED, METADATA, Report, Run, prepare_folder
-from memo_modules.preparation.preparer import Job, ModelPlaces, Outcome, Settings, fingerprints
-from memo_modules.preparation.ray_workers import RayActors
+from memo_modules.preparation.preparer import Job, ModelPlaces, Settings, fingerprints
 from memo_modules.preparation.videos import duration, find_videos, stated_rate
-from memo_modules.preparation.workers import Processes, run_crew, run_here
+from memo_modules.preparation.workers import Preparation, prepare_here, prepare_in_crew
 from memo_modules.store.obtain import SCRIPT, find_model, obtain
 from memo_modules.training.dataset import ClipLayout
 from memo_modules.words import first_line, quoted
@@ -49,7 +51,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--workers", type=int, default=1, help="how many at a time: with the published models about 3 GB and a core each (default: 1)"
     )
-    parser.add_argument("--ray", metavar="ADDRESS", help="workers on a Ray cluster: its address, auto, or local to start one here")
+    entry.add_ray(parser)
     parser.add_argument("--fps", type=float, help="rewrite videos of another or a varying frame rate at this one, 30 in MEMO (default: leave them)")
     parser.add_argument("--crop", choices=["face"], help="face: where the face is not in the middle square, cut the square around it")
     parser.add_argument(
@@ -60,15 +62,17 @@ def parse_arguments() -> argparse.Namespace:
         metavar="SECONDS",
         help=f"cut recordings into clips at scene changes, and in pauses so that none is longer (default: {LONGEST} seconds)",
     )
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, or several to share among the workers, as cuda:0,cuda:1 (default: cpu)")
     parser.add_argument("--durations", action="store_true", help="only say how long the videos are")
     arguments = parser.parse_args()
     if not arguments.durations and (arguments.output is None or arguments.models is None):
         parser.error("expected OUTPUT and --models MODELS, or --durations")
     if not 1 <= arguments.workers <= MOST_WORKERS:
         parser.error(f"--workers: expected 1 to {MOST_WORKERS}, got {arguments.workers}")
-    if not re.fullmatch(r"cpu|(cuda|xpu)(:\d{1,3})?|mps", arguments.device):
-        parser.error(f"--device: expected cpu or cuda, got {quoted(arguments.device)}")
+    arguments.devices = arguments.device.split(",")
+    if not all(re.fullmatch(r"cpu|(cuda|xpu)(:\d{1,3})?|mps", device) for device in arguments.devices):
+        parser.error(f"--device: expected cpu, cuda, or several as cuda:0,cuda:1, got {quoted(arguments.device)}")
+    entry.check_ray(parser, arguments)
     if arguments.split is not None and not SHORTEST <= arguments.split <= LONGEST_ASKED:
         parser.error(f"--split: expected {SHORTEST} to {LONGEST_ASKED} seconds, got {arguments.split:g}")
     if arguments.checkpoint and not arguments.models:
@@ -107,14 +111,15 @@ def check_device(device: str) -> None:
 
 
 def prepare(arguments: argparse.Namespace) -> int:
-    check_device(arguments.device)
+    for device in arguments.devices if not arguments.ray else ():
+        check_device(device)
     places = find_places(arguments)
     for role, place in vars(places).items():
         print(f"{role}: {place or 'none'}", flush=True)
     settings = Settings(
         places,
         frame_rate(arguments.fps) if arguments.fps is not None else None,
-        arguments.device,
+        arguments.devices[0],
         arguments.crop == "face",
         arguments.split,
         ClipLayout().shortest_video,
@@ -140,13 +145,12 @@ def _rate_or_nothing(path: Path) -> Fraction | None:
 
 
 def choose_run(arguments: argparse.Namespace, settings: Settings) -> Run:
-    def on_crew(jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
-        if not jobs:
-            return
-        crew = RayActors(arguments.ray, arguments.workers, settings) if arguments.ray else Processes(settings)
-        yield from run_crew(crew, arguments.workers, jobs)
+    def crew() -> Crew:
+        if arguments.ray:
+            return entry.ray_crew(arguments, arguments.workers, Preparation(settings), settings.device)
+        return Processes([Preparation(replace(settings, device=device)) for device in arguments.devices])
 
-    return on_crew if arguments.ray or arguments.workers > 1 else partial(run_here, settings)
+    return partial(prepare_in_crew, crew, arguments.workers) if arguments.ray or arguments.workers > 1 else partial(prepare_here, settings)
 
 
 class Progress:

@@ -15,19 +15,21 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import bootstrap  # noqa: F401
+from memo_modules.crew.processes import Processes
 from memo_modules.errors import InputError
 from memo_modules.pipeline import devices_for
-from memo_modules.rendering.folder import FAILED, ResultFolder
+from memo_modules.rendering.folder import FAILED, ResultFolder, Say
 from memo_modules.rendering.jobs import KINDS, Job, make_job, read_defaults, read_manifest
 from memo_modules.rendering.renderer import DTYPES, Models
-from memo_modules.rendering.workers import Task, tasks_for, work, work_in_processes
+from memo_modules.rendering.workers import Keyed, Rendering, open_jobs, render_here, render_in_crew, renderings
 from memo_modules.store.catalogue import CATALOGUE
 from memo_modules.words import hours, quoted
 from scripts import entry
@@ -57,6 +59,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--name", action="append", default=[], metavar="ROLE=NAME", help=f"where there are several models of {', '.join(CATALOGUE)}")
     parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda (all GPUs), cuda:0,cuda:1 (default: auto)")
     parser.add_argument("--workers", type=int, metavar="N", help="processes, each with its own models (default: one for each device)")
+    entry.add_ray(parser)
     parser.add_argument("--json", action="store_true", help="progress as JSON lines, for programs")
     settings = parser.add_argument_group("settings for all jobs, of which a line of the manifest may say otherwise")
     for each in fields(Job):
@@ -67,6 +70,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         arguments.audio is None
     ):
         parser.error("expected either a MANIFEST, or --image and --audio")
+    entry.check_ray(parser, arguments)
     if arguments.workers is not None and arguments.workers < 1:
         parser.error(f"argument --workers: expected 1 or more, got {arguments.workers}")
     return arguments
@@ -110,6 +114,7 @@ class Progress:
 
     def __init__(self, jobs: int, earlier: int, as_json: bool):
         self.jobs, self.done, self.failed, self.frames, self.clips, self.as_json = jobs, earlier, 0, 0, 0, as_json
+        self.stream = sys.stdout
         self.began, self.shown, self.earlier = time.monotonic(), 0.0, earlier
         self("begin", {"jobs": jobs, "done": earlier})
 
@@ -130,15 +135,16 @@ class Progress:
                 "frames_per_second": round(rate, 3),
             }
             line = {**event, "event": kind, "time": round(time.time(), 3), **totals}
-            print(json.dumps(line | {"seconds_left": round(seconds / finished * left, 1) if finished else None}), flush=True)
+            print(json.dumps(line | {"seconds_left": round(seconds / finished * left, 1) if finished else None}), file=self.stream, flush=True)
             return
         if kind == "failed":
-            print(f"{event['output']} failed: {event['reason']}", flush=True)
-        if kind == "done" or (sys.stdout.isatty() and time.monotonic() - self.shown > 1):
+            print(f"{event['output']} failed: {event['reason']}", file=self.stream, flush=True)
+        terminal = self.stream.isatty()
+        if kind == "done" or (terminal and time.monotonic() - self.shown > 1):
             self.shown = time.monotonic()
             text = f"{self.done} of {self.jobs} done, {self.failed} failed, {self.frames} frames, {rate:.1f} per second"
             text += f", {hours(seconds / finished * left)} left" if finished else ""
-            print(("\r" if sys.stdout.isatty() else "") + text, end="" if sys.stdout.isatty() and left else "\n", flush=True)
+            print(("\r" if terminal else "") + text, end="" if terminal and left else "\n", file=self.stream, flush=True)
 
     def say(self, event: Mapping[str, Any]) -> None:
         self(event["event"], event)
@@ -164,13 +170,7 @@ def render(arguments: argparse.Namespace) -> int:
     for where, output, reason in broken:
         folder.failed(where, output, reason)
         progress("failed", {"output": output, "reason": reason})
-    task = Task(tuple(jobs.items()), root.absolute(), folder.since, models, "", os.cpu_count() or 1)
-    devices = devices_for(arguments.device)
-    tasks = tasks_for(task, arguments.workers or len(devices), devices)
-    if len(tasks) == 1:
-        work(tasks[0], progress.say)
-    else:
-        work_in_processes(tasks, progress.say)
+    share_out(arguments, Rendering(root.absolute(), folder.since, models, "", os.cpu_count() or 1), open_jobs(jobs, folder), folder, progress.say)
     folder.tidy(f"{arguments.manifest} ")
     reasons = {where: reason for where, _, reason in broken} | {
         job.output: reason for key, job in jobs.items() if not folder.is_done(key) and (reason := folder.failure(key))
@@ -180,6 +180,26 @@ def render(arguments: argparse.Namespace) -> int:
         for name in list(reasons)[:SHOWN]:
             print(f"  {name}: {reasons[name]}")
     return 0 if not reasons and all(map(folder.is_done, jobs)) else 1
+
+
+def share_out(arguments: argparse.Namespace, rendering: Rendering, jobs: Sequence[Keyed], folder: ResultFolder, say: Say) -> None:
+    """Have the jobs made by the workers that were asked for."""
+    if not jobs:
+        return
+    if arguments.ray:
+        # what a machine has is known there alone
+        device = "cuda" if arguments.device == "auto" and arguments.gpus_per_worker != 0 else arguments.device.replace("auto", "cpu")
+        workers = arguments.workers or 1
+        crew = entry.ray_crew(arguments, workers, renderings(rendering, 1, [device])[0], device)
+        with redirect_stdout(sys.stderr):  # where Ray says what it has to say of machines that are lost
+            render_in_crew(crew, workers, jobs, folder, say)
+        return
+    devices = devices_for(arguments.device)
+    works = renderings(rendering, arguments.workers or len(devices), devices)
+    if len(works) == 1:
+        render_here(works[0], jobs, say)
+    else:
+        render_in_crew(Processes(works), len(works), jobs, folder, say)
 
 
 def main(argv: list[str]) -> int:

@@ -15,31 +15,35 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import bootstrap  # noqa: F401
 from memo_modules.clips import FPS, other_rates
 from memo_modules.errors import InputError, MemoError, MissingPackageError
 from memo_modules.files.documents import parse_json
 from memo_modules.files.names import safe_name
-from memo_modules.files.whole_files import storing
+from memo_modules.files.whole_files import storing, write_whole
 from memo_modules.host import Host
 from memo_modules.training.assembly import load_vae, make_trainer
 from memo_modules.training.checkpoint_folders import alone
 from memo_modules.training.dataset import read_metadata
 from memo_modules.training.loop import StepLog
 from memo_modules.training.samples import write_sample
-from memo_modules.training.settings import TrainingSettings, read_settings
+from memo_modules.training.settings import TrainingSettings, plain, read_settings
+from memo_modules.training.validation import Validation, ValidationLog
 from memo_modules.vae import DiffusersVAE
 from memo_modules.words import first_line, hours
 from scripts import entry
 from scripts.entry import run
 
 AVERAGED = ("loss_all", "mask_rate", "grad_norm", "seconds")
+VALIDATION = "validation_loss"
 
 
 class Log:
@@ -49,17 +53,21 @@ class Log:
         self.settings, self.accelerator, self.counters = settings, accelerator, lambda: trainer.counters
         self.path = settings.output_dir / "log.jsonl"
         self.window: list[StepLog] = []
-        self.seconds = 0.0  # a step's, averaged
+        self.first, self.seconds = True, 0.0  # seconds of a step, averaged over all but the first, in which everything is slow
+        self.validated: set[int] = set()
         if accelerator.is_main_process:
             settings.output_dir.mkdir(parents=True, exist_ok=True)
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if self.path.exists() else []
             kept = [line for line in lines if line.endswith("\n") and _step_of(line) <= trainer.counters.step]
+            self.validated = {int(_step_of(line)) for line in kept if VALIDATION in parse_json(line)}
             self.path.write_text("".join(kept), encoding="utf-8")
 
     def step(self, log: StepLog) -> None:
         if not self.accelerator.is_main_process:
             return
-        self.seconds = 0.95 * self.seconds + 0.05 * log.seconds if self.seconds else log.seconds
+        if not self.first:
+            self.seconds = 0.95 * self.seconds + 0.05 * log.seconds if self.seconds else log.seconds
+        self.first = False
         self.window.append(log)
         due = log.step % self.settings.log_every == 0 or log.step == self.settings.steps or log.stop
         if due:
@@ -71,9 +79,10 @@ class Log:
         counters = self.counters()
         notes = f"  {counters.skipped} steps skipped" if counters.skipped else ""
         notes += f"  {counters.unreadable} unreadable" if counters.unreadable else ""
+        seconds = self.seconds or log.seconds
         return (
             f"step {log.step}/{self.settings.steps}  loss {log.loss:.5f}  masked {log.mask_rate:4.0%}  grad {log.grad_norm:.3g}  "
-            f"lr {log.learning_rate:.2e}  {self.seconds:.2f} s/step  {hours(self.seconds * (self.settings.steps - log.step))} left{notes}"
+            f"lr {log.learning_rate:.2e}  {seconds:.2f} s/step  {hours(seconds * (self.settings.steps - log.step))} left{notes}"
         )
 
     def _write(self, log: StepLog) -> None:
@@ -83,10 +92,23 @@ class Log:
         means["loss"] = sum((1 - each.mask_rate) * each.loss for each in self.window) / kept if kept else float("nan")
         values = {**means, "learning_rate": log.learning_rate, "skipped": self.counters().skipped, "unreadable": self.counters().unreadable}
         self.window = []
-        line = {"step": log.step, "samples": self.counters().samples} | {name: _finite(value) for name, value in values.items()}
+        self._add(log.step, values)
+
+    def _add(self, step: int, values: dict[str, float]) -> None:
+        line = {"step": step, "samples": self.counters().samples} | {name: _finite(value) for name, value in values.items()}
         with storing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        self.accelerator.log(values, step=log.step)
+        self.accelerator.log(values, step=step)
+
+    def validation(self, log: ValidationLog) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        parts = len(log.levels)
+        levels = {f"{VALIDATION}_sigma_{k / parts:.2f}_to_{(k + 1) / parts:.2f}": loss for k, loss in enumerate(log.levels)}
+        self._add(log.step, {VALIDATION: log.loss, **levels})
+        best = "the lowest so far" if log.best_step == log.step else f"the lowest was {log.best_loss:.5f} at step {log.best_step}"
+        by_level = ", ".join(f"{loss:.5f}" for loss in log.levels)
+        print(f"step {log.step}  validation loss {log.loss:.5f}, {best}; from little noise to much: {by_level}  {log.seconds:.1f} s", flush=True)
 
 
 def _step_of(line: str) -> float:
@@ -174,6 +196,32 @@ def make_accelerator(settings: TrainingSettings):
     return accelerator
 
 
+def start_loggers(settings: TrainingSettings, accelerator, step: int, resume: str | None) -> None:
+    """The curves of a training that is resumed after ``step`` continue: TensorBoard's in its folder, wandb's in its run."""
+    run_file = settings.output_dir / "wandb.json"
+    wandb: dict[str, str] = {"name": settings.output_dir.name}
+    if accelerator.is_main_process and "wandb" in [tracker_name(each) for each in accelerator.log_with]:
+        identity = parse_json(run_file.read_text(encoding="utf-8"))["id"] if resume and run_file.is_file() else uuid4().hex[:8]
+        write_whole(run_file, json.dumps({"id": identity}))
+        wandb |= {"id": identity, "resume": "allow", "dir": str(settings.output_dir)}
+    accelerator.init_trackers("memo", flat(plain(settings)), {"tensorboard": {"purge_step": step + 1}, "wandb": wandb})
+
+
+def flat(settings: Mapping[str, Any], section: str = "") -> dict[str, int | float | str]:
+    """Hyperparameters as loggers take them: `section.key` to a number or a text."""
+    found = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{section}{key}.")
+        else:
+            found[f"{section}{key}"] = value if isinstance(value, int | float | str) else json.dumps(value)
+    return found
+
+
+def tracker_name(tracker: Any) -> str:
+    return str(getattr(tracker, "value", tracker))
+
+
 def train(settings: TrainingSettings, resume: str | None) -> int:
     """Returns the exit code."""
     accelerator = make_accelerator(settings)
@@ -188,23 +236,30 @@ def _train(settings: TrainingSettings, accelerator, resume: str | None) -> int:
             accelerator.print(f"\r{done} of {total} {what}", end="\n" if done == total else "", flush=True)
 
     vae = load_vae(settings, accelerator.device)
-    if said := other_rates([video.fps for video in read_metadata(settings.data.metadata)]):
-        accelerator.print(f"{said} What is learned from them moves at another pace: prepare them with --fps {FPS}.")
     trainer = make_trainer(settings, accelerator, vae, resume, Host(on_cached))
+    if said := other_rates([getattr(video, "fps", None) for video in trainer.stream.dataset.videos]):  # trajectories have none
+        accelerator.print(f"{said} What is learned from them moves at another pace: prepare them with --fps {FPS}.")
     step = trainer.counters.step
     accelerator.print(
         f"{sum(weight.numel() for weight in trainer.trained.values()):,} parameters train on {len(trainer.stream.dataset)} videos, "
         f"{trainer.share.samples_per_step} samples a step" + (f", from step {step} on" if step else "")
     )
     log = Log(settings, accelerator, trainer)
-    accelerator.init_trackers("memo", init_kwargs={"tensorboard": {"purge_step": step + 1}})
-    samples = Samples(settings, trainer, vae)
+    start_loggers(settings, accelerator, step, resume)
+    samples, validation, interrupt = Samples(settings, trainer, vae), Validation(trainer, vae), Interrupt()
+
+    def validate() -> None:
+        if validation.is_due(trainer.counters.step) and (result := validation.validate(interrupt)):
+            log.validation(result)
 
     def on_step(result: StepLog) -> None:
         log.step(result)
         samples.step(result)
+        if not result.stop or trainer.counters.step == trainer.last_step:
+            validate()
 
-    interrupt = Interrupt()
+    if not trainer.processes.gather(step in log.validated)[0]:  # before the first step, and where a training was stopped before it
+        validate()
     try:
         trainer.run(on_step, lambda folder: accelerator.print(folder), interrupt)
     except Exception:

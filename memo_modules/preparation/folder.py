@@ -27,7 +27,7 @@ from .videos import find_videos
 METADATA, FAILED, RECORD, LOCK = "metadata.jsonl", "failed.jsonl", "preparation.json", "preparation.lock"
 
 Run = Callable[[Sequence[Job]], Generator[Outcome, None, None]]
-"""Prepares videos, in any order: run_here of workers.py, or its run_crew with a crew."""
+"""Prepares videos, in any order: prepare_here or prepare_in_crew of workers.py."""
 
 _log = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..files.regular_files import open_regular
 from ..files.whole_files import whole_file
+from ..weights.arrays import Array
 from ..weights.pickles import Called, Inert
 from ..weights.tensor_saving import save_tensors
 from ..weights.torch_files import read_torch_file
@@ -74,6 +75,8 @@ def _in_safetensors(path: Path, field: str, look):
 def _mapped(path: Path) -> Tensor:
     try:
         file = read_torch_file(path)
+        if isinstance(file.held, Array):  # the reference implementation's face embeddings
+            return file.held.tensor()
         if not isinstance(file.held, Called):
             raise InputError(f"{path}: expected a tensor alone, found {_kind(file.held)}. {_AGAIN}")
         return file.tensor(file.held)

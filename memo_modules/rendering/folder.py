@@ -99,6 +99,10 @@ class ResultFolder:
         entry = self._failed.refresh().get(key)
         return str(entry.get("reason")) if entry and entry.get("time", 0) >= self.since else None
 
+    def is_open(self, key: str) -> bool:
+        """Whether it is neither done nor failed in this run."""
+        return not self.is_done(key) and self.failure(key) is None
+
     @contextmanager
     def claimed(self, key: str) -> Iterator[bool]:
         """Within, no other process works on the job; gives False, and nothing is claimed, where one does."""

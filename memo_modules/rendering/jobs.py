@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..files.documents import parse_json, parse_yaml
 from ..files.regular_files import open_regular, read_regular
 from ..portrait.framing import MARGIN
+from ..portrait.pasting import COLOR_MATCHES, FEATHER
 from ..sampler.footprint import MEMORY_MODES
 from ..sampler.noise import NOISES
 from ..sampler.recipes import PRESETS
@@ -48,6 +49,7 @@ class Job:
     """One video. The fields after ``output`` are named and mean as the inputs of the nodes; see docs/rendering.md.
 
     output: name in the folder of the results, with / between folders. crop: cut the square around face ``index`` out of the image first.
+    paste_back: and put the frames back into it, see portrait.pasting; the video has the size of the image.
     emotion: one of EMOTIONS, or "" to detect it in the voice; timeline: instead of it, see audio.timeline. output_fps: 0 for ``fps``.
     """
 
@@ -79,6 +81,9 @@ class Job:
     output_fps: float = 0.0
     label_as_synthetic: bool = True
     preset: str = PRESETS[0]
+    paste_back: bool = False
+    feather: float = FEATHER
+    color_match: str = "border"
 
     def check(self) -> None:
         """Raises InputError, naming the field, for what no node would take."""
@@ -89,6 +94,8 @@ class Job:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise InputError(f"{name}: expected one of {', '.join(filter(None, choices))}, got {quoted(getattr(self, name))}.")
+        if self.paste_back and not self.crop:
+            raise InputError("paste_back: expected crop with it, which says where the frames belong.")
         if self.crop and (self.width != self.height or self.width % 64):
             raise InputError(f"crop: expected a square of a multiple of 64 pixels, got {self.width} x {self.height}.")
         parse_timeline(self.timeline)
@@ -117,7 +124,10 @@ class Job:
     def key(self, models: str) -> str:
         """What tells this video from every other: SHA-256 of its name, the content of image and audio, all settings and ``models``, their
         digest. Where the files of the inputs lie does not count. Raises InputError when one cannot be read."""
-        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("image", "audio", "memory_mode")}
+        # a setting at its default does not count: so one that joins changes no job that does without it
+        values = {each.name: getattr(self, each.name) for each in fields(self) if getattr(self, each.name) != each.default}
+        for name in ("image", "audio", "memory_mode"):
+            values.pop(name, None)
         content = {name: content_digest(name, getattr(self, name)) for name in ("image", "audio")}
         return hashlib.sha256(json.dumps([models, content, values], sort_keys=True).encode()).hexdigest()
 
@@ -134,11 +144,19 @@ _RANGES = (
     ("num_init_past_frames", 1, 16, None),
     ("lead_in", 0.0, 10.0, None),
     ("crf", 0, 51, None),
+    ("feather", 0.0, 0.5, None),
     ("output_fps", 0.0, 120.0, None),
 )
 """The bounds of the nodes: name, least, most, and of what it is a multiple."""
 
-_CHOICES = {"emotion": ("", *EMOTIONS), "reference_order": REFERENCE_ORDERS, "noise": NOISES, "memory_mode": MEMORY_MODES, "preset": PRESETS}
+_CHOICES = {
+    "emotion": ("", *EMOTIONS),
+    "reference_order": REFERENCE_ORDERS,
+    "noise": NOISES,
+    "memory_mode": MEMORY_MODES,
+    "preset": PRESETS,
+    "color_match": COLOR_MATCHES,
+}
 
 
 KINDS: dict[str, type] = {each.name: get_type_hints(Job)[each.name] for each in fields(Job)}

@@ -16,7 +16,9 @@ from ..audio.timeline import parse_timeline, timeline_track
 from ..clips import ceil_div, frame_rate
 from ..errors import CheckpointError, MemoError, StorageError
 from ..host import Host
-from ..pipeline import Conditioning, MemoPipeline, find_models
+from ..pipeline import Conditioning, MemoPipeline, find_models, load_picture
+from ..portrait.framing import crop_portrait
+from ..portrait.pasting import Pasting
 from ..sampler.sampling import SampledClip
 from ..types import VideoState
 from ..video import journal
@@ -101,7 +103,8 @@ class Renderer:
         audio = conditioning.audio
         lead_in = math.ceil(job.lead_in * audio.fps / audio.clip_frames)
         fps = frame_rate(job.output_fps) if job.output_fps else audio.fps
-        video = LongVideo(audio, lead_in, (job.width, job.height), conditioning.sound, job.format, fps, labelled=job.label_as_synthetic)
+        size, options = (job.width, job.height), {"labelled": job.label_as_synthetic, "pasting": self._pasting(job)}
+        video = LongVideo(audio, lead_in, size, conditioning.sound, job.format, fps, **options)
         inputs = journal.Inputs({"job": key, **video.of_clips()}, {})
         made = 0
 
@@ -135,6 +138,15 @@ class Renderer:
                 if mode == "low":
                     raise
             mode = "low"
+
+    def _pasting(self, job: Job) -> Pasting | None:
+        """Where the frames go in the image, at its full resolution."""
+        if not job.paste_back:
+            return None
+        photo = load_picture(job.image)
+        place = ("crop", content_digest("image", job.image), job.index, job.margin, job.width)
+        crop = self._once(place, lambda: crop_portrait(self.pipeline.face_analyzer, photo, job.index, job.margin, job.width)[1])
+        return Pasting(photo[None], crop, job.feather, job.color_match)
 
     def _conditioning(self, job: Job) -> Conditioning:
         look = (job.width, job.height), job.allow_no_face, job.index, job.margin if job.crop else None

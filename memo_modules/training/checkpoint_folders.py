@@ -1,6 +1,7 @@
-"""The folder of a training: `checkpoint-N`, complete or absent, with the nets in the published layout.
+"""The folder of a training: `checkpoint-N`, complete or absent, with the nets in the published layout; and `checkpoint-best`, nets alone,
+with how they did in validation.
 
-Only folders of exactly that name with a trainer's state in them are ever read or deleted.
+Only folders of exactly these names with a trainer's state, or that, in them are ever read or deleted.
 """
 
 import json
@@ -24,9 +25,10 @@ from ..weights.checkpoints import NETS, net_source
 from ..weights.tensor_saving import save_tensors
 
 STATE, TENSORS = "trainer.json", "trainer.safetensors"
+BEST, VALIDATED = "checkpoint-best", "validation.json"
 
 _NAME = re.compile(r"checkpoint-(\d+)")
-_REST = re.compile(r"(checkpoint-\d+)\.(partial|former)")
+_REST = re.compile(r"(checkpoint-(?:\d+|best))\.(partial|former)")
 
 
 def alone(output_dir: Path) -> AbstractContextManager[None]:
@@ -61,8 +63,9 @@ def resume_from(output_dir: Path, resume: str | None) -> Path | None:
         if not (Path(resume) / STATE).is_file():
             raise InputError(f"resume: {resume} holds no {STATE}, expected a checkpoint-N of this trainer, or latest.")
         return Path(resume)
-    if there:
-        raise InputError(f"output_dir: {output_dir} holds checkpoint-{max(there)} of an earlier training. Resume it, or name another folder.")
+    if there or read_best(output_dir):
+        found = f"checkpoint-{max(there)}" if there else BEST
+        raise InputError(f"output_dir: {output_dir} holds {found} of an earlier training. Resume it, or name another folder.")
     return None
 
 
@@ -88,6 +91,37 @@ def write_checkpoint(output_dir: Path, step: int, keep: int, write: Callable[[Pa
     when the disk does not take it: it is removed, and what was there is still there.
     """
     target = output_dir / f"checkpoint-{step}"
+    _write_whole(target, write)
+    written = [folder for number, folder in checkpoints(output_dir).items() if number <= step]
+    for folder in written[:-keep]:
+        _remove(folder)
+    return target
+
+
+def write_best(output_dir: Path, validated: Mapping, write: Callable[[Path], None]) -> Path:
+    """Make `checkpoint-best` with the files that ``write`` puts into the folder it is given, in place of the one before. validated: how
+    they did. Raises StorageError, see write_checkpoint."""
+
+    def with_mark(folder: Path) -> None:
+        write(folder)
+        (folder / VALIDATED).write_text(json.dumps(validated, indent=2) + "\n", encoding="utf-8")
+
+    _write_whole(output_dir / BEST, with_mark)
+    return output_dir / BEST
+
+
+def read_best(output_dir: Path) -> dict | None:
+    """What write_best was told of the nets that are there; None where there are none, or where it cannot be read."""
+    try:
+        validated = json.loads((output_dir / BEST / VALIDATED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return validated if isinstance(validated, dict) else None
+
+
+def _write_whole(target: Path, write: Callable[[Path], None]) -> None:
+    """The folder has its name only when it is whole, and on the disk."""
+    output_dir = target.parent
     partial, former = (target.with_name(f"{target.name}.{ending}") for ending in ("partial", "former"))
     with storing(target, partial):
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -96,16 +130,12 @@ def write_checkpoint(output_dir: Path, step: int, keep: int, write: Callable[[Pa
             partial.mkdir()
             write(partial)
             flush(partial)  # or a power cut leaves the name with nothing in it, and what went for it is gone
-            if target.exists():  # a training that was resumed before it
+            if target.exists():  # the best before, or of a training that was resumed before it
                 os.replace(target, former)
             os.replace(partial, target)
         finally:
             _remove_rests(output_dir)
         flush_names(output_dir)
-    written = [folder for number, folder in checkpoints(output_dir).items() if number <= step]
-    for folder in written[:-keep]:
-        _remove(folder)
-    return target
 
 
 def _remove(folder: Path) -> None:
@@ -125,7 +155,7 @@ def _remove_rests(output_dir: Path) -> None:
         rest = _REST.fullmatch(folder.name)
         if rest and (rest[2] == "partial" or folder.with_name(rest[1]).exists()):
             shutil.rmtree(folder, ignore_errors=True)
-        elif rest and (folder / STATE).is_file():
+        elif rest and any((folder / mark).is_file() for mark in (STATE, VALIDATED)):
             with suppress(OSError):  # another process of this training does the same
                 os.replace(folder, folder.with_name(rest[1]))
 

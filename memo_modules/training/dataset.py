@@ -24,6 +24,9 @@ PERTURBATION_RATE = 0.05
 _LARGEST_METADATA = 2**28
 """Bytes of a metadata.jsonl: a million videos."""
 
+_ABOVE = 4
+"""Folders above that of a metadata.jsonl from which its paths may count."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -167,7 +170,7 @@ def _prepared_video(line: str, folder: Path, where: str) -> PreparedVideo:
     for field in FIELDS:
         if not isinstance(entry.get(field), str):
             raise InputError(f"{where}: expected a path in {field!r}, got {quoted(entry.get(field))}. The fields are {', '.join(FIELDS)}.")
-        files[field] = folder / entry[field]
+        files[field] = _found(folder, entry[field])
         if not is_regular(files[field]):
             missing = shortened(str(files[field]), 300)
             raise InputError(f"{where}: {field} {missing} is missing. Relative paths start at {folder}. Prepare this video again.")
@@ -175,6 +178,14 @@ def _prepared_video(line: str, folder: Path, where: str) -> PreparedVideo:
     if len(features) != 3 or labels != features[:1]:
         raise InputError(f"{where}: expected audio_emb (frames layers channels) and audio_emotion (frames), got {features} and {labels}.")
     return PreparedVideo(**files, frames=features[0], fps=frames_per_second(files["audio_emb"]))
+
+
+def _found(folder: Path, name: str) -> Path:
+    """The file of a line in ``folder``; the reference implementation counts its paths from the folder in which it ran, which is above."""
+    for start in (folder, *folder.absolute().parents[:_ABOVE]):
+        if is_regular(start / name):
+            return start / name
+    return folder / name
 
 
 class PreparedClips(Dataset):

@@ -176,10 +176,14 @@ class Trainer:
 
     @property
     def checkpoint_size(self) -> int:
-        """Bytes of a checkpoint: of the nets or of the factors, and in float32 of what trains, its two moments and its average."""
+        """Bytes of a checkpoint: of write_weights, and in float32 of what trains, its two moments and its average."""
+        return self.weights_size + sum(weight.numel() for weight in self.trained.values()) * 4 * (3 if self.average is None else 4)
+
+    @property
+    def weights_size(self) -> int:
+        """Bytes of the nets, or of the factors."""
         whole = {} if self.settings.lora else {(name, key): each for name in NETS for key, each in getattr(self.nets, name).state_dict().items()}
-        nets = sum(tensor.nbytes for tensor in (whole or self.trained).values())
-        return nets + sum(weight.numel() for weight in self.trained.values()) * 4 * (3 if self.average is None else 4)
+        return sum(tensor.nbytes for tensor in (whole or self.trained).values())
 
     def _is_short_of_room(self) -> bool:
         """Whether it is time to write a last checkpoint: soon there may be no room for it."""
@@ -297,13 +301,17 @@ class Trainer:
         for name, parameter in self.trained.items():
             parameter.copy_(weights[name])
 
-    def _write(self, folder: Path, state: Mapping[str, Tensor]) -> None:
-        average, recipe = self.average or {}, self.settings.distil.recipe if self.settings.distil else None
+    def write_weights(self, folder: Path) -> None:
+        """What has been learned, in the form in which it is used: the four nets, or the factors; averaged, if there is an average."""
+        recipe = self.settings.distil.recipe if self.settings.distil else None
         if self.settings.lora is None:
-            write_nets(folder, self.settings.checkpoint, self.nets, average, recipe)
+            write_nets(folder, self.settings.checkpoint, self.nets, self.average or {}, recipe)
         else:
             write_factors(folder, self.settings.lora, self.average or self.updates.weights(), self.nets.dtype, recipe)
-        tensors = {**state, **{f"average.{name}": tensor for name, tensor in average.items()}}
+
+    def _write(self, folder: Path, state: Mapping[str, Tensor]) -> None:
+        self.write_weights(folder)
+        tensors = {**state, **{f"average.{name}": tensor for name, tensor in (self.average or {}).items()}}
         write_state(folder, {"counters": asdict(self.counters), "settings": plain(self.settings)}, tensors)
 
     def _together(self, make: Callable[[], Value]) -> Value:

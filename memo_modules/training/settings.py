@@ -21,6 +21,7 @@ from .draws import Rates
 from .low_rank import LoraSettings
 from .objective import ROBUST_THRESHOLD
 from .parameters import MOTION_AND_AUDIO, OptimizerSettings
+from .reference_settings import in_our_words, is_reference
 from .schedule import TimestepSampling
 
 
@@ -67,6 +68,20 @@ class SampleSettings:
 
 
 @dataclass(frozen=True)
+class ValidationSettings:
+    """Every ``every`` steps the loss on ``clips`` clips of prepared videos that do not train, at ``levels`` noise levels each, see validation.
+    metadata: those videos; none for no validation."""
+
+    metadata: tuple[Path, ...] = ()
+    every: int = 250
+    clips: int = 16
+    levels: int = 4
+
+    def __post_init__(self):
+        _check_least("validation.", self, every=1, clips=1, levels=1)
+
+
+@dataclass(frozen=True)
 class TrainingSettings:
     """checkpoint: the nets to start from, see net_source. vae: see load_autoencoder. output_dir: of checkpoints and logs.
 
@@ -105,6 +120,7 @@ class TrainingSettings:
     log_every: int = 10
     loggers: tuple[Literal["tensorboard", "wandb"], ...] | None = None
     samples: SampleSettings = field(default_factory=SampleSettings)
+    validation: ValidationSettings = field(default_factory=ValidationSettings)
     lora: LoraSettings | None = None
     distil: DistilSettings | None = None
 
@@ -116,6 +132,8 @@ class TrainingSettings:
             raise InputError(f"until: expected a step from 1 on or null, got {self.until}.")
         if self.distil and self.data.clips_per_sample > 1:
             raise InputError(f"data.clips_per_sample: expected 1 with distil, got {self.data.clips_per_sample}.")
+        if self.distil and self.validation.metadata:
+            raise InputError("validation.metadata: expected none with distil, whose loss is that of its own trajectories.")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise InputError(f"ema_decay: expected a number in [0, 1) or null, got {self.ema_decay}.")
         if not self.optimizer.max_grad_norm > 0:
@@ -125,7 +143,8 @@ class TrainingSettings:
 
 
 def read_settings(path: Path, overrides: Sequence[str] = ()) -> TrainingSettings:
-    """The settings in a YAML file; overrides: `key=value` each, a key of a section as `section.key`, the value in YAML.
+    """The settings in a YAML file, ours or the reference implementation's; overrides: `key=value` each, a key of a section as `section.key`,
+    the value in YAML.
 
     Relative paths count from the working directory. Raises InputError naming the key that is unknown, missing or has a
     value that cannot be used.
@@ -134,6 +153,8 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> TrainingSettings
     changes = [(key, _parsed(value, quoted(override))) for override in overrides for key, _, value in [override.partition("=")]]
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected keys and values, got {type(values).__name__}.")
+    if is_reference(values):
+        values = in_our_words(values)
     for override, (key, value) in zip(overrides, changes, strict=True):
         if "=" not in override:
             raise InputError(f"{quoted(override)}: expected key=value.")
@@ -176,7 +197,7 @@ def from_mapping(kind: type, values: Mapping[str, Any], section: str = "") -> An
     return kind(**{key: _convert(hints[key], value, f"{section}{key}") for key, value in values.items()})
 
 
-def plain(settings: TrainingSettings) -> Any:
+def plain(settings: TrainingSettings | ValidationSettings) -> Any:
     """The same in values that JSON and YAML can hold."""
     return _plain(asdict(settings))
 

@@ -3,7 +3,10 @@
 Every reader of videos and of their sound comes through here, so that none of them sees another picture than the others.
 """
 
+import os
 import struct
+from array import array
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from fractions import Fraction
@@ -148,6 +151,10 @@ def stream_frames(path: Path) -> Iterator[Tensor]:
         yield from _decode(container, track, keyframes, times)
 
 
+Index = tuple[Sequence[int], list[tuple[int, int]]]
+"""The timestamps of the frames of a file, ascending, and its keyframes, see _decode."""
+
+
 @contextmanager
 def _indexed(path: Path):
     """A video file as PyAV's container and stream, the timestamps of its frames, ascending, and its keyframes, see _decode."""
@@ -155,18 +162,47 @@ def _indexed(path: Path):
         with opened(path) as container:
             track = picture_track(container)
             track.thread_type = "AUTO"
-            times, keyframes = [], []
-            for packet in container.demux(track):  # if kept, they would keep the file open
-                if packet.pts is None:
-                    continue
-                if not packet.is_discard:
-                    times.append(packet.pts)
-                if packet.is_keyframe:
-                    keyframes.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
-            times.sort()
+            status = os.stat(path)
+            times, keyframes = _INDICES.of((str(path), status.st_size, status.st_mtime_ns), lambda: _index(container, track))
             yield container, track, times, keyframes
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def _index(container, track) -> Index:
+    """Of the whole file, which is read for it."""
+    times, keyframes = array("q"), []
+    for packet in container.demux(track):  # if kept, they would keep the file open
+        if packet.pts is None:
+            continue
+        if not packet.is_discard:
+            times.append(packet.pts)
+        if packet.is_keyframe:
+            keyframes.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
+    return array("q", sorted(times)), keyframes
+
+
+class _Indices:
+    """What _index found in files, up to ``most`` frames in all, those first forgotten that have not been asked for longest: a sample of a long
+    video then reads what is around it alone."""
+
+    def __init__(self, most: int):
+        self._most, self._frames, self._held = most, 0, OrderedDict()
+
+    def of(self, file: tuple[str, int, int], make: Callable[[], Index]) -> Index:
+        """file: its path, size and time of change."""
+        index = self._held.pop(file, None)
+        if index is None:
+            index = make()
+            self._frames += len(index[0])
+        self._held[file] = index
+        while self._frames > self._most and len(self._held) > 1:
+            self._frames -= len(self._held.popitem(last=False)[1][0])
+        return index
+
+
+_INDICES = _Indices(2**22)
+"""40 hours of video at 30 frames per second, 40 MB."""
 
 
 def _runs(numbers: Sequence[int]) -> list[list[int]]:
@@ -180,7 +216,7 @@ def _runs(numbers: Sequence[int]) -> list[list[int]]:
     return runs
 
 
-def _decode(container, track, keyframes: list[tuple[int, int]], times: list[int]) -> Iterator[Tensor]:
+def _decode(container, track, keyframes: list[tuple[int, int]], times: Sequence[int]) -> Iterator[Tensor]:
     """The pictures (3 h w) shown at ``times``, ascending timestamps of the track; keyframes: when shown and when decoded."""
     screen = Screen(track)
     wanted = set(times)

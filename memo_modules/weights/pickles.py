@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from .arrays import Array, NumberType, part_of_array
+
 MOST_STEPS = 2_000_000
 """Instructions of a pickle, and with them its values: 50,000 tensors take as many. They fill less than 200 MB."""
 
@@ -216,6 +218,11 @@ class _Machine:
         if not self.stack:
             raise IndexError
 
+    def build(self, state: Any) -> None:
+        target = self.stack[-1]
+        if isinstance(target, Array | NumberType):
+            target.build(state)
+
     def unknown(self, made_of: Any) -> None:
         self.stack.append(INERT)
 
@@ -256,7 +263,8 @@ class _Machine:
         if makes_tensor(function):
             return Called(function.name, args)
         if type(function) is not Named or function not in MAPPINGS:
-            return INERT
+            part = part_of_array(function.module, function.name, args) if type(function) is Named else None
+            return INERT if part is None else part
         made: dict[str, Any] = {}
         given = args[-1] if args else None
         if type(given) is dict:
@@ -307,7 +315,7 @@ def _push(value: Any) -> _Step:
 _OBJECTS: dict[bytes, _Step] = {
     b"\x80": lambda m: m.take(1),  # PROTO
     b"\x95": lambda m: m.take(8),  # FRAME: how much to read ahead
-    b"b": lambda m: m.pass_over(m.stack.pop()),  # BUILD: attributes for an object
+    b"b": lambda m: m.build(m.stack.pop()),  # BUILD: attributes for an object
     b"\x90": lambda m: m.pass_over(m.to_mark()),  # ADDITEMS: for a set
     b"\x8f": _push(INERT),  # EMPTY_SET
     b"\x91": lambda m: m.unknown(m.to_mark()),  # FROZENSET

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,16 +16,15 @@ import torch
 from memo_modules.audio.emotion import detect_emotion
 from memo_modules.audio.features import encode_audio
 from memo_modules.audio.io import decode
+from memo_modules.crew.running import Crew, Gone, Ready
 from memo_modules.errors import InputError, MemoError
 from memo_modules.portrait.face import DETECTOR_FILE, FaceAnalyzer, embed_face
-from memo_modules.preparation import preparer as preparer_module
 from memo_modules.preparation.folder import FAILED, METADATA, RECORD, prepare_folder
 from memo_modules.preparation.looking import Looks, check_face
 from memo_modules.preparation.preparer import Job, ModelPlaces, Outcome, Preparer, Settings
-from memo_modules.preparation.ray_workers import _Actor
 from memo_modules.preparation.tensor_files import read_rows, write_tensor
 from memo_modules.preparation.videos import read_video
-from memo_modules.preparation.workers import Crew, Gone, Ready, run_crew, run_here
+from memo_modules.preparation.workers import prepare_here, prepare_in_crew
 from memo_modules.store.obtain import find_model
 from memo_modules.training.dataset import ClipDataset, read_metadata
 from memo_modules.types import frame_labels
@@ -49,13 +47,6 @@ def places(tiny_models) -> ModelPlaces:
 @pytest.fixture(scope="module")
 def preparer(places, one_thread) -> Preparer:
     return Preparer(Settings(places))
-
-
-def test_an_actor_of_ray_finds_what_it_runs(monkeypatch):
-    """Without Ray: it is a class that is told where the pack is."""
-    monkeypatch.setattr(preparer_module, "Preparer", lambda settings: settings)
-    actor = _Actor("memo_modules", [])
-    assert isinstance(pickle.loads(actor.load(pickle.dumps("settings"))), Ready) and actor.preparer == "settings"
 
 
 class Dimmed:
@@ -165,7 +156,7 @@ def test_a_folder_is_prepared_once_and_trains(world, places, tmp_path, one_threa
     shutil.copy(world / "dark.mp4", tmp_path / "videos")
     (tmp_path / "videos" / "text.mp4").write_text("not a video")
     seen = []
-    run = partial(run_here, Settings(places))
+    run = partial(prepare_here, Settings(places))
     report = prepare_folder(tmp_path / "videos", tmp_path / "out", {}, run, lambda done, total, report: seen.append((done, total)))
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)] and list(report.prepared.values()) == [FPS, FPS]
 
@@ -323,45 +314,30 @@ def test_a_folder_of_other_videos_or_models_or_in_use_is_refused(whole, tmp_path
         prepare_folder(videos, output, {}, again)
 
 
-class Scripted(Crew):
-    """Workers that say what they are told to, one after the other."""
+class Gives(Crew):
+    """One worker that answers at once, and dies on a job named dies."""
 
-    def __init__(self, *answers):
-        self.script, self.hired, self.asked, self.closed = list(answers), 0, [], False
+    def __init__(self):
+        self.said = []
 
-    def hire(self):
-        self.hired += 1
+    def hire(self, place):
+        self.said.append((place, Ready()))
 
-    def ask(self, worker, job):
-        self.asked.append((worker, job))
+    def ask(self, place, job):
+        self.said.append((place, Gone("exit code -9") if job == "dies" else Outcome(job, ({},), FPS)))
 
-    def answers(self):
-        worker, answer = self.script.pop(0)
-        return [(worker, answer(dict(self.asked)[worker]) if callable(answer) else answer)]
+    def messages(self, seconds):
+        said, self.said = self.said, []
+        return said
 
     def close(self):
-        self.closed = True
+        pass
 
 
-def test_a_worker_that_dies_takes_one_video_with_it():
-    def done(job):
-        return Outcome(job, ({},), FPS)
-
-    crew = Scripted((1, Ready()), (2, Ready()), (1, Gone("exit code -9")), (3, Ready()), (2, done), (3, done))
-    outcomes = list(run_crew(crew, 2, ["a", "b", "c"]))
-    assert [outcome.job for outcome in outcomes] == ["a", "b", "c"] and crew.hired == 3 and crew.closed
-    assert "exit code -9" in outcomes[0].reason and outcomes[1].reason is outcomes[2].reason is None
-
-
-def test_workers_that_never_start_and_errors_of_workers_end_the_work():
-    for answers, message in (
-        (((1, Gone("exit code -9")),), "while it loaded the models"),
-        (((1, Ready()), (1, MemoError("disk full"))), "disk full"),
-    ):
-        crew = Scripted(*answers)
-        with pytest.raises(MemoError, match=message):
-            list(run_crew(crew, 2, ["a", "b"]))
-        assert crew.closed
+def test_a_video_on_which_workers_die_fails_alone():
+    outcomes = {outcome.job: outcome.reason for outcome in prepare_in_crew(Gives, 1, ["a", "dies", "b"])}
+    assert outcomes["a"] is outcomes["b"] is None and "workers died on it, one after the other (exit code -9)" in outcomes["dies"]
+    assert list(prepare_in_crew(lambda: pytest.fail("nothing is to be done"), 1, [])) == []
 
 
 def test_what_a_file_is_written_at_is_in_its_header(world, preparer, tmp_path):

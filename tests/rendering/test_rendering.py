@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import threading
 from pathlib import Path
 
 import av
@@ -13,14 +12,17 @@ import pytest
 import torch
 from PIL import Image
 
+from memo_modules.crew import running
+from memo_modules.crew.processes import Processes
 from memo_modules.errors import InputError, StorageError
+from memo_modules.portrait.framing import crop_portrait
+from memo_modules.portrait.pasting import paste
 from memo_modules.rendering import folder as folders
 from memo_modules.rendering import renderer as renderers
-from memo_modules.rendering import workers
 from memo_modules.rendering.folder import DONE, FAILED, INSIDE, ResultFolder
 from memo_modules.rendering.jobs import Job
 from memo_modules.rendering.renderer import Models, Renderer
-from memo_modules.rendering.workers import Task, work, work_in_processes
+from memo_modules.rendering.workers import Rendering, open_jobs, render_here, render_in_crew
 from memo_modules.types import SamplerSettings
 from tests.helpers.graphs import PORTRAIT, write_wav
 
@@ -94,6 +96,26 @@ def test_a_portrait_and_a_voice_are_prepared_once(tiny_pipeline, results, inputs
     assert sorted(asked) == ["emotion", "emotion", "portrait", "voice"]
     render(tiny_pipeline, results, job(inputs, "4.mp4", timeline="0-0.1 angry, 0.1- sad"))
     assert frames_of(results.root / "4.mp4").shape == frames_of(results.root / "1.mp4").shape
+
+
+def test_frames_go_back_into_the_photo(tiny_pipeline, results, inputs):
+    """As those of MEMO Paste Back, at the photo's size."""
+    settings = {"crop": True, "feather": 0.2, "codec": "ffv1"}
+    with Image.open(inputs / "me.jpg") as opened:
+        photo = opened.convert("RGB").resize((301, 200))
+    photo.save(inputs / "small.png")
+    pasted, square = (
+        job(inputs, "pasted.mp4", image="small.png", paste_back=True, **settings),
+        job(inputs, "square.mp4", image="small.png", **settings),
+    )
+    render(tiny_pipeline, results, pasted, square)
+    frames, pixels = frames_of(results.root / "pasted.mp4"), torch.from_numpy(np.array(photo)).float() / 255
+    crop = crop_portrait(tiny_pipeline.face_analyzer, pixels, size=64)[1]
+    made = torch.from_numpy(frames_of(results.root / "square.mp4")).float() / 255
+    expected = (paste(pixels[None], made, crop, 0.2, "border") * 255).round().int().numpy()
+    assert frames.shape == (8, 200, 301, 3) and np.abs(frames - expected).max() <= 2
+    with pytest.raises(InputError, match="paste_back: expected crop with it"):
+        job(inputs, "x.mp4", paste_back=True).check()
 
 
 def test_a_job_that_cannot_be_made_fails_alone_with_its_reason(tiny_pipeline, results, inputs):
@@ -204,13 +226,12 @@ def test_out_of_memory_continues_in_low_memory_mode_from_the_clip_it_was_at(tiny
 
 def test_workers_share_the_jobs_and_take_over_what_one_leaves(tiny_pipeline, results, inputs, monkeypatch):
     monkeypatch.setattr(Models, "load", lambda self, device: tiny_pipeline)
-    monkeypatch.setattr(workers, "_POLL", 0.01)
-    jobs = tuple((each.key("m"), each) for each in (job(inputs, f"{number}.mp4", seed=number) for number in range(4)))
-    task = Task(jobs, results.root, results.since, Models(Path()), "cpu", 1)
+    monkeypatch.setattr(running, "POLL", 0.01)
+    jobs = {each.key("m"): each for each in (job(inputs, f"{number}.mp4", seed=number) for number in range(4))}
+    rendering = Rendering(results.root, results.since, Models(Path()), "cpu", 1)
     other, events = ResultFolder(results.root), []
-    left = other.claimed(jobs[0][0])
+    left = other.claimed(next(iter(jobs)))
     assert left.__enter__()  # as another machine that is at work on it
-    leave = threading.Timer(1, lambda: None)
     freed = []
 
     def say(event):
@@ -218,28 +239,24 @@ def test_workers_share_the_jobs_and_take_over_what_one_leaves(tiny_pipeline, res
         if event["event"] == "done" and len([each for each in events if each["event"] == "done"]) == 3:
             freed.append(left.__exit__(None, None, None))  # and ends without it
 
-    work(task, say)
-    leave.cancel()
+    render_here(rendering, open_jobs(jobs, results), say)
     done = [event["output"] for event in events if event["event"] == "done"]
     assert sorted(done[:3]) == ["1.mp4", "2.mp4", "3.mp4"] and done[3] == "0.mp4" and freed
-    work(task, lambda event: pytest.fail("nothing is left to do"))
+    assert open_jobs(jobs, results) == []
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_is_replaced_and_a_job_that_kills_three_fails(tiny_models, results, inputs, monkeypatch):
-    jobs = tuple((each.key("m"), each) for each in (job(inputs, f"{number}.mp4", seed=number) for number in range(3)))
-    task = Task(jobs, results.root, results.since, Models(tiny_models, "tiny"), "cpu", 1)
+def test_a_worker_that_dies_is_replaced_and_a_job_that_kills_three_fails(tiny_models, results, inputs):
+    jobs = {each.key("m"): each for each in (job(inputs, f"{number}.mp4", seed=number) for number in range(3))}
+    crew = Processes([Rendering(results.root, results.since, Models(tiny_models, "tiny"), "cpu", 1)])
     events = []
 
     def say(event):
         events.append(event)
         if event["event"] == "started" and event["output"] == "1.mp4":
-            [child] = [worker.process.pid for worker in crews[0].workers.values() if worker.number == event["worker"]]
-            os.kill(child, signal.SIGKILL)
+            os.kill(crew.processes[event["worker"]].pid, signal.SIGKILL)
 
-    crews, crew = [], workers._Crew
-    monkeypatch.setattr(workers, "_Crew", lambda say: crews.append(crew(say)) or crews[0])
-    work_in_processes([task, task], say)
+    render_in_crew(crew, 2, open_jobs(jobs, results), results, say)
     kinds = [(event["event"], event.get("output")) for event in events]
     assert kinds.count(("started", "1.mp4")) == 3 and ("failed", "1.mp4") in kinds
     assert sorted(line["output"] for line in lines(results.root / DONE)) == ["0.mp4", "2.mp4"]

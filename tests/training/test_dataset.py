@@ -6,6 +6,7 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -14,7 +15,7 @@ from memo_modules.errors import InputError
 from memo_modules.preparation.tensor_files import read_rows, write_tensor
 from memo_modules.training.dataset import ClipDataset, ClipLayout, centre_crop, clip_indices, covering_size, draw_clip, read_metadata, training_pixels
 from memo_modules.video.reading import read_frames, stream_frames
-from tests.helpers.prepared_files import LAYOUT, prepare, write_metadata
+from tests.helpers.prepared_files import LAYOUT, prepare, states, write_metadata
 
 
 def numbered_pictures(path: Path, numbers, convert) -> torch.Tensor:
@@ -38,6 +39,41 @@ def test_a_clip_holds_what_its_indices_name(tmp_path, suffix):
     clip = data.clip(video, clip_indices(LAYOUT, 5, 6, still_past=True, cut_audio=True))
     assert numbers_in(clip["pixel_values_ref_img"]) == [6, 5, 5, 5]
     assert clip["audio_emb"][:, :, 0, 0].tolist() == [[5, 5, 5, 6, 7], [5, 5, 6, 7, 8], [5, 6, 7, 8, 9], [6, 7, 8, 9, 10]]
+
+
+def test_what_the_reference_implementation_prepared_is_read_as_it_is(tmp_path):
+    """Paths count from where it ran, and a face is an array of numpy; written to the description of its scripts/prepare_data.py."""
+    folder = tmp_path / "data" / "embedding"
+    for part in ("face_emb", "audio_emb", "audio_emotion"):
+        (folder / part).mkdir(parents=True)
+    entry = {part: f"data/embedding/{part}/a.pt" for part in ("face_emb", "audio_emb", "audio_emotion")} | {"video": "data/a.mp4"}
+    (tmp_path / "data" / "a.mp4").write_bytes(b"")
+    face = np.random.default_rng(0).standard_normal(512).astype(np.float32)
+    torch.save(face, tmp_path / entry["face_emb"])
+    torch.save(states(20), tmp_path / entry["audio_emb"])
+    torch.save(torch.arange(20, dtype=torch.int32), tmp_path / entry["audio_emotion"])
+    (video,) = read_metadata([write_metadata(folder, entry)])
+    assert video.frames == 20 and video.video == tmp_path / "data" / "a.mp4"
+    assert torch.equal(read_rows(video.face_emb, "face_emb"), torch.from_numpy(face))
+    clip = ClipDataset([video], 8, 8, LAYOUT, numbered_pictures)[0, 1]
+    assert torch.equal(clip["face_emb"], torch.from_numpy(face)) and clip["audio_emb"].shape == (4, 5, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "array", [np.arange(6, dtype=">f4"), np.array([None, "x"]), np.arange(12).reshape(3, 4).astype("U1")], ids=["other order", "objects", "texts"]
+)
+def test_an_array_that_is_none_of_numbers_is_refused(tmp_path, array):
+    torch.save(array, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_rows(tmp_path / "a.pt", "face_emb")
+
+
+@pytest.mark.parametrize("kind", ["f2", "f4", "f8", "i4", "i8", "u1"])
+def test_arrays_of_numpy_are_read_in_any_shape(tmp_path, kind):
+    for number, array in enumerate((np.arange(24).reshape(2, 3, 4), np.asfortranarray(np.arange(6).reshape(2, 3)), np.zeros(0))):
+        torch.save(array.astype(kind, order="K"), tmp_path / f"{number}.pt")
+        found = read_rows(tmp_path / f"{number}.pt", "face_emb")
+        assert np.array_equal(found.numpy(), array.astype(kind)) and found.numpy().dtype == kind
 
 
 def test_a_sample_of_two_clips_continues_where_the_first_ends(tmp_path):

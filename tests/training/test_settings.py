@@ -43,6 +43,42 @@ def test_the_published_settings_are_the_defaults_and_no_key_is_kept_from_the_rea
     assert unnamed(published, yaml.safe_load(FINETUNE.read_text(encoding="utf-8"))) == ["weighting.mode_scale"]
 
 
+def test_the_settings_of_the_reference_implementation_mean_the_same(tmp_path):
+    """Written to the description of its finetune.yaml."""
+    reference = (
+        "tracker_project_name: memo\noutput_dir: out\nresume_from_checkpoint: null\nmodel_name_or_path: memoavatar/memo\nvae: stabilityai/vae\n"
+        "gradient_checkpointing: true\ntrain_batch_size: 2\nmax_train_steps: 300\nnum_train_epochs: -1\nallow_tf32: true\nrobust_training: true\n"
+        "learning_rate: 2e-5\nscale_lr: false\nlr_scheduler: constant\nmixed_precision: bf16\nuse_8bit_adam: false\nuse_ema: false\n"
+        "adam_beta1: 0.8\nadam_beta2: 0.99\nadam_epsilon: 1e-08\ndataloader_num_workers: 3\nprefetch_factor: 4\ncheckpointing_steps: 50\n"
+        "data:\n  width: 256\n  height: 256\n  num_past_frames: 8\n  dynamic_past_frames: false\n  n_sample_frames: 12\n  metadata_paths: [a.jsonl]\n"
+        "weighting_scheme: mode\nnoise_scheduler_kwargs:\n  num_train_timesteps: 1000\ntrain_reference_net: false\ntrain_diffusion_net: true\n"
+        "trainable_modules: [motion_modules]\nuncond_img_ratio: 0.1\nstart_ratio: 0.2\n"
+    )
+    assert changes(plain(read(tmp_path)), plain(read(tmp_path, reference, "checkpoint=nets"))) == [
+        "checkpoint: a -> nets",
+        "vae: b -> stabilityai/vae",
+        "output_dir: c -> out",
+        "data.metadata: ['d'] -> ['a.jsonl']",
+        "data.width: 512 -> 256",
+        "data.height: 512 -> 256",
+        "data.frames: 16 -> 12",
+        "data.past_frames: 16 -> 8",
+        "data.workers: 4 -> 3",
+        "steps: 20000 -> 300",
+        "batch_size: 1 -> 2",
+        "trainable.diffusion_net: ['motion_modules', 'audio_modules'] -> ['motion_modules']",
+        "weighting.scheme: logit_normal -> mode",
+        "rates.start_frame: 0.05 -> 0.2",
+        "rates.uncond_img: 0.05 -> 0.1",
+        "optimizer.learning_rate: 1e-05 -> 2e-05",
+        "optimizer.betas: [0.9, 0.999] -> [0.8, 0.99]",
+        "save_every: 5000 -> 50",
+    ]
+    assert read(tmp_path, reference.replace("robust_training: true", "robust_training: false")).robust_threshold is None
+    with pytest.raises(InputError, match=r"other: no setting of the reference .*; use_ema: expected False, got True; use ema_decay\."):
+        read(tmp_path, reference.replace("use_ema: false", "use_ema: true\nother: 1"))
+
+
 def test_the_configurations_of_accelerate_can_be_read():
     from accelerate.commands.config.config_args import load_config_from_file
 

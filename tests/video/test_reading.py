@@ -14,6 +14,7 @@ from memo_modules.errors import InputError
 from memo_modules.preparation.rewriting import rewrite
 from memo_modules.preparation.videos import duration, read_video, stated_rate
 from memo_modules.training.samples import _rate_and_sound
+from memo_modules.video import reading
 from memo_modules.video.reading import read_frames, stream_frames
 from tests.helpers.tracks import COVER, DEFAULT, RATE, Pictures, Sound, set_matrix, write_tracks
 from tests.helpers.video_files import ramp
@@ -195,3 +196,27 @@ def test_every_container_gives_the_frames_that_are_asked_for(tmp_path, suffix):
         found = read_frames(path, numbers).float().mean(dim=(1, 2, 3))
         assert (found - torch.tensor([20.0 + 4 * number for number in numbers])).abs().max() < 2, numbers
     assert len(list(stream_frames(path))) == 50
+
+
+def test_a_file_is_read_through_once_for_its_times_and_again_when_it_has_changed(tmp_path, monkeypatch):
+    asked, index = [], reading._index
+    monkeypatch.setattr(reading, "_index", lambda container, track: asked.append(container.name) or index(container, track))
+    monkeypatch.setattr(reading, "_INDICES", reading._Indices(100))
+
+    def write(name: str, first: int, frames: int = 40) -> Path:
+        return write_tracks(
+            tmp_path / name, Pictures(np.concatenate([grey(first + 4 * k, 1) for k in range(frames)]), "libx264", options={"g": "12"})
+        )
+
+    a, b = write("a.mp4", 20), write("b.mp4", 20)
+    for number in (30, 3, 17):
+        assert abs(read_frames(a, [number]).float().mean() - (20 + 4 * number)) < 2
+        read_frames(b, [number])
+    assert asked == [str(a), str(b)]
+    write("a.mp4", 40, 41)
+    assert abs(read_frames(a, [30]).float().mean() - 160) < 2 and asked == [str(a), str(b), str(a)]
+    read_frames(b, [0])
+    c = write("c.mp4", 20)
+    for path in (c, b, c, a):
+        read_frames(path, [0])
+    assert asked[3:] == [str(c), str(a)], "of more than 100 frames in all those are forgotten that were asked for longest ago"
