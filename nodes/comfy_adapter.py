@@ -140,8 +140,13 @@ def unet_layers(weight_dtype: str) -> tuple[Layers, torch.dtype]:
     return _for_device(layers(dtype, computes_in), device), computes_in
 
 
+_WIDEST_QUANTISED_HEAD = 128
+"""Channels of a head that attention in 8 bits takes; core writes an error into the log at each call with more, and computes exactly."""
+
+
 def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    return optimized_attention(q, k, v, heads=heads)
+    exact = {"low_precision_attention": False} if q.shape[-1] // heads > _WIDEST_QUANTISED_HEAD else {}
+    return optimized_attention(q, k, v, heads=heads, **exact)
 
 
 _FORCED_ATTENTION = ("split_cross", "quad_cross", "pytorch_cross", "sage", "flash", "ck")

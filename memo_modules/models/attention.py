@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,8 @@ class FusibleProjections(nn.Module):
     def project_before(self, fused: str, names: Names, x: Tensor, others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``project`` of x (b t d), followed along t by the keys and values, or queries, keys and values, of other tokens, which are
         side by side in ``others`` (.. s n·d_out), whose first dimensions make b."""
-        linear, (b, t, _) = self._modules.get(fused), x.shape
+        linear: Any = self._modules.get(fused)
+        b, t, _ = x.shape
         if linear is None or not _writes_where_told(linear, x):
             q, k, v = self.project(fused, names, x)
             *q_other, k_other, v_other = others.flatten(0, -3).chunk(others.shape[-1] // k.shape[-1], dim=-1)
@@ -161,9 +163,10 @@ class CrossAttention(nn.Module):
 
     def _query_weight(self, like: Tensor) -> Tensor:
         """The matrix of to_q; where it is not at hand, made of its results."""
-        if is_bare(self.to_q, like):
-            return self.to_q.weight
-        return self.to_q(torch.eye(self.to_q.weight.shape[1], dtype=like.dtype, device=like.device)).mT.contiguous()
+        to_q: Any = self.to_q
+        if is_bare(to_q, like):
+            return to_q.weight
+        return to_q(like.new_ones(to_q.in_features).diag_embed()).mT.contiguous()
 
     def add_to(self, residual: Tensor, x: Tensor, context: FewTokens) -> Tensor:
         """``residual`` and what attention from x finds, both ((b f) t d). Without gradients the result overwrites ``residual``."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -49,15 +50,16 @@ def with_matmul(conv2d: type[nn.Conv2d]) -> Callable[..., nn.Conv2d]:
             self.shift: Tensor | None = None
 
         def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # where ComfyUI's casts meet, too
-            bias = bias if self.shift is None else bias + self.shift
+            if self.shift is not None:
+                bias = self.shift if bias is None else bias + self.shift
             out = self.conv_as_matmul(x, weight, bias, self.stride[0])
             return super()._conv_forward(x, weight, bias) if out is None else out
 
     return Conv2d
 
 
-def plus_shift(conv: nn.Module, x: Tensor, shift: Tensor) -> Tensor:
-    """conv(x) + shift, which is (1 or n, c), for a convolution with a bias. One row becomes part of the bias, which saves a pass over the result."""
+def plus_shift(conv: Any, x: Tensor, shift: Tensor) -> Tensor:
+    """conv(x) + shift, which is (1 or n, c). One row becomes part of the bias, which saves a pass over the result."""
     if len(shift) > 1 or not hasattr(conv, "shift") or torch.compiler.is_compiling():
         return conv(x) + shift[:, :, None, None]
     conv.shift = shift[0]
