@@ -181,10 +181,12 @@ class _Compiler:
         self.works = True
 
     def run(self, module: nn.Module, compiled: Callable, *args):
+        from torch._dynamo.exc import TorchDynamoException  # which takes seconds to import
+
         if self.works:
             try:
                 return compiled(*args)
-            except torch._dynamo.exc.TorchDynamoException as error:
+            except TorchDynamoException as error:
                 self.works = False
                 logger.warning("compiled is ignored: torch.compile does not work here (%s).", first_line(error))
         return module(*args)
