@@ -115,7 +115,9 @@ def layers(dtype: torch.dtype, computes_in: torch.dtype | None = None) -> Layers
     """ComfyUI's cast operations and attention, for weights in ``dtype`` and arithmetic in the same or ``computes_in``;
     linears of one input are fused. In 8 bits are matrices and kernels alone."""
     computes_in = computes_in or dtype
-    operations = comfy.ops.pick_operations(dtype, computes_in, load_device=comfy.model_management.get_torch_device())
+    device = comfy.model_management.get_torch_device()
+    # with --fast core would have its products in 8 bits cast weights in 16 at each use
+    operations = comfy.ops.pick_operations(dtype, computes_in, load_device=device, disable_fast_fp8=dtype.itemsize > 1)
     layers = Layers(operations, _attention, fused=True, dtype=dtype)
     return replace(layers, dtype=computes_in, storage=dtype) if dtype.itemsize == 1 else layers
 
@@ -141,8 +143,13 @@ def unet_layers(weight_dtype: str) -> tuple[Layers, torch.dtype]:
     return _for_device(layers(dtype, computes_in), device), computes_in
 
 
+_WIDEST_QUANTISED_HEAD = 128
+"""Channels of a head that attention in 8 bits takes; core writes an error into the log at each call with more, and computes exactly."""
+
+
 def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    return optimized_attention(q, k, v, heads=heads)
+    exact = {"low_precision_attention": False} if q.shape[-1] // heads > _WIDEST_QUANTISED_HEAD else {}
+    return optimized_attention(q, k, v, heads=heads, **exact)
 
 
 _FORCED_ATTENTION = ("split_cross", "quad_cross", "pytorch_cross", "sage", "flash", "ck")

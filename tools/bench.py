@@ -5,11 +5,13 @@
     python -m tools.bench check --device cuda
     python -m tools.bench conditioning --device cuda
     python -m tools.bench load
+    python -m tools.bench count
 
 The first line times videos at 512x512; the second full-width nets at 64x64, next to a checkout of the reference implementation
 on the same weights; the third compares the results of the GPU with float64; the fourth encodes a minute of audio; the fifth loads
-nets of full size from disk, and measures time and memory. `python -m tools.regenerate tables` writes the rows of benchmarks/*.json into
-docs/memory.md. Needs torch, einops, safetensors and diffusers; for conditioning transformers and av.
+nets of full size from disk, and measures time and memory; the sixth counts what a step asks of a GPU, on any machine.
+`python -m tools.regenerate tables` writes the rows of benchmarks/*.json into docs/memory.md. Needs torch, einops, safetensors and
+diffusers; for conditioning transformers and av.
 """
 
 import argparse
@@ -32,7 +34,7 @@ from memo_modules.types import SamplerSettings
 from memo_modules.vae import DiffusersVAE
 from memo_modules.weights.checkpoints import NETS
 from memo_modules.words import first_line
-from tools.benchmarking import checks, loading, random_nets, report, running
+from tools.benchmarking import checks, counting, loading, random_nets, report, running
 from tools.benchmarking.attention import attention_table
 from tools.benchmarking.device import GIB, Device, resident_gib
 from tools.benchmarking.reference import Reference, check_checkout
@@ -164,7 +166,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """Raises ValueError for arguments that do not go together."""
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0],
-        epilog="bench.py conditioning measures hearing, bench.py load loading; python -m tools.regenerate tables writes the table of the pages.",
+        epilog="bench.py conditioning measures hearing, load loading, count counts a step's operations; "
+        "python -m tools.regenerate tables writes the table of the pages.",
     )
     parser.add_argument("command", nargs="?", choices=("run", "check"), default="run", help=argparse.SUPPRESS)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
@@ -231,6 +234,10 @@ def main(argv: list[str]) -> None:
         print(loading.report(rows))
         for row in rows if arguments.json else ():
             append(arguments.json, "loads", row | stamp())
+        return
+    if argv[:1] == ["count"]:
+        arguments = counting.parse(argv[1:])
+        print(counting.report(counting.step_operations(arguments.side, arguments.branches)))
         return
     arguments = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

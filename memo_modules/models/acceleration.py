@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..types import AttentionMemory
+from ..words import first_line
 from .audio_module import AudioModule
 from .config import DiffusionNetConfig
 from .kernels.autotune import Autotuned
@@ -158,11 +159,34 @@ def compiled_regions(net: nn.Module, **options) -> dict[nn.Module, Callable]:
     """Compiled versions of the regions of ``net``, for its attribute ``compiled``; options: of torch.compile.
 
     Each is compiled when it first runs, which takes minutes in all, once for all clips and videos of a size. For weights
-    that stay where they are: streamed ones would be compiled again and again.
+    that stay where they are: streamed ones would be compiled again and again. Where the compiler fails, the regions run as they are.
     """
     import torch._dynamo
 
     config = torch._dynamo.config
     limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # its name before torch 2.6
     setattr(config, limit, max(getattr(config, limit), _SHAPES))
-    return {module: torch.compile(module, dynamic=False, **options) for module in net.modules() if isinstance(module, REGIONS)}
+    compiler = _Compiler()
+    return {
+        module: partial(compiler.run, module, torch.compile(module, dynamic=False, **options))
+        for module in net.modules()
+        if isinstance(module, REGIONS)
+    }
+
+
+class _Compiler:
+    """torch's, until it fails: for want of Triton or of a C compiler it does so at the first region, and would at each."""
+
+    def __init__(self):
+        self.works = True
+
+    def run(self, module: nn.Module, compiled: Callable, *args):
+        from torch._dynamo.exc import TorchDynamoException  # which takes seconds to import
+
+        if self.works:
+            try:
+                return compiled(*args)
+            except TorchDynamoException as error:
+                self.works = False
+                logger.warning("compiled is ignored: torch.compile does not work here (%s).", first_line(error))
+        return module(*args)

@@ -1,11 +1,14 @@
 """Softmax attention and the gated feed-forward, under the names of the published checkpoints."""
 
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .kernels.in_place import is_bare
 from .layers import Layers
 
 Names = tuple[str, str, str]
@@ -39,6 +42,25 @@ class FusibleProjections(nn.Module):
             q, k, v = (getattr(self, name)(x) for name in names)
         return q, k, v
 
+    def project_in_one(self, fused: str, names: Names, x: Tensor) -> Tensor:
+        """The same side by side."""
+        return getattr(self, fused)(x) if fused in self._modules else torch.cat(self.project(fused, names, x), dim=-1)
+
+    def project_before(self, fused: str, names: Names, x: Tensor, others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``project`` of x (b t d), followed along t by the keys and values, or queries, keys and values, of other tokens, which are
+        side by side in ``others`` (.. s n·d_out), whose first dimensions make b."""
+        linear: Any = self._modules.get(fused)
+        b, t, _ = x.shape
+        if linear is None or not _writes_where_told(linear, x):
+            q, k, v = self.project(fused, names, x)
+            *q_other, k_other, v_other = others.flatten(0, -3).chunk(others.shape[-1] // k.shape[-1], dim=-1)
+            return torch.cat([q, *q_other], dim=1), torch.cat([k, k_other], dim=1), torch.cat([v, v_other], dim=1)
+        joined = x.new_empty(b, t + others.shape[-2], linear.weight.shape[0])
+        torch.bmm(x, linear.weight.mT.expand(b, -1, -1), out=joined[:, :t])
+        joined[:, t:, -others.shape[-1] :].unflatten(0, others.shape[:-2]).copy_(others)
+        q, k, v = joined.chunk(3, dim=-1)
+        return q if others.shape[-1] == joined.shape[-1] else q[:, :t], k, v
+
 
 def held_weight(net: nn.Module, layer: str) -> tuple[str, tuple[int, int, int] | None]:
     """Where ``net`` has the weight of the linear or convolution ``layer`` of its state dict: the name of the parameter, and where it is fused
@@ -49,6 +71,12 @@ def held_weight(net: nn.Module, layer: str) -> tuple[str, tuple[int, int, int] |
         return f"{layer}.weight", None
     fused, start, length = rows[name]
     return f"{path}.{fused}.weight", (0, start, length)
+
+
+def _writes_where_told(linear: nn.Module, x: Tensor) -> bool:
+    """Whether a product can go where its result is needed. Picture by picture it is a slow one on the CPU, and a compiler joins by itself."""
+    graph = torch.is_grad_enabled() or torch.compiler.is_compiling()
+    return linear.bias is None and x.device.type != "cpu" and not graph and is_bare(linear, x)
 
 
 def _split_rows(module, state_dict, prefix, metadata, *, fused: str, names: Names) -> None:
@@ -80,6 +108,10 @@ class SelfAttention(FusibleProjections):
         """Queries, keys and values of x (b t d), each (b t d_inner)."""
         return self.project("to_qkv", ("to_q", "to_k", "to_v"), x)
 
+    def qkv_before(self, x: Tensor, others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same, followed by those of other tokens; see project_before."""
+        return self.project_before("to_qkv", ("to_q", "to_k", "to_v"), x, others)
+
     def forward(self, x: Tensor) -> Tensor:
         """Self-attention of x (b t d), projected back to d."""
         return self.to_out[0](self.attend(*self.qkv(x)))
@@ -89,21 +121,60 @@ class SelfAttention(FusibleProjections):
         return self.attention(q, k, v, self.heads)
 
 
+@dataclass(frozen=True)
+class FewTokens:
+    """Tokens that a CrossAttention attends to, as two matrices that stay the same over a video.
+
+    scores (b d heads·s): from what attends to each token's score in each head. values (b heads·s d): what each adds to the result,
+    with its part of the output's bias, since the weights of a head add up to one.
+    """
+
+    scores: Tensor
+    values: Tensor
+
+
 class CrossAttention(nn.Module):
-    """Multi-head attention from (b t d) to projected context tokens (b s d_context); q, k and v without bias."""
+    """Multi-head attention from (b t d) to a few context tokens (b s d_context); q, k and v without bias.
+
+    With fewer tokens in all heads than channels, (x Wq) kᵀ is dearer than x (Wq kᵀ), and (p v) Wo than p (v Wo).
+    """
 
     def __init__(self, layers: Layers, d: int, heads: int, d_context: int):
         super().__init__()
         self.heads = heads
-        self.attention = layers.attention
         self.to_q = layers.linear(d, d, bias=False)
         self.to_k = layers.linear(d_context, d, bias=False)
         self.to_v = layers.linear(d_context, d, bias=False)
         self.to_out = nn.ModuleList([layers.linear(d, d)])
 
-    def forward(self, x: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """x (b t d) under keys and values (b s d), projected back to d."""
-        return self.to_out[0](self.attention(self.to_q(x), k, v, self.heads))
+    def context(self, tokens: Tensor) -> FewTokens:
+        """What ``forward`` takes of tokens (b s d_context)."""
+        k, v = self.to_k(tokens), self.to_v(tokens)
+        k = k - k.mean(dim=1, keepdim=True)  # which no softmax sees, and 16 bits hold the smaller scores more exactly
+        k, v = (self._head_by_head(y) for y in (k, v))
+        to_out = self.to_out[0]
+        bias = to_out(torch.zeros_like(v[:1, :1]))
+        return FewTokens((k @ self._query_weight(tokens) * (k.shape[-1] // self.heads) ** -0.5).mT, to_out(v) - bias * (1 - 1 / self.heads))
+
+    def _head_by_head(self, y: Tensor) -> Tensor:
+        """(b s heads·d) -> (b heads·s heads·d): each head of each token in a row of its own, between zeros."""
+        rows = torch.diag_embed(y.unflatten(-1, (self.heads, -1)).mT, dim1=1, dim2=3)
+        return rows.flatten(3).flatten(1, 2)
+
+    def _query_weight(self, like: Tensor) -> Tensor:
+        """The matrix of to_q; where it is not at hand, made of its results."""
+        to_q: Any = self.to_q
+        if is_bare(to_q, like):
+            return to_q.weight
+        return to_q(like.new_ones(to_q.in_features).diag_embed()).mT.contiguous()
+
+    def add_to(self, residual: Tensor, x: Tensor, context: FewTokens) -> Tensor:
+        """``residual`` and what attention from x finds, both ((b f) t d). Without gradients the result overwrites ``residual``."""
+        b = context.scores.shape[0]
+        x, rows = (y.view(b, -1, y.shape[-1]) for y in (x, residual))
+        weights = (x @ context.scores).unflatten(-1, (self.heads, -1)).softmax(dim=-1).flatten(-2)
+        graph = torch.is_grad_enabled() or torch.compiler.is_compiling()
+        return torch.baddbmm(rows, weights, context.values, out=None if graph else rows).view(residual.shape)
 
 
 class GatedProjection(nn.Module):

@@ -10,7 +10,7 @@ from .attention import FeedForward, SelfAttention
 from .layers import Layers, ModuleList
 
 Modulation = tuple[Tensor, Tensor]
-"""Shift and scale, each (b 1 d)."""
+"""Shift, and scale plus one, each (b 1 d)."""
 
 EMOTION_NORMS = 4
 """Emotion-adaptive norms of one audio module."""
@@ -34,14 +34,14 @@ class EmotionAdaptiveNorm(nn.Module):
         """emotion (b,) integers in 0..9."""
         embedding = self.class_embedder.embedding_table(emotion).to(dtype)
         shift, scale = self.adaLN_modulation(embedding)[:, None].chunk(2, dim=-1)
-        return shift, scale
+        return shift, 1 + scale
 
     def forward(self, x: Tensor, modulation: Modulation) -> Tensor:
         """x ((b f) t d), returned in the modulation's dtype; each of the b emotions covers f consecutive rows."""
         shift, scale = modulation
         normed = F.layer_norm(x, x.shape[-1:]).to(shift.dtype)
         normed = normed.unflatten(0, (shift.shape[0], -1)).flatten(1, 2)  # b (f t) d
-        return torch.addcmul(shift, normed, 1 + scale).view(x.shape)
+        return torch.addcmul(shift, normed, scale).view(x.shape)
 
 
 class JointAttention(SelfAttention):
@@ -55,9 +55,8 @@ class JointAttention(SelfAttention):
         self.to_add_out = layers.linear(d, d_audio)
 
     def forward(self, x: Tensor, audio: Tensor) -> tuple[Tensor, Tensor | None]:
-        audio_qkv = self.project("add_qkv_proj", ("add_q_proj", "add_k_proj", "add_v_proj"), audio)
-        q, k, v = (torch.cat(parts, dim=1) for parts in zip(self.qkv(x), audio_qkv, strict=True))
-        out = self.attend(q, k, v)
+        audio_qkv = self.project_in_one("add_qkv_proj", ("add_q_proj", "add_k_proj", "add_v_proj"), audio)
+        out = self.attend(*self.qkv_before(x, audio_qkv))
         # the few audio rows go through to_out too: without them it would be a matmul for every picture
         out_x, out_audio = self.to_out[0](out)[:, : x.shape[1]], out[:, x.shape[1] :].contiguous()
         return out_x, None if self.to_add_out is None else self.to_add_out(out_audio)

@@ -4,6 +4,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .kernels.convolution import plus_shift
 from .layers import Layers
 
 
@@ -28,9 +29,9 @@ class ResnetBlock(nn.Module):
         self.conv_shortcut = layers.conv2d(c_in, c_out, 1) if c_in != c_out else None
 
     def forward(self, x: Tensor, time_embedding: Tensor, norm_frames: int = 1) -> Tensor:
-        """x (rows c_in h w) and time_embedding (rows or 1, d_time) to (rows c_out h w)."""
-        h = self.conv1(self.to_memory_format(clip_group_norm(self.norm1, x, norm_frames)))
-        h = h + self.time_emb_proj(F.silu(time_embedding))[:, :, None, None]
+        """x (rows c_in h w) and time_embedding (rows or 1, d_time), activated, to (rows c_out h w)."""
+        h = self.to_memory_format(clip_group_norm(self.norm1, x, norm_frames))
+        h = plus_shift(self.conv1, h, self.time_emb_proj(time_embedding))
         h = self.conv2(self.to_memory_format(clip_group_norm(self.norm2, h, norm_frames)))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 

@@ -6,28 +6,20 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from .attention import CrossAttention, FeedForward, SelfAttention
+from .attention import CrossAttention, FeedForward, FewTokens, SelfAttention
 from .layers import Layers, ModuleList
-
-
-@dataclass(frozen=True)
-class KeyValue:
-    """Projected keys and values of tokens that do not change between steps."""
-
-    k: Tensor
-    v: Tensor
 
 
 @dataclass(frozen=True)
 class SpatialContext:
     """What one spatial transformer attends to besides the picture itself, projected once.
 
-    face: (b t d), one row per guidance branch. reference: (g r t d) or None; the last g of the b branches see it, and frame
-    j of such a branch sees row j mod r. The branches before them are unconditional and see no reference.
+    face: one row per guidance branch. reference: keys and values side by side, (g r t 2d), or None; the last g of the b branches see
+    it, and frame j of such a branch sees row j mod r. The branches before them are unconditional and see no reference.
     """
 
-    face: KeyValue
-    reference: KeyValue | None
+    face: FewTokens
+    reference: Tensor | None
 
 
 class TransformerBlock(nn.Module):
@@ -41,33 +33,32 @@ class TransformerBlock(nn.Module):
         self.ff = FeedForward(layers, d)
 
     def context(self, face_tokens: Tensor, reference_tokens: Tensor | None) -> SpatialContext:
-        face = KeyValue(self.attn2.to_k(face_tokens), self.attn2.to_v(face_tokens))
+        face = self.attn2.context(face_tokens)
         if reference_tokens is None:
             return SpatialContext(face, None)
         _, k, v = self.attn1.qkv(reference_tokens)
-        return SpatialContext(face, KeyValue(k.contiguous(), v.contiguous()))
+        return SpatialContext(face, torch.cat([k, v], dim=-1))
 
     def forward(self, x: Tensor, context: SpatialContext) -> tuple[Tensor, Tensor]:
         """x ((b f) t d) -> the same shape, and the normed tokens that entered attn1 (what the reference net reports)."""
-        frames = x.shape[0] // context.face.k.shape[0]
         tokens = self.norm1(x)
-        x = self._self_attention(tokens, context.reference, frames) + x
-        face_k, face_v = (_per_frame(y[:, None], frames) for y in (context.face.k, context.face.v))
-        x = self.attn2(self.norm2(x), face_k, face_v) + x
+        frames = x.shape[0] // context.face.scores.shape[0]
+        x = self._with_self_attention(x, tokens, context.reference, frames)
+        x = self.attn2.add_to(x, self.norm2(x), context.face)
         return self.ff(self.norm3(x)) + x, tokens
 
-    def _self_attention(self, tokens: Tensor, reference: KeyValue | None, frames: int) -> Tensor:
+    def _with_self_attention(self, x: Tensor, tokens: Tensor, reference: Tensor | None, frames: int) -> Tensor:
         attention = self.attn1
         if reference is None:
-            return attention(tokens)
-        q, k, v = attention.qkv(tokens)
-        split = tokens.shape[0] - reference.k.shape[0] * frames  # rows of the unconditional branches come first
-        guided_k = torch.cat([k[split:], _per_frame(reference.k, frames)], dim=1)
-        guided_v = torch.cat([v[split:], _per_frame(reference.v, frames)], dim=1)
-        out = attention.attend(q[split:], guided_k, guided_v)
-        if split:
-            out = torch.cat([attention.attend(q[:split], k[:split], v[:split]), out])
-        return attention.to_out[0](out)
+            return attention(tokens) + x
+        split = tokens.shape[0] - reference.shape[0] * frames  # rows of the unconditional branches come first
+        parts = [attention.attend(*attention.qkv(tokens[:split]))] if split else []
+        parts.append(attention.attend(*attention.qkv_before(tokens[split:], _per_frame(reference, frames))))
+        if torch.is_grad_enabled() or not x.is_contiguous():
+            return attention.to_out[0](torch.cat(parts)) + x
+        for part, rows in zip(parts, x.tensor_split([split])[-len(parts) :], strict=True):  # to join them moves more than two products
+            rows += attention.to_out[0](part)
+        return x
 
 
 class SpatialTransformer(nn.Module):
@@ -92,8 +83,8 @@ class SpatialTransformer(nn.Module):
 
 
 def _per_frame(rows: Tensor, frames: int) -> Tensor:
-    """(b r t d) -> ((b frames) t d): frame j takes row j mod r."""
+    """(b r t d) -> (b .. t d), as many as there are frames in each b, as a view where r divides them: frame j takes row j mod r."""
     r = rows.shape[1]
-    if r == 1:
-        return rows.expand(-1, frames, -1, -1).flatten(0, 1)
-    return rows.repeat(1, -(-frames // r), 1, 1)[:, :frames].flatten(0, 1)
+    if frames % r:
+        return rows.repeat(1, -(-frames // r), 1, 1)[:, :frames]
+    return rows[:, None].expand(-1, frames // r, -1, -1, -1)

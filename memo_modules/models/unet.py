@@ -71,7 +71,7 @@ def up_specs(config: ReferenceNetConfig) -> list[BlockSpec]:
 
 
 class TimestepEmbedding(nn.Module):
-    """Timesteps (b,) in [0, 1000] to embeddings (b 4·c); the sines in float32, the layers in ``dtype``."""
+    """Timesteps (b,) in [0, 1000] to embeddings (b 4·c), activated as all resnets take them; the sines in float32, the layers in ``dtype``."""
 
     def __init__(self, layers: Layers, c: int):
         super().__init__()
@@ -84,7 +84,7 @@ class TimestepEmbedding(nn.Module):
         steps = torch.arange(half, device=timestep.device, dtype=torch.float32)
         angles = timestep.float()[:, None] * torch.exp(-math.log(10000) * steps / half)
         embedding = torch.cat([angles.cos(), angles.sin()], dim=-1).to(dtype)
-        return self.linear_2(F.silu(self.linear_1(embedding)))
+        return F.silu(self.linear_2(F.silu(self.linear_1(embedding))))
 
 
 class UNetBlock(nn.Module):

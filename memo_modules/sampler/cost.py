@@ -57,7 +57,9 @@ class Cost:
             total += self.frames * self._resnet(layer, h * w) * (2 if spec.part == "mid" else 1)
             total += self.frames * self._resampler(spec, layer, h, w) if ends else 0
             if spec.attends:
-                total += self.frames * (self._spatial(layer.c_out, h * w, conditional) + self._audio(layer, h * w, layer is layers[-1][1]))
+                total += self.frames * (
+                    self._spatial(layer.c_out, spec.heads, h * w, conditional) + self._audio(layer, h * w, layer is layers[-1][1])
+                )
             total += h * w * self._motion(layer.c_out)
         return total
 
@@ -71,7 +73,9 @@ class Cost:
             if number == len(layers) - 1:
                 total += 2 * h * w * layer.c_out**2
             elif spec.attends:
-                total += self._spatial(layer.c_out, h * w, conditional=False) + FACE_TOKENS * 4 * layer.c_out * self.config.cross_attention_dim
+                c = layer.c_out
+                total += self._spatial(c, spec.heads, h * w, conditional=False)
+                total += FACE_TOKENS * (4 * c * self.config.cross_attention_dim + 4 * spec.heads * c * c)
         return total
 
     def remembering(self) -> float:
@@ -102,10 +106,10 @@ class Cost:
         places = -(-h // 2) * -(-w // 2) if spec.resampler is Downsample else 4 * h * w
         return 2 * 9 * layer.c_out**2 * places
 
-    def _spatial(self, c: int, tokens: int, conditional: bool) -> float:
+    def _spatial(self, c: int, heads: int, tokens: int, conditional: bool) -> float:
         """A spatial transformer: its convolutions, two attentions, and the feed-forward. The face is projected once per video."""
-        keys = tokens * (2 if conditional else 1) + FACE_TOKENS
-        return tokens * (4 * c * c + 8 * c * c + 4 * c * c + 24 * c * c + 4 * c * keys)
+        keys = tokens * (2 if conditional else 1) + FACE_TOKENS * heads
+        return tokens * (4 * c * c + 8 * c * c + 24 * c * c + 4 * c * keys)
 
     def _audio(self, layer: LayerSpec, tokens: int, last: bool) -> float:
         c, d, d_audio, heard = layer.c_out, layer.d_audio, self.config.audio_attention_dim, AUDIO_TOKENS

@@ -1,12 +1,12 @@
 """What a clip's latents follow: the velocity of the diffusion net, with guidance, and the passes of the net that may be left out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from ..models.attention import FewTokens
 from ..models.diffusion_net import DeepFeatures, DiffusionNet, Modulations, SpatialContexts
-from ..models.transformer import KeyValue, SpatialContext
 from ..types import AttentionMemory, MotionMemory, SamplerSettings
 
 
@@ -24,7 +24,7 @@ class ClipConditioning:
         """The conditional branch of both, as views. frames: of a clip."""
         return ClipConditioning(
             self.audio_tokens[frames:],
-            tuple(context and SpatialContext(KeyValue(context.face.k[1:], context.face.v[1:]), context.reference) for context in self.spatial),
+            tuple(context and replace(context, face=FewTokens(context.face.scores[1:], context.face.values[1:])) for context in self.spatial),
             tuple(layer and tuple((shift[1:], scale[1:]) for shift, scale in layer) for layer in self.emotion),
             [layer and tuple(AttentionMemory(block.kv.chunk(2)[1], block.z.chunk(2)[1]) for block in layer) for layer in self.memory],
         )

@@ -11,16 +11,23 @@ import torch.utils.backend_registration
 
 from tests.helpers.graphs import ROOT
 
-
-@pytest.mark.skipif(
+needs_a_device_made_in_python = pytest.mark.skipif(
     not hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend"), reason="this torch takes no device made in Python"
 )
-def test_frames_are_the_same_on_a_card_that_holds_a_part_of_the_weights(comfyui_path, tiny_models):
-    command = [sys.executable, Path(__file__).resolve().parents[1] / "helpers" / "sample_on_card.py", ROOT, tiny_models.parent]
+
+
+def run_helper(name: str, comfyui_path: Path, tiny_models: Path) -> dict:
+    """What a helper found, in a process of its own."""
+    command = [sys.executable, Path(__file__).resolve().parents[1] / "helpers" / name, ROOT, tiny_models.parent]
     environment = os.environ | {"PYTHONPATH": str(comfyui_path), "PYTHONDONTWRITEBYTECODE": "1"}
     run = subprocess.run(command, cwd=comfyui_path, env=environment, check=False, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    found = json.loads(run.stdout.splitlines()[-1])
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+@needs_a_device_made_in_python
+def test_frames_are_the_same_on_a_card_that_holds_a_part_of_the_weights(comfyui_path, tiny_models):
+    found = run_helper("sample_on_card.py", comfyui_path, tiny_models)
     assert found["normal"]["places"] == ["card:0", "cpu"]
     assert all(found[mode]["difference"] < 1e-4 for mode in ("normal", "low", "auto", "too much"))
     auto = found["auto"]
@@ -33,3 +40,14 @@ def test_frames_are_the_same_on_a_card_that_holds_a_part_of_the_weights(comfyui_
     whole, dynamic = found["order"]
     assert whole == [reference_net, diffusion_net, image_proj, audio_proj]
     assert dynamic == [diffusion_net, reference_net, image_proj, audio_proj], "what comes last is given up last"
+
+
+@needs_a_device_made_in_python
+def test_weights_that_core_streams_by_itself_make_the_same_frames(comfyui_path, tiny_models):
+    """As core does on NVIDIA GPUs since 0.33: all of them resident or a third, in both modes, in float32 and in 8 bits; bit for bit."""
+    if "class ModelPatcherDynamic" not in (comfyui_path / "comfy" / "model_patcher.py").read_text(encoding="utf-8"):
+        pytest.skip("this ComfyUI has one patcher")
+    found = run_helper("sample_with_dynamic_weights.py", comfyui_path, tiny_models)
+    assert {name: run["difference"] for name, run in found.items()} == dict.fromkeys(found, 0.0) and len(found) == 4
+    assert all(run["kinds"] == ["ModelPatcherDynamic"] for run in found.values())
+    assert all((run["refused"] == 0) is run["whole"] for run in found.values()), "what has no room comes for one use alone"

@@ -227,3 +227,13 @@ def test_memory_that_ran_out_is_told_from_other_errors(loaded):
 
 def test_what_is_compiled_is_not_streamed_by_itself(loaded):
     assert loaded["adapter"].get("streams", [True, False]) == [True, False]
+
+
+def test_fast_products_in_eight_bits_are_for_weights_in_eight_bits(loaded):
+    """Or all weights would be cast at each use, and none of what is compiled could run."""
+    assert loaded["adapter"]["fast"] == [False, True]
+
+
+def test_heads_that_sage_attention_refuses_are_computed_exactly(loaded):
+    """It takes 128 channels at most."""
+    assert loaded["adapter"]["attention"] == [{}, {}, {"low_precision_attention": False}]

@@ -21,6 +21,7 @@ comfy.options.enable_args_parsing()
 import utils.extra_config  # noqa: F401, I001  as main.py does before nodes.py puts a folder with a module utils in front of it
 import comfy.model_management
 import comfy.model_patcher
+import comfy.ops
 import torch
 from comfy.samplers import KSAMPLER, sampler_object
 
@@ -143,6 +144,17 @@ found["adapter"] = {
 if hasattr(comfy.model_patcher, "ModelPatcherDynamic"):  # what 0.33 takes on NVIDIA GPUs
     comfy.model_patcher.CoreModelPatcher = streams = type("Streams", (comfy.model_patcher.ModelPatcher,), {})
     found["adapter"]["streams"] = [isinstance(comfy_adapter.manage(in_torch, whole), streams) for whole in (False, True)]
+
+comfy_adapter.args.fast = set(getattr(comfy.ops, "PerformanceFeature", ()))  # as --fast alone
+comfy.model_management.supports_fp8_compute = lambda *_, **__: True
+found["adapter"]["fast"] = [
+    comfy_adapter.layers(dtype, torch.bfloat16).operations is comfy.ops.fp8_ops for dtype in (torch.bfloat16, torch.float8_e4m3fn)
+]
+asked = []
+comfy_adapter.optimized_attention = lambda q, k, v, heads, **options: asked.append(options)
+for channels in (40, 80, 160):
+    comfy_adapter._attention(*torch.empty(3, 1, 2, 8 * channels), 8)
+found["adapter"]["attention"] = asked
 
 comfy.model_management.supports_cast = lambda device, dtype: dtype != torch.float8_e4m3fn
 try:

@@ -17,7 +17,7 @@ from memo_modules.sampler.streaming import HostTensors, StreamedMemory
 from memo_modules.types import ReferenceFeatures
 from memo_modules.weights.checkpoints import NETS
 from tools import bench
-from tools.benchmarking import checks, loading, random_nets, running, step
+from tools.benchmarking import checks, counting, loading, random_nets, running, step
 from tools.benchmarking.device import Device
 from tools.derived import benchmark_table
 
@@ -175,12 +175,26 @@ def test_what_a_step_costs_is_counted_without_kernels():
     past = ReferenceFeatures(tensors)
     with torch.inference_mode(), pytest.raises(AssertionError, match="nothing to run it on"):
         net.update_memory(past, memory, frames)
-    for count in (step.count_flops, lambda *call: step.count_moved(*call, 1e12, 1e12)[0]):
+    for count in (step.count_flops, lambda *call: counting.count_moved(*call, 1e12, 1e12)[0]):
         in_place = count(net, "update_memory", (past, memory, frames), {})["whole"]
         assert in_place > 0
         [streamed] = StreamedMemory.split(len(memory), 1, torch.device("cpu"))
         in_ram = ReferenceFeatures(HostTensors(tensors, torch.device("cpu")))
         assert count(net, "update_memory", (in_ram, streamed, frames), {})["whole"] == in_place
+
+
+def test_a_step_asks_for_no_more_than_it_did():
+    """Of a GPU, at 512x512 with guidance. Less is welcome: lower the limits with it."""
+    operations = counting.step_operations(512, 2)
+    assert sum(each.flops for each in operations) < 50.1e12
+    assert sum(each.moved for each in operations) < 182.5e9
+    assert sum(each.launches for each in operations) <= 1864
+    assert "182.0 GB moved, 1864 launches" in counting.report(operations)
+
+
+def test_a_side_that_no_net_takes_is_refused():
+    with pytest.raises(ValueError, match="--side: expected a multiple of 64 from 64 on, got 100."):
+        counting.parse(["--side", "100"])
 
 
 def test_seconds_of_a_step_are_those_of_its_passes_in_turn():

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from tools.benchmarking import random_nets, running, step
+from tools.benchmarking import counting, random_nets, running, step
 from tools.benchmarking.stages import UNITS
 
 
@@ -30,7 +30,7 @@ def stage_table(subject: running.Subject, stages: dict[str, dict], profile: Path
         stage: _per_unit(stage, calls[stage], [step.count_flops(module, method, *call) for call in calls[stage]])
         for stage, (module, method) in methods.items()
     }
-    moved = [step.count_moved(net, "forward", *call, matmul_tflops * 1e12, copy_gb_s * 1e9) for call in calls["diffusion_step"]]
+    moved = [counting.count_moved(net, "forward", *call, matmul_tflops * 1e12, copy_gb_s * 1e9) for call in calls["diffusion_step"]]
     gb, floors = (_per_unit("diffusion_step", calls["diffusion_step"], list(counts)) for counts in zip(*moved, strict=True))
     flops |= step.vae_flops(subject.size)
     for stage, counts in flops.items():

@@ -1,7 +1,6 @@
 """One step by kind of module: its seconds, its FLOPs, and what it moves."""
 
 import copy
-import math
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,14 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode
 
-from memo_modules.models.attention import CrossAttention, GatedProjection, SelfAttention
+from memo_modules.models.attention import GatedProjection, SelfAttention
 from memo_modules.models.audio_module import AudioModule
-from memo_modules.models.kernels.geglu import geglu
-from memo_modules.models.kernels.memory_attention import memory_attention
+from memo_modules.models.kernels.geglu import GegluFunction, geglu
+from memo_modules.models.kernels.group_norm_silu import GroupNormSiluFunction
+from memo_modules.models.kernels.memory_attention import MemoryAttentionFunction, memory_attention
 from memo_modules.models.layers import AttentionFunction, Layers, sdpa
 from memo_modules.models.motion import MemoryLinearAttention, MotionModule
 from memo_modules.models.resnet import Downsample, ResnetBlock, Upsample
@@ -104,7 +102,7 @@ def profile(net: nn.Module, args: tuple, kwargs: dict, device: Device, operation
 @torch.inference_mode()
 def count_flops(net: nn.Module, method: str, args: tuple, kwargs: dict) -> dict[str, int]:
     """FLOPs of one call by KINDS, "rest" and "whole", counted on the meta device: on the CPU attention counts as none."""
-    net = _in_torch(to_meta(net), sdpa)
+    net = with_kernels(to_meta(net), sdpa, memory_attention, geglu, None)
     with FlopCounterMode(display=False) as counter:
         call = net if method == "forward" else getattr(net, method)  # called as a module, it names its parts in the counts
         call(*to_meta(args), **to_meta(kwargs))
@@ -119,75 +117,21 @@ def count_flops(net: nn.Module, method: str, args: tuple, kwargs: dict) -> dict[
     return flops | {"rest": whole - sum(flops.values()), "whole": whole}
 
 
-def count_moved(
-    net: nn.Module, method: str, args: tuple, kwargs: dict, flops_per_s: float, bytes_per_s: float
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Bytes that torch's operations move in one call, each its inputs and outputs once, and the seconds that they take at
-    least, each the longer of its arithmetic and its moving; both by KINDS, "rest" and "whole".
-
-    Passes within an operation are not in it: a GPU's convolution adds its bias in one, and torch's group norm first makes a
-    copy of what has channels last. ``profile`` shows them.
-    """
-    counter = _MovedBytes(flops_per_s, bytes_per_s)
-    net = _in_torch(to_meta(net), counter.attention)
-    for kind, classes in KINDS.items():
-        for module in net.modules():
-            if isinstance(module, classes):
-                module.register_forward_pre_hook(lambda *_, kind=kind: counter.kinds.append(kind))
-                module.register_forward_hook(lambda *_: counter.kinds.pop() and None)
-    args, kwargs = to_meta(args), to_meta(kwargs)
-    with torch.no_grad(), counter:  # in inference mode, what one operation is made of would not be seen
-        getattr(net, method)(*args, **kwargs) if method != "forward" else net(*args, **kwargs)
-    return tuple(amounts | {"whole": sum(amounts.values())} for amounts in (counter.moved, counter.seconds))
-
-
-class _MovedBytes(TorchDispatchMode):
-    def __init__(self, flops_per_s: float, bytes_per_s: float):
-        super().__init__()
-        self.flops_per_s, self.bytes_per_s = flops_per_s, bytes_per_s
-        self.kinds = ["rest"]
-        self.moved, self.seconds = (dict.fromkeys((*KINDS, "rest"), 0.0) for _ in range(2))
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        out = function(*args, **kwargs)
-        count = flop_registry.get(function._overloadpacket)
-        if not (function.is_view or function is torch.ops.aten._unsafe_view.default):  # a view by another name
-            tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)]
-            self._add(tensors, count(*args, **kwargs, out_val=out) if count else 0)
-        return out
-
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-        """AttentionFunction that counts as one operation: on the meta device torch takes it apart."""
-        shapes = [(x.shape[0], heads, x.shape[1], x.shape[2] // heads) for x in (q, k, v)]
-        self._add([q, k, v, q], sdpa_flop_count(*shapes))
-        with torch.utils._python_dispatch._disable_current_modes():
-            return torch.empty_like(q)
-
-    def _add(self, tensors: list[Tensor], flops: int) -> None:
-        moved = sum(_distinct(tensor) * tensor.element_size() for tensor in tensors)
-        self.moved[self.kinds[-1]] += moved
-        self.seconds[self.kinds[-1]] += max(flops / self.flops_per_s, moved / self.bytes_per_s)
-
-
-def _distinct(tensor: Tensor) -> int:
-    """Numbers of a tensor that lie in places of their own: an expanded one is read from the cache."""
-    return math.prod(size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride)
-
-
-def _in_torch(net: nn.Module, attention: AttentionFunction) -> nn.Module:
-    """``net`` without kernels of its own and compiled regions, which count as nothing."""
+def with_kernels(
+    net: nn.Module, attention: AttentionFunction, memory: MemoryAttentionFunction, gate: GegluFunction, norm: GroupNormSiluFunction | None
+) -> nn.Module:
+    """``net`` with these in place of its kernels, and without compiled regions."""
     if hasattr(net, "compiled"):
         net.compiled = {}
     for module in net.modules():
-        if isinstance(module, (SelfAttention, CrossAttention)):
+        if isinstance(module, SelfAttention):
             module.attention = attention
         elif isinstance(module, MemoryLinearAttention):
-            module.attention = memory_attention
+            module.attention = memory
         elif isinstance(module, GatedProjection):
-            module.geglu = geglu
+            module.geglu = gate
         elif isinstance(module, nn.GroupNorm):
-            module.kernel = None
+            module.kernel = norm
     return net
 
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -45,9 +47,23 @@ def with_matmul(conv2d: type[nn.Conv2d]) -> Callable[..., nn.Conv2d]:
         def __init__(self, *args, conv_as_matmul: MatmulConvFunction, **kwargs):
             super().__init__(*args, **kwargs)
             self.conv_as_matmul = conv_as_matmul
+            self.shift: Tensor | None = None
 
         def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # where ComfyUI's casts meet, too
+            if self.shift is not None:
+                bias = self.shift if bias is None else bias + self.shift
             out = self.conv_as_matmul(x, weight, bias, self.stride[0])
             return super()._conv_forward(x, weight, bias) if out is None else out
 
     return Conv2d
+
+
+def plus_shift(conv: Any, x: Tensor, shift: Tensor) -> Tensor:
+    """conv(x) + shift, which is (1 or n, c). One row becomes part of the bias, which saves a pass over the result."""
+    if len(shift) > 1 or not hasattr(conv, "shift") or torch.compiler.is_compiling():
+        return conv(x) + shift[:, :, None, None]
+    conv.shift = shift[0]
+    try:
+        return conv(x)
+    finally:
+        conv.shift = None

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .in_place import weights_lie_ready
+
 GroupNormSiluFunction = Callable[[Tensor, Tensor, Tensor, float, bool, int], Tensor]
 """x (n t c), weight and bias (c,), eps, whether SiLU follows, groups; without gradients -> (n t c). One set of statistics for
 each n and group; x and the result are contiguous."""
@@ -32,16 +34,10 @@ def with_kernel(layer: type[nn.GroupNorm]) -> Callable[..., nn.GroupNorm]:
             """x (n c ...) -> the same shape."""
             last = x.movedim(1, -1)
             graph = torch.is_grad_enabled() or torch.compiler.is_compiling()  # a compiler makes one kernel of all by itself
-            if self.kernel and not graph and last.is_contiguous() and _is_in_place(self, x):
+            if self.kernel and not graph and last.is_contiguous() and weights_lie_ready(self, x):
                 out = self.kernel(last.flatten(1, -2), self.weight, self.bias, self.eps, self.silu, self.num_groups)
                 return out.view(last.shape).movedim(-1, 1)
             out = super().forward(x)
             return F.silu(out, inplace=not torch.is_grad_enabled()) if self.silu else out
 
     return GroupNorm
-
-
-def _is_in_place(layer: nn.GroupNorm, x: Tensor) -> bool:
-    """Whether the weights can be used as they are: ComfyUI's layers may have to fetch, cast or patch theirs first."""
-    patches = getattr(layer, "weight_function", None) or getattr(layer, "bias_function", None)
-    return layer.weight.device == x.device and layer.weight.dtype == x.dtype and not patches
