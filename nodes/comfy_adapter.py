@@ -28,7 +28,6 @@ from torch import Tensor, nn
 
 from ..memo_modules.errors import InputError
 from ..memo_modules.host import Host
-from ..memo_modules.host import Host
 from ..memo_modules.models import acceleration
 from ..memo_modules.models.attention import held_weight
 from ..memo_modules.models.layers import Layers

@@ -22,7 +22,6 @@ from bootstrap import ROOT
 from memo_modules.errors import InputError, MemoError
 from memo_modules.files.regular_files import is_regular, read_regular
 from memo_modules.host import Host
-from memo_modules.host import Host
 from memo_modules.store import obtain
 from memo_modules.store.catalogue import CATALOGUE, Model
 from memo_modules.store.fetching import fetch, learned_sha256, verify

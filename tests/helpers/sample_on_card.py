@@ -29,7 +29,6 @@ spec.loader.exec_module(sys.modules["pack"])
 
 from pack.memo_modules.audio.emotion import constant_emotion
 from pack.memo_modules.host import Host
-from pack.memo_modules.host import Host
 from pack.memo_modules.sampler import footprint, streaming
 from pack.memo_modules.types import AudioFeatures, Face, SamplerSettings
 from pack.nodes import comfy_adapter, loaders, sampler
