@@ -36,8 +36,8 @@ from .updates import make_updates
 MakeBatch = Callable[[dict[str, Tensor], PictureDraws], TrainingBatch]
 """From a collated batch of the dataset and its draws, both on the device, to the input of the objective."""
 
-LOCK, LOCK_PATIENCE = "training.lock", 600
-"""Of who writes a checkpoint after an error, and the seconds for which the others wait for it."""
+LOCK, LOCK_PATIENCE = "rescue.lock", 600
+"""Of the process that writes a checkpoint after an error, and the seconds for which the others of its training wait for it."""
 
 _MARGIN = 1.1
 """Of the room for a checkpoint, that others may fill within a step."""
@@ -208,7 +208,8 @@ class Trainer:
                 if self._all_failed:
                     on_checkpoint(self.save())
                 return
-            with locked(output_dir / LOCK, f"{output_dir} is in use by another training.", patience=LOCK_PATIENCE):
+            busy = f"{output_dir / LOCK} is held by a process that does not end."
+            with locked(output_dir / LOCK, busy, patience=LOCK_PATIENCE, stays=False):
                 if self._saved == step or (output_dir / f"checkpoint-{step}" / STATE).is_file() or not step:
                     return
                 check_room(output_dir, self.checkpoint_size)

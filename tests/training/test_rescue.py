@@ -46,8 +46,10 @@ def make(config: Path, output_dir: Path, *overrides: str, resume: str | None = N
 
 
 def run(trainer: Trainer) -> list:
+    """As train.py does, which keeps the folder for itself."""
     logs = []
-    trainer.run(logs.append, lambda folder: None, lambda: False)
+    with checkpoint_folders.alone(trainer.settings.output_dir):
+        trainer.run(logs.append, lambda folder: None, lambda: False)
     return logs
 
 
