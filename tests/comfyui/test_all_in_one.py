@@ -3,8 +3,10 @@
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
-from tests.helpers.graphs import LOADED, PORTRAIT, Record, frames_of, node, saving_frames, talking_portrait, write_wav
+from scripts import render
+from tests.helpers.graphs import LOADED, PORTRAIT, TINY, Record, frames_of, node, saving_frames, talking_portrait, write_wav
 
 SINGLE_LOADERS = [
     "MemoLoadModel",
@@ -46,6 +48,20 @@ def test_one_node_makes_the_frames_of_the_chain(comfyui_server, given):
     with av.open(str(comfyui_server.output_file(outputs["video"]["images"][0]))) as video:
         assert video.streams.video[0].frames == 18
         assert float(video.streams.audio[0].duration * video.streams.audio[0].time_base) == pytest.approx(14000 / 24000, abs=1e-3)
+
+
+def test_a_job_of_render_has_the_frames_of_the_workflow(comfyui_server, given, tiny_models, tmp_path):
+    """With a picture of which all decoders make the same, as they do not of a JPEG."""
+    Image.open(PORTRAIT).convert("RGB").save(tmp_path / "portrait.png")
+    image, audio = comfyui_server.add_input(tmp_path / "portrait.png"), given["audio"]["inputs"]["audio"]
+    inputs = {"LoadImage": {"image": image}, "LoadAudio": {"audio": audio}, "MemoLoadModel": TINY["MemoLoadModel"] | {"weight_dtype": "fp32"}}
+    expected = frames_of(comfyui_server, comfyui_server.run(saving_frames(talking_portrait(**inputs)))).astype(int)
+    files = ["--image", tmp_path / "portrait.png", "--audio", comfyui_server.base / "input" / audio, "--output", tmp_path / "job.mp4"]
+    settings = ["--models", tiny_models, "--checkpoint", "tiny", "--width", 64, "--height", 64, "--steps", 1, "--codec", "ffv1"]
+    assert render.main([*map(str, [*files, *settings, "--device", "cpu"])]) == 0
+    with av.open(str(tmp_path / "job.mp4")) as made:
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in made.decode(video=0)]).astype(int)
+    assert frames.shape == expected.shape and np.abs(frames - expected).max() <= 1  # Save Image cuts off what a video rounds
 
 
 def test_a_try_takes_a_mood_by_hand_and_the_first_2_seconds(comfyui_server, tmp_path):
