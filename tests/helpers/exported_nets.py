@@ -47,12 +47,12 @@ class Recogniser(nn.Module):
         super().__init__()
         self.first = nn.Sequential(nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.PReLU(width))
         self.block = nn.Sequential(nn.BatchNorm2d(width), nn.Conv2d(width, width, 3, 1, 1), nn.PReLU(width), nn.Conv2d(width, width, 3, 4, 1))
-        self.beside = nn.Conv2d(width, width, 1, 4)
+        self.shortcut = nn.Conv2d(width, width, 1, 4)
         self.last = nn.Sequential(nn.BatchNorm2d(width), nn.Dropout(), nn.Flatten(), nn.Linear(width * 28 * 28, 512), nn.BatchNorm1d(512))
 
     def forward(self, picture: Tensor) -> Tensor:
         x = self.first(picture)
-        return self.last(self.block(x) + self.beside(x))
+        return self.last(self.block(x) + self.shortcut(x))
 
 
 class Separator(nn.Module):

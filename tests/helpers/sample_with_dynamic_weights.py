@@ -1,7 +1,7 @@
 """Run by test_card.py in a process of its own: the sampler over ComfyUI's dynamic patcher, the default on NVIDIA GPUs since 0.33,
-beside its plain one.
+next to its plain one.
 
-comfy-aimdo, the library behind it, needs a GPU. In its place is a fake of what the patcher asks of it, on the GPU of pretend_device.py: a
+comfy-aimdo, its library, needs a GPU. In its place is a fake of what the patcher asks of it, on the GPU of pretend_device.py: a
 range of addresses of which BUDGET bytes can be resident; a fault beyond them fails, and the weight comes for one use alone.
 
 Arguments: the pack's folder, ComfyUI's base directory with the tiny models. Prints in JSON what each run came to.

@@ -42,8 +42,8 @@ _MAKE_ROOM = """(heights => {
         const move = item => item.pos = [item.pos[0], item.pos[1] + grown]
         const nodes = app.graph.nodes.filter(other => above(other) && other.pos[1] >= edge)
         const last = Math.max(edge, ...nodes.map(other => other.pos[1] + other.size[1]))
-        const beside = ({pos: [x, y]}) => x > left - GUTTER && x < right + GUTTER && y >= edge && y <= last
-        const reroutes = [...app.graph.reroutes.values()].filter(beside)
+        const near = ({pos: [x, y]}) => x > left - GUTTER && x < right + GUTTER && y >= edge && y <= last
+        const reroutes = [...app.graph.reroutes.values()].filter(near)
         const groups = app.graph.groups.filter(above)
         const around = groups.filter(({pos: [, y], size: [, height]}) => y < edge && y + height >= edge)
         around.forEach(group => group.size = [group.size[0], group.size[1] + grown])
