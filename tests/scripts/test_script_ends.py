@@ -139,7 +139,7 @@ CALLS: dict[str, list[tuple[list[str], int, str]]] = {
         (["empty", "out", "--models", "a_file"], 2, "is not a folder"),
         (["empty", "out", "--models", "empty"], 1, ""),
         (["empty", "out", "--models", "empty", "--checkpoint", LONG], 1, "File name too long"),
-        (["empty", "out", "--models", "empty", "--device", "tpu"], 2, "--device: expected cpu or cuda"),
+        (["empty", "out", "--models", "empty", "--device", "tpu"], 2, "--device: expected cpu, cuda, or several"),
         (["empty", "out", "--models", "empty", "--device", "xpu:7"], 1, "--device: xpu:7 is not there"),
         (["empty", "out", "--models", "empty", "--workers", "1000000000"], 2, "--workers: expected 1 to 1024"),
         (["empty", "out", "--models", "empty", "--fps", "x"], 2, "invalid float value"),
