@@ -16,6 +16,7 @@ from PIL import Image
 from tests.helpers import ui_to_api
 from tests.helpers.graphs import OF_OTHER_PACKS, SMALL, WORKFLOWS, write_tiny_upscaler, write_wav
 from tools.comfyui_server import ComfyUIServer
+from tools.derived.workflows import APP, apps
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "workflows"
@@ -55,6 +56,9 @@ STEPS, NEAR = 40, 3
 """Points of a link that are looked at, and how far into its own nodes it may reach."""
 
 each_workflow = pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
+APPS = [file for file in WORKFLOWS if file.name.endswith(APP)]
+RUN = [file for file in WORKFLOWS if file not in APPS]
+"""Apps run as the graphs that they are made of."""
 each_of_core_nodes = pytest.mark.parametrize("file", [file for file in WORKFLOWS if file.stem not in OF_OTHER_PACKS], ids=lambda file: file.stem)
 
 
@@ -325,6 +329,12 @@ NOTED = {
 run."""
 
 
+def test_apps_are_the_graphs_of_the_same_name():
+    assert [file for file, _ in apps()] == APPS != []
+    for file, made in apps():
+        assert load(file) == made
+
+
 @each_workflow
 def test_every_input_that_a_note_names_is_tried(file):
     workflow = load(file)
@@ -350,7 +360,7 @@ def two_people(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize(
     ("file", "values"),
-    [pytest.param(file, values, id=f"{file.stem} {number}") for file in WORKFLOWS for number, values in enumerate(NOTED.get(file.stem, ()))],
+    [pytest.param(file, values, id=f"{file.stem} {number}") for file in RUN for number, values in enumerate(NOTED.get(file.stem, ()))],
 )
 def test_runs_with_what_its_note_says_to_change(file, values, object_info, small_server, two_people, tmp_path):
     sound = small_server.add_input(write_wav(tmp_path / "half_a_second.wav", 11729, 22050))
@@ -370,7 +380,7 @@ def test_runs_with_what_its_note_says_to_change(file, values, object_info, small
     assert written
 
 
-@each_of_core_nodes
+@pytest.mark.parametrize("file", [file for file in RUN if file.stem not in OF_OTHER_PACKS], ids=lambda file: file.stem)
 def test_runs_to_videos_as_long_as_the_audio(file, object_info, small_server, two_people, tmp_path):
     samples, sample_rate, fps = 11729, 22050, 30
     sound = small_server.add_input(write_wav(tmp_path / "half_a_second.wav", samples, sample_rate))
