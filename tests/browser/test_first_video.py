@@ -24,6 +24,7 @@ IN_VIEW = """(name => {
 def base(tmp_path_factory):
     base = tmp_path_factory.mktemp("comfyui")
     write_tiny_checkpoint(base / "models", "finetuned")
+    shutil.rmtree(base / "models" / "memo" / "finetuned_two_faces")  # or there would be a choice
     return base
 
 
@@ -53,8 +54,8 @@ def test_four_clicks_with_models_of_other_names(page, clicks):
 
 
 def test_without_models_one_message_names_all_and_how_large_they_are(page, base, clicks):
-    shutil.rmtree(base / "models" / "memo")
-    shutil.rmtree(base / "models" / "audio_encoders")
+    for folder in ("memo", "audio_encoders"):  # which the other renderer has done before
+        shutil.rmtree(base / "models" / folder, ignore_errors=True)
     open_template(page, "talking_portrait")
     with pytest.raises(PageError) as failed:
         page.run()
