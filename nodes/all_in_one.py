@@ -251,12 +251,6 @@ class MemoTalkingPortrait(ListNode):
         video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=sound, frame_rate=fps))
         return (images, float(fps), video), overview(images, sampling.audio).as_dict()["images"]
 
-    @classmethod
-    def finish(cls, prepared) -> None:
-        for each in prepared if len(prepared) > 1 else ():
-            with each.journal() as kept:
-                kept.remove()
-
 
 @dataclass(frozen=True)
 class _Prepared:

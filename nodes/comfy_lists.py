@@ -40,17 +40,14 @@ class ListNode(io.ComfyNode):
 
     @classmethod
     def prepare(cls, item: Item, **inputs) -> Any:
-        """What ``make`` needs; raises MemoError for what cannot be made. It is called for all items before the first is made."""
+        """What ``make`` needs; raises MemoError for what cannot be made. It is called for all items before the first is made. Its ``journal()``
+        opens what ``make`` keeps of an item of several, until all are made."""
         raise NotImplementedError
 
     @classmethod
     def make(cls, prepared: Any, notes: Sequence[str]) -> tuple[tuple, list]:
         """The outputs of an item, and the files that show it. notes: what was said of other items."""
         raise NotImplementedError
-
-    @classmethod
-    def finish(cls, prepared: Sequence[Any]) -> None:
-        """Is called when all items are made and none has failed."""
 
     @classmethod
     def execute(cls, **lists) -> io.NodeOutput:
@@ -76,8 +73,9 @@ class ListNode(io.ComfyNode):
         good = [made[place] for place in places if place not in failed]
         if not good:
             raise InputError(" ".join(failed.values()))
-        if not failed:
-            cls.finish(list(ready.values()))
+        for prepared in ready.values() if len(places) > 1 and not failed else ():
+            with prepared.journal() as kept:
+                kept.remove()
         blocked = (ExecutionBlocker(None),) * len(good[0][0])  # keeps the places of the others, in its other outputs, too
         outputs = zip(*(blocked if place in failed else made[place][0] for place in places), strict=True)
         shown: dict[str, Any] = {"images": [file for _, files in good for file in files], **cls.SHOWN}

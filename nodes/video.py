@@ -241,12 +241,6 @@ class MemoSampleToFile(ListNode):
         host.say(video.done("/".join(filter(None, (saved.subfolder, saved.filename)))))
         return (InputImpl.VideoFromFile(str(path)), state), [saved]
 
-    @classmethod
-    def finish(cls, prepared) -> None:
-        for each in prepared if len(prepared) > 1 else ():
-            with each.journal() as kept:
-                kept.remove()
-
 
 @dataclass(frozen=True)
 class _Prepared:

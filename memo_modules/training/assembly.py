@@ -15,7 +15,8 @@ from ..vae import DiffusersVAE, load_autoencoder
 from ..weights.checkpoints import NETS, check_fit, load_net
 from .checkpoint_folders import resume_from
 from .dataset import ClipDataset, PreparedClips, read_metadata
-from .distillation import NO_RATES, TRAJECTORIES, Source, TrajectoryDataset, make_trajectories, trajectory_batch, trajectory_files
+from .distillation import TRAJECTORIES, Source, TrajectoryDataset, make_trajectories, trajectory_batch, trajectory_files
+from .draws import NO_RATES
 from .loop import MakeBatch, Trainer, check_sample
 from .objective import encode_batch
 from .posteriors import PosteriorDataset, cache_posteriors, grey_posterior, place_weights, sample_posteriors, vae_key

@@ -25,13 +25,10 @@ from ..weights.checkpoints import NETS, read_weights
 from ..weights.fingerprints import weights_digest
 from ..weights.tensor_saving import save_tensors
 from .dataset import ClipLayout
-from .draws import PictureDraws, Rates, StepDraws
+from .draws import NO_RATES, PictureDraws, StepDraws
 from .objective import Pasts, TrainingBatch, TrainingLoss, past_frames, predict_velocity
 from .schedule import LOGIT_NORMAL, FlowSchedule
 from .stream import SampleStream, draws_at
-
-NO_RATES = Rates(start_frame=0, uncond_img=0, uncond_audio=0, emotion_drop=0)
-"""Nothing is left out of what a student is told, or disturbed in it."""
 
 TRAJECTORIES = "trajectories"
 """Their folder in the output_dir of a training."""

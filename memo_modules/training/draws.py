@@ -46,6 +46,10 @@ class Rates:
                 raise InputError(f"rates.{field.name}: expected a number in [0, 1], got {getattr(self, field.name)}.")
 
 
+NO_RATES = Rates(start_frame=0, uncond_img=0, uncond_audio=0, emotion_drop=0)
+"""Nothing is left out or disturbed."""
+
+
 @dataclass(frozen=True)
 class PictureDraws:
     """start_frame, start_reference: bool (b,), the first before the second. frames and reference: standard normal (b f c h w) and

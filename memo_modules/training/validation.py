@@ -15,8 +15,7 @@ from ..errors import InputError
 from ..vae import DiffusersVAE
 from .checkpoint_folders import check_room, read_best, write_best
 from .dataset import ClipDataset, draw_clip, read_metadata
-from .distillation import NO_RATES
-from .draws import StepDraws
+from .draws import NO_RATES, StepDraws
 from .loop import Trainer
 from .objective import TrainingBatch, consecutive_clips, encode_batch, training_loss
 from .reading import read_or_none

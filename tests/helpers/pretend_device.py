@@ -2,6 +2,8 @@
 an operation, numpy reads none, and indices alone may come from outside. Importing this makes it known to torch.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch.utils._pytree import tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
@@ -70,3 +72,21 @@ _library.fallback(_run, "PrivateUse1")
 torch.inference_mode = lambda mode=True: torch.no_grad() if mode else torch.enable_grad()
 _tensor = torch.tensor
 torch.tensor = lambda data, device=None, **options: _tensor(data, **options).to(device or "cpu")
+
+
+def have_card(total: Callable[[], int]) -> None:
+    """From now on ComfyUI has one, of whose ``total()`` bytes its own models are all that takes any."""
+    import comfy.model_management as management
+
+    def free_memory(device=None, torch_free_too=False):
+        cpu = device is not None and device.type == "cpu"
+        free = 2**36 if cpu else total() - sum(model.model_loaded_memory() for model in management.current_loaded_models)
+        return (free, free) if torch_free_too else free
+
+    management.get_torch_device = lambda: CARD
+    management.get_all_torch_devices = lambda: [CARD]
+    management.get_free_memory = free_memory
+    management.get_total_memory = lambda device=None, torch_total_too=False: (total(), total()) if torch_total_too else total()
+    management.is_nvidia = lambda: False  # whatever torch was built for
+    management.should_use_bf16 = management.should_use_fp16 = lambda *_, **__: False
+    management.cpu_state, management.vram_state = management.CPUState.GPU, management.VRAMState.NORMAL_VRAM

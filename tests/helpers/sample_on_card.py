@@ -16,7 +16,7 @@ sys.argv = ["main.py", "--cpu", "--base-directory", base]
 
 import comfy.options
 import torch
-from pretend_device import CARD
+from pretend_device import have_card
 
 comfy.options.enable_args_parsing()
 
@@ -40,27 +40,6 @@ RESIDENT = 0.5
 """Of the motion memory, for which there is room in mode auto, which then is low."""
 
 total = 0
-
-
-def free_memory(device=None, torch_free_too=False):
-    """ComfyUI's models are all that takes any of the GPU."""
-    free = (
-        2**36
-        if device is not None and device.type == "cpu"
-        else total - sum(model.model_loaded_memory() for model in management.current_loaded_models)
-    )
-    return (free, free) if torch_free_too else free
-
-
-def have_card() -> None:
-    """From now on ComfyUI has one."""
-    management.get_torch_device = lambda: CARD
-    management.get_all_torch_devices = lambda: [CARD]
-    management.get_free_memory = free_memory
-    management.get_total_memory = lambda device=None, torch_total_too=False: (total, total) if torch_total_too else total
-    management.is_nvidia = lambda: False  # whatever torch was built for
-    management.should_use_bf16 = management.should_use_fp16 = lambda *_, **__: False
-    management.cpu_state, management.vram_state = management.CPUState.GPU, management.VRAMState.NORMAL_VRAM
 
 
 def sampled(model, vae, mode: str, state=None) -> tuple[torch.Tensor, object]:
@@ -108,7 +87,7 @@ torch.set_num_threads(1)
 with torch.inference_mode():
     expected, _ = sampled(*load(), "normal")
     management.unload_all_models()
-    have_card()
+    have_card(lambda: total)
     found = {}
     for mode, share in RUNS.items():
         model, vae = load()

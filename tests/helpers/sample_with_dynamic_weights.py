@@ -18,7 +18,7 @@ sys.argv = ["main.py", "--cpu", "--base-directory", base, "--disable-pinned-memo
 
 import comfy.options
 import torch
-from pretend_device import CARD
+from pretend_device import CARD, have_card
 
 comfy.options.enable_args_parsing()
 
@@ -104,23 +104,6 @@ def have_dynamic_weights() -> None:
     comfy.memory_management.aimdo_enabled = True
 
 
-def have_card() -> None:
-    """From now on ComfyUI has one, with room for everything."""
-
-    def free_memory(device=None, torch_free_too=False):
-        taken = 0 if device is not None and device.type == "cpu" else sum(model.model_loaded_memory() for model in management.current_loaded_models)
-        return (TOTAL - taken,) * 2 if torch_free_too else TOTAL - taken
-
-    management.get_torch_device = lambda: CARD
-    management.get_all_torch_devices = lambda: [CARD]
-    management.get_free_memory = free_memory
-    management.get_total_memory = lambda device=None, torch_total_too=False: (TOTAL, TOTAL) if torch_total_too else TOTAL
-    management.is_nvidia = lambda: False  # whatever torch was built for
-    management.should_use_bf16 = management.should_use_fp16 = lambda *_, **__: False
-    management.cpu_state, management.vram_state = management.CPUState.GPU, management.VRAMState.NORMAL_VRAM
-    management.soft_empty_cache = lambda *_, **__: None
-
-
 def sampled(mode: str, dtype: str, share: float = 0.0) -> tuple[torch.Tensor, list[str]]:
     """Frames, and the kinds of patchers. share: of the weights that can be resident."""
     model = loaders.MemoLoadModel.execute(model="tiny", weight_dtype=dtype).result[0]
@@ -143,7 +126,8 @@ def sampled(mode: str, dtype: str, share: float = 0.0) -> tuple[torch.Tensor, li
 torch.set_num_threads(1)
 attention._writes_where_told = lambda *_: False  # a product of weights that lie ready is made picture by picture, and rounds in another way
 with torch.inference_mode():
-    have_card()
+    have_card(lambda: TOTAL)
+    management.soft_empty_cache = lambda *_, **__: None
     plain = {run: sampled(*run)[0] for run in RUNS}
     have_dynamic_weights()
     found = {}

@@ -16,7 +16,7 @@ sys.argv = ["main.py", "--cpu", "--base-directory", base]
 
 import comfy.options
 import torch
-from pretend_device import CARD
+from pretend_device import CARD, have_card
 
 comfy.options.enable_args_parsing()
 
@@ -39,24 +39,6 @@ from pack.nodes import checks, comfy_adapter, loaders, sampler
 
 SIDE, FRAMES = 64, 2
 total = 0
-
-
-def free_memory(device=None, torch_free_too=False):
-    free = 2**36
-    if device is None or device.type != "cpu":
-        free = total - sum(model.model_loaded_memory() for model in management.current_loaded_models)
-    return (free, free) if torch_free_too else free
-
-
-def have_card() -> None:
-    management.get_torch_device = lambda: CARD
-    management.get_all_torch_devices = lambda: [CARD]
-    management.get_free_memory = free_memory
-    management.get_total_memory = lambda device=None, torch_total_too=False: (total, total) if torch_total_too else total
-    management.is_nvidia = lambda: False
-    management.should_use_bf16 = management.should_use_fp16 = lambda *_, **__: False
-    management.cpu_state, management.vram_state = management.CPUState.GPU, management.VRAMState.NORMAL_VRAM
-    comfy.float.stochastic_rounding = lambda value, dtype, seed=0: value.to(dtype)  # this GPU draws no random numbers
 
 
 def sampled(model, vae) -> torch.Tensor:
@@ -129,7 +111,8 @@ with torch.inference_mode():
     found["refused"] = loaders.MemoLoadLora.validate_inputs(lora="../memo/tiny/x.safetensors")
     found["known"] = loaders.MemoLoadLora.validate_inputs(lora="one.safetensors")
     management.unload_all_models()
-    have_card()
+    have_card(lambda: total)
+    comfy.float.stochastic_rounding = lambda value, dtype, seed=0: value.to(dtype)  # this GPU draws no random numbers
     model, vae = load(), loaders.MemoLoadVAE.execute(vae="sd-vae-ft-mse").result[0]
     total = int(management.minimum_inference_memory() + 0.5 * sum(patcher.model_size() for patcher in model.patchers))
     found["card"] = difference(sampled(changed(model, ("one", 1.0)), vae), merged)

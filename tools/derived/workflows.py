@@ -34,6 +34,7 @@ _EDGES = """(() => {
     return [least(0), least(1), most(0) - least(0), most(1) - least(1)]
 })()"""
 _MAKE_ROOM = """(heights => {
+    const GUTTER = 40
     for (const node of [...app.graph.nodes].sort((one, other) => one.pos[1] - other.pos[1])) {
         const grown = node.size[1] - (heights[node.id] ?? node.size[1])
         if (grown <= 0) continue
@@ -49,7 +50,7 @@ _MAKE_ROOM = """(heights => {
         around.forEach(group => group.size = [group.size[0], group.size[1] + grown])
         ;[...nodes, ...reroutes, ...groups.filter(({pos: [, y]}) => y >= edge)].forEach(move)
     }
-})""".replace("GUTTER", "40")
+})"""
 """Of the heights that the file says: what stands below a node that grew, since it got an input, moves down by as much."""
 APP, APP_EXTRAS = ".app.json", ("linearMode", "linearData")
 """How the name of an app ends, and what makes a workflow one."""
