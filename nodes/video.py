@@ -124,7 +124,7 @@ def photo_inputs() -> list[io.Input]:
             tooltip="With crop: the frames go back into this photo, at its full resolution. The same photo that went into MEMO Crop Portrait.",
         ),
         CropSocket.Input("crop", optional=True, tooltip="With photo: where the frames belong in it, from MEMO Crop Portrait."),
-        *blending_inputs(optional=True),
+        *blending_inputs(optional=True, **adapter.known(io.Float.Input, advanced=True)),
     ]
 
 

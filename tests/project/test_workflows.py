@@ -32,12 +32,13 @@ GROWS, LEAST_WIDTH = 36, 225
 """How much taller a node may be in Nodes 2.0 than on the canvas, which saved it, and how wide it is there at least."""
 GROWS_NOT = {"LoadImage", "LoadAudio", *ui_to_api.NOTES}
 AFTER_A_RUN = {
-    "MemoCropPortrait": 400,
+    "MemoCropPortrait": 420,
     "MemoDetectEmotion": 360,
     "MemoEmotionTimeline": 555,
     "MemoLoadAll": 402,
-    "MemoPasteBackToFile": 560,
-    "MemoSampleToFile": 855,
+    "MemoLoadModel": 170,
+    "MemoPasteBackToFile": 575,
+    "MemoSampleToFile": 960,
     "MemoSampler": 840,
     "MemoTalkingPortrait": 785,
     "PreviewAudio": 105,
