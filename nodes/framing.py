@@ -63,8 +63,24 @@ class MemoCropPortrait(io.ComfyNode):
                     tooltip="0: the face is found. Otherwise the size, in pixels of the photo, of a square around a face that cannot be found, "
                     "such as that of a drawing or an animal; margin adds room to it. Switch on allow_no_face in MEMO Embed Face, too.",
                 ),
-                io.Int.Input("box_x", default=0, min=0, max=16384, optional=True, **by_hand, tooltip="Left edge of that square, in pixels from the left of the photo."),
-                io.Int.Input("box_y", default=0, min=0, max=16384, optional=True, **by_hand, tooltip="Upper edge of that square, in pixels from the top of the photo."),
+                io.Int.Input(
+                    "box_x",
+                    default=0,
+                    min=0,
+                    max=16384,
+                    optional=True,
+                    **by_hand,
+                    tooltip="Left edge of that square, in pixels from the left of the photo.",
+                ),
+                io.Int.Input(
+                    "box_y",
+                    default=0,
+                    min=0,
+                    max=16384,
+                    optional=True,
+                    **by_hand,
+                    tooltip="Upper edge of that square, in pixels from the top of the photo.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
             outputs=[

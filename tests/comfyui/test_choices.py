@@ -58,6 +58,7 @@ def said(server, graph: dict, kind: str, **inputs) -> str:
     return ""
 
 
+@pytest.mark.slow
 def test_every_choice_of_every_list(comfyui_server, graphs):
     """None but those whose sentence is here: a loader's published names where nothing is downloaded, and models that lack a part."""
     unexpected, tried = {}, 0

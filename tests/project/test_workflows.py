@@ -60,6 +60,8 @@ each_workflow = pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file
 APPS = [file for file in WORKFLOWS if file.name.endswith(APP)]
 RUN = [file for file in WORKFLOWS if file not in APPS]
 """Apps run as the graphs that they are made of."""
+TAKE_LONG = {"low_memory", "two_speakers_one_photo"}
+"""With what their notes say to change; as they are stored they run always."""
 each_of_core_nodes = pytest.mark.parametrize("file", [file for file in WORKFLOWS if file.stem not in OF_OTHER_PACKS], ids=lambda file: file.stem)
 
 
@@ -171,7 +173,7 @@ def test_groups_end_below_their_last_node(file):
         assert max(bottoms) + BORDER <= top + height, group["title"]
 
 
-@pytest.mark.parametrize("file", [file for file in WORKFLOWS if file.stem not in TOO_LARGE], ids=lambda file: file.stem)
+@each_workflow
 def test_links_cross_no_node(file):
     workflow = load(file)
     nodes = {node["id"]: node for node in workflow["nodes"]}
@@ -361,7 +363,11 @@ def two_people(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize(
     ("file", "values"),
-    [pytest.param(file, values, id=f"{file.stem} {number}") for file in RUN for number, values in enumerate(NOTED.get(file.stem, ()))],
+    [
+        pytest.param(file, values, id=f"{file.stem} {number}", marks=pytest.mark.slow if file.stem in TAKE_LONG else ())
+        for file in RUN
+        for number, values in enumerate(NOTED.get(file.stem, ()))
+    ],
 )
 def test_runs_with_what_its_note_says_to_change(file, values, object_info, small_server, two_people, tmp_path):
     sound = small_server.add_input(write_wav(tmp_path / "half_a_second.wav", 11729, 22050))
