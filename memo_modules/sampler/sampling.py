@@ -36,6 +36,7 @@ from ..words import quoted
 from . import solvers
 from .guidance import ClipConditioning, GuidedVelocity
 from .noise import NOISES, clip_noise
+from .preview import LatentPreview
 from .streaming import HostTensors, StreamedMemory
 
 REFERENCE_ORDERS = ("upstream", "aligned")
@@ -99,7 +100,8 @@ def sample_video(
     Args:
         portrait: (1 3 H W) in [-1, 1].
         host: its progress is called after each step with the number of steps done, of all steps, and a preview: after the last step of a
-            clip one of its frames (3 H W) in [0, 1], otherwise None. It may interrupt before each step.
+            clip one of its frames (3 H W) in [0, 1], before that now and then a small picture (3 h w) of it, otherwise None. It may
+            interrupt before each step.
         state: continue after the video that ends with it.
         done: how many of that video's last clips were made from this same audio, counting the lead-in first.
         lead_in: number of clips from the beginning of the audio that are made first and not shown, so that the face is already
@@ -228,6 +230,7 @@ class _Video:
         self.portrait_latents = self._encode(portrait)
         if not self.portrait_latents.isfinite().all():
             raise InputError(f"vae: the portrait came out as NaN or infinite. {_VAE_REMEDY}")
+        self.preview = LatentPreview(portrait, self.portrait_latents)
         nets.bring_in("reference", False)
         embedding = face.embedding.to(nets.device, torch.float32)
         self.face_tokens = nets.image_proj(torch.cat([torch.zeros_like(embedding), embedding]) if self.branches == 2 else embedding).to(nets.dtype)
@@ -266,11 +269,11 @@ class _Video:
             past_latents = self._past_latents(frames)
             self._remember(past_latents)
             passes = self._conditioning(clip, len(past_latents))
-            velocity = GuidedVelocity(nets.diffusion_net, passes, self.settings, audio.clip_frames)
+            velocity = self.preview.watch(GuidedVelocity(nets.diffusion_net, passes, self.settings, audio.clip_frames))
 
             def after_step(step: int, before: int = number * steps) -> None:
                 if step < steps:
-                    host.progress(before + step, len(clips) * steps, None)
+                    host.progress(before + step, len(clips) * steps, self.preview.picture(step))
                     host.check_interrupt()
 
             noise = self.noise(state.clips if state else 0).to(nets.device, torch.float32)

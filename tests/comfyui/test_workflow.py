@@ -90,9 +90,9 @@ def test_every_step_is_reported_and_every_clip_shown(comfyui_server, portrait, v
     assert record.progress[find(prompt, "MemoSampler")] == [(done, 4) for done in (1, 2, 3, 4)]
     # a preview is a JPEG after a header of ComfyUI's, which enlarges it
     shown = [Image.open(io.BytesIO(message[message.index(b"\xff\xd8") :])).resize((64, 64)) for message in record.previews]
-    assert len(shown) == 2
-    distances = [[np.abs(np.asarray(picture).astype(int) - frames[start]).mean() for start in (0, 16)] for picture in shown]
-    assert distances[0][0] < distances[0][1] / 2 and distances[1][1] < distances[1][0] / 2
+    distances = np.array([[np.abs(np.asarray(picture).astype(int) - frames[start]).mean() for start in (0, 16)] for picture in shown])
+    apart = np.abs(frames[0].astype(int) - frames[16]).mean()
+    assert len(shown) >= 2 and (distances.min(0) < apart / 2).all(), "the first frame of each clip; in between what a slow clip may become"
     assert record.texts == ["Clip 1 of 2", "Clip 2 of 2", "Done: 18 frames, 0:00.6"]
     [entry] = outputs[find(prompt, "MemoSampler")]["images"]
     assert entry["type"] == "temp"

@@ -10,6 +10,7 @@ import torch
 from memo_modules.audio.emotion import constant_emotion
 from memo_modules.errors import InputError
 from memo_modules.host import Host
+from memo_modules.sampler import preview
 from memo_modules.sampler.footprint import Footprint
 from memo_modules.sampler.sampling import sample_video
 from memo_modules.types import AudioFeatures, Face, SamplerSettings
@@ -114,7 +115,8 @@ def test_constant_parts_are_computed_once(tiny_nets, video):
     assert len(faces) == 1 and len(voices) == 2
 
 
-def test_progress_and_interrupt_come_with_every_step(video):
+def test_progress_and_interrupt_come_with_every_step(video, monkeypatch):
+    monkeypatch.setattr(preview, "EVERY", 0)
     events = []
     video(
         speech(20),
@@ -123,8 +125,8 @@ def test_progress_and_interrupt_come_with_every_step(video):
     )
     reports = [event for event in events if event != "check"]
     assert [(done, total) for done, total, _ in reports] == [(done, 6) for done in range(1, 7)]
-    assert [preview is None for *_, preview in reports] == [True, True, False] * 2
-    assert reports[2][2].shape == (3, SIZE, SIZE)
+    small, large = (3, SIZE // 8, SIZE // 8), (3, SIZE, SIZE)
+    assert [tuple(picture.shape) for *_, picture in reports] == [small, small, large] * 2
     # a check comes before each step: after the report of the step before, or first of all
     assert events[0] == "check"
     assert [event for event, following in pairwise(events) if following == "check"] == reports[:-1]

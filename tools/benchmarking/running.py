@@ -83,7 +83,7 @@ def _clips(subject: Subject, nets: MemoNets, vae: VideoVAE, after_step: Callable
     """Frames of one clip after the other, on the noise that the reference draws."""
 
     def progress(done: int, total: int, preview: Tensor | None) -> None:
-        if preview is None:  # the last step of a clip is reported when its frames are there
+        if done % subject.settings.steps:  # the last step of a clip is reported when its frames are there
             after_step()
 
     inputs, noise = subject.inputs, random_nets.seeded_noise(subject.size, nets.dtype, NOISE_SEED)
