@@ -1,4 +1,4 @@
-// A video that was stopped goes on when the same workflow is queued again, which a new seed at every run would prevent.
+// A video that was stopped continues when the same workflow is queued again, which a new seed at every run would prevent.
 
 import { app } from "../../scripts/app.js"
 

@@ -1,5 +1,5 @@
-// While it samples, a node shows a frame of each clip. ComfyUI's front end keeps that preview when the node is done, in the place of
-// what the node shows in the end, and would take it for the video. So it goes.
+// While it samples, a node shows how each clip becomes. ComfyUI's front end keeps that preview when the node is done, instead of what
+// the node shows in the end, and would take it for the video. So it goes.
 
 import { app } from "../../scripts/app.js"
 

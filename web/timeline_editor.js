@@ -18,7 +18,7 @@ export const COLOURS = {
 }
 const TICKS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600].map(seconds => seconds * 1000)
 const MOST_TICKS = 8
-const LAST = 0.95 // of the ruler: a number in the middle of what is behind that would be cut off
+const LAST = 0.95 // of the ruler: a number in the middle of what comes after it would be cut off
 const MOST_SAID = 64 // pixels: what is longer is scrolled
 const BETWEEN = 16
 const LENGTH_WITHOUT_SOUND = 10000
@@ -55,7 +55,7 @@ export class TimelineEditor {
         this.take(text)
     }
 
-    // note: why there is none, to be said beside what else is said; empty where none is expected.
+    // note: why there is none, to be said after what else is said; empty where none is expected.
     showSound(sound, note) {
         this.stop()
         this.at = 0

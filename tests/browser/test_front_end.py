@@ -42,6 +42,10 @@ TINY = {
 SHEETS = "node => ['MemoSampler', 'MemoTalkingPortrait'].includes(node.type)"
 LIVE = "[...document.querySelectorAll('[data-node-id] img')].map(image => image.src).filter(source => source.startsWith('blob:'))"
 """Pictures on nodes that no file holds, as Nodes 2.0 draws them."""
+LOOK_AT_VIDEO = """(() => {
+    app.canvas.ds.scale = 0.7
+    app.canvas.centerOnNode(app.graph.nodes.find(({ type }) => ["SaveVideo", "MemoSampleToFile", "MemoPasteBackToFile"].includes(type)))
+})()"""
 SIZES = {"upscale": [128, 128], "crop_and_paste_back": [512, 512]}
 """Of videos that are not as small as that."""
 
@@ -88,7 +92,7 @@ def test_dropped_workflow_loads_complete_and_makes_a_video_that_plays(page, file
     assert page.complaints() == 0
     page.set_widgets(TINY)
     page.run()
-    look_at_all(page, page.size)  # the front end makes a video's element, and measures a node, when it draws them
+    page.evaluate(LOOK_AT_VIDEO)  # whose element the front end makes when it is drawn, and not too small
     page.wait_for("document.querySelector('video')?.readyState > 0")
     size, seconds = page.evaluate("(video => [[video.videoWidth, video.videoHeight], video.duration])(document.querySelector('video'))")
     assert size == SIZES.get(file.stem, [64, 64])
@@ -96,6 +100,7 @@ def test_dropped_workflow_loads_complete_and_makes_a_video_that_plays(page, file
     assert page.evaluate("Object.keys(app.nodePreviewImages)") == [], "a live preview would hide what the node shows in the end"
     page.wait_for(f"app.graph.nodes.filter({SHEETS}).every(node => node.imgs?.[0].src.includes('/view?'))", timeout=20)
     assert page.evaluate(LIVE) == [], "nor may one be drawn"
+    look_at_all(page, page.size)  # Nodes 2.0 measures what it draws
     assert page.evaluate(CROWDED) == []
     assert page.own_errors() == []
 
