@@ -22,7 +22,8 @@ _TITLE_OF = """(type => {
     const [x, y] = app.graph.nodes.find(node => node.type === type).pos
     const [left, top] = app.canvas.ds.convertOffsetToCanvas([x + 60, y - 15])
     const canvas = document.querySelector("#graph-canvas"), box = canvas.getBoundingClientRect()
-    return document.elementFromPoint(box.x + left, box.y + top) === canvas ? [box.x + left, box.y + top] : null
+    const found = document.elementFromPoint(box.x + left, box.y + top) // in Nodes 2.0 a node is an element of its own
+    return found === canvas || found?.closest("[data-node-id]") ? [box.x + left, box.y + top] : null
 })"""
 _MIDDLE_OF = """(selector => {
     const element = document.querySelector(selector), box = element?.getBoundingClientRect()

@@ -8,6 +8,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PANEL = "document.querySelector('.node-help-content')"
 LANGUAGE = "fr"
+LABEL = """(text => {
+    const element = [...document.querySelectorAll("[data-node-id] *")].find(({ children, innerText }) => !children.length && innerText === text)
+    const box = element?.getBoundingClientRect()
+    return box && [box.x + box.width / 2, box.y + box.height / 2]
+})(%s)"""
 
 pytestmark = pytest.mark.browser
 
@@ -40,7 +45,7 @@ def other_language(server):
     server.post("/settings", {"Comfy.Locale": "en"})
 
 
-def test_nodes_speak_the_language_of_the_front_end(other_language, page):
+def test_nodes_speak_the_language_of_the_front_end(other_language, page, renderer):
     expected = other_language["MemoSampler"]
     left, top, _, _ = page.add("MemoSampler")
     shown = page.evaluate(
@@ -48,10 +53,13 @@ def test_nodes_speak_the_language_of_the_front_end(other_language, page):
     )
     inputs = expected["inputs"]
     assert shown == [expected["display_name"], inputs["model"]["name"], inputs["width"]["name"], expected["outputs"]["0"]["name"]]
-    x, y = page.evaluate("(([x, y]) => [x - app.graph.nodes[0].pos[0], y - app.graph.nodes[0].pos[1]])(app.graph.nodes[0].getInputPos(0))")
-    title_height = page.evaluate("LiteGraph.NODE_TITLE_HEIGHT")
+    if renderer == "canvas":
+        x, y = page.evaluate("(([x, y]) => [x - app.graph.nodes[0].pos[0], y - app.graph.nodes[0].pos[1]])(app.graph.nodes[0].getInputPos(0))")
+        place, shown_in, tooltip = (left + x, top + page.evaluate("LiteGraph.NODE_TITLE_HEIGHT") + y), ".node-tooltip", inputs["model"]["tooltip"]
+    else:  # which says of a socket only what it is
+        place, shown_in, tooltip = page.wait_for(LABEL % json.dumps(inputs["width"]["name"])), ".p-tooltip-text", inputs["width"]["tooltip"]
     for over in (0, 1):  # the second time it moves
-        page.call("Input.dispatchMouseEvent", type="mouseMoved", x=left + x + over, y=top + title_height + y)
-    page.wait_for("document.querySelector('.node-tooltip')?.innerText")
-    assert page.evaluate("document.querySelector('.node-tooltip').innerText") == inputs["model"]["tooltip"]
+        page.call("Input.dispatchMouseEvent", type="mouseMoved", x=place[0] + over, y=place[1])
+    page.wait_for(f"document.querySelector('{shown_in}')?.innerText")
+    assert page.evaluate(f"document.querySelector('{shown_in}').innerText") == tooltip
     assert page.own_errors() == []

@@ -103,7 +103,8 @@ def test_both_nodes_are_replaced_with_what_was_set_and_wired(page, tmp_path, but
     assert page.unknown_nodes() == [MISSING, MISSING]
     assert page.evaluate(f"document.body.innerText.includes('{MISSING}')"), "what is missing still is named"
     prompt = page.prompt()
-    assert prompt["2"]["inputs"] == {"models": ["1", 0], "image": ["3", 0], "audio": ["4", 0], **expected}
+    given = {"models": ["1", 0], "image": ["3", 0], "audio": ["4", 0], **expected}
+    assert prompt["2"]["inputs"] == given | {"quality": "as set", "first_2_seconds": False, "crop_face": True, "allow_no_face": False}
     page.evaluate("app.loadGraphData(app.graph.serialize())")
     page.wait_for("app.graph.nodes.some(node => node.type === 'MemoTalkingPortrait')")
     assert page.evaluate(NODES)["2"] == nodes["2"] and hanging(page) == []
