@@ -127,7 +127,7 @@ def autotune_kernels(layers: Layers, config: DiffusionNetConfig, device: torch.d
             layers.geglu.tune((random(4 * side**2 // 2**level, 8 * c),))
         heads, d = motion.num_attention_heads, c // motion.temporal_attention_dim_div
         if _is_open(layers.memory_attention, d // heads):
-            q, k, v = random(tokens // 2, 16, 3 * d).chunk(3, dim=-1)
+            q, k, v = random(1, 16, tokens // 2, 3 * d).chunk(3, dim=-1)
             kv = random(tokens // 2, heads, d // heads, d // heads)
             memory = AttentionMemory(kv, random(kv.shape[:3]).abs())
             layers.memory_attention.tune((q, k, v, memory, heads))

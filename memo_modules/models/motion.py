@@ -7,7 +7,6 @@ made once per clip and handed in. Paper: MEMO (arXiv 2412.04448), section 3.2.
 from collections.abc import Sequence
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from ..types import AttentionMemory
@@ -42,13 +41,13 @@ class MemoryLinearAttention(FusibleProjections):
         self.pos_encoder = PositionTable(layers, config.temporal_position_encoding_max_len, d) if has_positions else None
 
     def forward(self, x: Tensor, memory: AttentionMemory) -> Tensor:
-        """x (rows f d), rows = guidance branches times positions -> the same shape."""
+        """x (b f t d), t positions of a picture -> the same shape. The memory has a row for each position of each b."""
         if self.pos_encoder is not None:
-            x = x + self.pos_encoder.pe[:, : x.shape[1]].to(x)
+            x = x + self.pos_encoder.pe[0, : x.shape[1], None].to(x)
         return self.to_out[0](self.attention(*self._qkv(x), memory, self.heads))
 
     def update_memory(self, past: Tensor, memory: AttentionMemory | None, stands_for: Sequence[int] | None = None) -> AttentionMemory:
-        """The memory after past frames (rows n d), oldest first; they carry no positions. stands_for: see DiffusionNet.update_memory."""
+        """The memory after past frames (b n t d), oldest first; they carry no positions. stands_for: see DiffusionNet.update_memory."""
         n = past.shape[1] if stands_for is None else sum(stands_for)
         age = torch.arange(n - 1, -1, -1, device=past.device)
         k, v = (by_head(y, self.heads) for y in self._qkv(past)[1:])
@@ -103,7 +102,7 @@ class TemporalTransformer(nn.Module):
     def __init__(self, layers: Layers, c: int, config: MotionConfig):
         super().__init__()
         head_dim = c // config.num_attention_heads // config.temporal_attention_dim_div
-        d = config.num_attention_heads * head_dim
+        self.d = d = config.num_attention_heads * head_dim
         self.norm = layers.group_norm(_NORM_GROUPS, c, eps=1e-6)
         self.proj_in = layers.linear(c, d)
         self.transformer_blocks = ModuleList([TemporalTransformerBlock(layers, d, config) for _ in range(config.num_transformer_block)])
@@ -117,8 +116,8 @@ class TemporalTransformer(nn.Module):
             last = first + len(block.attention_blocks)
             h = block(h, memories[first:last])
             first = last
-        h = rearrange(self.proj_out(h), "(b h w) f c -> b f c h w", h=x.shape[2], w=x.shape[3])
-        return (x.unflatten(0, (-1, frames)) + h).flatten(0, 1)  # a sum is laid out as its first term
+        h = self.proj_out(h.flatten(0, 2)).view(len(x), -1, x.shape[1])
+        return x + h.mT.unflatten(2, x.shape[2:])  # a sum is laid out as its first term
 
     def update_memory(
         self, past: Tensor, memories: tuple[AttentionMemory, ...] | None, frames: int, stands_for: Sequence[int] | None = None
@@ -134,9 +133,9 @@ class TemporalTransformer(nn.Module):
         return tuple(updated)
 
     def _tokens(self, x: Tensor, frames: int) -> Tensor:
-        """x ((b f) c ..) -> ((b t) f d), t = all positions."""
-        x = rearrange(self.norm(x).flatten(2), "(b f) c t -> (b t) f c", f=frames)
-        return self.proj_in(x.contiguous())  # even where one branch alone makes it a view, which torch multiplies position by position
+        """x ((b f) c ..) -> (b f t d), t = all positions."""
+        x = self.norm(x).flatten(2).mT
+        return self.proj_in(x.flatten(0, 1)).view(-1, frames, *x.shape[1:2], self.d)
 
 
 class MotionModule(nn.Module):

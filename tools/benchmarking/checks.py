@@ -56,7 +56,7 @@ def forms_table(device: Device, dtype: torch.dtype, shrink: int = 1) -> list[dic
                 lambda backend, *x: backend(*x, 1e-5, True, GROUPS),
                 (x, weight, bias),
             )
-        qkv = _random(device, dtype, tokens, FRAMES, 3 * c).chunk(3, dim=-1)
+        qkv = _random(device, dtype, 1, FRAMES, tokens, 3 * c).chunk(3, dim=-1)
         kv, z = _random(device, dtype, tokens, HEADS, d, d), _random(device, dtype, tokens, HEADS, d).abs()
         entries += _errors(
             "memory attention", f"{tokens} positions", d, kernels["memory_attention"],

@@ -83,8 +83,8 @@ class Counter(TorchDispatchMode):
         return _like(q)
 
     def _memory_attention(self, q: Tensor, k: Tensor, v: Tensor, memory: AttentionMemory, heads: int) -> Tensor:
-        rows, frames, d = q.shape
-        flops = 2 * rows * frames * (d // heads * d + 2 * frames * d)
+        frames, d = q.shape[1], q.shape[3]
+        flops = 2 * q.shape[:3].numel() * (d // heads * d + 2 * frames * d)
         self._add("memory attention", [q, k, v, memory.kv, memory.z, q], flops)
         return _like(q)
 

@@ -24,12 +24,12 @@ def memory_attention(q: Tensor, k: Tensor, v: Tensor, memory: AttentionMemory, h
 
 @torch.library.custom_op("memo::memory_attention", mutates_args=())
 def _memory_attention(q: Tensor, k: Tensor, v: Tensor, kv: Tensor, z: Tensor, heads: int) -> Tensor:
-    rows, frames, d = q.shape
-    out = torch.empty((rows, frames, d), dtype=q.dtype, device=q.device)
-    if k.stride() != q.stride() or v.stride() != q.stride() or q.stride(2) != 1:
+    b, frames, positions, d = q.shape
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    if k.stride() != q.stride() or v.stride() != q.stride() or q.stride(3) != 1:
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-    _kernel[(rows * heads,)](
-        q, k, v, kv.contiguous(), z.contiguous(), out, q.stride(0), q.stride(1), frames, DECAY,
+    _kernel[(b * positions * heads,)](
+        q, k, v, kv.contiguous(), z.contiguous(), out, *q.stride()[:3], positions, frames, DECAY,
         heads=heads, head_dim=d // heads, **kernel_sizes(d // heads, frames),
     )  # fmt: skip
     return out
@@ -49,15 +49,16 @@ def kernel_sizes(head_dim: int, frames: int) -> dict[str, int]:
 @_jit
 def _kernel(
     q_ptr, k_ptr, v_ptr, kv_ptr, z_ptr, out_ptr,
-    row_stride, frame_stride, frames, decay,
+    branch_stride, frame_stride, position_stride, positions, frames, decay,
     heads: tl.constexpr, head_dim: tl.constexpr, frames_up: tl.constexpr, width: tl.constexpr, chunk: tl.constexpr,
 ):  # fmt: skip
-    """One head of one row. Channels of queries and keys, which are those of the products, are taken ``chunk`` at a time."""
+    """One head of one position. Channels of queries and keys, which are those of the products, are taken ``chunk`` at a time."""
     program = tl.program_id(0).to(tl.int64)
     row, head = program // heads, program % heads
     frame, column = tl.arange(0, frames_up)[:, None], tl.arange(0, width)[None, :]
     there = (frame < frames) & (column < head_dim)
-    tokens = row * row_stride + head * head_dim + frame * frame_stride
+    branch, position = row // positions, row % positions
+    tokens = branch * branch_stride + position * position_stride + head * head_dim + frame * frame_stride
     dtype = q_ptr.dtype.element_ty
 
     # A maximum and a sum of what is not there are 0 and 1, so that nothing becomes infinite or not a number.
@@ -88,4 +89,5 @@ def _kernel(
     v = tl.load(v_ptr + tokens + column, mask=there, other=0.0)
     numerator = tl.dot(scores.to(dtype), v, decay * from_memory, input_precision="ieee")
     out = numerator / (1 + decay * weight)[:, None]
-    tl.store(out_ptr + (row * frames + frame) * (heads * head_dim) + head * head_dim + column, out.to(dtype), mask=there)
+    token = (branch * frames + frame) * positions + position
+    tl.store(out_ptr + token * (heads * head_dim) + head * head_dim + column, out.to(dtype), mask=there)

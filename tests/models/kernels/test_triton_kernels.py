@@ -18,7 +18,7 @@ from memo_modules.models.layers import sdpa
 from memo_modules.types import AttentionMemory
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed; it has no wheels for this system")
-HEADS, ROWS = 2, 2
+HEADS, ROWS, POSITIONS = 2, 2, 3
 HEAD_DIMS = (4, 16, 40, 80, 160)  # 4: of the small nets; the last three: of the published model
 FRAMES = (5, 16, 24)
 TOKENS = ((64, 128), (150, 100), (32, 4))  # queries and keys: whole blocks, parts of them, and keys as few as a face's
@@ -35,9 +35,9 @@ def frames(head_dim: int, frames: int, dtype: torch.dtype = torch.float32) -> tu
     """q, k and v as parts of one tensor, and a memory as large as that of a long video."""
     generator = torch.Generator().manual_seed(0)
     d = HEADS * head_dim
-    qkv = torch.randn(ROWS, frames, 3 * d, generator=generator).mul(3).to(dtype)
-    kv = torch.randn(ROWS, HEADS, head_dim, head_dim, generator=generator).to(dtype)
-    z = torch.rand(ROWS, HEADS, head_dim, generator=generator).mul(9).to(dtype)
+    qkv = torch.randn(ROWS, frames, POSITIONS, 3 * d, generator=generator).mul(3).to(dtype)
+    kv = torch.randn(ROWS * POSITIONS, HEADS, head_dim, head_dim, generator=generator).to(dtype)
+    z = torch.rand(ROWS * POSITIONS, HEADS, head_dim, generator=generator).mul(9).to(dtype)
     return "memory attention", *qkv.chunk(3, dim=-1), kv, z, HEADS
 
 
