@@ -30,6 +30,7 @@ from ..memo_modules.errors import InputError
 from ..memo_modules.host import Host
 from ..memo_modules.models import acceleration
 from ..memo_modules.models.attention import held_weight
+from ..memo_modules.models.kernels.in_place import Weights, own_weights
 from ..memo_modules.models.layers import Layers
 from ..memo_modules.models.motion import PositionTable
 from ..memo_modules.sampler.footprint import Footprint
@@ -117,8 +118,28 @@ def layers(dtype: torch.dtype, computes_in: torch.dtype | None = None) -> Layers
     device = comfy.model_management.get_torch_device()
     # with --fast core would have its products in 8 bits cast weights in 16 at each use
     operations = comfy.ops.pick_operations(dtype, computes_in, load_device=device, disable_fast_fp8=dtype.itemsize > 1)
-    layers = Layers(operations, _attention, fused=True, dtype=dtype)
+    layers = Layers(operations, _attention, fused=True, dtype=dtype, lender=_lend)
     return replace(layers, dtype=computes_in, storage=dtype) if dtype.itemsize == 1 else layers
+
+
+@contextmanager
+def _lend(layer: Any, x: Tensor) -> Iterator[Weights | None]:
+    """A Lender: what ComfyUI makes of a layer's weights for one use, wherever they lie, with its LoRAs."""
+    if not (layer.comfy_cast_weights or layer.weight_function or layer.bias_function):
+        with own_weights(layer, x) as weights:
+            yield weights
+    elif type(layer).forward_comfy_cast_weights not in _USED_AS_LENT:
+        yield None
+    else:
+        weight, bias, stream = comfy.ops.cast_bias_weight(layer, x, offloadable=True)
+        try:
+            yield weight, bias
+        finally:
+            comfy.ops.uncast_bias_weight(layer, weight, bias, stream)
+
+
+_USED_AS_LENT = {getattr(comfy.ops.disable_weight_init, kind).forward_comfy_cast_weights for kind in ("Linear", "Conv2d", "GroupNorm")}
+"""Of layers that cast their weights and then do what torch's do. Those of --fast compute in 8 bits, and cast x too."""
 
 
 def unet_layers(weight_dtype: str) -> tuple[Layers, torch.dtype]:

@@ -68,7 +68,7 @@ def test_keys_of_a_reference_are_those_next_to_them(monkeypatch, references, unc
     context = net.context(torch.randn(1 + unconditional, 4, 12), torch.randn(1, references, TOKENS, D))
     x = channels_last(torch.randn((1 + unconditional) * FRAMES, D, 3, 3))
     expected, _ = net(x, context)
-    monkeypatch.setattr(attention, "_writes_where_told", lambda linear, x: True)
+    monkeypatch.setattr(attention, "_joins_in_place", lambda x: True)
     with Names() as called:
         result, _ = net(x, context)
     torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
@@ -86,7 +86,7 @@ def test_tokens_before_others_are_projected_in_place(monkeypatch, fused):
         parts = (*[None] * (3 - width), *others[:, 0].chunk(width, dim=-1))
         expected = [y if part is None else torch.cat([y, part], dim=1) for y, part in zip(own, parts, strict=True)]
         for in_place in (True, False):
-            monkeypatch.setattr(attention, "_writes_where_told", lambda linear, x, in_place=in_place: in_place)
+            monkeypatch.setattr(attention, "_joins_in_place", lambda x, in_place=in_place: in_place)
             for mine, theirs in zip(layer.qkv_before(x, others), expected, strict=True):
                 torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
 

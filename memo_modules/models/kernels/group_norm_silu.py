@@ -1,13 +1,14 @@
 """Group norm, and the SiLU after it, of channels_last pictures, which torch converts to another memory format and back."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .in_place import weights_lie_ready
+from .in_place import lent
 
 GroupNormSiluFunction = Callable[[Tensor, Tensor, Tensor, float, bool, int], Tensor]
 """x (n t c), weight and bias (c,), eps, whether SiLU follows, groups; without gradients -> (n t c). One set of statistics for
@@ -33,10 +34,10 @@ def with_kernel(layer: type[nn.GroupNorm]) -> Callable[..., nn.GroupNorm]:
         def forward(self, x: Tensor) -> Tensor:
             """x (n c ...) -> the same shape."""
             last = x.movedim(1, -1)
-            graph = torch.is_grad_enabled() or torch.compiler.is_compiling()  # a compiler makes one kernel of all by itself
-            if self.kernel and not graph and last.is_contiguous() and weights_lie_ready(self, x):
-                out = self.kernel(last.flatten(1, -2), self.weight, self.bias, self.eps, self.silu, self.num_groups)
-                return out.view(last.shape).movedim(-1, 1)
+            with lent(self, x) if self.kernel and last.is_contiguous() else nullcontext() as weights:
+                if self.kernel and weights:
+                    out = self.kernel(last.flatten(1, -2), *weights, self.eps, self.silu, self.num_groups)
+                    return out.view(last.shape).movedim(-1, 1)
             out = super().forward(x)
             return F.silu(out, inplace=not torch.is_grad_enabled()) if self.silu else out
 

@@ -1,14 +1,34 @@
-"""Whether a layer's weights can be used as they lie: then what surrounds the layer can become part of its product."""
+"""Weights that a layer lends, so that what surrounds it becomes part of its product."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
+Weights = tuple[Tensor, Tensor | None]
+"""Weight and bias."""
 
-def weights_lie_ready(layer: nn.Module, x: Tensor) -> bool:
-    """Whether ``layer`` uses its weights for x as they are: ComfyUI's layers may have to fetch, cast or patch theirs first."""
-    patches = getattr(layer, "weight_function", None) or getattr(layer, "bias_function", None)
-    return layer.weight.device == x.device and layer.weight.dtype == x.dtype and not patches
+Lender = Callable[[Any, Tensor], AbstractContextManager[Weights | None]]
+"""What a layer would use for x, while the context is open: on its device, in its dtype. None where only the layer itself can compute."""
+
+
+def own_weights(layer: Any, x: Tensor) -> AbstractContextManager[Weights | None]:
+    """Lender of layers that use their weights as they are."""
+    fits = layer.weight.device == x.device and layer.weight.dtype == x.dtype
+    return nullcontext((layer.weight, layer.bias) if fits else None)
+
+
+def lent(layer: nn.Module, x: Tensor) -> AbstractContextManager[Weights | None]:
+    """See Lender. None, too, where the layer has to be called: for gradients, for a compiler, which makes one kernel of all by itself, and
+    for what a hook adds, as a LoRA in training does."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or layer._forward_hooks:
+        return nullcontext()
+    lender: Lender = getattr(layer, "lender", own_weights)
+    return lender(layer, x)
 
 
 def is_bare(layer: nn.Module, x: Tensor) -> bool:
-    """Whether ``layer`` does nothing to x but what its weights say: a LoRA in training adds to it in a hook."""
-    return weights_lie_ready(layer, x) and not layer._forward_hooks
+    """Whether ``layer`` does nothing to x but what its own weights say, so that gradients can go through them directly."""
+    return getattr(layer, "lender", own_weights) is own_weights and layer.weight.dtype == x.dtype and not layer._forward_hooks
