@@ -117,7 +117,7 @@ def autotune_kernels(layers: Layers, config: DiffusionNetConfig, device: torch.d
         for width in sorted({width for spec in down_and_up for layer in spec.layers for width in (layer.c_in, layer.c_out)}):
             if _is_open(layers.group_norm_silu, width // config.norm_num_groups):
                 x = random(max(1, _NORM_VALUES * side**2 // (tokens * width)), tokens, width)
-                layers.group_norm_silu.tune((x, random(width), random(width), config.norm_eps, True, config.norm_num_groups))
+                layers.group_norm_silu.tune((x, random(width), random(width), random(width), config.norm_eps, True, config.norm_num_groups))
         if _is_open(layers.attention, c // heads):
             face, audio = _CONTEXTS
             lengths = ((tokens, face), (tokens, 2 * tokens), (audio, audio), (tokens + audio, tokens + audio))

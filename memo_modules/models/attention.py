@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .kernels.in_place import is_bare, lent
+from .kernels.in_place import add_product, is_bare, lent
 from .layers import Layers
 
 Names = tuple[str, str, str]
@@ -205,3 +205,9 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x.flatten(0, -2)).view(x.shape)  # as a matrix, or the bias is a pass of its own
+
+    def add_to(self, residual: Tensor, x: Tensor, with_bias: bool) -> Tensor:
+        """``residual`` and what is made of x, both (.. t d). Without the last bias it may overwrite ``residual``, see add_product."""
+        if with_bias:
+            return self(x) + residual
+        return add_product(residual.flatten(0, -2), self.net[2], self.net[0](x.flatten(0, -2))).view(x.shape)

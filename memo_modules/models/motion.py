@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..types import AttentionMemory
 from .attention import FeedForward, FusibleProjections
 from .config import MotionConfig
+from .kernels.in_place import add_to_picture
 from .kernels.memory_attention import DECAY, by_head
 from .layers import Layers, ModuleList
 
@@ -84,10 +85,11 @@ class TemporalTransformerBlock(nn.Module):
         self.ff = FeedForward(layers, d)
         self.ff_norm = layers.layer_norm(d)
 
-    def forward(self, x: Tensor, memories: tuple[AttentionMemory, ...]) -> Tensor:
+    def forward(self, x: Tensor, memories: tuple[AttentionMemory, ...], with_bias: bool = True) -> Tensor:
+        """x (b f t d) -> the same shape. with_bias: of ``ff``."""
         for attention, norm, memory in zip(self.attention_blocks, self.norms, memories, strict=True):
             x = attention(norm(x), memory) + x
-        return self.ff(self.ff_norm(x)) + x
+        return self.ff.add_to(x, self.ff_norm(x), with_bias)
 
     def update_memory(
         self, past: Tensor, memories: Sequence[AttentionMemory | None], stands_for: Sequence[int] | None = None
@@ -108,14 +110,16 @@ class TemporalTransformer(nn.Module):
         self.transformer_blocks = ModuleList([TemporalTransformerBlock(layers, d, config) for _ in range(config.num_transformer_block)])
         self.proj_out = layers.linear(d, c)
 
-    def forward(self, x: Tensor, memories: tuple[AttentionMemory, ...], frames: int) -> Tensor:
-        """x ((b f) c h w) -> the same shape."""
-        h = self._tokens(x, frames)
+    def forward(self, x: Tensor, memories: tuple[AttentionMemory, ...], frames: int, ahead: Tensor | None = None) -> Tensor:
+        """x ((b f) c h w) -> the same shape. ahead: see LayerBiases."""
+        h = self._tokens(x, frames, ahead)
         first = 0
         for block in self.transformer_blocks:
             last = first + len(block.attention_blocks)
-            h = block(h, memories[first:last])
+            h = block(h, memories[first:last], ahead is None or block is not self.transformer_blocks[-1])
             first = last
+        if ahead is not None:
+            return add_to_picture(x, self.proj_out, h.flatten(0, 2))
         h = self.proj_out(h.flatten(0, 2)).view(len(x), -1, x.shape[1])
         return x + h.mT.unflatten(2, x.shape[2:])  # a sum is laid out as its first term
 
@@ -132,9 +136,9 @@ class TemporalTransformer(nn.Module):
             updated += block.update_memory(tokens, old, stands_for)
         return tuple(updated)
 
-    def _tokens(self, x: Tensor, frames: int) -> Tensor:
+    def _tokens(self, x: Tensor, frames: int, ahead: Tensor | None = None) -> Tensor:
         """x ((b f) c ..) -> (b f t d), t = all positions."""
-        x = self.norm(x).flatten(2).mT
+        x = self.norm(x, ahead).flatten(2).mT
         return self.proj_in(x.flatten(0, 1)).view(-1, frames, *x.shape[1:2], self.d)
 
 
@@ -145,8 +149,8 @@ class MotionModule(nn.Module):
         super().__init__()
         self.temporal_transformer = TemporalTransformer(layers, c, config)
 
-    def forward(self, x: Tensor, memories: tuple[AttentionMemory, ...], frames: int) -> Tensor:
-        return self.temporal_transformer(x, memories, frames)
+    def forward(self, x: Tensor, memories: tuple[AttentionMemory, ...], frames: int, ahead: Tensor | None = None) -> Tensor:
+        return self.temporal_transformer(x, memories, frames, ahead)
 
     def update_memory(
         self, past: Tensor, memories: tuple[AttentionMemory, ...] | None, frames: int, stands_for: Sequence[int] | None = None

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..host import SILENT, Host
-from ..models.diffusion_net import DiffusionNet, SpatialContexts
+from ..models.diffusion_net import DiffusionNet, LayerBiases, SpatialContexts
 from ..models.projections import AudioProjection, ImageProjection
 from ..models.reference_net import ReferenceNet
 from ..types import (
@@ -246,6 +246,7 @@ class _Video:
             self.memories = [nets.diffusion_net.empty_memory() for _ in self.passes]
         self.remembers = False
         self.spatial: dict[tuple, SpatialContexts] = {}
+        self.biases: Sequence[LayerBiases] | None = None
 
     def sample(
         self,
@@ -335,12 +336,14 @@ class _Video:
         start, stop = clip * audio.clip_frames, (clip + 1) * audio.clip_frames
         tokens = nets.audio_proj(audio.windows(start, stop).to(nets.device, torch.float32)).to(nets.dtype)
         labels = [NO_EMOTION, clip_label(self.labels[start:stop])][-self.branches :]
+        if self.biases is None:
+            self.biases = nets.diffusion_net.layer_biases(tokens)
         passes = []
         for branches, memory in zip(self.passes, self.memories, strict=True):
             audio_tokens = torch.cat([tokens if self._is_guided(branch) else torch.zeros_like(tokens) for branch in branches])
             emotion = torch.tensor([labels[branch] for branch in branches], device=nets.device)
             modulations = nets.diffusion_net.emotion_modulations(emotion, nets.dtype)
-            passes.append(ClipConditioning(audio_tokens, self._spatial_contexts(branches, past_frames), modulations, memory))
+            passes.append(ClipConditioning(audio_tokens, self._spatial_contexts(branches, past_frames), modulations, memory, self.biases))
         return passes
 
     def _is_guided(self, branch: int) -> bool:

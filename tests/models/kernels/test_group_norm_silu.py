@@ -15,7 +15,6 @@ from memo_modules.models.layers import Layers, channels_last, preserve_format
 from memo_modules.models.resnet import clip_group_norm
 from tools.benchmarking import random_nets
 
-
 WIDTH = 8
 """Of the largest pictures in a step of a net, whose layers are wider."""
 

@@ -56,12 +56,14 @@ def halves(n: int, d: int, dtype: torch.dtype = torch.float32) -> tuple:
     return "gate", torch.randn(n, 2 * d, generator=torch.Generator().manual_seed(0)).mul(3).to(dtype)
 
 
-def pictures(positions: int, c: int, groups: int, silu: bool = True, dtype: torch.dtype = torch.float32, mean: float = 1.0) -> tuple:
+def pictures(
+    positions: int, c: int, groups: int, silu: bool = True, dtype: torch.dtype = torch.float32, mean: float = 1.0, ahead: bool = False
+) -> tuple:
     """What a group norm takes: positions and channels are whole blocks of the kernels or not."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(ROWS, positions, c, generator=generator).mul(3).add(mean).to(dtype)
-    weight, bias = torch.randn(2, c, generator=generator).to(dtype)
-    return "norm", x, weight, bias, 1e-5, silu, groups
+    weight, bias, off = torch.randn(3, c, generator=generator).to(dtype)
+    return "norm", x, weight, bias, 5 * off if ahead else None, 1e-5, silu, groups
 
 
 def by_channel(kind: str, q: Tensor, k: Tensor, v: Tensor, *rest) -> tuple:
@@ -85,6 +87,7 @@ CASES = {
     "half, gate": halves(8, 1280, torch.float16),
     **{f"norm, {positions} positions of {c}": pictures(positions, c, 32) for positions, c in ((64, 320), (150, 960), (1, 64))},
     "norm, 5 groups of 7": pictures(30, 35, 5),
+    **{f"norm, {positions} positions of {c}, with what is ahead": pictures(positions, c, 32, ahead=True) for positions, c in ((64, 320), (150, 96))},
     "norm alone": pictures(30, 64, 8, silu=False),
     "norm of a mean far off": pictures(100, 64, 8, mean=1000.0),
     "norm of a large picture": pictures(64 * 64 + 3, 8, 2),
