@@ -130,7 +130,7 @@ def autotune_kernels(layers: Layers, config: DiffusionNetConfig, device: torch.d
             q, k, v = random(1, 16, tokens // 2, 3 * d).chunk(3, dim=-1)
             kv = random(tokens // 2, heads, d // heads, d // heads)
             memory = AttentionMemory(kv, random(kv.shape[:3]).abs())
-            layers.memory_attention.tune((q, k, v, memory, heads))
+            layers.memory_attention.tune((q, k, v, memory, random(16, 3 * d), heads))
 
 
 def _is_open(backend: object, channels: int) -> TypeGuard[Autotuned]:

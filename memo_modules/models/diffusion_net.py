@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -30,12 +31,15 @@ class LayerBiases:
 
     A product adds to what is there already or to a bias, not to both. So the resnet, whose convolution adds a bias anyway, adds those of
     all modules of its layer: their last products then go into the picture in place, and their norms take off what is not yet due.
+
+    in_time: what the motion module's attentions add to queries, keys and values by frame, see MemoryLinearAttention.projected_times.
     """
 
     resnet: Tensor | None = None
-    spatial: Tensor | None = None
-    audio: Tensor | None = None
     motion: Tensor | None = None
+    audio: Tensor | None = None
+    spatial: Tensor | None = None
+    in_time: Sequence[Tensor | None] | None = None
 
 
 @dataclass
@@ -104,19 +108,17 @@ class DiffusionNet(UNet[DiffusionBlock]):
         return EMOTION_NORMS * sum(len(block.audio_modules) > 0 for block, _ in self.numbered_layers())
 
     def layer_biases(self, like: Tensor) -> tuple[LayerBiases, ...] | None:
-        """One per layer, constant over a video, in the dtype of ``like``; None where no kernel of the norms takes them off, or a compiler
-        sums up by itself."""
-        if self.conv_norm_out.kernel is None or self.compiled:
+        """One per layer, constant over a video, in the dtype of ``like``; None where no kernel of the norms takes them off, a compiler
+        sums up by itself, or gradients are wanted, for which nothing is done in place."""
+        if self.conv_norm_out.kernel is None or self.compiled or torch.is_grad_enabled():
             return None
         biases = []
         for block, j in self.numbered_layers():
-            shortcut = block.resnets[j].conv_shortcut
-            motion = _bias_added_by(block.motion_modules[j].temporal_transformer, like)
-            audio, spatial = (motion + _bias_added_by(block.audio_modules[j], like), None) if block.audio_modules else (None, None)
-            if audio is not None:
-                spatial = audio + _bias_added_by(block.attentions[j], like)
-            first = motion if spatial is None else spatial
-            biases.append(LayerBiases(first if shortcut is None else first + bias_of(shortcut, like)[0], spatial, audio, motion))
+            shortcut, temporal = block.resnets[j].conv_shortcut, block.motion_modules[j].temporal_transformer
+            last_first = (temporal, *block.audio_modules[j : j + 1], *block.attentions[j : j + 1])
+            carried = list(accumulate(_bias_added_by(module, like) for module in last_first))
+            resnet = carried[-1] if shortcut is None else carried[-1] + bias_of(shortcut, like)[0]
+            biases.append(LayerBiases(resnet, *carried, in_time=temporal.projected_times(like)))
         return tuple(biases)
 
     def empty_memory(self) -> MotionMemory:
@@ -173,7 +175,7 @@ class DiffusionNet(UNet[DiffusionBlock]):
             if block.attentions:
                 x, _ = run(block.attentions[j], x, spatial[number], ahead.spatial)
                 x, audio = run(block.audio_modules[j], x, audio, emotion[number], ahead.audio)
-            x = run(block.motion_modules[j], x, memory[number], frames, ahead.motion)
+            x = run(block.motion_modules[j], x, memory[number], frames, ahead.motion, ahead.in_time)
             if block is self.mid_block:
                 x = run(block.resnets[1], x, time_embedding, norm_frames)
             x = self.leave_layer(block, j, x, skips)

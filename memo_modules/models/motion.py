@@ -41,11 +41,18 @@ class MemoryLinearAttention(FusibleProjections):
         has_positions = config.temporal_position_encoding
         self.pos_encoder = PositionTable(layers, config.temporal_position_encoding_max_len, d) if has_positions else None
 
-    def forward(self, x: Tensor, memory: AttentionMemory) -> Tensor:
-        """x (b f t d), t positions of a picture -> the same shape. The memory has a row for each position of each b."""
-        if self.pos_encoder is not None:
+    def forward(self, x: Tensor, memory: AttentionMemory, in_time: Tensor | None = None) -> Tensor:
+        """x (b f t d), t positions of a picture -> the same shape. The memory has a row for each position of each b.
+        in_time: of ``projected_times``."""
+        if self.pos_encoder is not None and in_time is None:
             x = x + self.pos_encoder.pe[0, : x.shape[1], None].to(x)
-        return self.to_out[0](self.attention(*self._qkv(x), memory, self.heads))
+        return self.to_out[0](self.attention(*self._qkv(x), memory, None if in_time is None else in_time[: x.shape[1]], self.heads))
+
+    def projected_times(self, like: Tensor) -> Tensor | None:
+        """Of all places in time the queries, keys and values (max_len 3d): added to those of a picture, they save adding places to it."""
+        if self.pos_encoder is None:
+            return None
+        return self.project_in_one("to_qkv", ("to_q", "to_k", "to_v"), self.pos_encoder.pe[0].to(like))
 
     def update_memory(self, past: Tensor, memory: AttentionMemory | None, stands_for: Sequence[int] | None = None) -> AttentionMemory:
         """The memory after past frames (b n t d), oldest first; they carry no positions. stands_for: see DiffusionNet.update_memory."""
@@ -85,10 +92,13 @@ class TemporalTransformerBlock(nn.Module):
         self.ff = FeedForward(layers, d)
         self.ff_norm = layers.layer_norm(d)
 
-    def forward(self, x: Tensor, memories: tuple[AttentionMemory, ...], with_bias: bool = True) -> Tensor:
-        """x (b f t d) -> the same shape. with_bias: of ``ff``."""
-        for attention, norm, memory in zip(self.attention_blocks, self.norms, memories, strict=True):
-            x = attention(norm(x), memory) + x
+    def forward(
+        self, x: Tensor, memories: tuple[AttentionMemory, ...], in_time: Sequence[Tensor | None] | None = None, with_bias: bool = True
+    ) -> Tensor:
+        """x (b f t d) -> the same shape. in_time: of ``projected_times`` of each attention. with_bias: of ``ff``."""
+        in_time = in_time or [None] * len(memories)
+        for attention, norm, memory, times in zip(self.attention_blocks, self.norms, memories, in_time, strict=True):
+            x = attention(norm(x), memory, times) + x
         return self.ff.add_to(x, self.ff_norm(x), with_bias)
 
     def update_memory(
@@ -110,18 +120,29 @@ class TemporalTransformer(nn.Module):
         self.transformer_blocks = ModuleList([TemporalTransformerBlock(layers, d, config) for _ in range(config.num_transformer_block)])
         self.proj_out = layers.linear(d, c)
 
-    def forward(self, x: Tensor, memories: tuple[AttentionMemory, ...], frames: int, ahead: Tensor | None = None) -> Tensor:
-        """x ((b f) c h w) -> the same shape. ahead: see LayerBiases."""
+    def forward(
+        self,
+        x: Tensor,
+        memories: tuple[AttentionMemory, ...],
+        frames: int,
+        ahead: Tensor | None = None,
+        in_time: Sequence[Tensor | None] | None = None,
+    ) -> Tensor:
+        """x ((b f) c h w) -> the same shape. ahead, in_time: see LayerBiases."""
         h = self._tokens(x, frames, ahead)
         first = 0
         for block in self.transformer_blocks:
             last = first + len(block.attention_blocks)
-            h = block(h, memories[first:last], ahead is None or block is not self.transformer_blocks[-1])
+            h = block(h, memories[first:last], in_time and in_time[first:last], ahead is None or block is not self.transformer_blocks[-1])
             first = last
         if ahead is not None:
             return add_to_picture(x, self.proj_out, h.flatten(0, 2))
         h = self.proj_out(h.flatten(0, 2)).view(len(x), -1, x.shape[1])
         return x + h.mT.unflatten(2, x.shape[2:])  # a sum is laid out as its first term
+
+    def projected_times(self, like: Tensor) -> list[Tensor | None]:
+        """Those of all attentions."""
+        return [attention.projected_times(like) for block in self.transformer_blocks for attention in block.attention_blocks]
 
     def update_memory(
         self, past: Tensor, memories: tuple[AttentionMemory, ...] | None, frames: int, stands_for: Sequence[int] | None = None
@@ -149,8 +170,8 @@ class MotionModule(nn.Module):
         super().__init__()
         self.temporal_transformer = TemporalTransformer(layers, c, config)
 
-    def forward(self, x: Tensor, memories: tuple[AttentionMemory, ...], frames: int, ahead: Tensor | None = None) -> Tensor:
-        return self.temporal_transformer(x, memories, frames, ahead)
+    def forward(self, x: Tensor, memories: tuple[AttentionMemory, ...], frames: int, *constants) -> Tensor:
+        return self.temporal_transformer(x, memories, frames, *constants)
 
     def update_memory(
         self, past: Tensor, memories: tuple[AttentionMemory, ...] | None, frames: int, stands_for: Sequence[int] | None = None

@@ -60,7 +60,7 @@ def forms_table(device: Device, dtype: torch.dtype, shrink: int = 1) -> list[dic
         kv, z = _random(device, dtype, tokens, HEADS, d, d), _random(device, dtype, tokens, HEADS, d).abs()
         entries += _errors(
             "memory attention", f"{tokens} positions", d, kernels["memory_attention"],
-            lambda backend, *x: backend(*x[:3], AttentionMemory(*x[3:]), HEADS), (*qkv, kv, z),
+            lambda backend, *x: backend(*x[:3], AttentionMemory(*x[3:5]), x[5], HEADS), (*qkv, kv, z, _random(device, dtype, FRAMES, 3 * c)),
         )  # fmt: skip
     return entries
 

@@ -82,7 +82,7 @@ class Counter(TorchDispatchMode):
         self._add("attention", [q, k, v, q], sdpa_flop_count(*shapes))
         return _like(q)
 
-    def _memory_attention(self, q: Tensor, k: Tensor, v: Tensor, memory: AttentionMemory, heads: int) -> Tensor:
+    def _memory_attention(self, q: Tensor, k: Tensor, v: Tensor, memory: AttentionMemory, in_time: Tensor | None, heads: int) -> Tensor:
         frames, d = q.shape[1], q.shape[3]
         flops = 2 * q.shape[:3].numel() * (d // heads * d + 2 * frames * d)
         self._add("memory attention", [q, k, v, memory.kv, memory.z, q], flops)

@@ -12,14 +12,16 @@ from ...types import AttentionMemory
 
 DECAY = 0.9
 
-MemoryAttentionFunction = Callable[[Tensor, Tensor, Tensor, AttentionMemory, int], Tensor]
-"""q, k and v (b f t heads·d), t positions of a picture, the memory of the b·t rows, heads -> (b f t heads·d)."""
+MemoryAttentionFunction = Callable[[Tensor, Tensor, Tensor, AttentionMemory, Tensor | None, int], Tensor]
+"""q, k and v (b f t heads·d), t positions of a picture, the memory of the b·t rows, what is added to q, k and v of each frame
+(f 3·heads·d) without gradients, heads -> (b f t heads·d)."""
 
 
-def memory_attention(q: Tensor, k: Tensor, v: Tensor, memory: AttentionMemory, heads: int) -> Tensor:
+def memory_attention(q: Tensor, k: Tensor, v: Tensor, memory: AttentionMemory, in_time: Tensor | None, heads: int) -> Tensor:
     """MemoryAttentionFunction in torch's own operations."""
     b, _, t, _ = q.shape
-    q, k, v = (by_head(x, heads) for x in (q, k, v))
+    added = (None, None, None) if in_time is None else in_time.chunk(3, dim=-1)
+    q, k, v = (by_head(x, heads, each) for x, each in zip((q, k, v), added, strict=True))
     q, k = q.softmax(dim=-1), k.softmax(dim=-2)
     # (q kᵀ) v instead of q (kᵀ v): with 16 frames and 40 to 160 channels a head, it is the cheaper order.
     # Each row of q and each column of k sums to one, so the current frames add exactly 1 to the denominator.
@@ -29,6 +31,10 @@ def memory_attention(q: Tensor, k: Tensor, v: Tensor, memory: AttentionMemory, h
     return out.unflatten(0, (b, t, heads)).permute(0, 3, 1, 2, 4).flatten(3)
 
 
-def by_head(x: Tensor, heads: int) -> Tensor:
-    """(b f t heads·d) -> ((b t heads) f d)."""
-    return x.unflatten(-1, (heads, -1)).permute(0, 2, 3, 1, 4).flatten(0, 2)
+def by_head(x: Tensor, heads: int, added: Tensor | None = None) -> Tensor:
+    """(b f t heads·d) -> ((b t heads) f d), and what is added to each frame (f heads·d)."""
+    x = x.unflatten(-1, (heads, -1)).permute(0, 2, 3, 1, 4)
+    if added is None:
+        return x.flatten(0, 2)
+    added = added.unflatten(-1, (heads, -1)).transpose(0, 1)
+    return torch.add(x, added, out=x.new_empty(x.shape)).flatten(0, 2)  # in the pass that reorders

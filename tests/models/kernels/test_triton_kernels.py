@@ -31,14 +31,15 @@ def tokens(head_dim: int, queries: int, keys: int, dtype: torch.dtype = torch.fl
     return "attention", q, *torch.randn(ROWS, keys, 2 * HEADS * head_dim, generator=generator).to(dtype).chunk(2, dim=-1), HEADS
 
 
-def frames(head_dim: int, frames: int, dtype: torch.dtype = torch.float32) -> tuple:
-    """q, k and v as parts of one tensor, and a memory as large as that of a long video."""
+def frames(head_dim: int, frames: int, dtype: torch.dtype = torch.float32, in_time: bool = False) -> tuple:
+    """q, k and v as parts of one tensor, a memory as large as that of a long video, and what is added by frame or None."""
     generator = torch.Generator().manual_seed(0)
     d = HEADS * head_dim
     qkv = torch.randn(ROWS, frames, POSITIONS, 3 * d, generator=generator).mul(3).to(dtype)
     kv = torch.randn(ROWS * POSITIONS, HEADS, head_dim, head_dim, generator=generator).to(dtype)
     z = torch.rand(ROWS * POSITIONS, HEADS, head_dim, generator=generator).mul(9).to(dtype)
-    return "memory attention", *qkv.chunk(3, dim=-1), kv, z, HEADS
+    added = torch.randn(frames, 3 * d, generator=generator).mul(3).to(dtype) if in_time else None
+    return "memory attention", *qkv.chunk(3, dim=-1), kv, z, added, HEADS
 
 
 def tokens_laid_out_apart() -> tuple:
@@ -47,8 +48,8 @@ def tokens_laid_out_apart() -> tuple:
 
 
 def frames_laid_out_apart() -> tuple:
-    kind, q, k, v, kv, z, heads = frames(8, 6)
-    return kind, q, k, v.contiguous(), kv.mT.contiguous().mT, z.repeat_interleave(2, dim=-1)[..., ::2], heads
+    kind, q, k, v, kv, z, *rest = frames(8, 6)
+    return kind, q, k, v.contiguous(), kv.mT.contiguous().mT, z.repeat_interleave(2, dim=-1)[..., ::2], *rest
 
 
 def halves(n: int, d: int, dtype: torch.dtype = torch.float32) -> tuple:
@@ -78,7 +79,8 @@ CASES = {
     "tokens laid out apart": tokens_laid_out_apart(),
     "tokens laid out by channel": by_channel(*tokens(8, 6, 9)),
     **{f"{d} channels, {count} frames": frames(d, count) for d in HEAD_DIMS for count in FRAMES},
-    **{f"half, {d} channels, frames": frames(d, 16, torch.float16) for d in HEAD_DIMS},
+    **{f"{d} channels, {count} frames in time": frames(d, count, in_time=True) for d, count in ((4, 5), (40, 16), (160, 24))},
+    **{f"half, {d} channels, frames": frames(d, 16, torch.float16, in_time=True) for d in HEAD_DIMS},
     "compiled, frames": frames(8, 6),
     "frames laid out apart": frames_laid_out_apart(),
     "frames laid out by channel": by_channel(*frames(8, 6)),
@@ -107,7 +109,7 @@ def outputs(tmp_path_factory) -> dict[str, Tensor]:
 
 IN_TORCH = {
     "attention": sdpa,
-    "memory attention": lambda q, k, v, kv, z, heads: memory_attention(q, k, v, AttentionMemory(kv, z), heads),
+    "memory attention": lambda q, k, v, kv, z, *rest: memory_attention(q, k, v, AttentionMemory(kv, z), *rest),
     "gate": lambda x: geglu(x.clone()),
     "norm": group_norm_silu,
 }
