@@ -7,6 +7,7 @@ of operations is that of the published sampler.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -186,6 +187,22 @@ def _not_finite(clip: int, nets: MemoNets) -> str:
     return f"model: clip {clip + 1} came out as NaN or infinite. {remedy}"
 
 
+def _finite_at_first(velocity: solvers.Velocity, reason: Callable[[], str]) -> solvers.Velocity:
+    """``velocity``, whose first result raises InputError where it is not finite: what leaves float16 mostly does so at once, and a clip may
+    take minutes. Later results are not looked at one by one, which would have the device wait each time."""
+    looked = False
+
+    def checked(latents: Tensor, sigma: Tensor) -> Tensor:
+        nonlocal looked
+        value = velocity(latents, sigma)
+        if not looked and not value.isfinite().all():
+            raise InputError(reason())
+        looked = True
+        return value
+
+    return checked
+
+
 def portrait_branches(branches: int, guided: int, frames: int, order: str) -> list[int]:
     """Which branch's features of the portrait the guided frames attend to: r = len / guided entries for each guided branch.
 
@@ -270,7 +287,8 @@ class _Video:
             past_latents = self._past_latents(frames)
             self._remember(past_latents)
             passes = self._conditioning(clip, len(past_latents))
-            velocity = self.preview.watch(GuidedVelocity(nets.diffusion_net, passes, self.settings, audio.clip_frames))
+            guided = GuidedVelocity(nets.diffusion_net, passes, self.settings, audio.clip_frames)
+            velocity = self.preview.watch(_finite_at_first(guided, partial(_not_finite, number, nets)))
 
             def after_step(step: int, before: int = number * steps) -> None:
                 if step < steps:
