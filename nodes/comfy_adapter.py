@@ -100,13 +100,14 @@ def lora_path(name: str) -> Path:
 
 
 def compute_dtype() -> torch.dtype:
-    """What the UNets compute in: bfloat16, else float16, on GPUs that have it; float32 on the CPU and on MPS."""
+    """What the UNets compute in: bfloat16, else float16, on GPUs that have it; float32 on the CPU, and on MPS, where ComfyUI does not know
+    bfloat16 to work: what this net makes of float16 there nobody has seen."""
     device = comfy.model_management.get_torch_device()
-    if comfy.model_management.is_device_cpu(device) or comfy.model_management.is_device_mps(device):
+    if comfy.model_management.is_device_cpu(device):
         return torch.float32
     if comfy.model_management.should_use_bf16(device):
         return torch.bfloat16
-    if comfy.model_management.should_use_fp16(device):
+    if comfy.model_management.should_use_fp16(device) and not comfy.model_management.is_device_mps(device):
         return torch.float16
     return torch.float32
 
@@ -247,10 +248,12 @@ def memo_nets(model: MemoModel, latent_size: tuple[int, int], settings: SamplerS
     """
     device, net = model.diffusion_net.load_device, model.diffusion_net.model
     phases = {"reference": (model.reference_net, model.image_proj), "diffusion": (model.diffusion_net, model.audio_proj)}
-    plan = Footprint(net.config, latent_size, settings, clip_frames, model.dtype.itemsize).plan(
-        {phase: sum(patcher.model_size() for patcher in patchers) for phase, patchers in phases.items()}, _room(device), memory_mode
-    )
-    if plan.low_memory and not comfy.model_management.is_device_cpu(device):
+    footprint = Footprint(net.config, latent_size, settings, clip_frames, model.dtype.itemsize)
+    weights = {phase: sum(patcher.model_size() for patcher in patchers) for phase, patchers in phases.items()}
+    plan = footprint.plan(weights, _room(device), memory_mode)
+    if comfy.model_management.is_device_mps(device):  # whose memory is the RAM: a motion memory moved there would be there twice
+        plan = replace(plan, resident_share=1.0, memory_on_device=footprint.motion_memory, memory_in_ram=0)
+    elif plan.low_memory and not comfy.model_management.is_device_cpu(device):
         _log.info("Low-memory mode; %.0f %% of the motion memory stay in VRAM.", 100 * plan.resident_share)
         if plan.memory_in_ram > (free := comfy.model_management.get_free_memory(torch.device("cpu"))):
             needed, free = memory_size(plan.memory_in_ram), memory_size(free)

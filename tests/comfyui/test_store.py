@@ -230,6 +230,10 @@ def test_what_is_compiled_is_not_streamed_by_itself(loaded):
     assert loaded["adapter"].get("streams", [True, False]) == [True, False]
 
 
+def test_a_mac_computes_in_bfloat16_where_comfyui_says_that_it_works(loaded):
+    assert loaded["adapter"]["apple"] == ["torch.bfloat16", "torch.float32"], "and never in float16"
+
+
 def test_fast_products_in_eight_bits_are_for_weights_in_eight_bits(loaded):
     """Or all weights would be cast at each use, and none of what is compiled could run."""
     assert loaded["adapter"]["fast"] == [False, True]
