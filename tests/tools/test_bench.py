@@ -190,6 +190,9 @@ def test_a_step_asks_for_no_more_than_it_did():
     assert sum(each.moved for each in operations) < 168e9
     assert sum(each.launches for each in operations) <= 1702
     assert "167.7 GB moved, 1702 launches" in counting.report(operations)
+    alone = counting.step_operations(512, 1)  # as in low-memory mode
+    assert sum(each.moved for each in alone) < 85e9
+    assert sum(each.launches for each in alone) <= 1574
 
 
 def test_a_side_that_no_net_takes_is_refused():
