@@ -115,7 +115,7 @@ class DiffusionNet(UNet[DiffusionBlock]):
         biases = []
         for block, j in self.numbered_layers():
             shortcut, temporal = block.resnets[j].conv_shortcut, block.motion_modules[j].temporal_transformer
-            last_first = (temporal, *block.audio_modules[j : j + 1], *block.attentions[j : j + 1])
+            last_first = [temporal, *([block.audio_modules[j], block.attentions[j]] if block.attentions else [])]
             carried = list(accumulate(_bias_added_by(module, like) for module in last_first))
             resnet = carried[-1] if shortcut is None else carried[-1] + bias_of(shortcut, like)[0]
             biases.append(LayerBiases(resnet, *carried, in_time=temporal.projected_times(like)))

@@ -78,7 +78,7 @@ class Layers:
     lender: Lender = own_weights
 
     def _make(self, kind: str, *args, **kwargs) -> nn.Module:
-        layer = self._kind(kind)(*args, **kwargs, dtype=self.dtype, device=self.device)
+        layer: Any = self._kind(kind)(*args, **kwargs, dtype=self.dtype, device=self.device)
         layer.lender = self.lender
         return layer
 

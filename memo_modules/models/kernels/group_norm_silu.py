@@ -35,8 +35,8 @@ def with_kernel(layer: type[nn.GroupNorm]) -> Callable[..., nn.GroupNorm]:
             """x (n c ...) -> the same shape. ahead (c,): is taken off x before."""
             last = x.movedim(1, -1)
             with lent(self, x) if self.kernel and last.is_contiguous() else nullcontext() as weights:
-                if self.kernel and weights:
-                    out = self.kernel(last.flatten(1, -2), *weights, ahead, self.eps, self.silu, self.num_groups)
+                if self.kernel and weights and weights[1] is not None:
+                    out = self.kernel(last.flatten(1, -2), weights[0], weights[1], ahead, self.eps, self.silu, self.num_groups)
                     return out.view(last.shape).movedim(-1, 1)
             out = super().forward(x if ahead is None else x - ahead.view(-1, *[1] * (x.ndim - 2)))
             return F.silu(out, inplace=not torch.is_grad_enabled()) if self.silu else out
