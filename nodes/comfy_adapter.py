@@ -30,6 +30,7 @@ from ..memo_modules.errors import InputError
 from ..memo_modules.host import Host
 from ..memo_modules.models import acceleration
 from ..memo_modules.models.attention import held_weight
+from ..memo_modules.models.kernels.in_place import Weights, own_weights
 from ..memo_modules.models.layers import Layers
 from ..memo_modules.models.motion import PositionTable
 from ..memo_modules.sampler.footprint import Footprint
@@ -99,13 +100,14 @@ def lora_path(name: str) -> Path:
 
 
 def compute_dtype() -> torch.dtype:
-    """What the UNets compute in: bfloat16, else float16, on GPUs that have it; float32 on the CPU and on MPS."""
+    """What the UNets compute in: bfloat16, else float16, on GPUs that have it; float32 on the CPU, and on MPS, where ComfyUI does not know
+    bfloat16 to work: what this net makes of float16 there nobody has seen."""
     device = comfy.model_management.get_torch_device()
-    if comfy.model_management.is_device_cpu(device) or comfy.model_management.is_device_mps(device):
+    if comfy.model_management.is_device_cpu(device):
         return torch.float32
     if comfy.model_management.should_use_bf16(device):
         return torch.bfloat16
-    if comfy.model_management.should_use_fp16(device):
+    if comfy.model_management.should_use_fp16(device) and not comfy.model_management.is_device_mps(device):
         return torch.float16
     return torch.float32
 
@@ -117,8 +119,28 @@ def layers(dtype: torch.dtype, computes_in: torch.dtype | None = None) -> Layers
     device = comfy.model_management.get_torch_device()
     # with --fast core would have its products in 8 bits cast weights in 16 at each use
     operations = comfy.ops.pick_operations(dtype, computes_in, load_device=device, disable_fast_fp8=dtype.itemsize > 1)
-    layers = Layers(operations, _attention, fused=True, dtype=dtype)
+    layers = Layers(operations, _attention, fused=True, dtype=dtype, lender=_lend)
     return replace(layers, dtype=computes_in, storage=dtype) if dtype.itemsize == 1 else layers
+
+
+@contextmanager
+def _lend(layer: Any, x: Tensor) -> Iterator[Weights | None]:
+    """A Lender: what ComfyUI makes of a layer's weights for one use, wherever they lie, with its LoRAs."""
+    if not (layer.comfy_cast_weights or layer.weight_function or layer.bias_function):
+        with own_weights(layer, x) as weights:
+            yield weights
+    elif type(layer).forward_comfy_cast_weights not in _USED_AS_LENT:
+        yield None
+    else:
+        weight, bias, stream = comfy.ops.cast_bias_weight(layer, x, offloadable=True)
+        try:
+            yield weight, bias
+        finally:
+            comfy.ops.uncast_bias_weight(layer, weight, bias, stream)
+
+
+_USED_AS_LENT = {getattr(comfy.ops.disable_weight_init, kind).forward_comfy_cast_weights for kind in ("Linear", "Conv2d", "GroupNorm")}
+"""Of layers that cast their weights and then do what torch's do. Those of --fast compute in 8 bits, and cast x too."""
 
 
 def unet_layers(weight_dtype: str) -> tuple[Layers, torch.dtype]:
@@ -226,10 +248,12 @@ def memo_nets(model: MemoModel, latent_size: tuple[int, int], settings: SamplerS
     """
     device, net = model.diffusion_net.load_device, model.diffusion_net.model
     phases = {"reference": (model.reference_net, model.image_proj), "diffusion": (model.diffusion_net, model.audio_proj)}
-    plan = Footprint(net.config, latent_size, settings, clip_frames, model.dtype.itemsize).plan(
-        {phase: sum(patcher.model_size() for patcher in patchers) for phase, patchers in phases.items()}, _room(device), memory_mode
-    )
-    if plan.low_memory and not comfy.model_management.is_device_cpu(device):
+    footprint = Footprint(net.config, latent_size, settings, clip_frames, model.dtype.itemsize)
+    weights = {phase: sum(patcher.model_size() for patcher in patchers) for phase, patchers in phases.items()}
+    plan = footprint.plan(weights, _room(device), memory_mode)
+    if comfy.model_management.is_device_mps(device):  # whose memory is the RAM: a motion memory moved there would be there twice
+        plan = replace(plan, resident_share=1.0, memory_on_device=footprint.motion_memory, memory_in_ram=0)
+    elif plan.low_memory and not comfy.model_management.is_device_cpu(device):
         _log.info("Low-memory mode; %.0f %% of the motion memory stay in VRAM.", 100 * plan.resident_share)
         if plan.memory_in_ram > (free := comfy.model_management.get_free_memory(torch.device("cpu"))):
             needed, free = memory_size(plan.memory_in_ram), memory_size(free)

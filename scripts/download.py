@@ -133,7 +133,8 @@ def check_sums(model: Model, roots: obtain.Roots) -> list[str]:
             known = file.sha256 or learned_sha256(path)
             try:
                 found = verify(path, file.size, known)
-                lines.append(f"  {'verified' if known else 'unknown sum ' + found}  {path}")
+                difference = file.difference(found)
+                lines.append(f"  {'verified' if known else 'unknown sum ' + found}  {path}" + (f": {difference}" if difference else ""))
             except OSError as error:
                 lines.append(f"  WRONG  {error}")
     return lines

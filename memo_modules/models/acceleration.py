@@ -117,7 +117,7 @@ def autotune_kernels(layers: Layers, config: DiffusionNetConfig, device: torch.d
         for width in sorted({width for spec in down_and_up for layer in spec.layers for width in (layer.c_in, layer.c_out)}):
             if _is_open(layers.group_norm_silu, width // config.norm_num_groups):
                 x = random(max(1, _NORM_VALUES * side**2 // (tokens * width)), tokens, width)
-                layers.group_norm_silu.tune((x, random(width), random(width), config.norm_eps, True, config.norm_num_groups))
+                layers.group_norm_silu.tune((x, random(width), random(width), random(width), config.norm_eps, True, config.norm_num_groups))
         if _is_open(layers.attention, c // heads):
             face, audio = _CONTEXTS
             lengths = ((tokens, face), (tokens, 2 * tokens), (audio, audio), (tokens + audio, tokens + audio))
@@ -127,10 +127,10 @@ def autotune_kernels(layers: Layers, config: DiffusionNetConfig, device: torch.d
             layers.geglu.tune((random(4 * side**2 // 2**level, 8 * c),))
         heads, d = motion.num_attention_heads, c // motion.temporal_attention_dim_div
         if _is_open(layers.memory_attention, d // heads):
-            q, k, v = random(tokens // 2, 16, 3 * d).chunk(3, dim=-1)
+            q, k, v = random(1, 16, tokens // 2, 3 * d).chunk(3, dim=-1)
             kv = random(tokens // 2, heads, d // heads, d // heads)
             memory = AttentionMemory(kv, random(kv.shape[:3]).abs())
-            layers.memory_attention.tune((q, k, v, memory, heads))
+            layers.memory_attention.tune((q, k, v, memory, random(16, 3 * d), heads))
 
 
 def _is_open(backend: object, channels: int) -> TypeGuard[Autotuned]:

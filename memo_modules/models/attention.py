@@ -1,5 +1,6 @@
 """Softmax attention and the gated feed-forward, under the names of the published checkpoints."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .kernels.in_place import is_bare
+from .kernels.in_place import add_product, is_bare, lent
 from .layers import Layers
 
 Names = tuple[str, str, str]
@@ -49,17 +50,17 @@ class FusibleProjections(nn.Module):
     def project_before(self, fused: str, names: Names, x: Tensor, others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``project`` of x (b t d), followed along t by the keys and values, or queries, keys and values, of other tokens, which are
         side by side in ``others`` (.. s n·d_out), whose first dimensions make b."""
-        linear: Any = self._modules.get(fused)
         b, t, _ = x.shape
-        if linear is None or not _writes_where_told(linear, x):
-            q, k, v = self.project(fused, names, x)
-            *q_other, k_other, v_other = others.flatten(0, -3).chunk(others.shape[-1] // k.shape[-1], dim=-1)
-            return torch.cat([q, *q_other], dim=1), torch.cat([k, k_other], dim=1), torch.cat([v, v_other], dim=1)
-        joined = x.new_empty(b, t + others.shape[-2], linear.weight.shape[0])
-        torch.bmm(x, linear.weight.mT.expand(b, -1, -1), out=joined[:, :t])
-        joined[:, t:, -others.shape[-1] :].unflatten(0, others.shape[:-2]).copy_(others)
-        q, k, v = joined.chunk(3, dim=-1)
-        return q if others.shape[-1] == joined.shape[-1] else q[:, :t], k, v
+        with lent(getattr(self, fused), x) if fused in self._modules and _joins_in_place(x) else nullcontext() as weights:
+            if weights and weights[1] is None:
+                joined = x.new_empty(b, t + others.shape[-2], len(weights[0]))
+                torch.bmm(x, weights[0].mT.expand(b, -1, -1), out=joined[:, :t])
+                joined[:, t:, -others.shape[-1] :].unflatten(0, others.shape[:-2]).copy_(others)
+                q, k, v = joined.chunk(3, dim=-1)
+                return q if others.shape[-1] == joined.shape[-1] else q[:, :t], k, v
+        q, k, v = self.project(fused, names, x)
+        *q_other, k_other, v_other = others.flatten(0, -3).chunk(others.shape[-1] // k.shape[-1], dim=-1)
+        return torch.cat([q, *q_other], dim=1), torch.cat([k, k_other], dim=1), torch.cat([v, v_other], dim=1)
 
 
 def held_weight(net: nn.Module, layer: str) -> tuple[str, tuple[int, int, int] | None]:
@@ -73,10 +74,9 @@ def held_weight(net: nn.Module, layer: str) -> tuple[str, tuple[int, int, int] |
     return f"{path}.{fused}.weight", (0, start, length)
 
 
-def _writes_where_told(linear: nn.Module, x: Tensor) -> bool:
-    """Whether a product can go where its result is needed. Picture by picture it is a slow one on the CPU, and a compiler joins by itself."""
-    graph = torch.is_grad_enabled() or torch.compiler.is_compiling()
-    return linear.bias is None and x.device.type != "cpu" and not graph and is_bare(linear, x)
+def _joins_in_place(x: Tensor) -> bool:
+    """Whether products go where their results are needed, picture by picture, which is slow on the CPU."""
+    return x.device.type != "cpu"
 
 
 def _split_rows(module, state_dict, prefix, metadata, *, fused: str, names: Names) -> None:
@@ -154,19 +154,21 @@ class CrossAttention(nn.Module):
         k, v = (self._head_by_head(y) for y in (k, v))
         to_out = self.to_out[0]
         bias = to_out(torch.zeros_like(v[:1, :1]))
-        return FewTokens((k @ self._query_weight(tokens) * (k.shape[-1] // self.heads) ** -0.5).mT, to_out(v) - bias * (1 - 1 / self.heads))
+        scores = self._times_query_weight(k) * (k.shape[-1] // self.heads) ** -0.5
+        return FewTokens(scores.mT, to_out(v) - bias * (1 - 1 / self.heads))
 
     def _head_by_head(self, y: Tensor) -> Tensor:
         """(b s heads·d) -> (b heads·s heads·d): each head of each token in a row of its own, between zeros."""
         rows = torch.diag_embed(y.unflatten(-1, (self.heads, -1)).mT, dim1=1, dim2=3)
         return rows.flatten(3).flatten(1, 2)
 
-    def _query_weight(self, like: Tensor) -> Tensor:
-        """The matrix of to_q; where it is not at hand, made of its results."""
+    def _times_query_weight(self, k: Tensor) -> Tensor:
+        """k Wq; where Wq is not at hand, it is made of its results."""
         to_q: Any = self.to_q
-        if is_bare(to_q, like):
-            return to_q.weight
-        return to_q(like.new_ones(to_q.in_features).diag_embed()).mT.contiguous()
+        with lent(to_q, k) as weights:
+            if weights:
+                return k @ weights[0]
+        return k @ (to_q.weight if is_bare(to_q, k) else to_q(k.new_ones(to_q.in_features).diag_embed()).mT)
 
     def add_to(self, residual: Tensor, x: Tensor, context: FewTokens) -> Tensor:
         """``residual`` and what attention from x finds, both ((b f) t d). Without gradients the result overwrites ``residual``."""
@@ -203,3 +205,9 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x.flatten(0, -2)).view(x.shape)  # as a matrix, or the bias is a pass of its own
+
+    def add_to(self, residual: Tensor, x: Tensor, with_bias: bool) -> Tensor:
+        """``residual`` and what is made of x, both (.. t d). Without the last bias it may overwrite ``residual``, see add_product."""
+        if with_bias:
+            return self(x) + residual
+        return add_product(residual.flatten(0, -2), self.net[2], self.net[0](x.flatten(0, -2))).view(x.shape)

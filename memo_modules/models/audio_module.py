@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from ..types import NO_EMOTION
 from .attention import FeedForward, SelfAttention
+from .kernels.in_place import add_to_picture
 from .layers import Layers, ModuleList
 
 Modulation = tuple[Tensor, Tensor]
@@ -39,6 +40,8 @@ class EmotionAdaptiveNorm(nn.Module):
     def forward(self, x: Tensor, modulation: Modulation) -> Tensor:
         """x ((b f) t d), returned in the modulation's dtype; each of the b emotions covers f consecutive rows."""
         shift, scale = modulation
+        if len(shift) == 1 and x.dtype == shift.dtype:  # one emotion is what a layer norm has as its weights
+            return F.layer_norm(x, x.shape[-1:], scale[0, 0], shift[0, 0])
         normed = F.layer_norm(x, x.shape[-1:]).to(shift.dtype)
         normed = normed.unflatten(0, (shift.shape[0], -1)).flatten(1, 2)  # b (f t) d
         return torch.addcmul(shift, normed, scale).view(x.shape)
@@ -82,14 +85,14 @@ class AudioTransformerBlock(nn.Module):
         norms = (self.norm1, self.audio_norm1, self.norm2, self.audio_norm2)
         return tuple(norm.modulation(labels, dtype) for norm, labels in zip(norms, emotion, strict=True))
 
-    def forward(self, x: Tensor, audio: Tensor, modulations: tuple[Modulation, ...]) -> tuple[Tensor, Tensor | None]:
-        """audio: in a dtype of its own, see AudioModule."""
+    def forward(self, x: Tensor, audio: Tensor, modulations: tuple[Modulation, ...], with_bias: bool = True) -> tuple[Tensor, Tensor | None]:
+        """audio: in a dtype of its own, see AudioModule. with_bias: of ``ff``."""
         first, audio_first, second, audio_second = modulations
         x = self.attn1(self.norm1(x, first)) + x
         audio = self.audio_attn1(self.audio_norm1(audio, audio_first)) + audio
         from_joint, audio_from_joint = self.attn2(self.norm2(x, second), self.audio_norm2(audio, audio_second))
         x = from_joint + x
-        x = self.ff(self.norm3(x)) + x
+        x = self.ff.add_to(x, self.norm3(x), with_bias)
         if audio_from_joint is None:
             return x, None
         audio = audio_from_joint + audio
@@ -118,13 +121,16 @@ class AudioModule(nn.Module):
         """Shifts and scales of the four norms for emotion (EMOTION_NORMS b), constant over a clip."""
         return self.transformer_blocks[0].modulations(emotion, dtype)
 
-    def forward(self, x: Tensor, audio: Tensor, modulations: tuple[Modulation, ...]) -> tuple[Tensor, Tensor | None]:
-        """x ((b f) c h w) and audio ((b f) t d_audio), both returned in their shapes and dtypes, audio None after the last.
+    def forward(self, x: Tensor, audio: Tensor, modulations: tuple[Modulation, ...], ahead: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """x ((b f) c h w) and audio ((b f) t d_audio), both returned in their shapes and dtypes, audio None after the last. ahead: see LayerBiases.
 
         Audio more than doubles in each module, sixteen times in the published net: beyond the range of float16.
         """
-        h = rearrange(self.proj_in(self.norm(x)), "r c h w -> r (h w) c")
-        h, audio_out = self.transformer_blocks[0](h, audio, modulations)
-        x = x + self.proj_out(rearrange(h, "r (h w) c -> r c h w", h=x.shape[2]))  # a sum is laid out as its first term
+        h = rearrange(self.proj_in(self.norm(x, ahead)), "r c h w -> r (h w) c")
+        h, audio_out = self.transformer_blocks[0](h, audio, modulations, ahead is None)
+        if ahead is not None:
+            x = add_to_picture(x, self.proj_out, h.flatten(0, 1))
+        else:
+            x = x + self.proj_out(rearrange(h, "r (h w) c -> r c h w", h=x.shape[2]))  # a sum is laid out as its first term
         # the published net adds the incoming audio once more, around the residuals inside the block
         return x, None if audio_out is None else audio_out + audio

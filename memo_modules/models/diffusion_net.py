@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch import Tensor
 from ..types import MotionMemory, ReferenceFeatures
 from .audio_module import EMOTION_NORMS, AudioModule, Modulation
 from .config import DiffusionNetConfig
+from .kernels.in_place import bias_of, of_positions
 from .layers import Layers, ModuleList
 from .motion import MotionModule
 from .resnet import clip_group_norm
@@ -20,6 +23,23 @@ SpatialContexts = tuple[SpatialContext | None, ...]
 
 Modulations = tuple[tuple[Modulation, ...] | None, ...]
 """One per layer, None where the layer has no audio module. Constant over a clip."""
+
+
+@dataclass(frozen=True)
+class LayerBiases:
+    """What the picture carries ahead, each (c,) or None: when it leaves the layer's resnet, and when it enters each of the modules after it.
+
+    A product adds to what is there already or to a bias, not to both. So the resnet, whose convolution adds a bias anyway, adds those of
+    all modules of its layer: their last products then go into the picture in place, and their norms take off what is not yet due.
+
+    in_time: what the motion module's attentions add to queries, keys and values by frame, see MemoryLinearAttention.projected_times.
+    """
+
+    resnet: Tensor | None = None
+    motion: Tensor | None = None
+    audio: Tensor | None = None
+    spatial: Tensor | None = None
+    in_time: Sequence[Tensor | None] | None = None
 
 
 @dataclass
@@ -87,6 +107,20 @@ class DiffusionNet(UNet[DiffusionBlock]):
         """Emotion-adaptive norms in all."""
         return EMOTION_NORMS * sum(len(block.audio_modules) > 0 for block, _ in self.numbered_layers())
 
+    def layer_biases(self, like: Tensor) -> tuple[LayerBiases, ...] | None:
+        """One per layer, constant over a video, in the dtype of ``like``; None where no kernel of the norms takes them off, a compiler
+        sums up by itself, or gradients are wanted, for which nothing is done in place."""
+        if self.conv_norm_out.kernel is None or self.compiled or torch.is_grad_enabled():
+            return None
+        biases = []
+        for block, j in self.numbered_layers():
+            shortcut, temporal = block.resnets[j].conv_shortcut, block.motion_modules[j].temporal_transformer
+            last_first = [temporal, *([block.audio_modules[j], block.attentions[j]] if block.attentions else [])]
+            carried = list(accumulate(_bias_added_by(module, like) for module in last_first))
+            resnet = carried[-1] if shortcut is None else carried[-1] + bias_of(shortcut, like)[0]
+            biases.append(LayerBiases(resnet, *carried, in_time=temporal.projected_times(like)))
+        return tuple(biases)
+
     def empty_memory(self) -> MotionMemory:
         """The memory at the start of a video."""
         return [None for _ in self.numbered_layers()]
@@ -111,12 +145,13 @@ class DiffusionNet(UNet[DiffusionBlock]):
         frames: int,
         run: Run | None = None,
         deep: DeepFeatures | None = None,
+        biases: Sequence[LayerBiases] | None = None,
     ) -> Tensor:
         """The velocity of ``latents`` ((b f) c h w) at ``timestep`` (1,) or (b,), in the latents' shape.
 
         audio_tokens ((b f) t d); frames = f, at most the length of the position tables. run: how the regions are run, by
         default ``self.run``; it is handed the items of ``memory`` as they are. deep: filled by this pass if it is empty; otherwise
-        it replaces all layers but the first and the last two.
+        it replaces all layers but the first and the last two. biases: of ``layer_biases``, for fewer passes over the pictures.
         """
         run = run or self.run
         time_embedding = self.time_embedding(timestep, latents.dtype)
@@ -135,12 +170,18 @@ class DiffusionNet(UNet[DiffusionBlock]):
                     del skips[2:]
                 deep.x, deep.audio = x, audio
             x = self.enter_layer(block, x, skips)
-            x = run(block.resnets[j], x, time_embedding, norm_frames)
+            ahead = LayerBiases() if biases is None else biases[number]
+            x = run(block.resnets[j], x, time_embedding, norm_frames, ahead.resnet)
             if block.attentions:
-                x, _ = run(block.attentions[j], x, spatial[number])
-                x, audio = run(block.audio_modules[j], x, audio, emotion[number])
-            x = run(block.motion_modules[j], x, memory[number], frames)
+                x, _ = run(block.attentions[j], x, spatial[number], ahead.spatial)
+                x, audio = run(block.audio_modules[j], x, audio, emotion[number], ahead.audio)
+            x = run(block.motion_modules[j], x, memory[number], frames, ahead.motion, ahead.in_time)
             if block is self.mid_block:
                 x = run(block.resnets[1], x, time_embedding, norm_frames)
             x = self.leave_layer(block, j, x, skips)
         return self.conv_out(self.to_memory_format(clip_group_norm(self.conv_norm_out, x, norm_frames)))
+
+
+def _bias_added_by(module: Any, like: Tensor) -> Tensor:
+    """What a transformer adds to all positions whatever they are: its last bias, and what it makes of that of its last feed-forward."""
+    return of_positions(module.proj_out, bias_of(module.transformer_blocks[-1].ff.net[2], like))[0]

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from .kernels.convolution import MatmulConvFunction, with_matmul
 from .kernels.geglu import GegluFunction, geglu
 from .kernels.group_norm_silu import GroupNormSiluFunction, with_kernel
+from .kernels.in_place import Lender, own_weights
 from .kernels.memory_attention import MemoryAttentionFunction, memory_attention
 
 Item = TypeVar("Item", bound=nn.Module)
@@ -60,7 +61,7 @@ class Layers:
     torch's. fused: linears of the same input become one matmul (see FusibleProjections); names in state dicts stay those of
     the checkpoint. to_memory_format: what is done to a picture before a convolution that looks around itself; preserve_format or
     channels_last. conv_as_matmul: what is asked first of a convolution, if anything. storage: dtype of matrices and kernels where
-    they are stored in fewer bits than ``dtype``; the operations must cast them.
+    they are stored in fewer bits than ``dtype``; the operations must cast them. lender: of the weights of ``operations``.
     """
 
     operations: Any = nn
@@ -74,9 +75,12 @@ class Layers:
     to_memory_format: Callable[[Tensor], Tensor] = preserve_format
     conv_as_matmul: MatmulConvFunction | None = None
     storage: torch.dtype | None = None
+    lender: Lender = own_weights
 
     def _make(self, kind: str, *args, **kwargs) -> nn.Module:
-        return self._kind(kind)(*args, **kwargs, dtype=self.dtype, device=self.device)
+        layer: Any = self._kind(kind)(*args, **kwargs, dtype=self.dtype, device=self.device)
+        layer.lender = self.lender
+        return layer
 
     def _kind(self, name: str) -> Callable[..., nn.Module]:
         kind = getattr(self.operations, name)

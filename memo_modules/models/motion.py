@@ -7,12 +7,12 @@ made once per clip and handed in. Paper: MEMO (arXiv 2412.04448), section 3.2.
 from collections.abc import Sequence
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from ..types import AttentionMemory
 from .attention import FeedForward, FusibleProjections
 from .config import MotionConfig
+from .kernels.in_place import add_to_picture
 from .kernels.memory_attention import DECAY, by_head
 from .layers import Layers, ModuleList
 
@@ -41,14 +41,21 @@ class MemoryLinearAttention(FusibleProjections):
         has_positions = config.temporal_position_encoding
         self.pos_encoder = PositionTable(layers, config.temporal_position_encoding_max_len, d) if has_positions else None
 
-    def forward(self, x: Tensor, memory: AttentionMemory) -> Tensor:
-        """x (rows f d), rows = guidance branches times positions -> the same shape."""
-        if self.pos_encoder is not None:
-            x = x + self.pos_encoder.pe[:, : x.shape[1]].to(x)
-        return self.to_out[0](self.attention(*self._qkv(x), memory, self.heads))
+    def forward(self, x: Tensor, memory: AttentionMemory, in_time: Tensor | None = None) -> Tensor:
+        """x (b f t d), t positions of a picture -> the same shape. The memory has a row for each position of each b.
+        in_time: of ``projected_times``."""
+        if self.pos_encoder is not None and in_time is None:
+            x = x + self.pos_encoder.pe[0, : x.shape[1], None].to(x)
+        return self.to_out[0](self.attention(*self._qkv(x), memory, None if in_time is None else in_time[: x.shape[1]], self.heads))
+
+    def projected_times(self, like: Tensor) -> Tensor | None:
+        """Of all places in time the queries, keys and values (max_len 3d): added to those of a picture, they save adding places to it."""
+        if self.pos_encoder is None:
+            return None
+        return self.project_in_one("to_qkv", ("to_q", "to_k", "to_v"), self.pos_encoder.pe[0].to(like))
 
     def update_memory(self, past: Tensor, memory: AttentionMemory | None, stands_for: Sequence[int] | None = None) -> AttentionMemory:
-        """The memory after past frames (rows n d), oldest first; they carry no positions. stands_for: see DiffusionNet.update_memory."""
+        """The memory after past frames (b n t d), oldest first; they carry no positions. stands_for: see DiffusionNet.update_memory."""
         n = past.shape[1] if stands_for is None else sum(stands_for)
         age = torch.arange(n - 1, -1, -1, device=past.device)
         k, v = (by_head(y, self.heads) for y in self._qkv(past)[1:])
@@ -85,10 +92,14 @@ class TemporalTransformerBlock(nn.Module):
         self.ff = FeedForward(layers, d)
         self.ff_norm = layers.layer_norm(d)
 
-    def forward(self, x: Tensor, memories: tuple[AttentionMemory, ...]) -> Tensor:
-        for attention, norm, memory in zip(self.attention_blocks, self.norms, memories, strict=True):
-            x = attention(norm(x), memory) + x
-        return self.ff(self.ff_norm(x)) + x
+    def forward(
+        self, x: Tensor, memories: tuple[AttentionMemory, ...], in_time: Sequence[Tensor | None] | None = None, with_bias: bool = True
+    ) -> Tensor:
+        """x (b f t d) -> the same shape. in_time: of ``projected_times`` of each attention. with_bias: of ``ff``."""
+        in_time = in_time or [None] * len(memories)
+        for attention, norm, memory, times in zip(self.attention_blocks, self.norms, memories, in_time, strict=True):
+            x = attention(norm(x), memory, times) + x
+        return self.ff.add_to(x, self.ff_norm(x), with_bias)
 
     def update_memory(
         self, past: Tensor, memories: Sequence[AttentionMemory | None], stands_for: Sequence[int] | None = None
@@ -103,22 +114,35 @@ class TemporalTransformer(nn.Module):
     def __init__(self, layers: Layers, c: int, config: MotionConfig):
         super().__init__()
         head_dim = c // config.num_attention_heads // config.temporal_attention_dim_div
-        d = config.num_attention_heads * head_dim
+        self.d = d = config.num_attention_heads * head_dim
         self.norm = layers.group_norm(_NORM_GROUPS, c, eps=1e-6)
         self.proj_in = layers.linear(c, d)
         self.transformer_blocks = ModuleList([TemporalTransformerBlock(layers, d, config) for _ in range(config.num_transformer_block)])
         self.proj_out = layers.linear(d, c)
 
-    def forward(self, x: Tensor, memories: tuple[AttentionMemory, ...], frames: int) -> Tensor:
-        """x ((b f) c h w) -> the same shape."""
-        h = self._tokens(x, frames)
+    def forward(
+        self,
+        x: Tensor,
+        memories: tuple[AttentionMemory, ...],
+        frames: int,
+        ahead: Tensor | None = None,
+        in_time: Sequence[Tensor | None] | None = None,
+    ) -> Tensor:
+        """x ((b f) c h w) -> the same shape. ahead, in_time: see LayerBiases."""
+        h = self._tokens(x, frames, ahead)
         first = 0
         for block in self.transformer_blocks:
             last = first + len(block.attention_blocks)
-            h = block(h, memories[first:last])
+            h = block(h, memories[first:last], in_time and in_time[first:last], ahead is None or block is not self.transformer_blocks[-1])
             first = last
-        h = rearrange(self.proj_out(h), "(b h w) f c -> b f c h w", h=x.shape[2], w=x.shape[3])
-        return (x.unflatten(0, (-1, frames)) + h).flatten(0, 1)  # a sum is laid out as its first term
+        if ahead is not None:
+            return add_to_picture(x, self.proj_out, h.flatten(0, 2))
+        h = self.proj_out(h.flatten(0, 2)).view(len(x), -1, x.shape[1])
+        return x + h.mT.unflatten(2, x.shape[2:])  # a sum is laid out as its first term
+
+    def projected_times(self, like: Tensor) -> list[Tensor | None]:
+        """Those of all attentions."""
+        return [attention.projected_times(like) for block in self.transformer_blocks for attention in block.attention_blocks]
 
     def update_memory(
         self, past: Tensor, memories: tuple[AttentionMemory, ...] | None, frames: int, stands_for: Sequence[int] | None = None
@@ -133,10 +157,10 @@ class TemporalTransformer(nn.Module):
             updated += block.update_memory(tokens, old, stands_for)
         return tuple(updated)
 
-    def _tokens(self, x: Tensor, frames: int) -> Tensor:
-        """x ((b f) c ..) -> ((b t) f d), t = all positions."""
-        x = rearrange(self.norm(x).flatten(2), "(b f) c t -> (b t) f c", f=frames)
-        return self.proj_in(x.contiguous())  # even where one branch alone makes it a view, which torch multiplies position by position
+    def _tokens(self, x: Tensor, frames: int, ahead: Tensor | None = None) -> Tensor:
+        """x ((b f) c ..) -> (b f t d), t = all positions."""
+        x = self.norm(x, ahead).flatten(2).mT
+        return self.proj_in(x.flatten(0, 1)).view(-1, frames, *x.shape[1:2], self.d)
 
 
 class MotionModule(nn.Module):
@@ -146,8 +170,8 @@ class MotionModule(nn.Module):
         super().__init__()
         self.temporal_transformer = TemporalTransformer(layers, c, config)
 
-    def forward(self, x: Tensor, memories: tuple[AttentionMemory, ...], frames: int) -> Tensor:
-        return self.temporal_transformer(x, memories, frames)
+    def forward(self, x: Tensor, memories: tuple[AttentionMemory, ...], frames: int, *constants) -> Tensor:
+        return self.temporal_transformer(x, memories, frames, *constants)
 
     def update_memory(
         self, past: Tensor, memories: tuple[AttentionMemory, ...] | None, frames: int, stands_for: Sequence[int] | None = None

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .kernels.convolution import plus_shift
+from .kernels.in_place import add_to_picture
 from .layers import Layers
 
 
@@ -28,11 +29,18 @@ class ResnetBlock(nn.Module):
         self.conv2 = layers.conv2d(c_out, c_out, 3, padding=1)
         self.conv_shortcut = layers.conv2d(c_in, c_out, 1) if c_in != c_out else None
 
-    def forward(self, x: Tensor, time_embedding: Tensor, norm_frames: int = 1) -> Tensor:
-        """x (rows c_in h w) and time_embedding (rows or 1, d_time), activated, to (rows c_out h w)."""
+    def forward(self, x: Tensor, time_embedding: Tensor, norm_frames: int = 1, ahead: Tensor | None = None) -> Tensor:
+        """x (rows c_in h w) and time_embedding (rows or 1, d_time), activated, to (rows c_out h w).
+
+        ahead (c_out,): is added, with the bias of ``conv_shortcut`` in it; see LayerBiases.
+        """
         h = self.to_memory_format(clip_group_norm(self.norm1, x, norm_frames))
         h = plus_shift(self.conv1, h, self.time_emb_proj(time_embedding))
-        h = self.conv2(self.to_memory_format(clip_group_norm(self.norm2, h, norm_frames)))
+        h = self.to_memory_format(clip_group_norm(self.norm2, h, norm_frames))
+        if ahead is not None:
+            h = plus_shift(self.conv2, h, ahead[None])
+            return h + x if self.conv_shortcut is None else add_to_picture(h, self.conv_shortcut, x.movedim(1, -1).flatten(0, 2))
+        h = self.conv2(h)
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 

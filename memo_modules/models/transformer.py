@@ -7,6 +7,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .attention import CrossAttention, FeedForward, FewTokens, SelfAttention
+from .kernels.in_place import add_to_picture
 from .layers import Layers, ModuleList
 
 
@@ -39,13 +40,13 @@ class TransformerBlock(nn.Module):
         _, k, v = self.attn1.qkv(reference_tokens)
         return SpatialContext(face, torch.cat([k, v], dim=-1))
 
-    def forward(self, x: Tensor, context: SpatialContext) -> tuple[Tensor, Tensor]:
-        """x ((b f) t d) -> the same shape, and the normed tokens that entered attn1 (what the reference net reports)."""
+    def forward(self, x: Tensor, context: SpatialContext, with_bias: bool = True) -> tuple[Tensor, Tensor]:
+        """x ((b f) t d) -> the same shape, and the normed tokens that entered attn1 (what the reference net reports). with_bias: of ``ff``."""
         tokens = self.norm1(x)
         frames = x.shape[0] // context.face.scores.shape[0]
         x = self._with_self_attention(x, tokens, context.reference, frames)
         x = self.attn2.add_to(x, self.norm2(x), context.face)
-        return self.ff(self.norm3(x)) + x, tokens
+        return self.ff.add_to(x, self.norm3(x), with_bias), tokens
 
     def _with_self_attention(self, x: Tensor, tokens: Tensor, reference: Tensor | None, frames: int) -> Tensor:
         attention = self.attn1
@@ -75,10 +76,12 @@ class SpatialTransformer(nn.Module):
         """Project face_tokens (b t d_face) and reference_tokens (g r t c); see SpatialContext."""
         return self.transformer_blocks[0].context(face_tokens, reference_tokens)
 
-    def forward(self, x: Tensor, context: SpatialContext) -> tuple[Tensor, Tensor]:
-        """x ((b f) c h w) -> the same shape, and the tokens ((b f) (h w) c) that entered attn1."""
-        h = rearrange(self.proj_in(self.norm(x)), "r c h w -> r (h w) c")
-        h, tokens = self.transformer_blocks[0](h, context)
+    def forward(self, x: Tensor, context: SpatialContext, ahead: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x ((b f) c h w) -> the same shape, and the tokens ((b f) (h w) c) that entered attn1. ahead: see LayerBiases."""
+        h = rearrange(self.proj_in(self.norm(x, ahead)), "r c h w -> r (h w) c")
+        h, tokens = self.transformer_blocks[0](h, context, ahead is None)
+        if ahead is not None:
+            return add_to_picture(x, self.proj_out, h.flatten(0, 1)), tokens
         return x + self.proj_out(rearrange(h, "r (h w) c -> r c h w", h=x.shape[2])), tokens  # a sum is laid out as its first term
 
 

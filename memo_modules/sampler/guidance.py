@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ..models.attention import FewTokens
-from ..models.diffusion_net import DeepFeatures, DiffusionNet, Modulations, SpatialContexts
+from ..models.diffusion_net import DeepFeatures, DiffusionNet, LayerBiases, Modulations, SpatialContexts
 from ..types import AttentionMemory, MotionMemory, SamplerSettings
 
 
@@ -19,6 +19,7 @@ class ClipConditioning:
     spatial: SpatialContexts
     emotion: Modulations
     memory: MotionMemory
+    biases: Sequence[LayerBiases] | None = None
 
     def conditional(self, frames: int) -> "ClipConditioning":
         """The conditional branch of both, as views. frames: of a clip."""
@@ -27,6 +28,7 @@ class ClipConditioning:
             tuple(context and replace(context, face=FewTokens(context.face.scores[1:], context.face.values[1:])) for context in self.spatial),
             tuple(layer and tuple((shift[1:], scale[1:]) for shift, scale in layer) for layer in self.emotion),
             [layer and tuple(AttentionMemory(block.kv.chunk(2)[1], block.z.chunk(2)[1]) for block in layer) for layer in self.memory],
+            self.biases,
         )
 
 
@@ -91,5 +93,6 @@ class _Pass:
             conditioning.memory,
             self.frames,
             deep=self.deep,
+            biases=conditioning.biases,
         )
         return out.float().chunk(branches)

@@ -7,6 +7,7 @@ of operations is that of the published sampler.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..host import SILENT, Host
-from ..models.diffusion_net import DiffusionNet, SpatialContexts
+from ..models.diffusion_net import DiffusionNet, LayerBiases, SpatialContexts
 from ..models.projections import AudioProjection, ImageProjection
 from ..models.reference_net import ReferenceNet
 from ..types import (
@@ -186,6 +187,22 @@ def _not_finite(clip: int, nets: MemoNets) -> str:
     return f"model: clip {clip + 1} came out as NaN or infinite. {remedy}"
 
 
+def _finite_at_first(velocity: solvers.Velocity, reason: Callable[[], str]) -> solvers.Velocity:
+    """``velocity``, whose first result raises InputError where it is not finite: what leaves float16 mostly does so at once, and a clip may
+    take minutes. Later results are not looked at one by one, which would have the device wait each time."""
+    looked = False
+
+    def checked(latents: Tensor, sigma: Tensor) -> Tensor:
+        nonlocal looked
+        value = velocity(latents, sigma)
+        if not looked and not value.isfinite().all():
+            raise InputError(reason())
+        looked = True
+        return value
+
+    return checked
+
+
 def portrait_branches(branches: int, guided: int, frames: int, order: str) -> list[int]:
     """Which branch's features of the portrait the guided frames attend to: r = len / guided entries for each guided branch.
 
@@ -246,6 +263,7 @@ class _Video:
             self.memories = [nets.diffusion_net.empty_memory() for _ in self.passes]
         self.remembers = False
         self.spatial: dict[tuple, SpatialContexts] = {}
+        self.biases: Sequence[LayerBiases] | None = None
 
     def sample(
         self,
@@ -269,7 +287,8 @@ class _Video:
             past_latents = self._past_latents(frames)
             self._remember(past_latents)
             passes = self._conditioning(clip, len(past_latents))
-            velocity = self.preview.watch(GuidedVelocity(nets.diffusion_net, passes, self.settings, audio.clip_frames))
+            guided = GuidedVelocity(nets.diffusion_net, passes, self.settings, audio.clip_frames)
+            velocity = self.preview.watch(_finite_at_first(guided, partial(_not_finite, number, nets)))
 
             def after_step(step: int, before: int = number * steps) -> None:
                 if step < steps:
@@ -335,12 +354,14 @@ class _Video:
         start, stop = clip * audio.clip_frames, (clip + 1) * audio.clip_frames
         tokens = nets.audio_proj(audio.windows(start, stop).to(nets.device, torch.float32)).to(nets.dtype)
         labels = [NO_EMOTION, clip_label(self.labels[start:stop])][-self.branches :]
+        if self.biases is None:
+            self.biases = nets.diffusion_net.layer_biases(tokens)
         passes = []
         for branches, memory in zip(self.passes, self.memories, strict=True):
             audio_tokens = torch.cat([tokens if self._is_guided(branch) else torch.zeros_like(tokens) for branch in branches])
             emotion = torch.tensor([labels[branch] for branch in branches], device=nets.device)
             modulations = nets.diffusion_net.emotion_modulations(emotion, nets.dtype)
-            passes.append(ClipConditioning(audio_tokens, self._spatial_contexts(branches, past_frames), modulations, memory))
+            passes.append(ClipConditioning(audio_tokens, self._spatial_contexts(branches, past_frames), modulations, memory, self.biases))
         return passes
 
     def _is_guided(self, branch: int) -> bool:

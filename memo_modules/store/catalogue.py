@@ -11,7 +11,8 @@ class ModelFile:
     """A file of a repository of the Hugging Face hub.
 
     target: where it belongs, below a model folder of its kind. size: bytes, and sha256: hexadecimal; None where the hub
-    is asked for them. needed: whether anything here reads it.
+    is asked for them. needed: whether anything here reads it. recorded: the SHA-256 that the hub's own record gives, which nobody has
+    compared with a download yet: another one is told, and not refused.
     """
 
     repository: str
@@ -21,6 +22,13 @@ class ModelFile:
     size: int | None
     sha256: str | None
     needed: bool
+    recorded: str | None = None
+
+    def difference(self, sha256: str) -> str | None:
+        """What to tell of a content that is not the recorded one."""
+        if self.recorded in (None, sha256):
+            return None
+        return f"it has SHA-256 {sha256}, where the hub's record of revision {self.revision[:7]} says {self.recorded}"
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,7 @@ def _model(role: str, entry: dict) -> Model:
             file.get("size"),
             file.get("sha256"),
             file.get("needed", True),
+            file.get("recorded"),
         )
         for file in entry["files"]
     )

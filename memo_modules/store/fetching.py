@@ -176,6 +176,7 @@ def _taken_from_cache(file: ModelFile, target: Path, check_interrupt: Callable[[
                 except OSError:
                     _copy(source, partial, check_interrupt)
                 _place(partial, target, found if known and not file.sha256 else None)
+                _tell_difference(file, target, found)
             finally:
                 with suppress(OSError):  # the next one does it
                     partial.unlink(missing_ok=True)
@@ -212,6 +213,13 @@ def _place(partial: Path, target: Path, learned: str | None) -> None:
         _record(target).unlink(missing_ok=True)  # that of an older file
     os.replace(partial, target)
     flush_names(target.parent)
+
+
+def _tell_difference(file: ModelFile, target: Path, sha256: str) -> None:
+    if difference := file.difference(sha256):
+        logger.warning(
+            "%s is in its place, but %s. If you did not expect another version, or HF_ENDPOINT names a mirror, do not trust it.", target, difference
+        )
 
 
 def _hashes(etag: str) -> tuple[str | None, str | None]:
@@ -307,6 +315,7 @@ def _fetch_one(remote: _Remote, host: Host) -> None:
     partial = remote.partial if known else _of_right_form(remote)
     _flush(partial, host.check_interrupt)
     _place(partial, remote.target, sha256 if known and not remote.file.sha256 else None)
+    _tell_difference(remote.file, remote.target, sha256)
     for stale in remote.partial.parent.glob(f"{remote.target.name}.*.partial"):
         stale.unlink()
 

@@ -33,12 +33,12 @@ def direct(module: nn.Module, *args):
         x = x.detach().requires_grad_(torch.is_grad_enabled())
     if not isinstance(module, MotionModule):
         return module(x, *rest)
-    pasts, frames = rest
+    pasts, *rest = rest
     memory = None
     with torch.no_grad():  # as in the published code: only the frames of the clip train the weights that past frames share
         for past in pasts:
             memory = module.update_memory(past.features, memory, past.count)
-    return module(x, memory, frames)
+    return module(x, memory, *rest)
 
 
 def checkpointed(module: nn.Module, *args):

@@ -36,6 +36,7 @@ def test_frames_are_the_same_on_a_card_that_holds_a_part_of_the_weights(comfyui_
     assert found["continued"] == [2, 64, 64, 3]
     [warning] = found["warnings"]
     assert "of past frames in RAM, of which 0 MiB are free" in warning
+    assert found["apple"] == [1.0, True], "a memory moved to the same RAM would be there twice"
     reference_net, diffusion_net, image_proj, audio_proj = range(4)
     whole, dynamic = found["order"]
     assert whole == [reference_net, diffusion_net, image_proj, audio_proj]

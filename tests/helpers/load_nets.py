@@ -145,6 +145,17 @@ if hasattr(comfy.model_patcher, "ModelPatcherDynamic"):  # what 0.33 takes on NV
     comfy.model_patcher.CoreModelPatcher = streams = type("Streams", (comfy.model_patcher.ModelPatcher,), {})
     found["adapter"]["streams"] = [isinstance(comfy_adapter.manage(in_torch, whole), streams) for whole in (False, True)]
 
+management = comfy.model_management
+kept = {name: getattr(management, name) for name in ("is_device_cpu", "is_device_mps", "should_use_bf16", "should_use_fp16")}
+management.is_device_cpu, management.is_device_mps = lambda device: False, lambda device: True
+management.should_use_fp16 = lambda *_, **__: True
+found["adapter"]["apple"] = []
+for works in (True, False):
+    management.should_use_bf16 = lambda *_, works=works, **__: works
+    found["adapter"]["apple"].append(str(comfy_adapter.compute_dtype()))
+for name, function in kept.items():
+    setattr(management, name, function)
+
 comfy_adapter.args.fast = set(getattr(comfy.ops, "PerformanceFeature", ()))  # as --fast alone
 comfy.model_management.supports_fp8_compute = lambda *_, **__: True
 found["adapter"]["fast"] = [

@@ -83,6 +83,14 @@ def warnings_with_little_ram(model) -> list[str]:
     return said
 
 
+def shares_its_ram(model) -> list:
+    """Of low-memory mode on a GPU whose memory is the RAM: the share of the motion memory that stays, and what is said."""
+    is_mps, management.is_device_mps = management.is_device_mps, lambda device: True
+    nets, low = comfy_adapter.memo_nets(model, LATENT, SamplerSettings(), FRAMES, "low")
+    management.is_device_mps = is_mps
+    return [nets.resident_share, low]
+
+
 torch.set_num_threads(1)
 with torch.inference_mode():
     expected, _ = sampled(*load(), "normal")
@@ -130,6 +138,7 @@ with torch.inference_mode():
     net.forward = forward_once_out_of_memory
     frames, _ = sampled(model, vae, "auto")
     found["warnings"] = warnings_with_little_ram(model)
+    found["apple"] = shares_its_ram(model)
     found["order"] = [order(model, dynamic) for dynamic in (False, True)]
     found["too much"] = {"difference": (frames - expected).abs().max().item(), "resident": [ring.resident_values > 0 for ring in rings]}
 print(json.dumps(found))

@@ -36,7 +36,6 @@ spec.loader.exec_module(sys.modules["pack"])
 
 from pack.memo_modules.audio.emotion import constant_emotion
 from pack.memo_modules.host import Host
-from pack.memo_modules.models import attention
 from pack.memo_modules.types import AudioFeatures, Face
 from pack.nodes import loaders, sampler
 
@@ -124,7 +123,6 @@ def sampled(mode: str, dtype: str, share: float = 0.0) -> tuple[torch.Tensor, li
 
 
 torch.set_num_threads(1)
-attention._writes_where_told = lambda *_: False  # a product of weights that lie ready is made picture by picture, and rounds in another way
 with torch.inference_mode():
     have_card(lambda: TOTAL)
     management.soft_empty_cache = lambda *_, **__: None

@@ -20,7 +20,7 @@ from memo_modules.types import AttentionMemory
 
 KERNELS = {
     "attention": attention_for((9, 0)),
-    "memory attention": lambda q, k, v, kv, z, heads: memory_attention(q, k, v, AttentionMemory(kv, z), heads),
+    "memory attention": lambda q, k, v, kv, z, *rest: memory_attention(q, k, v, AttentionMemory(kv, z), *rest),
     "gate": lambda x: geglu(x.clone()),
     "norm": group_norm_silu,
 }

@@ -7,6 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from memo_modules.models import attention
 from memo_modules.models.attention import CrossAttention, SelfAttention
+from memo_modules.models.audio_module import EmotionAdaptiveNorm
 from memo_modules.models.kernels.convolution import pointwise
 from memo_modules.models.layers import Layers, channels_last, sdpa
 from memo_modules.models.resnet import ResnetBlock
@@ -68,7 +69,7 @@ def test_keys_of_a_reference_are_those_next_to_them(monkeypatch, references, unc
     context = net.context(torch.randn(1 + unconditional, 4, 12), torch.randn(1, references, TOKENS, D))
     x = channels_last(torch.randn((1 + unconditional) * FRAMES, D, 3, 3))
     expected, _ = net(x, context)
-    monkeypatch.setattr(attention, "_writes_where_told", lambda linear, x: True)
+    monkeypatch.setattr(attention, "_joins_in_place", lambda x: True)
     with Names() as called:
         result, _ = net(x, context)
     torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
@@ -86,9 +87,23 @@ def test_tokens_before_others_are_projected_in_place(monkeypatch, fused):
         parts = (*[None] * (3 - width), *others[:, 0].chunk(width, dim=-1))
         expected = [y if part is None else torch.cat([y, part], dim=1) for y, part in zip(own, parts, strict=True)]
         for in_place in (True, False):
-            monkeypatch.setattr(attention, "_writes_where_told", lambda linear, x, in_place=in_place: in_place)
+            monkeypatch.setattr(attention, "_joins_in_place", lambda x, in_place=in_place: in_place)
             for mine, theirs in zip(layer.qkv_before(x, others), expected, strict=True):
                 torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])  # audio stays in float32 next to a picture in float16
+@torch.no_grad()
+def test_one_emotion_alone_shifts_and_scales_as_it_does_beside_another(dtype):
+    torch.manual_seed(0)
+    norm, x = EmotionAdaptiveNorm(Layers(), D), 3 * torch.randn(2 * FRAMES, TOKENS, D) + 1
+    shift, scale = (y.to(dtype) for y in norm.modulation(torch.tensor([9, 3]), torch.float32))
+    beside = norm(x, (shift, scale))
+    for branch, rows in enumerate(x.chunk(2)):
+        own = slice(branch, branch + 1)
+        alone = norm(rows, (shift[own], scale[own]))
+        assert alone.dtype == dtype
+        torch.testing.assert_close(alone, beside.chunk(2)[branch], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("rows", [1, 3])

@@ -15,6 +15,7 @@ from tests.helpers.tiny_video import FACE, FAST, HAPPY, PORTRAIT, speech
 from tools.benchmarking.random_nets import random_weights
 
 FRAMES, D_AUDIO = 2, 32
+SEVERAL_STEPS = replace(FAST, steps=3)
 # two layers in a block, and so sixteen audio modules
 REFERENCE_NET = ReferenceNetConfig(block_out_channels=(32,) * 4, cross_attention_dim=32, attention_head_dim=4)
 DIFFUSION_NET = DiffusionNetConfig(
@@ -66,18 +67,32 @@ def test_a_net_as_deep_as_the_published_one_computes_in_sixteen_bits(dtype, tole
 
 @pytest.mark.parametrize(("dtype", "remedy"), [(torch.float32, "All weights are finite"), (torch.float16, "weight_dtype fp32")])
 def test_what_is_not_a_number_is_refused(tiny_nets, tiny_vae, dtype, remedy):
-    """Before it becomes a frame, and the past of the next clip."""
+    """After the first step, and not after all of a clip."""
     frames, sixteen = [], dtype == torch.float16
     nets = replace(tiny_nets, dtype=dtype)
     if sixteen:
         nets = replace(nets, **{name: copy_in(getattr(tiny_nets, name), dtype) for name in ("reference_net", "diffusion_net")})
-    damage = nets.diffusion_net.conv_out.register_forward_hook(lambda module, inputs, out: out * float("inf"))
+    passes = []
+    damage = nets.diffusion_net.conv_out.register_forward_hook(lambda module, inputs, out: passes.append(out) or out * float("inf"))
     try:
         with pytest.raises(InputError, match=f"clip 1 came out as NaN or infinite.*{remedy}"):
-            frames += sample_video(nets, tiny_vae, PORTRAIT, FACE, speech(32), HAPPY, FAST)
+            frames += sample_video(nets, tiny_vae, PORTRAIT, FACE, speech(32), HAPPY, SEVERAL_STEPS)
     finally:
         damage.remove()
-    assert frames == []
+    assert frames == [] and len(passes) == 1
+
+
+def test_what_becomes_no_number_later_is_no_clip(tiny_nets, tiny_vae):
+    """Before it becomes a frame, and the past of the next clip."""
+    passes = []
+    damage = tiny_nets.diffusion_net.conv_out.register_forward_hook(
+        lambda module, inputs, out: passes.append(out) or (out * float("nan") if len(passes) > 1 else out)
+    )
+    try:
+        with pytest.raises(InputError, match="clip 1 came out as NaN or infinite"):
+            next(sample_video(tiny_nets, tiny_vae, PORTRAIT, FACE, speech(32), HAPPY, SEVERAL_STEPS))
+    finally:
+        damage.remove()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])

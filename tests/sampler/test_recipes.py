@@ -138,7 +138,7 @@ def in_float64(value):
 def test_the_last_result_of_the_unconditional_branch_counts_between_its_passes():
     """u of the first pass and c of the second make the second velocity."""
 
-    def net(latents, timestep, *_, deep=None):
+    def net(latents, timestep, *_, **options):
         branch = torch.tensor([0, 0, 1, 1])[-len(latents) :]
         return timestep * 0.01 + branch[:, None, None, None]  # u = 10·sigma, c = u + 1
 

@@ -1,6 +1,7 @@
 """Servers that do not end, do not answer or answer something else: Cancel is heard within two seconds at any moment, no
 more bytes come than were announced, and nothing gets a model's name that is not one."""
 
+import hashlib
 import os
 import random
 import re
@@ -185,6 +186,16 @@ def test_no_more_comes_than_was_announced(hub, models, monkeypatch, fault, words
     with pytest.raises(DownloadError, match=words):
         fetch(models, progress=lambda done, total: most.append(done), **known)
     assert not (models / WEIGHTS).exists() and kept(models) == 0 and max(most, default=0) <= len(CONTENT)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_sum_that_only_the_hub_recorded_is_told_and_not_refused(hub, models, caplog, right):
+    sha256 = hashlib.sha256(CONTENT).hexdigest()
+    fetch(models, recorded=sha256 if right else "0" * 64)
+    assert (models / WEIGHTS).read_bytes() == CONTENT
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == (0 if right else 1)
+    assert right or (sha256 in told[0] and "0" * 64 in told[0] and WEIGHTS in told[0])
 
 
 def test_it_says_which_file_how_much_how_fast_and_how_long_yet(hub, models, monkeypatch):

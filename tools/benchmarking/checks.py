@@ -47,20 +47,20 @@ def forms_table(device: Device, dtype: torch.dtype, shrink: int = 1) -> list[dic
         entries += _errors("geglu", f"{len(x)} tokens", d, kernels["geglu"], lambda backend, x: backend(x.clone()), (x,))
         for width in (c, 3 * c):  # and with a skip concatenated
             x = _random(device, dtype, 2, tokens, width)
-            weight, bias = _random(device, dtype, width), _random(device, dtype, width)
+            weight, bias, ahead = (_random(device, dtype, width) for _ in range(3))
             entries += _errors(
                 "norm",
                 f"{tokens} x {width}",
                 None,
                 kernels["group_norm_silu"],
                 lambda backend, *x: backend(*x, 1e-5, True, GROUPS),
-                (x, weight, bias),
+                (x, weight, bias, ahead),
             )
-        qkv = _random(device, dtype, tokens, FRAMES, 3 * c).chunk(3, dim=-1)
+        qkv = _random(device, dtype, 1, FRAMES, tokens, 3 * c).chunk(3, dim=-1)
         kv, z = _random(device, dtype, tokens, HEADS, d, d), _random(device, dtype, tokens, HEADS, d).abs()
         entries += _errors(
             "memory attention", f"{tokens} positions", d, kernels["memory_attention"],
-            lambda backend, *x: backend(*x[:3], AttentionMemory(*x[3:]), HEADS), (*qkv, kv, z),
+            lambda backend, *x: backend(*x[:3], AttentionMemory(*x[3:5]), x[5], HEADS), (*qkv, kv, z, _random(device, dtype, FRAMES, 3 * c)),
         )  # fmt: skip
     return entries
 

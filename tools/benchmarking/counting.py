@@ -82,9 +82,9 @@ class Counter(TorchDispatchMode):
         self._add("attention", [q, k, v, q], sdpa_flop_count(*shapes))
         return _like(q)
 
-    def _memory_attention(self, q: Tensor, k: Tensor, v: Tensor, memory: AttentionMemory, heads: int) -> Tensor:
-        rows, frames, d = q.shape
-        flops = 2 * rows * frames * (d // heads * d + 2 * frames * d)
+    def _memory_attention(self, q: Tensor, k: Tensor, v: Tensor, memory: AttentionMemory, in_time: Tensor | None, heads: int) -> Tensor:
+        frames, d = q.shape[1], q.shape[3]
+        flops = 2 * q.shape[:3].numel() * (d // heads * d + 2 * frames * d)
         self._add("memory attention", [q, k, v, memory.kv, memory.z, q], flops)
         return _like(q)
 
@@ -93,7 +93,7 @@ class Counter(TorchDispatchMode):
         self._add("gate", [x, half], 0)
         return _like(half)
 
-    def _norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float, silu: bool, groups: int) -> Tensor:
+    def _norm(self, x: Tensor, weight: Tensor, bias: Tensor, ahead: Tensor | None, eps: float, silu: bool, groups: int) -> Tensor:
         self._add("group norm", [x, x, x], 0, launches=3)
         return _like(x)
 
@@ -143,9 +143,10 @@ def step_operations(side: int, branches: int, frames: int = random_nets.CLIP_FRA
     spatial = net.spatial_contexts(meta(branches, _FACE_TOKENS, _WIDTH), features.select(list(range(branches))))
     emotion = net.emotion_modulations(meta(branches, dtype=torch.int), torch.bfloat16)
     audio = meta(branches * frames, _AUDIO_TOKENS, _WIDTH)
+    biases = net.layer_biases(audio)
     counter.operations.clear()
     with counter:
-        net(latents, meta(1, dtype=torch.float32), audio, spatial, emotion, memory, frames)
+        net(latents, meta(1, dtype=torch.float32), audio, spatial, emotion, memory, frames, biases=biases)
     return counter.operations
 
 

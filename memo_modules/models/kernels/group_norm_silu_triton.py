@@ -12,7 +12,7 @@ from torch import Tensor
 ROWS, COLUMNS = 64, 64  # positions and channels of what one program works on; widths of the published nets are multiples of 64
 
 
-def group_norm_silu(x: Tensor, weight: Tensor, bias: Tensor, eps: float, silu: bool, groups: int) -> Tensor:
+def group_norm_silu(x: Tensor, weight: Tensor, bias: Tensor, ahead: Tensor | None, eps: float, silu: bool, groups: int) -> Tensor:
     """GroupNormSiluFunction."""
     n, t, c = x.shape
     chunks, group = -(-t // ROWS), c // groups
@@ -20,10 +20,10 @@ def group_norm_silu(x: Tensor, weight: Tensor, bias: Tensor, eps: float, silu: b
     statistics = torch.empty((n, groups, 2), dtype=torch.float32, device=x.device)
     out = torch.empty_like(x)
     blocks = (n * chunks * -(-c // COLUMNS),)
-    _moments_kernel[blocks](x, moments, t, c, chunks, rows=ROWS, columns=COLUMNS)
+    _moments_kernel[blocks](x, ahead, moments, t, c, chunks, rows=ROWS, columns=COLUMNS)
     width = max(128, triton.next_power_of_2(group))
     _statistics_kernel[(n * groups,)](moments, statistics, t, c, chunks, eps, groups, group, width=width, rows=ROWS, at_once=32)
-    _apply_kernel[blocks](x, weight, bias, statistics, out, t, c, chunks, groups, group, silu=silu, rows=ROWS, columns=COLUMNS)
+    _apply_kernel[blocks](x, ahead, weight, bias, statistics, out, t, c, chunks, groups, group, silu=silu, rows=ROWS, columns=COLUMNS)
     return out
 
 
@@ -43,11 +43,21 @@ def _block(t, c, chunks, rows: tl.constexpr, columns: tl.constexpr):
     return picture, chunk, row, channel, there, (picture * t + row) * c + channel[None, :]
 
 
+@_jit
+def _loaded(x_ptr, ahead_ptr, offsets, channel, there):
+    """Values of x, without what is ahead, if anything; 0 where there are none."""
+    x = tl.load(x_ptr + offsets, mask=there, other=0.0).to(tl.float32)
+    if ahead_ptr is not None:
+        ahead = tl.load(ahead_ptr + channel[None, :], mask=there, other=0.0).to(tl.float32)
+        x -= ahead
+    return x
+
+
 @_jit_for_all_widths
-def _moments_kernel(x_ptr, moments_ptr, t, c, chunks, rows: tl.constexpr, columns: tl.constexpr):
+def _moments_kernel(x_ptr, ahead_ptr, moments_ptr, t, c, chunks, rows: tl.constexpr, columns: tl.constexpr):
     """Of each channel over the positions of a chunk: the mean, and the sum of squared deviations from it."""
     picture, chunk, row, channel, there, offsets = _block(t, c, chunks, rows, columns)
-    x = tl.load(x_ptr + offsets, mask=there, other=0.0).to(tl.float32)
+    x = _loaded(x_ptr, ahead_ptr, offsets, channel, there)
     mean = tl.sum(x, axis=0) / tl.minimum(rows, t - chunk * rows)
     deviation = tl.where(row < t, x - mean[None, :], 0.0)
     moments = moments_ptr + (picture * chunks + chunk) * 2 * c + channel
@@ -80,7 +90,7 @@ def _statistics_kernel(moments_ptr, statistics_ptr, t, c, chunks, eps, groups, g
 
 @_jit_for_all_widths
 def _apply_kernel(
-    x_ptr, weight_ptr, bias_ptr, statistics_ptr, out_ptr, t, c, chunks, groups, group,
+    x_ptr, ahead_ptr, weight_ptr, bias_ptr, statistics_ptr, out_ptr, t, c, chunks, groups, group,
     silu: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip
     picture, chunk, row, channel, there, offsets = _block(t, c, chunks, rows, columns)
@@ -89,7 +99,7 @@ def _apply_kernel(
     mean, scale = tl.load(statistics, mask=inside, other=0.0), tl.load(statistics + 1, mask=inside, other=0.0)
     scale *= tl.load(weight_ptr + channel, mask=inside, other=0.0).to(tl.float32)
     shift = tl.load(bias_ptr + channel, mask=inside, other=0.0).to(tl.float32)
-    x = tl.load(x_ptr + offsets, mask=there, other=0.0).to(tl.float32)
+    x = _loaded(x_ptr, ahead_ptr, offsets, channel, there)
     out = (x - mean[None, :]) * scale[None, :] + shift[None, :]
     if silu:
         out = out * tl.sigmoid(out)

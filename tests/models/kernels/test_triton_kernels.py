@@ -18,7 +18,7 @@ from memo_modules.models.layers import sdpa
 from memo_modules.types import AttentionMemory
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed; it has no wheels for this system")
-HEADS, ROWS = 2, 2
+HEADS, ROWS, POSITIONS = 2, 2, 3
 HEAD_DIMS = (4, 16, 40, 80, 160)  # 4: of the small nets; the last three: of the published model
 FRAMES = (5, 16, 24)
 TOKENS = ((64, 128), (150, 100), (32, 4))  # queries and keys: whole blocks, parts of them, and keys as few as a face's
@@ -31,14 +31,15 @@ def tokens(head_dim: int, queries: int, keys: int, dtype: torch.dtype = torch.fl
     return "attention", q, *torch.randn(ROWS, keys, 2 * HEADS * head_dim, generator=generator).to(dtype).chunk(2, dim=-1), HEADS
 
 
-def frames(head_dim: int, frames: int, dtype: torch.dtype = torch.float32) -> tuple:
-    """q, k and v as parts of one tensor, and a memory as large as that of a long video."""
+def frames(head_dim: int, frames: int, dtype: torch.dtype = torch.float32, in_time: bool = False) -> tuple:
+    """q, k and v as parts of one tensor, a memory as large as that of a long video, and what is added by frame or None."""
     generator = torch.Generator().manual_seed(0)
     d = HEADS * head_dim
-    qkv = torch.randn(ROWS, frames, 3 * d, generator=generator).mul(3).to(dtype)
-    kv = torch.randn(ROWS, HEADS, head_dim, head_dim, generator=generator).to(dtype)
-    z = torch.rand(ROWS, HEADS, head_dim, generator=generator).mul(9).to(dtype)
-    return "memory attention", *qkv.chunk(3, dim=-1), kv, z, HEADS
+    qkv = torch.randn(ROWS, frames, POSITIONS, 3 * d, generator=generator).mul(3).to(dtype)
+    kv = torch.randn(ROWS * POSITIONS, HEADS, head_dim, head_dim, generator=generator).to(dtype)
+    z = torch.rand(ROWS * POSITIONS, HEADS, head_dim, generator=generator).mul(9).to(dtype)
+    added = torch.randn(frames, 3 * d, generator=generator).mul(3).to(dtype) if in_time else None
+    return "memory attention", *qkv.chunk(3, dim=-1), kv, z, added, HEADS
 
 
 def tokens_laid_out_apart() -> tuple:
@@ -47,8 +48,8 @@ def tokens_laid_out_apart() -> tuple:
 
 
 def frames_laid_out_apart() -> tuple:
-    kind, q, k, v, kv, z, heads = frames(8, 6)
-    return kind, q, k, v.contiguous(), kv.mT.contiguous().mT, z.repeat_interleave(2, dim=-1)[..., ::2], heads
+    kind, q, k, v, kv, z, *rest = frames(8, 6)
+    return kind, q, k, v.contiguous(), kv.mT.contiguous().mT, z.repeat_interleave(2, dim=-1)[..., ::2], *rest
 
 
 def halves(n: int, d: int, dtype: torch.dtype = torch.float32) -> tuple:
@@ -56,12 +57,14 @@ def halves(n: int, d: int, dtype: torch.dtype = torch.float32) -> tuple:
     return "gate", torch.randn(n, 2 * d, generator=torch.Generator().manual_seed(0)).mul(3).to(dtype)
 
 
-def pictures(positions: int, c: int, groups: int, silu: bool = True, dtype: torch.dtype = torch.float32, mean: float = 1.0) -> tuple:
+def pictures(
+    positions: int, c: int, groups: int, silu: bool = True, dtype: torch.dtype = torch.float32, mean: float = 1.0, ahead: bool = False
+) -> tuple:
     """What a group norm takes: positions and channels are whole blocks of the kernels or not."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(ROWS, positions, c, generator=generator).mul(3).add(mean).to(dtype)
-    weight, bias = torch.randn(2, c, generator=generator).to(dtype)
-    return "norm", x, weight, bias, 1e-5, silu, groups
+    weight, bias, off = torch.randn(3, c, generator=generator).to(dtype)
+    return "norm", x, weight, bias, 5 * off if ahead else None, 1e-5, silu, groups
 
 
 def by_channel(kind: str, q: Tensor, k: Tensor, v: Tensor, *rest) -> tuple:
@@ -76,7 +79,8 @@ CASES = {
     "tokens laid out apart": tokens_laid_out_apart(),
     "tokens laid out by channel": by_channel(*tokens(8, 6, 9)),
     **{f"{d} channels, {count} frames": frames(d, count) for d in HEAD_DIMS for count in FRAMES},
-    **{f"half, {d} channels, frames": frames(d, 16, torch.float16) for d in HEAD_DIMS},
+    **{f"{d} channels, {count} frames in time": frames(d, count, in_time=True) for d, count in ((4, 5), (40, 16), (160, 24))},
+    **{f"half, {d} channels, frames": frames(d, 16, torch.float16, in_time=True) for d in HEAD_DIMS},
     "compiled, frames": frames(8, 6),
     "frames laid out apart": frames_laid_out_apart(),
     "frames laid out by channel": by_channel(*frames(8, 6)),
@@ -85,6 +89,7 @@ CASES = {
     "half, gate": halves(8, 1280, torch.float16),
     **{f"norm, {positions} positions of {c}": pictures(positions, c, 32) for positions, c in ((64, 320), (150, 960), (1, 64))},
     "norm, 5 groups of 7": pictures(30, 35, 5),
+    **{f"norm, {positions} positions of {c}, with what is ahead": pictures(positions, c, 32, ahead=True) for positions, c in ((64, 320), (150, 96))},
     "norm alone": pictures(30, 64, 8, silu=False),
     "norm of a mean far off": pictures(100, 64, 8, mean=1000.0),
     "norm of a large picture": pictures(64 * 64 + 3, 8, 2),
@@ -104,7 +109,7 @@ def outputs(tmp_path_factory) -> dict[str, Tensor]:
 
 IN_TORCH = {
     "attention": sdpa,
-    "memory attention": lambda q, k, v, kv, z, heads: memory_attention(q, k, v, AttentionMemory(kv, z), heads),
+    "memory attention": lambda q, k, v, kv, z, *rest: memory_attention(q, k, v, AttentionMemory(kv, z), *rest),
     "gate": lambda x: geglu(x.clone()),
     "norm": group_norm_silu,
 }
