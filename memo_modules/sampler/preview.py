@@ -22,7 +22,7 @@ class LatentPreview:
     """
 
     def __init__(self, portrait: Tensor, latents: Tensor):
-        colours = F.adaptive_avg_pool2d(portrait.float().cpu(), tuple(latents.shape[-2:]))[0].flatten(1).T / 2 + 0.5
+        colours = F.adaptive_avg_pool2d(portrait.float().cpu(), (latents.shape[-2], latents.shape[-1]))[0].flatten(1).T / 2 + 0.5
         self.matrix = torch.linalg.lstsq(_with_ones(latents[0].float().cpu()), colours, driver="gelsd").solution  # a flat portrait has no rank
         self.estimate: tuple[Tensor, Tensor, Tensor] | None = None
         self.shown = time.monotonic()
