@@ -9,12 +9,13 @@ from ..memo_modules.host import Host
 from ..memo_modules.types import Audio, AudioFeatures
 from . import comfy_adapter as adapter
 from . import comfy_sockets as sockets
+from .comfy_lists import PreparingNode
 from .socket_types import AudioEncoderSocket, AudioFeaturesSocket, VocalSeparatorSocket
 
 CATEGORY = "MEMO/conditioning"
 
 
-class MemoSeparateVocals(io.ComfyNode):
+class MemoSeparateVocals(PreparingNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -28,11 +29,14 @@ class MemoSeparateVocals(io.ComfyNode):
                 io.Audio.Input("audio", tooltip="Any sample rate and channel count."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
-            outputs=[io.Audio.Output(display_name="vocals", tooltip="The voice alone, as long as the audio and at its sample rate.")],
+            outputs=[
+                io.Audio.Output(display_name="vocals", tooltip="The voice alone, as long as the audio and at its sample rate.", is_output_list=True),
+            ],
+            is_input_list=True,
         )
 
     @classmethod
-    def execute(cls, vocal_separator, audio) -> io.NodeOutput:
+    def one(cls, vocal_separator, audio) -> io.NodeOutput:
         mix = sockets.to_audio(audio)
         say_how_mixed(mix, adapter.host(cls.hidden.unique_id))
         return io.NodeOutput(sockets.from_audio(separated(vocal_separator, mix)))
@@ -61,7 +65,7 @@ def fps_input() -> io.Input:
     )
 
 
-class MemoEncodeAudio(io.ComfyNode):
+class MemoEncodeAudio(PreparingNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -95,11 +99,12 @@ class MemoEncodeAudio(io.ComfyNode):
                 ),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
-            outputs=[AudioFeaturesSocket.Output(display_name="audio", tooltip="For the MEMO Sampler.")],
+            outputs=[AudioFeaturesSocket.Output(display_name="audio", tooltip="For the MEMO Sampler.", is_output_list=True)],
+            is_input_list=True,
         )
 
     @classmethod
-    def execute(cls, audio_encoder, audio, fps, timing, previous_audio=None, level=False) -> io.NodeOutput:
+    def one(cls, audio_encoder, audio, fps, timing, previous_audio=None, level=False) -> io.NodeOutput:
         voice = sockets.to_audio(audio)
         say_how_mixed(voice, adapter.host(cls.hidden.unique_id))
         previous = None if previous_audio is None else sockets.to_audio(previous_audio, "previous_audio")
@@ -112,7 +117,7 @@ def encoded(audio_encoder, voice: Audio, fps: float, **options) -> AudioFeatures
     return encode_audio(audio_encoder.encoder.model, voice, rate, device=device, check_interrupt=adapter.check_interrupt, **options)
 
 
-class MemoSplitAudio(io.ComfyNode):
+class MemoSplitAudio(PreparingNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -131,15 +136,16 @@ class MemoSplitAudio(io.ComfyNode):
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             outputs=[
-                AudioFeaturesSocket.Output(display_name="first", tooltip="For the sampler that begins the video."),
-                AudioFeaturesSocket.Output(display_name="rest", tooltip="For the sampler that continues from its state."),
-                io.Audio.Output(display_name="first_sound", tooltip="The soundtrack of the first part."),
-                io.Audio.Output(display_name="rest_of_sound", tooltip="The soundtrack of the rest."),
+                AudioFeaturesSocket.Output(display_name="first", tooltip="For the sampler that begins the video.", is_output_list=True),
+                AudioFeaturesSocket.Output(display_name="rest", tooltip="For the sampler that continues from its state.", is_output_list=True),
+                io.Audio.Output(display_name="first_sound", tooltip="The soundtrack of the first part.", is_output_list=True),
+                io.Audio.Output(display_name="rest_of_sound", tooltip="The soundtrack of the rest.", is_output_list=True),
             ],
+            is_input_list=True,
         )
 
     @classmethod
-    def execute(cls, audio, clips, sound=None) -> io.NodeOutput:
+    def one(cls, audio, clips, sound=None) -> io.NodeOutput:
         first, rest = audio.split(clips)
         if sound is None:
             return io.NodeOutput(first, rest, None, None)

@@ -31,7 +31,7 @@ from ..memo_modules.types import AudioFeatures, Crop, EmotionTrack, Face, VideoS
 from ..memo_modules.values import described, is_number, tensor_fault
 from ..memo_modules.words import quoted
 from . import comfy_adapter as adapter
-from .comfy_lists import ListNode, named
+from .comfy_lists import LeftOut, ListNode, PreparingNode, blocked, check_not_left_out, named
 from .core_video import check_sound
 from .socket_types import AudioEncoderModel, EmotionModel, MemoModel, MemoModels
 
@@ -156,14 +156,18 @@ SOCKETS: dict[str, tuple[Callable[[Any], bool], str, Callable[[Any, str], None]]
 
 
 def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
-    """The node itself, which from now on raises InputError, naming the input, for a value that does not belong there."""
-    name = "prepare" if issubclass(node, ListNode) else "execute"  # that of a list node gets one item after the other
+    """The node itself, which from now on raises InputError, naming the input, for a value that does not belong there.
+
+    One that gets the items of a list one after the other leaves those out that were refused before it.
+    """
+    name = "prepare" if issubclass(node, ListNode) else "one" if issubclass(node, PreparingNode) else "execute"  # what gets one item
     work = getattr(node, name).__func__
 
     @wraps(work)
     def check_and_work(cls, *place, **values):
         try:
             for given in (node.SCHEMA or node.GET_SCHEMA()).inputs:
+                check_not_left_out(values.get(given.id))
                 if values.get(given.id) is not None or not given.optional:
                     values[given.id] = check_value(node, given, values.get(given.id))
                     if given.get_io_type() == "AUDIO":
@@ -171,6 +175,11 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
                 else:
                     values.pop(given.id, None)  # a link that gives nothing: as if it were not there
             return work(cls, *place, **values)
+        except LeftOut as error:
+            if name != "execute":
+                raise
+            adapter.host(cls.hidden.unique_id if cls.hidden else None).say(f"{error} It is left out.")
+            return io.NodeOutput(*blocked(node, str(error)))
         except MemoError as error:
             raise named(error) from error
 

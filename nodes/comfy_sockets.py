@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import CellType, SimpleNamespace
@@ -42,9 +43,9 @@ def to_audio(audio: Mapping, name: str = "audio") -> Audio:
         )
     waveform = _three_dimensional(waveform)
     whole = not isinstance(sample_rate, bool) and -1e9 < sample_rate < 1e9 and sample_rate == int(sample_rate)  # else validate refuses it
-    sound = Audio(waveform[0].detach().cpu(), int(sample_rate) if whole else sample_rate, _made_of(audio))
+    sound = Audio(waveform[0].detach().resolve_neg().cpu(), int(sample_rate) if whole else sample_rate, _made_of(audio))
     validate(sound, name, _check_interrupt)
-    return sound
+    return replace(sound, waveform=sound.waveform.float())  # what is heard does not depend on how it is kept
 
 
 def _three_dimensional(waveform: Tensor) -> Tensor:

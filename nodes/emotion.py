@@ -11,12 +11,13 @@ from ..memo_modules.types import EMOTIONS, Audio, EmotionTrack
 from . import comfy_adapter as adapter
 from . import comfy_output
 from . import comfy_sockets as sockets
+from .comfy_lists import PreparingNode
 from .socket_types import EmotionModelSocket, EmotionSocket
 
 CATEGORY = "MEMO/conditioning"
 
 
-class MemoDetectEmotion(io.ComfyNode):
+class MemoDetectEmotion(PreparingNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -38,11 +39,12 @@ class MemoDetectEmotion(io.ComfyNode):
                 ),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
-            outputs=[EmotionSocket.Output(display_name="emotion", tooltip="For the MEMO Sampler.")],
+            outputs=[EmotionSocket.Output(display_name="emotion", tooltip="For the MEMO Sampler.", is_output_list=True)],
+            is_input_list=True,
         )
 
     @classmethod
-    def execute(cls, emotion_model, audio, emotion_source, vocals=None) -> io.NodeOutput:
+    def one(cls, emotion_model, audio, emotion_source, vocals=None) -> io.NodeOutput:
         source = vocals if emotion_source == "vocals" else audio
         if source is None:
             raise InputError("vocals: emotion_source is vocals, but nothing is connected. Connect MEMO Separate Vocals or choose audio.")
@@ -76,7 +78,7 @@ class MemoSetEmotion(io.ComfyNode):
         return io.NodeOutput(constant_emotion(EMOTIONS.index(emotion)))
 
 
-class MemoEmotionTimeline(io.ComfyNode):
+class MemoEmotionTimeline(PreparingNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -99,11 +101,12 @@ class MemoEmotionTimeline(io.ComfyNode):
                 io.Audio.Input("audio", optional=True, tooltip="The audio as loaded: gives the length, and is drawn above the timeline."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
-            outputs=[EmotionSocket.Output(display_name="emotion", tooltip="For the MEMO Sampler.")],
+            outputs=[EmotionSocket.Output(display_name="emotion", tooltip="For the MEMO Sampler.", is_output_list=True)],
+            is_input_list=True,
         )
 
     @classmethod
-    def execute(cls, timeline, emotion=None, audio=None) -> io.NodeOutput:
+    def one(cls, timeline, emotion=None, audio=None) -> io.NodeOutput:
         segments, filling = parse_timeline(timeline), emotion or constant_emotion(NEUTRAL)
         sound = None if audio is None else sockets.to_audio(audio)
         samples = 0

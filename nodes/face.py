@@ -5,10 +5,11 @@ from comfy_api.latest import io
 from ..memo_modules.portrait.face import embed_face
 from ..memo_modules.portrait.pictures import rgb_picture
 from . import comfy_adapter as adapter
+from .comfy_lists import PreparingNode
 from .socket_types import FaceAnalysisSocket, FaceSocket
 
 
-class MemoEmbedFace(io.ComfyNode):
+class MemoEmbedFace(PreparingNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -29,11 +30,12 @@ class MemoEmbedFace(io.ComfyNode):
                 ),
             ],
             hidden=[io.Hidden.unique_id],
-            outputs=[FaceSocket.Output(display_name="face", tooltip="For the MEMO Sampler.")],
+            outputs=[FaceSocket.Output(display_name="face", tooltip="For the MEMO Sampler.", is_output_list=True)],
+            is_input_list=True,
         )
 
     @classmethod
-    def execute(cls, face_analysis, image, index, allow_no_face) -> io.NodeOutput:
+    def one(cls, face_analysis, image, index, allow_no_face) -> io.NodeOutput:
         picture = rgb_picture(image)
         adapter.bring_in(face_analysis)
         return io.NodeOutput(embed_face(face_analysis.model, picture[0], index, allow_no_face, adapter.host(cls.hidden.unique_id)))

@@ -8,13 +8,14 @@ from ..memo_modules.portrait.pasting import mask, paste, paste_to_file
 from ..memo_modules.portrait.pictures import rgb_frames, rgb_picture
 from . import comfy_adapter as adapter
 from . import comfy_output
+from .comfy_lists import PreparingNode
 from .socket_types import CropSocket, FaceAnalysisSocket
 from .video import blending_inputs, chosen_format, file_inputs, fitted, label_input
 
 CATEGORY = "MEMO/portrait"
 
 
-class MemoCropPortrait(io.ComfyNode):
+class MemoCropPortrait(PreparingNode):
     @classmethod
     def define_schema(cls):
         by_hand = adapter.known(io.Int.Input, advanced=True)
@@ -84,14 +85,15 @@ class MemoCropPortrait(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id],
             outputs=[
-                io.Image.Output(display_name="image", tooltip="The portrait, for the MEMO Sampler."),
-                CropSocket.Output(display_name="crop", tooltip="Where it lies in the photo, for MEMO Paste Back."),
+                io.Image.Output(display_name="image", tooltip="The portrait, for the MEMO Sampler.", is_output_list=True),
+                CropSocket.Output(display_name="crop", tooltip="Where it lies in the photo, for MEMO Paste Back.", is_output_list=True),
             ],
             is_output_node=True,
+            is_input_list=True,
         )
 
     @classmethod
-    def execute(cls, face_analysis, image, index, margin, size, box_size=0, box_x=0, box_y=0) -> io.NodeOutput:
+    def one(cls, face_analysis, image, index, margin, size, box_size=0, box_x=0, box_y=0) -> io.NodeOutput:
         photo, host = rgb_picture(image), adapter.host(cls.hidden.unique_id)
         adapter.bring_in(face_analysis)
         box = (box_x, box_y, box_x + box_size, box_y + box_size) if box_size else None

@@ -56,7 +56,7 @@ def _rgb(image: Tensor, name: str, expected: str) -> Tensor:
         raise InputError(f"{name}: some values are NaN or infinite. Look at the node that made this picture.")
     if lowest < -OVERSHOOT or highest > 1 + OVERSHOOT:
         raise InputError(f"{name}: expected values in [0, 1], got {lowest:g} to {highest:g}. Look at the node that made this picture.")
-    pixels = image.detach().float()
+    pixels = image.detach().resolve_neg().float()
     if lowest < 0 or highest > 1:
         pixels = pixels.clamp(0, 1)
     return pixels.expand(-1, -1, -1, 3)

@@ -151,7 +151,7 @@ class _Reader:
                 self.look(len(self.times) - 1, self.times[-1] - self.times[0], screen.picture(last))
         times = self.times
         audio, begins = sound.whole()
-        end = max(times[-1], begins + Fraction(audio.waveform.shape[1], audio.sample_rate))
+        end = max(times[0] + shown_for(times), begins + Fraction(audio.waveform.shape[1], audio.sample_rate))
         if end + _LACKING < announced:
             raise InputError(f"it is cut off: it ends after {float(end):.2f} s but says that it lasts {float(announced):.2f} s.")
         fps = constant_rate(times, rates)

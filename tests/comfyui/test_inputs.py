@@ -54,6 +54,11 @@ def test_crafted_values_are_refused_by_name(found):
     assert found["crafted"] == {}
 
 
+def test_a_picture_or_a_sound_may_be_kept_in_any_tensor(found):
+    """With a gradient, of 16 bits, repeating one value: it makes what the same values make in a plain one, to the bit."""
+    assert found["otherwise_kept"] == {}
+
+
 def test_a_link_that_gives_nothing_is_as_if_it_were_not_there(found):
     """But for the node whose picture here has no face, which it looks for by default."""
     faceless = {node for node, said in found["given_nothing"].items() if said.startswith("image: expected a face, found none in 64 x 64 pixels")}

@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import Image
 
-from tests.helpers.graphs import LOADED, Record, find, node, talking_portrait, to_file
+from tests.helpers.graphs import LOADED, Record, find, node, saving_frames, talking_portrait, to_file
 from tools.comfyui_server import ServerError
 
 NO_FACE = r"image: expected a face, found none in 96 x 96 pixels."
@@ -132,12 +132,66 @@ def test_files_of_the_good_ones_are_kept_and_not_made_twice(comfyui_server):
     assert list(files(louder, Record())) == [name] and left() == [], "it is the video that was made"
 
 
+SHORT = node("HandMadeAudio", shape="1 1 4800", sample_rate=16000, value="noise")
+"""A voice of one clip."""
+
+
+def through_embed_face(values: str) -> dict:
+    """The same, with the list going through MEMO Embed Face, too."""
+    prompt = file_graph(values)
+    prompt[find(prompt, "HandMadeAudio")] = SHORT
+    prompt[find(prompt, "MemoEmbedFace")]["inputs"]["image"] = ["images", 0]
+    prompt[find(prompt, "MemoSampleToFile")]["inputs"]["guidance_scale"] = 1.0
+    return prompt
+
+
+def test_a_portrait_without_a_face_is_left_out_by_single_nodes(comfyui_server):
+    record = Record()
+    prompt = through_embed_face("0.4 0.5 0.0 0.6")
+    outputs = comfyui_server.run(prompt, record)
+    ends, face = outputs[find(prompt, "MemoSampleToFile")], outputs[find(prompt, "MemoEmbedFace")]
+    assert len(ends["images"]) == 3 and sum(text.startswith("Clip 1 of 1") for text in record.texts) == 3
+    assert face["text"][0].startswith(f"item 3 of 4: {NO_FACE[:-1]}") and ends["text"][0].startswith(f"item 3 of 4: MEMO Embed Face: {NO_FACE[:-1]}")
+
+    again = Record()
+    prompt = through_embed_face("0.4 0.5 0.55 0.6")
+    assert len(comfyui_server.run(prompt, again)[find(prompt, "MemoSampleToFile")]["images"]) == 4
+    assert sum(text.startswith("Clip 1 of 1") for text in again.texts) == 1, "nothing is sampled twice"
+
+
+def cropped(values: str) -> dict:
+    """Portraits cut out, and frames put back in their photos, which a node does that gets one item after the other."""
+    faces = {"faces": node("MemoLoadFaceAnalysis", face_analysis="tiny"), "images": node("HandMadeImages", shape="1 96 96 3", values=values)}
+    crop = node("MemoCropPortrait", face_analysis=["faces", 0], image=["images", 0], index=0, margin=0.4, size=64)
+    back = node("MemoPasteBack", photo=["images", 0], images=["crop", 0], crop=["crop", 1], feather=0.1, color_match="off")
+    return faces | {"crop": crop, "back": back, "frames": node("SaveImage", images=["back", 0], filename_prefix="list")}
+
+
+def test_the_first_of_a_list_is_left_out_and_the_others_keep_their_pairs(comfyui_server):
+    outputs = comfyui_server.run(cropped("0.0 0.4 0.6"))
+    assert outputs["crop"]["text"][0].startswith(f"item 1 of 3: {NO_FACE[:-1]}") and len(outputs["crop"]["images"]) == 2
+    corners = [Image.open(comfyui_server.output_file(entry)).getpixel((0, 0))[0] for entry in outputs["frames"]["images"]]
+    assert corners == [102, 153], "each in its own photo"
+
+
+def test_a_voice_that_cannot_be_used_is_left_out(comfyui_server):
+    prompt = saving_frames(talking_portrait(MemoSampler={"guidance_scale": 1.0}))
+    prompt["voices"] = node("HandMadeTexts", words="nan noise")
+    prompt[find(prompt, "LoadAudio")] = SHORT | {"inputs": SHORT["inputs"] | {"value": ["voices", 0]}}
+    prompt[find(prompt, "LoadImage")] = node("HandMadeImage", shape="1 96 96 3", value=0.5)
+    record = Record()
+    assert len(comfyui_server.run(prompt, record)["frames"]["images"]) == 9
+    assert any(text.startswith("MEMO Separate Vocals: audio: 4800 of 4800 samples are NaN") for text in record.texts), "said by the sampler"
+
+
+def test_where_none_has_a_face_single_nodes_name_them_all(comfyui_server):
+    with pytest.raises(ServerError, match=f"MemoEmbedFace: item 1 of 2: {NO_FACE}.* item 2 of 2: {NO_FACE}"):
+        comfyui_server.run(through_embed_face("0.0 0.0"))
+
+
 def test_a_node_that_gets_one_after_the_other_says_which_it_was(comfyui_server):
-    prompt = {
-        "images": node("HandMadeImages", shape="1 96 96 3", values="0.4 0.5 0.0"),
-        "faces": node("MemoLoadFaceAnalysis", face_analysis="tiny"),
-        "face": node("MemoEmbedFace", face_analysis=["faces", 0], image=["images", 0], index=0, allow_no_face=False),
-        "end": node("PreviewAny", source=["face", 0]),
-    }
-    with pytest.raises(ServerError, match=f"MemoEmbedFace: item 3 of the list: {NO_FACE}"):
+    prompt = cropped("0.4 0.5 0.6")
+    prompt["photos"] = node("HandMadeImages", shape="1 96 96 3", values="0.5 0.5 nan")
+    prompt["back"]["inputs"]["photo"] = ["photos", 0]
+    with pytest.raises(ServerError, match="MemoPasteBack: item 3 of the list: photo: some values are NaN"):
         comfyui_server.run(prompt)

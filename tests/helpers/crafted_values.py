@@ -89,6 +89,24 @@ def tensors(good: Tensor) -> dict[str, Any]:
     }
 
 
+def alike(good: Tensor) -> dict[str, Tensor]:
+    """The same values in tensors as other packs make them; those of ``good`` fit into 8 bits, and are the same in all channels."""
+    with torch.inference_mode():
+        of_an_inference = good.clone()
+    return {
+        "with a gradient": good.clone().requires_grad_(),
+        "a parameter": torch.nn.Parameter(good.clone()),
+        "of an inference": of_an_inference,
+        "every other value of another": good.repeat_interleave(2, dim=-1)[..., ::2],
+        "dimensions swapped": good.transpose(-2, -1).contiguous().transpose(-2, -1),
+        "values that repeat": (good[..., :1] if good.ndim == 4 else good[:, :1]).expand_as(good),
+        "an imaginary part": torch.complex(torch.zeros_like(good), -good).conj().imag,
+        "16 bits": good.half(),
+        "bfloat16": good.bfloat16(),
+        "64 bits": good.double(),
+    }
+
+
 def of_dataclass(socket: str, good: Any) -> Iterator[tuple[str, Any]]:
     for field in fields(good):
         at, value = (socket, field.name), getattr(good, field.name)

@@ -63,6 +63,22 @@ class HandMadeAudio:
         return ({"waveform": waveform, "sample_rate": sample_rate},)
 
 
+class HandMadeTexts:
+    """A list of texts."""
+
+    RETURN_TYPES = ("STRING",)
+    OUTPUT_IS_LIST = (True,)
+    FUNCTION = "make"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"words": ("STRING", {})}}
+
+    def make(self, words):
+        return (words.split(),)
+
+
 class FailingModel:
     """Hands on a MEMO_MODEL whose diffusion net once runs out of memory, in its call number ``call``."""
 
@@ -143,4 +159,4 @@ def _name(kind: type) -> str:
     return kind.__name__ if "memo_modules" in module or module.endswith("ComfyUI-MEMO.nodes.types") else ""
 
 
-NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in (HandMadeImage, HandMadeImages, HandMadeAudio, FailingModel, MakeRoom, Alive)}
+NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in (HandMadeImage, HandMadeImages, HandMadeAudio, HandMadeTexts, FailingModel, MakeRoom, Alive)}

@@ -3,6 +3,8 @@
 Arguments: the pack's folder, ComfyUI's base directory, and a folder next to it that nothing may look into.
 """
 
+import dataclasses
+import hashlib
 import importlib.util
 import json
 import re
@@ -20,17 +22,20 @@ import comfy.options
 comfy.options.enable_args_parsing()
 
 import torch
+from comfy_api.latest import InputImpl
 
 spec = importlib.util.spec_from_file_location("pack", Path(pack) / "__init__.py", submodule_search_locations=[pack])
 sys.modules["pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["pack"])
 
-from crafted_values import OF_NUMBERS, of_socket
+from crafted_values import OF_NUMBERS, alike, of_socket
 from input_rows import INPUTS, NAMES, PREFIXES, widget_names
 from pack.memo_modules.audio.emotion import constant_emotion
 from pack.memo_modules.errors import InputError, MemoError
 from pack.memo_modules.types import AudioFeatures, Crop, Face, VideoState
 from pack.nodes import NODES, checks, comfy_adapter, comfy_output
+from pack.nodes.comfy_lists import Item, ListNode
+from pack.nodes.sampler import Sampling
 from server import PromptServer
 
 comfy_adapter.register_model_folder()
@@ -141,6 +146,55 @@ def crafted() -> dict[str, str]:
     return wrong
 
 
+def otherwise_kept() -> dict[str, str]:
+    """By node, input and how a picture or a sound is kept: what was said or made, where it is not what the plain one makes."""
+    wrong, steps = {}, torch.arange(64)
+    grey = ((steps[:, None] * steps) % 64 / 64)[None, :, :, None].repeat(1, 1, 1, 3)
+    sound = (torch.arange(16000) % 64 / 64 - 0.5).repeat(1, 2, 1)
+    values = {"IMAGE": (grey, lambda tensor: tensor), "AUDIO": (sound, lambda tensor: {"waveform": tensor, "sample_rate": 16000})}
+    for node in set(NODES) - {BY_NAME["MemoSampler"]}:  # it takes its picture as MEMO Sample to File does, and samples it at once
+        inputs, always = node.GET_SCHEMA().inputs, {"allow_no_face": True, "box_size": 64, "emotion_source": "vocals", "crop": GOOD["MEMO_CROP"]}
+        plain = good_inputs(node) | {given.id: always[given.id] for given in inputs if given.id in always}
+        there = {given.id: values[given.get_io_type()] for given in inputs if given.get_io_type() in values}
+        plain |= {name: wrapped(tensor) for name, (tensor, wrapped) in there.items()}
+        for name, (tensor, wrapped) in there.items():
+            expected = outcome(node, plain)
+            if not expected.startswith("["):
+                wrong[f"{node.__name__}.{name}"] = expected
+            for what, kept in alike(tensor).items():
+                if (made := outcome(node, plain | {name: wrapped(kept)})) != expected:
+                    wrong[f"{node.__name__}.{name} {what}"] = made[:500]
+    return wrong
+
+
+def outcome(node, values: dict) -> str:
+    """The kind of an error with its sentence, or a digest of all outputs; of nodes that sample, of what they are about to."""
+    try:
+        if issubclass(node, ListNode):
+            return repr(flat(node.prepare(Item(0, 1), **values)))
+        if node.GET_SCHEMA().is_input_list:
+            values = {name: [value] for name, value in values.items()}
+        return repr(flat(node.execute(**values).args))
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def flat(value) -> object:
+    if isinstance(value, torch.Tensor):
+        return [list(value.shape), hashlib.sha256(value.detach().float().contiguous().numpy().tobytes()).hexdigest()]
+    if isinstance(value, Sampling):
+        return flat(value.inputs())
+    if dataclasses.is_dataclass(value):
+        return [flat(getattr(value, field.name)) for field in dataclasses.fields(value) if field.compare]
+    if isinstance(value, dict):
+        return {name: flat(held) for name, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [flat(held) for held in value]
+    if isinstance(value, InputImpl.VideoFromFile):
+        return hashlib.sha256(Path(value.get_stream_source()).read_bytes()).hexdigest()
+    return value if isinstance(value, str | int | float | None) else type(value).__name__
+
+
 def given_nothing() -> dict[str, str]:
     """By node, what it says when links give nothing to all of its optional inputs."""
     answers = {node.__name__: said(node, good_inputs(node) | {given.id: None for given in optional(node)}) for node in NODES if optional(node)}
@@ -205,6 +259,7 @@ print(
         {
             "inputs": refused_inputs(),
             "crafted": crafted(),
+            "otherwise_kept": otherwise_kept(),
             "given_nothing": given_nothing(),
             "let_through": let_through(),
             "widgets": name_widgets(),

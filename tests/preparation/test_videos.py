@@ -8,10 +8,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 
 from memo_modules.errors import InputError
 from memo_modules.preparation.rewriting import rewrite
 from memo_modules.preparation.videos import Video, constant_rate, duration, find_videos, read_video
+from memo_modules.types import Audio
+from memo_modules.video.files import write_video
 from memo_modules.video.reading import read_frames
 from tests.helpers.video_files import RATE, ramp, record
 
@@ -152,6 +155,13 @@ def test_rates_are_exact_though_containers_round_times(tmp_path, rate):
 def test_a_rate_that_varies_is_none(tmp_path):
     times = [Fraction(k, 30) for k in range(40) if k not in (20, 21)]
     assert read_video(record(tmp_path / "a.mkv", times, ramp(2 * RATE))).fps is None
+
+
+def test_the_last_frame_of_a_slow_video_is_shown_for_as_long_as_the_others(tmp_path):
+    """Which is no sign that it is cut off."""
+    write_video(tmp_path / "a.mp4", torch.zeros(4, 3, 64, 64), Fraction(1), Audio(torch.from_numpy(ramp(RATE)), RATE))
+    video = read_video(tmp_path / "a.mp4")
+    assert (video.fps, len(video.times)) == (1, 4) and video.audio.waveform.shape[1] == 4 * RATE
 
 
 def cut(path, share, name="cut"):
