@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..crew.running import Crew, Gone, Later, Said
-from ..errors import InputError, MemoError
+from ..errors import InputError, MemoError, StorageError
 from ..files.whole_files import storing
 from .folder import ResultFolder, Say
 from .jobs import Job
@@ -106,6 +106,8 @@ class Carrying(Crew):
                 return
             self._folder.target(what)
             self._crew.ask(place, Parcel(key, what, what.image.read_bytes(), what.audio.read_bytes()))
+        except StorageError:  # of the disk here, and no fault of the job
+            raise
         except (MemoError, OSError) as error:
             self._told += [(place, self._failed(key, what, str(error))), (place, self._end(place, True))]
 

@@ -207,7 +207,7 @@ def make_job(values: Mapping[str, Any], folder: Path, where: str, fetch: Fetch =
                 raise InputError(f"{name}: expected a file, got {quoted(values.get(name))}.")
         names = {name: values[name] for name in ("image", "audio")}
         places: dict[str, Any] = {name: fetch(text) if is_url(text) else folder / Path(text).expanduser() for name, text in names.items()}
-        stems = [PurePosixPath(urlsplit(text).path).stem if is_url(text) else places[name].stem for name, text in names.items()]
+        stems = [PurePosixPath("".join(urlsplit(text)[1:3])).stem if is_url(text) else places[name].stem for name, text in names.items()]
         output = values.get("output") or f"{'_'.join(stems)}{Job(**places, output='').format.suffix}"
         typed = {name: _typed(name, value, KINDS[name]) for name, value in values.items() if name not in places}
         job = Job(**places, **typed | {"output": _typed("output", output, str)})
