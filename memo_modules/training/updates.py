@@ -84,7 +84,9 @@ class Updates:
                 raise InputError(f"optimizer.kind: the checkpoint is not of {self.settings.kind}. Resume with the kind that it was trained with.")
             held.copy_(tensors[f"weights.{name}"])
             self.trained[name].copy_(held)
-            state: dict[str, Any] = {part: tensors[f"{part}.{name}"].to(held.device, copy=True) for part in ("step", *parts) if f"{part}.{name}" in tensors}
+            state: dict[str, Any] = {
+                part: tensors[f"{part}.{name}"].to(held.device, copy=True) for part in ("step", *parts) if f"{part}.{name}" in tensors
+            }
             if state and self.settings.kind == "adamw_8bit":
                 state["step"] = int(state["step"])
             self.optimizer.state[held] = state

@@ -28,6 +28,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 SIZE, STEPS, SECONDS = 128, 5, 1.0
 
+LOADING = 2
+"""Jobs for which every worker loads its models."""
+
 WAYS = ("pipeline", "1 worker", "2 workers")
 
 
@@ -37,14 +40,17 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=8, help=f"of {SECONDS:g} s each (default: 8)")
     parser.add_argument("--rounds", type=int, default=3, help="of all ways in turn, of which the median counts (default: 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="append the results to FILE")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.jobs <= LOADING or arguments.rounds < 1:
+        parser.error(f"--jobs, --rounds: expected more than {LOADING} and 1 or more, got {arguments.jobs} and {arguments.rounds}")
+    return arguments
 
 
 def measure(models: Path, jobs: int, rounds: int, say: Callable[[str], None] = lambda line: None) -> dict:
-    """Medians by way: cpu_s and wall_s of a whole run, and what a job takes in addition to a run of one job, in which models are loaded."""
+    """Medians by way: cpu_s and wall_s of a whole run, and what a job takes in addition to a run of LOADING jobs, in which models are loaded."""
     with tempfile.TemporaryDirectory(prefix="memo-farm-") as folder:
         place = Path(folder)
-        manifests = {count: write_jobs(place, count) for count in (1, jobs)}
+        manifests = {count: write_jobs(place, count) for count in (LOADING, jobs)}
         spent = {way: {count: [] for count in manifests} for way in WAYS}
         for _ in range(rounds):
             for count, manifest in manifests.items():
@@ -55,7 +61,7 @@ def measure(models: Path, jobs: int, rounds: int, say: Callable[[str], None] = l
     entry = {"jobs": jobs, "rounds": rounds, "seconds": SECONDS, "size": SIZE, "steps": STEPS, "cpus": os.cpu_count(), "ways": {}}
     for way, runs in spent.items():
         cpu, wall = ({count: median(each[kind] for each in found) for count, found in runs.items()} for kind in (0, 1))
-        entry["ways"][way] = {"cpu_s": cpu[jobs], "wall_s": wall[jobs], "cpu_s_per_job": (cpu[jobs] - cpu[1]) / (jobs - 1)}
+        entry["ways"][way] = {"cpu_s": cpu[jobs], "wall_s": wall[jobs], "cpu_s_per_job": (cpu[jobs] - cpu[LOADING]) / (jobs - LOADING)}
     return entry
 
 
