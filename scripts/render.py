@@ -17,16 +17,19 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import bootstrap  # noqa: F401
 from memo_modules.crew.processes import Processes
+from memo_modules.crew.running import Crew
 from memo_modules.errors import InputError
+from memo_modules.files.remote import fetched
 from memo_modules.pipeline import devices_for
-from memo_modules.rendering.folder import FAILED, ResultFolder, Say
+from memo_modules.rendering.carrying import Carrying, Elsewhere
+from memo_modules.rendering.folder import FAILED, INSIDE, ResultFolder, Say
 from memo_modules.rendering.jobs import KINDS, Job, make_job, read_defaults, read_manifest
 from memo_modules.rendering.renderer import DTYPES, Models
 from memo_modules.rendering.workers import Keyed, Rendering, open_jobs, render_here, render_in_crew, renderings
@@ -48,9 +51,10 @@ ELSEWHERE = ("wav2vec", "emotion2vec", "vae", "face_analysis", "vocal_separator"
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser = entry.parser(__doc__)
     parser.add_argument("manifest", type=Path, nargs="?", metavar="MANIFEST", help="JSON lines or CSV of jobs")
-    parser.add_argument("--image", "--input_image", type=Path, metavar="FILE", help="one portrait")
-    parser.add_argument("--audio", "--input_audio", type=Path, metavar="FILE", help="one voice")
+    parser.add_argument("--image", "--input_image", metavar="FILE", help="one portrait, a file or a URL")
+    parser.add_argument("--audio", "--input_audio", metavar="FILE", help="one voice, a file or a URL")
     parser.add_argument("--output", "--output_dir", type=Path, required=True, metavar="PATH", help="the folder of the videos, or one video")
+    parser.add_argument("--upload", default="", metavar="URL", help="put the videos into this folder of an object store instead")
     parser.add_argument("--config", type=Path, metavar="YAML", help="settings for all jobs")
     parser.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="the models folder of a ComfyUI (default: models)")
     parser.add_argument("--checkpoint", metavar="NAME", help="in models/memo, or the path of one (default: the first found)")
@@ -60,6 +64,12 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda (all GPUs), cuda:0,cuda:1 (default: auto)")
     parser.add_argument("--workers", type=int, metavar="N", help="processes, each with its own models (default: one for each device)")
     entry.add_ray(parser)
+    parser.add_argument(
+        "--ray-models",
+        type=Path,
+        metavar="DIR",
+        help="--models as it lies on the cluster's machines, which then need to share no folder with this one",
+    )
     parser.add_argument("--json", action="store_true", help="progress as JSON lines, for programs")
     settings = parser.add_argument_group("settings for all jobs, of which a line of the manifest may say otherwise")
     for each in fields(Job):
@@ -71,6 +81,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     ):
         parser.error("expected either a MANIFEST, or --image and --audio")
     entry.check_ray(parser, arguments)
+    if arguments.ray_models and not arguments.ray:
+        parser.error("argument --ray-models: expected --ray with it")
     if arguments.workers is not None and arguments.workers < 1:
         parser.error(f"argument --workers: expected 1 or more, got {arguments.workers}")
     return arguments
@@ -100,13 +112,18 @@ def defaults_of(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def jobs_of(arguments: argparse.Namespace, defaults: Mapping[str, Any]) -> tuple[Path, list[tuple[str, Job | InputError]]]:
     """The folder of the results, and the jobs with where each stands."""
+    root, named = arguments.output, {}
+    if not arguments.manifest and root.suffix in (".mp4", ".mkv"):
+        root, named = root.parent, {"output": root.name}
+    root = root.absolute()
+
+    def fetch(url: str) -> Path:
+        return fetched(url, root / INSIDE / "inputs")
+
     if arguments.manifest:
-        return arguments.output, read_manifest(arguments.manifest, defaults)
-    folder, named = arguments.output, {}
-    if arguments.output.suffix in (".mp4", ".mkv"):
-        folder, named = arguments.output.parent, {"output": arguments.output.name}
-    values = {**defaults, **named, "image": str(arguments.image.absolute()), "audio": str(arguments.audio.absolute())}
-    return folder, [("this job", make_job(values, Path(), "this job"))]
+        return root, read_manifest(arguments.manifest.absolute(), defaults, fetch)
+    values = {**defaults, **named, "image": arguments.image, "audio": arguments.audio}
+    return root, [("this job", make_job(values, Path.cwd(), "this job", fetch))]
 
 
 class Progress:
@@ -156,7 +173,7 @@ def render(arguments: argparse.Namespace) -> int:
     root, found = jobs_of(arguments, defaults)
     names = dict(text.partition("=")[::2] for text in arguments.name)
     models = Models(arguments.models, arguments.checkpoint, arguments.dtype or "auto", tuple(arguments.lora), names)
-    digest, folder = models.digest(), ResultFolder(root)
+    digest, folder = models.digest(), ResultFolder(root, upload=arguments.upload)
     jobs: dict[str, Job] = {}
     broken: list[tuple[str, str, str]] = []
     for where, job in found:
@@ -170,13 +187,18 @@ def render(arguments: argparse.Namespace) -> int:
     for where, output, reason in broken:
         folder.failed(where, output, reason)
         progress("failed", {"output": output, "reason": reason})
-    share_out(arguments, Rendering(root.absolute(), folder.since, models, "", os.cpu_count() or 1), open_jobs(jobs, folder), folder, progress.say)
+    share_out(
+        arguments, Rendering(root, folder.since, models, "", os.cpu_count() or 1, arguments.upload), open_jobs(jobs, folder), folder, progress.say
+    )
     folder.tidy(f"{arguments.manifest} ")
     reasons = {where: reason for where, _, reason in broken} | {
         job.output: reason for key, job in jobs.items() if not folder.is_done(key) and (reason := folder.failure(key))
     }
     if not arguments.json:
-        print(f"{sum(map(folder.is_done, jobs))} videos in {root}" + (f", {len(reasons)} failed, see {root / FAILED}" if reasons else ""))
+        print(
+            f"{sum(map(folder.is_done, jobs))} videos in {arguments.upload or root}"
+            + (f", {len(reasons)} failed, see {root / FAILED}" if reasons else "")
+        )
         for name in list(reasons)[:SHOWN]:
             print(f"  {name}: {reasons[name]}")
     return 0 if not reasons and all(map(folder.is_done, jobs)) else 1
@@ -190,7 +212,12 @@ def share_out(arguments: argparse.Namespace, rendering: Rendering, jobs: Sequenc
         # what a machine has is known there alone
         device = "cuda" if arguments.device == "auto" and arguments.gpus_per_worker != 0 else arguments.device.replace("auto", "cpu")
         workers = arguments.workers or 1
-        crew = entry.ray_crew(arguments, workers, renderings(rendering, 1, [device])[0], device)
+        work = renderings(rendering, 1, [device])[0]
+        if arguments.ray_models:
+            elsewhere = Elsewhere(replace(work.models, folder=arguments.ray_models), device, work.threads)
+            crew: Crew = Carrying(entry.ray_crew(arguments, workers, elsewhere, device), folder)
+        else:
+            crew = entry.ray_crew(arguments, workers, work, device)
         with redirect_stdout(sys.stderr):  # where Ray says what it has to say of machines that are lost
             render_in_crew(crew, workers, jobs, folder, say)
         return

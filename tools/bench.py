@@ -6,10 +6,12 @@
     python -m tools.bench conditioning --device cuda
     python -m tools.bench load
     python -m tools.bench count
+    python -m tools.bench farm
 
 The first line times videos at 512x512; the second full-width nets at 64x64, next to a checkout of the reference implementation
 on the same weights; the third compares the results of the GPU with float64; the fourth encodes a minute of audio; the fifth loads
-nets of full size from disk, and measures time and memory; the sixth counts what a step asks of a GPU, on any machine.
+nets of full size from disk, and measures time and memory; the sixth counts what a step asks of a GPU, on any machine; the seventh measures
+what scripts/render.py costs in addition to the sampler.
 `python -m tools.regenerate tables` writes the rows of benchmarks/*.json into docs/memory.md. Needs torch, einops, safetensors and
 diffusers; for conditioning transformers and av.
 """
@@ -238,6 +240,15 @@ def main(argv: list[str]) -> None:
     if argv[:1] == ["count"]:
         arguments = counting.parse(argv[1:])
         print(counting.report(counting.step_operations(arguments.side, arguments.branches)))
+        return
+    if argv[:1] == ["farm"]:
+        from tools.benchmarking import farm  # needs more packages than the rest
+
+        arguments = farm.parse(argv[1:])
+        entry = farm.measure(arguments.models, arguments.jobs, arguments.rounds, lambda line: print(f"  {line}", flush=True)) | stamp()
+        print(farm.report(entry))
+        if arguments.json:
+            append(arguments.json, "farm", entry)
         return
     arguments = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

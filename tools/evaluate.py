@@ -3,6 +3,7 @@
     python -m tools.evaluate                                           all variants, into output/evaluation
     python -m tools.evaluate --models DIR --quick --checkpoint DIR     a few clips at 10 steps, while training
     python -m tools.evaluate --json benchmarks/evaluation.json         the first, for the README
+    python -m tools.evaluate videos GENERATED [--true TRUE]            videos of anybody, made by whatever model
 
 Without --models it runs the small model in assets/models, on characters and voices of tools/small_world that the model has never seen. It
 measures lips against sound, moods against the commanded ones, likeness and its drift over a minute, and the seams between clips; the
@@ -23,7 +24,7 @@ from memo_modules.words import quoted
 from scripts.entry import run as run_script
 from tools.benchmarking.device import Device
 from tools.benchmarking.results import stamp
-from tools.evaluation import report
+from tools.evaluation import real_videos, report
 from tools.evaluation.reader import obtain_reader
 from tools.evaluation.rendering import weights_hash
 from tools.evaluation.running import Setup, run
@@ -152,7 +153,10 @@ def _say(line: str) -> None:
 
 
 def main(argv: list[str]) -> None:
-    evaluate(parse(argv))
+    if argv[:1] == ["videos"]:
+        real_videos.main(argv[1:])
+    else:
+        evaluate(parse(argv))
 
 
 if __name__ == "__main__":

@@ -45,6 +45,10 @@ _SAMPLES = 2**24
 _PAIRS, _PAIRS_ON_A_CARD = 2**22, 2**28
 """Pairs of frames of which a layer takes up the attention at a time: some tenths of a second. The memory of it is flat, too."""
 
+_HEARD = 18_000
+"""Frames (ten minutes at 30 fps) that a frame hears at most, those around it: of what is longer all would take time that grows with its square, a
+day for three hours on a CPU. wav2vec2 was trained on seconds."""
+
 _LEAST_ROWS = 8
 """Frames that a layer takes up at a time at least."""
 
@@ -182,7 +186,7 @@ def _spans(frames: int, rows: int, check_interrupt: Callable[[], None]) -> Itera
 
 def _through_layer(layer: Any, hidden_states: Tensor, states: Tensor, check_interrupt: Callable[[], None]) -> Tensor:
     """What a layer of transformers' encoder (post-norm) makes of hidden states (1 f d), also written into ``states`` (f d): each
-    frame looks at all of them, a part of the frames at a time, so that hours can be interrupted."""
+    frame looks at all of them, up to _HEARD, a part of the frames at a time, so that hours can be interrupted."""
     frames, attention = hidden_states.shape[1], layer.attention
 
     def heads(states: Tensor) -> Tensor:
@@ -191,13 +195,19 @@ def _through_layer(layer: Any, hidden_states: Tensor, states: Tensor, check_inte
     keys, values = (heads(_by_rows(project, hidden_states, check_interrupt)) for project in (attention.k_proj, attention.v_proj))
     out = torch.empty_like(hidden_states)
     pairs = _PAIRS if hidden_states.device.type == "cpu" else _PAIRS_ON_A_CARD
-    at_once = min(_ROWS, max(_LEAST_ROWS, pairs // frames // _LEAST_ROWS * _LEAST_ROWS))
-    for rows in _spans(frames, at_once, check_interrupt):
-        asking = hidden_states[:, rows]
-        heard = F.scaled_dot_product_attention(heads(attention.q_proj(asking)), keys, values)
-        asking = layer.layer_norm(asking + attention.out_proj(heard.transpose(1, 2).flatten(-2)))
-        out[:, rows] = layer.final_layer_norm(asking + layer.feed_forward(asking))
-        states[rows] = out[0, rows]  # waits for a GPU, which would run ahead of whoever interrupts
+    heard = min(frames, _HEARD)
+    at_once = min(_ROWS, max(_LEAST_ROWS, pairs // heard // _LEAST_ROWS * _LEAST_ROWS))
+    for block in _spans(frames, _ROWS, check_interrupt):  # whose frames hear the same, however many are taken up at a time
+        first = max(0, min(block.start + (_ROWS - heard) // 2, frames - heard))
+        some_keys, some_values = (each[:, :, first : first + heard] for each in (keys, values))
+        for start in range(block.start, block.stop, at_once):
+            check_interrupt()
+            rows = slice(start, min(start + at_once, block.stop))
+            asking = hidden_states[:, rows]
+            found = F.scaled_dot_product_attention(heads(attention.q_proj(asking)), some_keys, some_values)
+            asking = layer.layer_norm(asking + attention.out_proj(found.transpose(1, 2).flatten(-2)))
+            out[:, rows] = layer.final_layer_norm(asking + layer.feed_forward(asking))
+            states[rows] = out[0, rows]  # waits for a GPU, which would run ahead of whoever interrupts
     return out
 
 

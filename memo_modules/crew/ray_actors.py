@@ -1,4 +1,4 @@
-"""Workers that are actors of a Ray cluster. What jobs name, models, output and this package, has the same paths on every machine.
+"""Workers that are actors of a Ray cluster, to whose machines Ray takes this package. What jobs name is to be found there under the same paths.
 
 Actors for which the cluster has no room yet wait for it: a machine that joins takes them, and one that is lost has its actors started anew
 where there is room.
@@ -6,17 +6,17 @@ where there is room.
 
 import logging
 import os
-import pickle
 import shutil
 import socket
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import MemoError, MissingPackageError
 from ..words import first_line
-from .running import Crew, Gone, Work
+from .running import Crew, Gone, Ready, Said, Work
 
 LOCAL = "local"
 """The address that starts a cluster on this machine, which ends with the work."""
@@ -39,19 +39,17 @@ class RayActors(Crew):
         self._ray = ray = _import_ray()
         _check_answers(address)
         self._folder = tempfile.mkdtemp(prefix="ray_") if address == LOCAL else None
+        # Ray takes the code to machines that do not have it: the pack is not an installed package.
+        environment = {"py_modules": list(sys.modules[__name__.split(".")[0]].__path__), "excludes": ["__pycache__"]}
         started_here = {"num_cpus": workers, "include_dashboard": False, "_temp_dir": self._folder} if self._folder else {}
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="error", **started_here)
+            ray.init(address=address, log_to_driver=False, logging_level="error", runtime_env=environment, **started_here)
         except Exception as error:  # Ray raises bare ones
             self.close()
             raise MemoError(f"--ray: no cluster could be reached or started at {address!r} ({first_line(error)}).") from error
         self._needs = {"CPU": 1.0} | ({"GPU": gpus} if gpus else {})
-        # Code that the machines of a cluster cannot import is sent by value: the pack is not an installed package.
-        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
         self._class = ray.remote(_Actor).options(num_cpus=1, num_gpus=gpus)
-        name = __name__.split(".")[0]
-        self._package = (name, list(sys.modules[name].__path__))
-        self._work = pickle.dumps(work)
+        self._work = ray.put(work)
         self._actors: dict[int, Any] = {}
         self._calls: dict[Any, int] = {}
         self._entering: set[int] = set()  # places whose actor waits for room in the cluster
@@ -60,12 +58,12 @@ class RayActors(Crew):
             _log.warning("--ray: %s Waiting up to %.0f s for it.", missing, patience)
 
     def hire(self, place: int) -> None:
-        self._actors[place] = actor = self._class.remote(*self._package)
+        self._actors[place] = actor = self._class.remote()
         self._entering.add(place)
         self._calls[actor.enter.remote()] = place
 
     def ask(self, place: int, job: Any) -> None:
-        self._calls[self._actors[place].answer.remote(pickle.dumps(job))] = place
+        self._calls[self._actors[place].answer.remote(job)] = place
 
     def messages(self, seconds: float) -> list[tuple[int, Any]]:
         if not self._calls:
@@ -86,7 +84,7 @@ class RayActors(Crew):
         errors, entered = self._ray.exceptions, place in self._entering
         self._entering.discard(place)
         try:
-            messages = pickle.loads(self._ray.get(call))
+            messages = self._ray.get(call)
         except errors.RayActorError as error:
             return [Gone(first_line(error))]
         except errors.RayError as error:
@@ -122,58 +120,35 @@ def _check_answers(address: str) -> None:
 
 
 class _Actor:
-    """A worker. It cannot import the pack before it is told where that is, so everything it receives and returns is pickled inside it: lists of
-    messages."""
+    """A worker: what it receives and returns are lists of messages."""
 
-    def __init__(self, package: str, path: list[str]):
-        import sys
-        from importlib.util import module_from_spec, spec_from_file_location
+    def __init__(self):
+        self.said: list[Any] = []
+        self.answer_to: Callable[[Any], Any] | None = None
 
-        if package not in sys.modules:
-            spec = spec_from_file_location(package, f"{path[0]}/__init__.py", submodule_search_locations=path)
-            assert spec and spec.loader  # as for any file that ends in .py
-            sys.modules[package] = module_from_spec(spec)
-            spec.loader.exec_module(sys.modules[package])
-        self.package, self.said, self.answer_to = package, [], None
+    def enter(self) -> list[Any]:
+        return []
 
-    def enter(self) -> bytes:
-        import pickle
-
-        return pickle.dumps([])
-
-    def load(self, work: bytes) -> bytes:
-        import pickle
-
-        def start():
-            self.answer_to = pickle.loads(work).start(self.said.append)
-            return self.running.Ready()
+    def load(self, work: Work) -> list[Any]:
+        def start() -> Ready:
+            self.answer_to = work.start(self.said.append)
+            return Ready()
 
         return self._messages(start)
 
-    def answer(self, job: bytes) -> bytes:
-        import pickle
-
+    def answer(self, job: Any) -> list[Any]:
         assert self.answer_to, "it has been loaded"
         answer_to = self.answer_to
-        return self._messages(lambda: answer_to(pickle.loads(job)))
+        return self._messages(lambda: answer_to(job))
 
-    @property
-    def running(self):
-        from importlib import import_module
-
-        return import_module(f"{self.package}.crew.running")
-
-    def _messages(self, make) -> bytes:
+    def _messages(self, make: Callable[[], Any]) -> list[Any]:
         """What was said meanwhile, and what ``make`` returns, or the error of the run that it raises."""
-        import pickle
-        from importlib import import_module
-
         try:
             last = make()
-        except import_module(f"{self.package}.errors").MemoError as error:
+        except MemoError as error:
             last = error
-        said, self.said[:] = [self.running.Said(event) for event in self.said], []
-        return pickle.dumps([*said, last])
+        said, self.said[:] = [Said(event) for event in self.said], []
+        return [*said, last]
 
 
 def _import_ray():

@@ -6,6 +6,8 @@
 A process may be killed at any moment, and others, on other machines, work in the same folder. A job is claimed by a lock that ends with the
 process. Its file gets its name when it is whole, after a note of what that file is: whoever finds the note and the file, but no line,
 writes the line. So no job is lost, and none made twice.
+
+Where results belong into a store elsewhere, each is put there before its line is written, and the file here goes afterwards.
 """
 
 import json
@@ -19,7 +21,8 @@ from typing import Any
 from ..errors import InputError
 from ..files.documents import parse_json
 from ..files.locks import locked
-from ..files.whole_files import storing, write_whole
+from ..files.remote import Store
+from ..files.whole_files import move_new, storing, whole_file, write_whole
 from ..video import unfinished
 from ..weights.fingerprints import file_digest
 from .jobs import Job
@@ -75,10 +78,13 @@ def _entry(line: bytes) -> dict | None:
 
 
 class ResultFolder:
-    """``root``, made where it is not there. since: failures before that time are tried again. Raises StorageError when nothing can be written."""
+    """``root``, made where it is not there. since: failures before that time are tried again. upload: the URL of a folder that gets the videos,
+    see files.remote; "" for none. Raises StorageError when nothing can be written."""
 
-    def __init__(self, root: Path, since: float | None = None):
+    def __init__(self, root: Path, since: float | None = None, upload: str = ""):
         self.root, self.since = root, time.time() if since is None else since
+        self._store = Store(upload) if upload else None
+        self._gone: dict[str, dict] | None = None
         self.inside = root / INSIDE
         with storing(root):
             for name in ("claims", "notes"):
@@ -92,7 +98,12 @@ class ResultFolder:
 
     def is_done(self, key: str) -> bool:
         entry = self._done.refresh().get(key)
-        return entry is not None and (self.root / str(entry.get("output"))).is_file()
+        if entry is None or self._store is None:
+            return entry is not None and (self.root / str(entry.get("output"))).is_file()
+        if self._gone is None:  # asked for once: it is slow, and what is done later is there
+            there = self._store.names()
+            self._gone = {each: line for each, line in self._done.held.items() if line.get("output") not in there}
+        return self._gone.get(key) != entry
 
     def failure(self, key: str) -> str | None:
         """Why the job failed in this run, of this process or another; None where it did not."""
@@ -125,11 +136,10 @@ class ResultFolder:
 
     def recover(self, key: str) -> bool:
         """Whether the file of the job, which is claimed, was there already, but for its line in done.jsonl, which it has now."""
-        note = self._note(key)
         try:
-            entry = _entry(note.read_bytes())
+            entry = _entry(self._note(key).read_bytes())
         except FileNotFoundError:
-            return False
+            entry = self._done.held.get(key)  # that it is done, and here, is not enough where it belongs into a store
         path = self.root / str(entry and entry.get("output"))
         if entry is None or not path.is_file() or file_digest(path) != entry.get("sha256"):
             return False
@@ -141,8 +151,9 @@ class ResultFolder:
     def target(self, job: Job) -> Path:
         """Where the file of a job belongs. Raises InputError when another file has that name."""
         path = self.root / job.output
-        if os.path.lexists(path):
-            raise InputError(f"{path} is there already, and not of this job: its image, voice, settings or models were others. Remove or rename it.")
+        taken = path if os.path.lexists(path) else f"{self._store.url}/{job.output}" if self._store and self._store.has(job.output) else None
+        if taken:
+            raise InputError(f"{taken} is there already, and not of this job: its image, voice, settings or models were others. Remove or rename it.")
         return path
 
     def announce(self, key: str, job: Job, whole: Path, **facts: Any) -> None:
@@ -155,6 +166,22 @@ class ResultFolder:
         entry = _entry(self._note(key).read_bytes())
         assert entry is not None, "it was announced"
         self._finish(key, {**entry, **facts})
+
+    def line(self, key: str) -> dict[str, Any]:
+        """What done.jsonl says of a job that is done."""
+        return self._done.refresh()[key]
+
+    def take(self, key: str, job: Job, video: bytes, facts: Mapping[str, Any]) -> None:
+        """Keep the video of a job, which is claimed, that came from elsewhere, with its line. Raises InputError, see target."""
+        whole = self.inside / "arrived" / f"{key[:32]}{job.format.suffix}"
+        with storing(whole):
+            whole.parent.mkdir(exist_ok=True)
+        with whole_file(whole) as partial:
+            partial.write_bytes(video)
+        target = self.target(job)
+        self.announce(key, job, whole, **{name: facts[name] for name in ("frames", "clips", "made")})
+        move_new(whole, target)
+        self.done(key, seconds=facts["seconds"])
 
     def failed(self, key: str, output: str, reason: str, **facts: Any) -> None:
         with self._writing():
@@ -173,8 +200,13 @@ class ResultFolder:
             write_whole(self._failed.path, "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in left))
 
     def _finish(self, key: str, entry: Mapping[str, Any]) -> None:
+        here = self.root / str(entry["output"])
+        if self._store:
+            self._store.put(here, entry["output"])
         with self._writing():
             self._done.add(entry)
+        if self._store:
+            here.unlink()
         with suppress(OSError):
             self._note(key).unlink()
 

@@ -4,16 +4,18 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, get_type_hints
+from urllib.parse import urlsplit
 
 from ..audio.timeline import parse_timeline
 from ..errors import InputError
 from ..files.documents import parse_json, parse_yaml
 from ..files.regular_files import open_regular, read_regular
+from ..files.remote import is_url
 from ..portrait.framing import MARGIN
 from ..portrait.pasting import COLOR_MATCHES, FEATHER
 from ..sampler.footprint import MEMORY_MODES
@@ -184,7 +186,15 @@ def in_our_words(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def make_job(values: Mapping[str, Any], folder: Path, where: str) -> Job:
+Fetch = Callable[[str], Path]
+"""From a URL to a copy of what is there; raises InputError when it cannot be read."""
+
+
+def _no_urls(url: str) -> Path:
+    raise InputError(f"expected a file, got the URL {quoted(url)}.")
+
+
+def make_job(values: Mapping[str, Any], folder: Path, where: str, fetch: Fetch = _no_urls) -> Job:
     """A job of ``values`` by our names or the reference's; relative paths count from ``folder``. Raises InputError that begins with
     ``where``."""
     try:
@@ -195,8 +205,10 @@ def make_job(values: Mapping[str, Any], folder: Path, where: str) -> Job:
         for name in ("image", "audio"):
             if not isinstance(values.get(name), str) or not values[name] or "\0" in values[name]:
                 raise InputError(f"{name}: expected a file, got {quoted(values.get(name))}.")
-        places: dict[str, Any] = {name: folder / Path(values[name]).expanduser() for name in ("image", "audio")}
-        output = values.get("output") or f"{places['image'].stem}_{places['audio'].stem}{Job(**places, output='').format.suffix}"
+        names = {name: values[name] for name in ("image", "audio")}
+        places: dict[str, Any] = {name: fetch(text) if is_url(text) else folder / Path(text).expanduser() for name, text in names.items()}
+        stems = [PurePosixPath("".join(urlsplit(text)[1:3])).stem if is_url(text) else places[name].stem for name, text in names.items()]
+        output = values.get("output") or f"{'_'.join(stems)}{Job(**places, output='').format.suffix}"
         typed = {name: _typed(name, value, KINDS[name]) for name, value in values.items() if name not in places}
         job = Job(**places, **typed | {"output": _typed("output", output, str)})
         job.check()
@@ -216,7 +228,7 @@ def _typed(name: str, value: Any, kind: type) -> Any:
     return value
 
 
-def read_manifest(path: Path, defaults: Mapping[str, Any]) -> list[tuple[str, Job | InputError]]:
+def read_manifest(path: Path, defaults: Mapping[str, Any], fetch: Fetch = _no_urls) -> list[tuple[str, Job | InputError]]:
     """The jobs of a manifest with where each stands in it, or what is wrong with that one line: JSON lines, or CSV with names in its first
     line; ``defaults`` count where a line says nothing. Relative paths count from the manifest's folder.
 
@@ -234,7 +246,7 @@ def read_manifest(path: Path, defaults: Mapping[str, Any]) -> list[tuple[str, Jo
         try:
             if isinstance(values, InputError):
                 raise values
-            job = make_job({**defaults, **in_our_words(values)}, path.parent, where)
+            job = make_job({**defaults, **in_our_words(values)}, path.parent, where, fetch)
         except InputError as error:
             found.append((where, error))
             continue

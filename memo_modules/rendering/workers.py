@@ -22,7 +22,7 @@ Keyed = tuple[str, Job]
 
 @dataclass(frozen=True)
 class Rendering:
-    """The Work of a crew: makes the video of a Keyed in the folder ``root``, if nobody has. since: see ResultFolder. threads: on the CPU.
+    """The Work of a crew: makes the video of a Keyed in the folder ``root``, if nobody has. since, upload: see ResultFolder. threads: on the CPU.
 
     The answer is how it ended, or Later. Raises MemoError when the models cannot be loaded, and StorageError when the disk takes no more.
     """
@@ -32,10 +32,11 @@ class Rendering:
     models: Models
     device: str
     threads: int
+    upload: str = ""
 
     def start(self, say: Say, check_interrupt: Callable[[], None] = lambda: None) -> Callable[[Keyed], bool | Later]:
         torch.set_num_threads(min(torch.get_num_threads(), self.threads))
-        folder = ResultFolder(self.root, self.since)
+        folder = ResultFolder(self.root, self.since, self.upload)
         renderer = Renderer(self.models.load(self.device), folder, say, check_interrupt)
         say({"event": "ready", "device": self.device})
 

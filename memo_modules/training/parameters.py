@@ -3,12 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from ..errors import InputError
+from ..errors import InputError, MissingPackageError
 from ..sampler.sampling import MemoNets
 from ..weights.checkpoints import NETS
 
@@ -23,7 +23,8 @@ MOTION_AND_AUDIO: Mapping[str, tuple[str, ...] | None] = {"diffusion_net": ("mot
 class OptimizerSettings:
     """Of AdamW, as published; weight decay is for all parameters, biases and norms too. betas, eps: see torch.optim.AdamW.
 
-    lr_schedule, warmup_steps: see learning_rate. max_grad_norm: see optimizer_step.
+    lr_schedule, warmup_steps: see learning_rate. max_grad_norm: see optimizer_step. kind: adamw_8bit holds the moments in 8 bits, by
+    bitsandbytes.
     """
 
     learning_rate: float = 1e-5
@@ -33,6 +34,7 @@ class OptimizerSettings:
     weight_decay: float = 0.01
     eps: float = 1e-8
     max_grad_norm: float = 1.0
+    kind: Literal["adamw", "adamw_8bit"] = "adamw"
 
 
 def learning_rate(settings: OptimizerSettings, step: int, steps: int) -> float:
@@ -79,18 +81,31 @@ def set_trainable(nets: MemoNets, trainable: Trainable = MOTION_AND_AUDIO) -> di
 
 def make_optimizer(
     parameters: Sequence[nn.Parameter], settings: OptimizerSettings = OptimizerSettings(), float32_masters: bool = True
-) -> torch.optim.AdamW:
+) -> torch.optim.Optimizer:
     """AdamW over ``parameters``, for optimizer_step.
 
     float32_masters: where a parameter is not float32, the optimizer holds a float32 copy of it, which moves by less than
     the parameter can: in bfloat16 a weight above 0.004 does not move at all at the published learning rate, nor do most
     weights in the published training. The copies are in ``optimizer.param_groups``, not in its state_dict.
+
+    Raises MissingPackageError for adamw_8bit without bitsandbytes.
     """
     held = [
         nn.Parameter(parameter.detach().float()) if float32_masters and parameter.dtype != torch.float32 else parameter for parameter in parameters
     ]
+    options: dict[str, Any] = {"lr": settings.learning_rate, "betas": settings.betas, "weight_decay": settings.weight_decay, "eps": settings.eps}
+    if settings.kind == "adamw_8bit":
+        return _import_bitsandbytes().optim.AdamW8bit(held, **options)
     fused = float32_masters and all(parameter.device.type in ("cpu", "cuda") for parameter in held)  # others may have no such kernel
-    return torch.optim.AdamW(held, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay, eps=settings.eps, fused=fused)
+    return torch.optim.AdamW(held, fused=fused, **options)
+
+
+def _import_bitsandbytes() -> Any:
+    try:
+        import bitsandbytes
+    except ImportError as error:
+        raise MissingPackageError(f"optimizer.kind: adamw_8bit needs bitsandbytes ({error}): pip install bitsandbytes, or use adamw.") from error
+    return bitsandbytes
 
 
 def held_parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

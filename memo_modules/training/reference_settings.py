@@ -45,7 +45,7 @@ _ONLY = {
     "resume_from_checkpoint": ((None,), "the argument --resume"),
     "num_train_epochs": ((-1, None), "steps"),
     "scale_lr": ((False,), "optimizer.learning_rate, as it is to be"),
-    "use_8bit_adam": ((False,), "lora, which takes less memory"),
+    "use_8bit_adam": ((False, True), "optimizer.kind: adamw or adamw_8bit"),
     "use_ema": ((False,), "ema_decay"),
     "data.dynamic_past_frames": ((False,), "data.past_frames"),
     "noise_scheduler_kwargs.num_train_timesteps": ((1000,), "nothing: the nets know 1000"),
@@ -84,6 +84,8 @@ def in_our_words(values: Mapping[str, Any]) -> dict[str, Any]:
         found["dtype"] = {"bf16": "bf16", "no": "fp32"}[flat["mixed_precision"]]
     if "adam_beta1" in flat or "adam_beta2" in flat:
         found.setdefault("optimizer", {})["betas"] = [flat.get("adam_beta1", 0.9), flat.get("adam_beta2", 0.999)]
+    if flat.get("use_8bit_adam"):
+        found.setdefault("optimizer", {})["kind"] = "adamw_8bit"
     if not flat.get("robust_training", False):
         found["robust_threshold"] = None
     modules = flat.get("trainable_modules")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,11 @@ from ..errors import InputError
 from .parameters import OptimizerSettings, StepReport, held_parameters, make_optimizer, optimizer_step
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+
+TABLES = ("qmap1", "qmap2")
+
+EIGHT_BIT = ("state1", "state2", *TABLES, "absmax1", "absmax2")
+"""The same as bitsandbytes holds them: small parameters have the first two alone, in float32."""
 
 
 def make_updates(
@@ -59,21 +65,31 @@ class Updates:
         return dict(zip(self.trained, (held.detach() for held in held_parameters(self.optimizer)), strict=True))
 
     def state(self, keep: bool) -> dict[str, Tensor]:
-        """`weights.NAME` in float32 and AdamW's `step.NAME`, `exp_avg.NAME`, `exp_avg_sq.NAME`, if any. Must be called in
-        every process; those that do not ``keep`` it may get nothing."""
+        """`weights.NAME` in float32 and AdamW's `step.NAME`, `exp_avg.NAME`, `exp_avg_sq.NAME`, if any, or what else the optimizer
+        remembers of a parameter. Must be called in every process; those that do not ``keep`` it may get nothing."""
         tensors = {f"weights.{name}": weight for name, weight in self.weights().items()}
         for name, held in zip(self.trained, held_parameters(self.optimizer), strict=True):
-            tensors |= {f"{part}.{name}": tensor for part, tensor in self.optimizer.state.get(held, {}).items()}
+            for part, value in self.optimizer.state.get(held, {}).items():
+                # a table that all parameters share would not be saved
+                tensors[f"{part}.{name}"] = value.clone() if part in TABLES else torch.as_tensor(value)
         return tensors
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what ``state`` gave."""
+        """Take over what ``state`` gave. Raises InputError where that is of another kind of optimizer."""
+        parts = MOMENTS if self.settings.kind == "adamw" else EIGHT_BIT
+        others = EIGHT_BIT if self.settings.kind == "adamw" else MOMENTS
         for name, held in zip(self.trained, held_parameters(self.optimizer), strict=True):
+            if f"{others[0]}.{name}" in tensors:
+                raise InputError(f"optimizer.kind: the checkpoint is not of {self.settings.kind}. Resume with the kind that it was trained with.")
             held.copy_(tensors[f"weights.{name}"])
             self.trained[name].copy_(held)
-            parts = [part for part in ("step", *MOMENTS) if f"{part}.{name}" in tensors]
-            self.optimizer.state[held] = {part: tensors[f"{part}.{name}"].to(held.device, copy=True) for part in parts}
+            state: dict[str, Any] = {
+                part: tensors[f"{part}.{name}"].to(held.device, copy=True) for part in ("step", *parts) if f"{part}.{name}" in tensors
+            }
+            if state and self.settings.kind == "adamw_8bit":
+                state["step"] = int(state["step"])
+            self.optimizer.state[held] = state
 
 
 class ZeroUpdates:
@@ -94,6 +110,8 @@ class ZeroUpdates:
             raise InputError(
                 f"trainable: DeepSpeed would turn {projections[0]}, which is float32, into bf16. Train it without DeepSpeed or with dtype fp32."
             )
+        if settings.kind != "adamw":
+            raise InputError(f"optimizer.kind: DeepSpeed shares AdamW's state among the processes: expected adamw, got {settings.kind}.")
         plugin.deepspeed_config |= {"train_micro_batch_size_per_gpu": batch_size, "gradient_clipping": settings.max_grad_norm}
         optimizer = make_optimizer(list(trained.values()), settings, float32_masters=False)
         self.trained = trained

@@ -328,3 +328,22 @@ def test_a_levelled_voice_is_another_one_and_off_by_default(encoder):
     even = encode_audio(encoder, noise(40_000), Fraction(30)).hidden_states
     away = slice(40, 70)
     assert (levelled.hidden_states - even)[away].norm() < 0.5 * (plain.hidden_states - even)[away].norm()
+
+
+def test_of_hours_each_frame_hears_what_is_around_it(encoder, monkeypatch):
+    """So that time grows with the length, and not with its square."""
+    monkeypatch.setattr(features, "_ROWS", 8)
+    monkeypatch.setattr(features, "_HEARD", 32)
+    layer, hidden = encoder.encoder.layers[0], torch.randn(1, 101, 24, generator=torch.Generator().manual_seed(0))
+    changed = torch.cat((hidden[:, :60], -hidden[:, 60:]), dim=1)
+
+    def made(hidden, pairs=features._PAIRS):
+        monkeypatch.setattr(features, "_PAIRS", pairs)
+        with torch.inference_mode():
+            return features._through_layer(layer, hidden, torch.empty(hidden.shape[1:]), lambda: None)[0]
+
+    ours, others = made(hidden), made(changed)
+    assert torch.equal(ours[:48], others[:48]) and not torch.isclose(ours[48:56], others[48:56]).all(1).any()
+    assert torch.allclose(made(hidden, pairs=8), ours, atol=1e-6), "however many frames are taken up at a time"
+    monkeypatch.setattr(features, "_HEARD", 101)
+    assert not torch.allclose(made(hidden)[:48], ours[:48], atol=1e-4) and not torch.equal(made(hidden)[:8], made(changed)[:8])

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from memo_modules.errors import InputError
@@ -63,6 +64,14 @@ def test_the_arguments_of_the_reference_make_a_video_in_its_folder(tiny_models, 
     assert line["output"] == "me_voice.mp4" and (inputs / "videos" / "me_voice.mp4").is_file()
 
 
+def test_inputs_and_videos_may_lie_in_an_object_store(tiny_models, inputs, capsys):
+    fsspec.filesystem("memory").put_file(str(inputs / "voice.wav"), "/store/voice.wav")
+    arguments = ("--image", inputs / "me.jpg", "--audio", "memory://store/voice.wav", "--output", inputs / "out", "--upload", "memory://store/videos")
+    assert run(tiny_models, *arguments, "--config", inputs / "inference.yaml") == 0
+    assert fsspec.filesystem("memory").exists("/store/videos/me_voice.mp4") and not list((inputs / "out").glob("*.mp4"))
+    assert "1 videos in memory://store/videos" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -77,7 +86,14 @@ def test_what_no_job_can_be_made_with_is_said_first(tiny_models, inputs, argumen
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("jobs.jsonl", "--image", "a.png", "--audio", "b.wav"), ("--image", "a.png"), ("jobs.jsonl", "--workers", "0")]
+    "arguments",
+    [
+        (),
+        ("jobs.jsonl", "--image", "a.png", "--audio", "b.wav"),
+        ("--image", "a.png"),
+        ("jobs.jsonl", "--workers", "0"),
+        ("jobs.jsonl", "--ray-models", "m"),
+    ],
 )
 def test_arguments_that_say_too_little_or_too_much_are_refused(arguments, capsys):
     with pytest.raises(SystemExit):

@@ -17,7 +17,7 @@ from memo_modules.sampler.streaming import HostTensors, StreamedMemory
 from memo_modules.types import ReferenceFeatures
 from memo_modules.weights.checkpoints import NETS
 from tools import bench
-from tools.benchmarking import checks, counting, loading, random_nets, running, step
+from tools.benchmarking import checks, counting, farm, loading, random_nets, running, step
 from tools.benchmarking.device import Device
 from tools.derived import benchmark_table
 
@@ -247,3 +247,11 @@ def test_loading_is_measured_for_every_case(tmp_path):
     assert by_dtype["fp32"]["weights_gb"] > 1.9 * by_dtype["bf16"]["weights_gb"] > 3 * by_dtype["fp8_e4m3fn"]["weights_gb"]
     assert all(0 < row["load_s"] < row["load_and_read_s"] and row["plain_read_mb_s"] > 0 for row in rows)
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_the_farm_is_compared_by_what_a_further_job_takes(tmp_path):
+    farm.write_jobs(tmp_path, 2)
+    assert (tmp_path / "0.wav").read_bytes() != (tmp_path / "1.wav").read_bytes()
+    ways = {way: {"cpu_s": 60.0, "wall_s": 30.0, "cpu_s_per_job": 5.0 + 0.1 * number} for number, way in enumerate(farm.WAYS)}
+    table = farm.report({"jobs": 8, "seconds": 1.0, "size": 128, "steps": 5, "cpus": 2, "ways": ways})
+    assert "| 1 worker | 60.0 | 30.0 | 5.10 | +2.0% | 16.0 |" in table

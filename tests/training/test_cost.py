@@ -2,6 +2,7 @@
 
 import torch
 
+from memo_modules.clips import ceil_div
 from memo_modules.models.config import DiffusionNetConfig, ReferenceNetConfig
 from memo_modules.models.diffusion_net import DiffusionNet
 from memo_modules.models.layers import Layers
@@ -52,7 +53,13 @@ def inputs(norms: int) -> tuple[TrainingBatch, StepDraws]:
     return batch, StepDraws(meta(1, **wide), meta(1, **wide), torch.empty_like(latents), meta(1, **flag), meta(1, **flag), meta(norms, 1, **flag))
 
 
-def needed(nets: MemoNets, trained: list[torch.nn.Parameter]) -> float:
+def eight_bits(parameter: torch.nn.Parameter) -> int:
+    """Bytes of its moments in bitsandbytes: a scale for each 256 of them, and small parameters in float32."""
+    numbers = parameter.numel()
+    return 2 * (numbers + 4 * ceil_div(numbers, 256)) if numbers >= 4096 else 8 * numbers
+
+
+def needed(nets: MemoNets, trained: list[torch.nn.Parameter], eight_bit: bool = False) -> float:
     """Bytes on the GPU in all."""
     batch, draws = inputs(nets.diffusion_net.emotion_norms)
     modules = [nets.reference_net, nets.diffusion_net, nets.image_proj, nets.audio_proj]
@@ -64,19 +71,29 @@ def needed(nets: MemoNets, trained: list[torch.nn.Parameter]) -> float:
     with Allocations(modules, masters) as update:
         for master, parameter in zip(masters, trained, strict=True):
             master.grad, parameter.grad = parameter.grad.float(), None
-        optimizer.step()
-    weights, held, moments = sum(nbytes(module) for module in modules), nbytes(masters), 8 * numbers
-    assert held == 4 * numbers and update.peak > moments
-    parts = {"weights": weights, "masters": held, "moments": moments, "passes": passes.peak, "update and moments": update.peak}
+        if not eight_bit:
+            optimizer.step()
+    weights, held = sum(nbytes(module) for module in modules), nbytes(masters)
+    moments = sum(map(eight_bits, trained)) if eight_bit else 8 * numbers
+    updating = update.peak + moments if eight_bit else update.peak  # bitsandbytes updates in place, one parameter after the other
+    assert held == 4 * numbers and updating > moments
+    parts = {"weights": weights, "masters": held, "moments": moments, "passes": passes.peak, "update and moments": updating}
     print({name: f"{size / GIB:.2f} GiB" for name, size in parts.items()})
     vae = 0.2 * GIB  # its weights; at work, it is alone with weights and moments
     # the first step makes the moments, all others have them during their passes too; a twentieth for what a GPU adds
-    return 1.05 * (vae + weights + held + max(moments + passes.peak, update.peak))
+    return 1.05 * (vae + weights + held + max(moments + passes.peak, updating))
 
 
 def test_steps_of_the_published_finetuning_fit_on_a_card_of_24_gb():
     nets = full_size_nets()
     assert needed(nets, list(set_trainable(nets).values())) < 24e9
+
+
+def test_steps_of_the_published_finetuning_with_moments_of_8_bits_fit_on_a_card_of_16_gb():
+    nets = full_size_nets()
+    total = needed(nets, list(set_trainable(nets).values()), eight_bit=True)
+    print(f"{total / GIB:.1f} GiB")
+    assert total < 16e9
 
 
 def test_steps_with_low_rank_factors_fit_on_a_card_of_12_gb():

@@ -201,6 +201,29 @@ def test_stored_posteriors_train_as_pictures_do(config, tmp_path):
     assert len(list((tmp_path / "cache").iterdir())) == 5
 
 
+def test_data_of_the_reference_implementation_trains_as_ours_does(config, tmp_path):
+    """Pickled tensors, faces as arrays of numpy, and paths that count from where its script ran."""
+    ours, theirs = config.parent / "data", tmp_path / "there" / "data" / "embedding"
+    lines = []
+    for line in map(json.loads, (ours / "metadata.jsonl").read_text(encoding="utf-8").splitlines()):
+        entry = {"video": f"data/{line['video']}"}
+        theirs.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ours / line["video"], theirs.parent)
+        for field in ("face_emb", "audio_emb", "audio_emotion"):
+            [tensor] = load_file(ours / line[field]).values()
+            entry[field] = f"data/embedding/{field}/{Path(line['video']).stem}.pt"
+            path = tmp_path / "there" / entry[field]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(tensor.numpy() if field == "face_emb" else tensor, path)
+        lines.append(json.dumps(entry))
+    (theirs / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    logs = [
+        run(make(config, tmp_path / name, "steps=2", f"data.metadata=[{metadata / 'metadata.jsonl'}]"))
+        for name, metadata in (("ours", ours), ("theirs", theirs))
+    ]
+    assert list(map(numbers, logs[0])) == list(map(numbers, logs[1])) and len(logs[0]) == 2
+
+
 def test_every_setting_is_read(config, tmp_path, monkeypatch, capsys):
     kinds = {TrainingSettings, DataSettings, SampleSettings, OptimizerSettings, Rates, TimestepSampling}
     samples = [f"samples.metadata=[{config.parent / 'data' / 'metadata.jsonl'}]", "samples.every=1", "samples.videos=1", "samples.frames=5"]

@@ -75,6 +75,7 @@ def test_the_settings_of_the_reference_implementation_mean_the_same(tmp_path):
         "save_every: 5000 -> 50",
     ]
     assert read(tmp_path, reference.replace("robust_training: true", "robust_training: false")).robust_threshold is None
+    assert read(tmp_path, reference.replace("use_8bit_adam: false", "use_8bit_adam: true")).optimizer.kind == "adamw_8bit"
     with pytest.raises(InputError, match=r"other: no setting of the reference .*; use_ema: expected False, got True; use ema_decay\."):
         read(tmp_path, reference.replace("use_ema: false", "use_ema: true\nother: 1"))
 

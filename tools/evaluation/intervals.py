@@ -1,6 +1,6 @@
 """How sure the figures are: 95 % intervals over resampled videos (bootstrap), and differences between variants over the same videos.
 
-Few videos say little: two figures are different only where the interval of their difference does not hold 0.
+Few videos say little: two figures are different only where the interval of their difference does not hold 0, and fewer than FEWEST have none.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,15 @@ from tools.small_world import MOODS
 
 RESAMPLES = 2000
 
+FEWEST = 4
+"""Videos that have an interval: of fewer, resamples are too much alike."""
+
 Values = dict[str, np.ndarray]
 """Name of a figure to its value in each resample."""
 
 
 def intervals(short: Sequence[Reading], long: Sequence[Reading] = ()) -> dict[str, list[float]]:
-    """Name of a figure to the 2.5th and the 97.5th percentile of its values."""
+    """Name of a figure to the 2.5th and the 97.5th percentile of its values; figures of fewer than FEWEST videos are not there."""
     return _percentiles(_values(short, long))
 
 
@@ -35,7 +38,7 @@ def differences(
 
 def _values(short: Sequence[Reading], long: Sequence[Reading]) -> Values:
     values: Values = {}
-    if short:
+    if len(short) >= FEWEST:
         lags = lag_correlations(short)
         best = max(lags, key=lags.get)
         n, x, y, xx, yy, xy, right, clips, identity, videos, at, ats, within, withins, sharp = _sums([_of_video(r, best) for r in short]).T
@@ -47,7 +50,7 @@ def _values(short: Sequence[Reading], long: Sequence[Reading]) -> Values:
                 "seam_ratio": (at / ats) / (within / withins),
                 "sharpness": sharp / videos,
             }
-    if long:
+    if len(long) >= FEWEST:
         drift, count = _sums([np.array([drift_of(r), 1.0]) for r in long]).T
         values["identity_drift"] = drift / count
     return values
@@ -66,10 +69,23 @@ def _of_video(reading: Reading, lag: int) -> np.ndarray:
     return np.array([*lips, right, len(starts), reading.identity.mean(), 1, *seams, reading.sharpness])
 
 
+def mean_interval(values: np.ndarray) -> list[float] | None:
+    """The 95 % interval of the mean of one value (n) from each video, or of one difference between two; those that are NaN do not count, and
+    None where fewer than FEWEST are left."""
+    known = values[np.isfinite(values)]
+    if len(known) < FEWEST:
+        return None
+    return _percentiles({"": known[_resamples(len(known))].mean(axis=1)})[""]
+
+
 def _sums(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """(RESAMPLES n): sums of the rows (n) over each resample, the same ones for as many rows."""
-    drawn = np.random.default_rng(0).integers(len(rows), size=(RESAMPLES, len(rows)))
-    return np.stack(rows)[drawn].sum(axis=1)
+    """(RESAMPLES n): sums of the rows (n) over each resample."""
+    return np.stack(rows)[_resamples(len(rows))].sum(axis=1)
+
+
+def _resamples(videos: int) -> np.ndarray:
+    """(RESAMPLES videos): which videos are in each, the same ones for as many videos."""
+    return np.random.default_rng(0).integers(videos, size=(RESAMPLES, videos))
 
 
 def _percentiles(values: Values) -> dict[str, list[float]]:

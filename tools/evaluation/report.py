@@ -9,7 +9,7 @@ import numpy as np
 from memo_modules.types import SamplerSettings
 from tools.evaluation import pictures
 from tools.evaluation.figures import figures
-from tools.evaluation.intervals import differences, intervals
+from tools.evaluation.intervals import FEWEST, differences, intervals
 from tools.evaluation.running import Results
 from tools.evaluation.variants import BASE, TRUTH, VAE, VARIANTS
 from tools.small_world import MOODS
@@ -69,8 +69,10 @@ def table(document: dict | None) -> str:
     lengths = f"{cases['identities'] * len(MOODS)} of {cases['seconds']:g} s"
     if cases["long_seconds"]:
         lengths += f", and {cases.get('long_identities', 1)} of {cases['long_seconds']:g} s for the drift"
-    doubts = any("intervals" in entry for entry in document["variants"].values())
-    sure = f" ±: half of the 95 % interval. =: no difference from “{VARIANTS[BASE].title}” seen." if doubts else ""
+    doubts = any(entry.get("intervals") for entry in document["variants"].values())
+    sure = (
+        f" ±: half of the 95 % interval; fewer than {FEWEST} videos have none. =: no difference from “{VARIANTS[BASE].title}” seen." if doubts else ""
+    )
     return f"{rows}\n\nWhere the variant says nothing else: {base['steps']} steps, guidance {base['guidance_scale']:g}. Videos: {lengths}.{sure}"
 
 
