@@ -25,11 +25,13 @@ def test_every_writer_is_among_them():
     found = {path.relative_to(root).as_posix() for path in root.rglob("*.py") if writing.search(path.read_text(encoding="utf-8"))}
     assert found == {
         "files/locks.py",
+        "files/remote.py",  # a fetched input: whole_file, as "one file"
         "files/whole_files.py",
         "portrait/pasting.py",
         "preparation/folder.py",
         "preparation/tensor_files.py",
         "preparation/rewriting.py",  # PyAV within whole_file, as "a pasted video"
+        "rendering/carrying.py",  # what a job takes along, in a folder that goes with it
         "rendering/folder.py",  # has no case here: tests/rendering kills it
         "store/converting.py",
         "store/fetching.py",  # the sum next to a file: write_whole, as "one file"

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from memo_modules.models.diffusion_net import DeepFeatures
 from memo_modules.pipeline import Conditioning, MemoPipeline
 from memo_modules.store.obtain import find_model
 from memo_modules.types import Audio, SamplerSettings
@@ -34,13 +33,13 @@ class Forgetful:
         self.past = past, frames, stands_for
         self.net.update_memory(past, memory, *self.past[1:])
 
-    def __call__(self, *inputs, deep: DeepFeatures | None = None) -> Tensor:
+    def __call__(self, *inputs, **options) -> Tensor:
         if self.each_step:
             *_, memory, _ = inputs
             past, frames, stands_for = self.past
             memory[:] = self.net.empty_memory()
             self.net.update_memory(past, memory, frames, stands_for)
-        return self.net(*inputs, deep=deep)
+        return self.net(*inputs, **options)
 
 
 @dataclass(frozen=True)
