@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import shutil
 from pathlib import Path
 
 import fsspec
@@ -17,21 +16,10 @@ from memo_modules.rendering.folder import DONE, FAILED, ResultFolder
 from memo_modules.rendering.jobs import Job, read_manifest
 from memo_modules.rendering.renderer import Models
 from memo_modules.rendering.workers import Rendering, open_jobs, render_here, render_in_crew
-from tests.helpers.graphs import PORTRAIT, write_wav
+from tests.helpers.graphs import write_wav
+from tests.helpers.render_jobs import job
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-SMALL = {"width": 64, "height": 64, "steps": 1, "guidance_scale": 1.0, "emotion": "happy", "separate": False}
-
-
-@pytest.fixture
-def inputs(tmp_path) -> Path:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    shutil.copy(PORTRAIT, folder / "me.jpg")
-    write_wav(folder / "voice.wav", 4000, 16000)
-    (folder / "bad.wav").write_bytes(b"no sound")
-    return folder
 
 
 @pytest.fixture
@@ -46,10 +34,6 @@ def bucket():
     memory.store.clear()
     memory.pseudo_dirs[:] = [""]
     return "memory://bucket/videos"
-
-
-def job(folder: Path, output: str, audio: str = "voice.wav", **settings) -> Job:
-    return Job(folder / "me.jpg", folder / audio, output, **SMALL | settings)
 
 
 def lines(path: Path) -> list[dict]:
@@ -152,20 +136,20 @@ def test_a_video_whose_upload_fails_is_not_made_again(loaded, inputs, tmp_path, 
 def test_inputs_are_fetched_and_again_when_they_have_changed(inputs, tmp_path, bucket):
     store = Store(bucket)
     store.put(inputs / "me.jpg", "in/me.jpg")
-    store.put(inputs / "voice.wav", "in/voice.wav")
+    store.put(inputs / "short.wav", "in/short.wav")
     manifest = tmp_path / "jobs.jsonl"
-    urls = {"image": f"{bucket}/in/me.jpg", "audio": f"{bucket}/in/voice.wav"}
+    urls = {"image": f"{bucket}/in/me.jpg", "audio": f"{bucket}/in/short.wav"}
     manifest.write_text("".join(json.dumps(line) + "\n" for line in [urls, urls | {"image": f"{bucket}/in/gone.jpg"}]), encoding="utf-8")
     [(_, found), (_, gone)] = read_manifest(manifest, {}, lambda url: fetched(url, tmp_path / "inputs"))
-    assert found.output == "me_voice.mp4" and found.image.read_bytes() == (inputs / "me.jpg").read_bytes()
-    assert found.key("m") == Job(inputs / "me.jpg", inputs / "voice.wav", "me_voice.mp4").key("m")
+    assert found.output == "me_short.mp4" and found.image.read_bytes() == (inputs / "me.jpg").read_bytes()
+    assert found.key("m") == Job(inputs / "me.jpg", inputs / "short.wav", "me_short.mp4").key("m")
     assert isinstance(gone, InputError) and "line 2: " in str(gone) and "gone.jpg' cannot be read (FileNotFoundError" in str(gone)
     before = fetched(urls["audio"], tmp_path / "inputs")
     status = before.stat()
     assert fetched(urls["audio"], tmp_path / "inputs") == before and before.stat() == status
-    write_wav(inputs / "voice.wav", 8000, 16000)
-    store.put(inputs / "voice.wav", "in/voice.wav")
-    assert fetched(urls["audio"], tmp_path / "inputs").read_bytes() == (inputs / "voice.wav").read_bytes()
+    write_wav(inputs / "short.wav", 8000, 16000)
+    store.put(inputs / "short.wav", "in/short.wav")
+    assert fetched(urls["audio"], tmp_path / "inputs").read_bytes() == (inputs / "short.wav").read_bytes()
 
 
 @pytest.mark.parametrize("url", ["github://o:r@/x", "simplecache::s3://a/b", "reference://x", "dask://x", "zip://a::file://b"])

@@ -24,31 +24,13 @@ from memo_modules.rendering.jobs import Job
 from memo_modules.rendering.renderer import Models, Renderer
 from memo_modules.rendering.workers import Rendering, open_jobs, render_here, render_in_crew
 from memo_modules.types import SamplerSettings
-from tests.helpers.graphs import PORTRAIT, write_wav
+from tests.helpers.render_jobs import job
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-SMALL = {"width": 64, "height": 64, "steps": 1, "guidance_scale": 1.0, "emotion": "happy", "separate": False}
 
 
 class Killed(BaseException):
     """As a kill: nothing after it runs, but for what unwinds."""
-
-
-@pytest.fixture
-def inputs(tmp_path) -> Path:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    shutil.copy(PORTRAIT, folder / "me.jpg")
-    write_wav(folder / "short.wav", 4000, 16000)
-    write_wav(folder / "long.wav", 20000, 16000)  # three clips
-    (folder / "bad.wav").write_bytes(b"no sound")
-    Image.new("RGB", (80, 80)).save(folder / "nobody.png")
-    return folder
-
-
-def job(inputs: Path, output: str, audio: str = "short.wav", image: str = "me.jpg", **settings) -> Job:
-    return Job(inputs / image, inputs / audio, output, **SMALL | settings)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ MODELS = ("vae/sd-vae-ft-mse.safetensors", "upscale_models/RealESRGAN_x2plus.pth
 """Files that the workflows name and nobody opens here: empty ones do."""
 INPUTS = {"portrait.jpg": "portrait.jpg", "portrait_2.jpg": "cartoon.png", "speech.wav": "speech.wav"}
 """Input files that the workflows name to files in assets/."""
-WINDOW = (2800, 1300)
+WINDOW = (2800, 1600)
 SCALE, MARGIN, WIDTH = 0.75, 20, 1280
 """Of a picture: how far the canvas is zoomed out, pixels around the nodes, and its width in the end."""
 OWN_EXTRAS = ("ds", "reroutes", "linkExtensions", "frontendVersion")
