@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -41,7 +42,7 @@ class Chromium:
             self._loop.run_until_complete(self._connect())
             for domain in ("Page", "Runtime", "Log"):
                 self.call(f"{domain}.enable")
-            self.call("Emulation.setDeviceMetricsOverride", width=self.size[0], height=self.size[1], deviceScaleFactor=1, mobile=False)
+            self.resize(self.size)
         except BaseException:
             self._process.kill()
             raise
@@ -59,6 +60,18 @@ class Chromium:
 
     def open(self, url: str) -> None:
         self.call("Page.navigate", url=url)
+
+    def resize(self, size: tuple[int, int]) -> None:
+        """Show the page on a screen of another size (width, height)."""
+        self.size = size
+        self.call("Emulation.setDeviceMetricsOverride", width=size[0], height=size[1], deviceScaleFactor=1, mobile=False)
+
+    def reload(self) -> None:
+        """Press F5, and say that one wants to leave where the page asks."""
+        self.call("Page.reload")
+        time.sleep(1)  # in which it asks
+        with suppress(PageError):
+            self.call("Page.handleJavaScriptDialog", accept=True)
 
     def evaluate(self, script: str):
         """The value of a JavaScript expression, awaited when it is a promise. Raises PageError when it throws."""

@@ -5,7 +5,7 @@ import io
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from PIL import Image
@@ -108,6 +108,15 @@ class FrontEnd(Chromium):
             self.__exit__()
             raise
         return self
+
+    def reload(self) -> None:
+        """Press F5 and wait until the graph is back."""
+        self.evaluate("window.before = true")
+        super().reload()
+        deadline = time.monotonic() + _START_TIMEOUT
+        while time.monotonic() < deadline:
+            with suppress(PageError):  # the page is just leaving
+                return self.wait_for(f"!window.before && {_READY}", _START_TIMEOUT)
 
     def clear(self) -> None:
         """Begin an empty workflow."""

@@ -3,32 +3,29 @@
     tables         tables in README.md and docs/, from the catalogue and from benchmarks/
     schemas        tests/node_schemas.json, which saved workflows depend on
     locales        locales/en, which translations start from
-    help_pictures  web/docs/<NodeId>.png
-    workflows      workflows/*.json as the front end saves them, workflows/api/, and their pictures
+    workflows      workflows/*.json as the front end saves them, and workflows/api/
+    pictures       workflows/*.jpg and web/docs/*.png: what the small model makes with them
 
-It says which files changed; a second run changes none. All but the tables need a ComfyUI (COMFYUI_PATH or ~/comfy/ComfyUI), the
-last two also Chromium. --packs: a folder with packs of other people that workflows name; without one those are left as they are.
+It says which files changed; a second run changes none. All but the tables need a ComfyUI (COMFYUI_PATH or ~/comfy/ComfyUI),
+workflows also Chromium. --packs: a folder with packs of other people that workflows name; without one those are left as they are.
 """
 
 import argparse
 import io
 import json
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from tools.comfyui_server import ComfyUIServer
-from tools.derived import help_pictures, schemas, tables, workflows
+from tools.derived import results, schemas, stage, tables, workflows
 from tools.environment import ROOT
 from tools.front_end import FrontEnd, desk, server_alone
-from tools.make_tiny_checkpoint import write_tiny_checkpoint
 
-PARTS = ("tables", "schemas", "locales", "help_pictures", "workflows")
-NEED_BROWSER = {"help_pictures", "workflows"}
+PARTS = ("tables", "schemas", "locales", "workflows", "pictures")
 
+COLORS = 256
 _ALIKE = 2.0
 """Mean difference, of 255 levels, up to which a picture is the one that is there: text is not drawn the same by every Chromium."""
 
@@ -47,11 +44,11 @@ class Writer:
     def json(self, path: Path, content: dict, ascii: bool = True) -> None:
         self.text(path, json.dumps(content, indent=2, ensure_ascii=ascii) + "\n")
 
-    def picture(self, path: Path, picture: Image.Image, save: Callable[[Image.Image, object], None], up_to_date: bool = True) -> None:
-        """Write a picture that looks otherwise than the file does. up_to_date: whether the file is what it says."""
+    def picture(self, path: Path, picture: Image.Image, **options) -> None:
+        """Write a picture that looks otherwise than the file does. options: of PIL's save."""
         content = io.BytesIO()
-        save(picture, content)
-        if not (up_to_date and path.is_file() and _alike(Image.open(path), Image.open(content))):
+        picture.save(content, **options)
+        if not (path.is_file() and _alike(Image.open(path), Image.open(content))):
             path.write_bytes(content.getvalue())
             self._say(path)
 
@@ -79,31 +76,34 @@ def write_from_server(parts: set[str], writer: Writer, server: ComfyUIServer) ->
     if "locales" in parts:
         for file, content in schemas.english(object_info).items():
             writer.json(ROOT / "locales" / "en" / file, content)
+    if "pictures" in parts:
+        write_pictures(writer, server)
 
 
-def write_from_front_end(parts: set[str], writer: Writer, server: ComfyUIServer, page: FrontEnd) -> None:
-    if "help_pictures" in parts:
-        for file in sorted(help_pictures.DOCS.glob("*.md")):
-            info, picture = server.get(f"/object_info/{file.stem}")[file.stem], file.with_suffix(".png")
-            shows = Image.open(picture).text.get(help_pictures.SHOWS) if picture.is_file() else None
+def write_workflows(writer: Writer, page: FrontEnd) -> None:
+    for file in workflows.files():
+        if (found := workflows.saved(page, file)) is None:
+            print(f"  {file.name} needs another pack and is left as it is: --packs", flush=True)
+            continue
+        workflow, prompt = found
+        writer.json(file, workflow, ascii=False)
+        writer.json(file.parent / "api" / file.name, prompt, ascii=False)
+    for app, workflow in workflows.apps():
+        writer.json(app, workflow, ascii=False)
+        graph = workflows.graph_of(app)
+        writer.text(app.parent / "api" / app.name, (graph.parent / "api" / graph.name).read_text(encoding="utf-8"))
 
-            def save(drawn: Image.Image, target, info: dict = info) -> None:
-                help_pictures.save(drawn, info, target)
 
-            writer.picture(picture, help_pictures.draw(page, file.stem, info), save, shows == help_pictures.contents(info))
-    if "workflows" in parts:
-        for file in workflows.files():
-            if (found := workflows.saved(page, file)) is None:
-                print(f"  {file.name} needs another pack and is left as it is: --packs", flush=True)
-                continue
-            workflow, prompt, picture = found
-            writer.json(file, workflow, ascii=False)
-            writer.json(file.parent / "api" / file.name, prompt, ascii=False)
-            writer.picture(file.with_suffix(".jpg"), picture, lambda drawn, target: drawn.save(target, "JPEG", quality=85, optimize=True))
-        for app, workflow in workflows.apps():
-            writer.json(app, workflow, ascii=False)
-            graph = workflows.graph_of(app)
-            writer.text(app.parent / "api" / app.name, (graph.parent / "api" / graph.name).read_text(encoding="utf-8"))
+def write_pictures(writer: Writer, server: ComfyUIServer) -> None:
+    made = {}
+    for file in sorted(workflows.WORKFLOWS.glob("*.json")):
+        source = results.ALIKE.get(file.stem, workflows.graph_of(file).stem)
+        if source not in made:
+            made[source] = results.run(server, source)
+        writer.picture(file.with_suffix(".jpg"), results.template_picture(made[source]), format="JPEG", quality=88, optimize=True)
+    for node, source in results.SEEN_ON.items():
+        picture = results.help_picture(node, made[source]).quantize(COLORS)
+        writer.picture(results.DOCS / f"{node}.png", picture, format="PNG", optimize=True)
 
 
 def main() -> None:
@@ -116,18 +116,12 @@ def main() -> None:
     parts, writer = set(arguments.parts or PARTS), Writer()
     if "tables" in parts:
         write_tables(writer)
-    if parts - {"tables"}:
-        with tempfile.TemporaryDirectory() as folder:
-            base = Path(folder)
-            write_tiny_checkpoint(base / "models", "memo")  # so that the lists show the published names
-            workflows.write_base(base, arguments.packs)
-            if parts & NEED_BROWSER:
-                with desk(base, workflows.WINDOW, **help_pictures.SETTINGS) as (server, page):
-                    write_from_server(parts, writer, server)
-                    write_from_front_end(parts, writer, server, page)
-            else:
-                with server_alone(base) as server:
-                    write_from_server(parts, writer, server)
+    if "workflows" in parts:
+        with stage.base(arguments.packs) as base, desk(base) as (_, page):
+            write_workflows(writer, page)
+    if parts - {"tables", "workflows"}:
+        with stage.base(arguments.packs) as base, server_alone(base) as server:
+            write_from_server(parts, writer, server)
     print(f"{len(writer.changed)} files changed" if writer.changed else "nothing changed")
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.graphs import OF_OTHER_PACKS, SMALL, WORKFLOWS, write_tiny_upscaler, write_wav
+from tests.helpers.graphs import OF_OTHER_PACKS, SMALL, WORKFLOWS, write_wav
 from tools.comfyui_server import ServerError
 from tools.derived.workflows import APP, look_at_all
 from tools.front_end import FrontEnd
+from tools.tiny_upscaler import write_tiny_upscaler
 
 ROOT = Path(__file__).resolve().parents[2]
 TALKING_PORTRAIT = ROOT / "workflows" / "talking_portrait.json"
@@ -70,7 +71,7 @@ CROWDED = """((gap, border) => {
 
 @pytest.fixture(scope="module")
 def base(base):
-    write_tiny_upscaler(base / "models")
+    write_tiny_upscaler(base / "models" / "upscale_models" / "tiny.safetensors")
     for named in ("models/facerestore_models/codeformer.pth", "models/upscale_models/RealESRGAN_x2plus.pth", "input/portrait_2.jpg"):
         (base / named).parent.mkdir(exist_ok=True)
         (base / named).touch()  # or the front end tells that it is missing
@@ -101,7 +102,7 @@ def test_dropped_workflow_loads_complete_and_makes_a_video_that_plays(page, file
     assert size == SIZES.get(file.stem, [64, 64])
     assert seconds == pytest.approx(SECONDS * types.count("LoadAudio"), abs=1 / 30)
     assert page.evaluate("Object.keys(app.nodePreviewImages)") == [], "a live preview would hide what the node shows in the end"
-    look_at_all(page, page.size)  # a sheet is there, and a node measured, when it is drawn
+    look_at_all(page)  # a sheet is there, and a node measured, when it is drawn
     page.wait_for(SHEETS_SHOWN, timeout=20)
     assert page.evaluate(LIVE) == [], "nor may one be drawn"
     assert page.evaluate(CROWDED) == []
@@ -135,6 +136,16 @@ def test_our_sockets_have_colours_of_their_own_in_every_theme(page):
             "document.documentElement.style.getPropertyValue(`--color-datatype-${type}`)",
         ):
             assert len(set(page.evaluate(f"{json.dumps(sorted(types))}.map(type => {colours})"))) == len(types)
+
+
+def test_notes_are_written_as_large_as_they_say(page):
+    page.drop_workflow(TALKING_PORTRAIT)
+    page.evaluate("(() => { const own = LiteGraph.createNode('MarkdownNote'); app.graph.add(own); own.widgets[0].value = 'of the user' })()")
+    text_size = "(words => parseFloat(getComputedStyle([...document.querySelectorAll('p')].find(p => p.innerText.startsWith(words))).fontSize))"
+    page.wait_for("[...document.querySelectorAll('p')].some(p => p.innerText.startsWith('of the user'))")
+    assert page.evaluate(f"{text_size}('Have none yet?')") == 12
+    assert page.evaluate(f"{text_size}('of the user')") == 10
+    assert page.own_errors() == []
 
 
 @pytest.mark.skipif(not PACKS, reason="MEMO_OTHER_PACKS names no folder with other people's packs")

@@ -155,23 +155,6 @@ def write_wav(path: Path, samples: int, sample_rate: int, channels: int = 1) -> 
     return path
 
 
-def write_tiny_upscaler(models: Path) -> None:
-    """An upscaling model of random weights that doubles a picture's size, as ComfyUI's loader takes it (RealESRGAN Compact)."""
-    import torch
-    from safetensors.torch import save_file
-
-    features, generator = 4, torch.Generator().manual_seed(0)
-    channels = [(3, features), (features, features), (features, 3 * 2**2)]  # the last ones become 2 x 2 pixels
-    weights = {}
-    for layer, (inputs, outputs) in enumerate(channels):
-        weights[f"body.{2 * layer}.weight"] = 0.1 * torch.randn(outputs, inputs, 3, 3, generator=generator)
-        weights[f"body.{2 * layer}.bias"] = torch.zeros(outputs)
-        weights[f"body.{2 * layer + 1}.weight"] = torch.full((outputs,), 0.25)
-    del weights["body.5.weight"]  # nothing follows the last convolution
-    (models / "upscale_models").mkdir(parents=True)
-    save_file(weights, models / "upscale_models" / SMALL["UpscaleModelLoader"]["model_name"])
-
-
 def frames_of(server, outputs: dict) -> np.ndarray:
     return np.stack([np.asarray(Image.open(server.output_file(entry))) for entry in outputs["frames"]["images"]])
 

@@ -1,10 +1,11 @@
-"""The help pages: one for each node, with a picture of it, and it speaks of every input and output."""
+"""The help pages: one for each node; it speaks of every input and output, says how the node is wired, and shows what it makes."""
 
+import re
 from pathlib import Path
 
 from PIL import Image
 
-from tools.derived.help_pictures import SHOWS, contents
+from tools.derived.results import SEEN_ON, WIDTH
 
 DOCS = Path(__file__).resolve().parents[2] / "web" / "docs"
 
@@ -20,14 +21,24 @@ def test_every_node_has_a_page_that_names_its_inputs_and_outputs(comfyui_server)
         assert [name for name in named if f"`{name}`" not in page] == []
 
 
-def test_every_page_shows_its_node_as_it_is(comfyui_server):
+def test_every_page_says_how_the_node_is_wired_in_titles_of_nodes(comfyui_server):
+    titles = {node["display_name"] for node in comfyui_server.get("/object_info").values()}
     for page in DOCS.glob("*.md"):
-        title, picture = page.read_text(encoding="utf-8").split("\n\n")[:2]
-        assert picture == f"![{title[2:]} as a node on the canvas, with its inputs and outputs]({page.stem}.png)"
-        file = page.with_suffix(".png")
+        text = page.read_text(encoding="utf-8")
+        wiring = re.search(r"\n## Wiring\n\n```\n(.+?)\n```\n", text, re.DOTALL)
+        assert wiring, page.stem
+        named = [re.sub(r" \(.*\)$|^(second|another) ", "", part.strip()) for line in wiring[1].splitlines() for part in line.split("→")]
+        assert [name for name in named if name not in titles] == [], page.stem
+        assert text.split("\n")[0].removeprefix("# ") in named
+
+
+def test_pages_of_nodes_that_make_something_show_it():
+    for page in DOCS.glob("*.md"):
+        shown = re.match(r"# .+\n\n!\[.{20,}\]\((.+)\)\n\n", page.read_text(encoding="utf-8"))
+        assert (shown[1] if shown else None) == (f"{page.stem}.png" if page.stem in SEEN_ON else None)
+    for node in SEEN_ON:
+        file = DOCS / f"{node}.png"
         with Image.open(file) as image:
-            assert image.format == "PNG" and 200 <= image.width <= 600 and 80 <= image.height <= 900, page.stem
-            of = comfyui_server.get(f"/object_info/{page.stem}")[page.stem]
-            assert image.text[SHOWS] == contents(of), "Run python -m tools.regenerate help_pictures"
-        assert file.stat().st_size < 60_000
-    assert {file.stem for file in DOCS.glob("*.png")} == {page.stem for page in DOCS.glob("*.md")}
+            assert image.format == "PNG" and WIDTH // 2 <= image.width <= WIDTH and 80 <= image.height <= 900, node
+        assert file.stat().st_size < 120_000
+    assert {file.stem for file in DOCS.glob("*.png")} == SEEN_ON.keys()

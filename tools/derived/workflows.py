@@ -1,33 +1,24 @@
-"""The workflow files as ComfyUI's front end saves them, with their API format and their picture.
+"""The workflow files as ComfyUI's front end saves them, with their API format.
 
 Each file of workflows/ is dropped onto the canvas, for when a node got another input or the front end another format.
 """
 
 import json
-import shutil
+import math
 from collections.abc import Iterator
 from pathlib import Path
-
-from PIL import Image
 
 from tools.front_end import FrontEnd
 
 ROOT = Path(__file__).resolve().parents[2]
 
 WORKFLOWS = ROOT / "workflows"
-LEAST_SCALE = 0.7
-"""How small a graph may open: below 0.57 the front end draws no text. What is larger is scrolled."""
+LEAST_SCALE = 0.75
+"""How small a graph may open: the front end's text is then 9 pixels high. Below 0.57 it draws none. What is larger is scrolled."""
 
-MODELS = ("vae/sd-vae-ft-mse.safetensors", "upscale_models/RealESRGAN_x2plus.pth", "facerestore_models/codeformer.pth")
-"""Files that the workflows name and nobody opens here: empty ones do."""
-INPUTS = {"portrait.jpg": "portrait.jpg", "portrait_2.jpg": "cartoon.png", "speech.wav": "speech.wav"}
-"""Input files that the workflows name to files in assets/."""
-WINDOW = (2800, 1600)
-SCALE, MARGIN, WIDTH = 0.75, 20, 1280
-"""Of a picture: how far the canvas is zoomed out, pixels around the nodes, and its width in the end."""
 OWN_EXTRAS = ("ds", "reroutes", "linkExtensions", "frontendVersion")
-TOOLBARS = (60, 90)
-"""Pixels that the front end's own elements take at each side, and above and below."""
+NEAR, FAR = (60, 90), (20, 20)
+"""Pixels at the left and above, and at the right and below, in which the front end has its own elements, or nothing is to be."""
 _EDGES = """(() => {
     const items = [...app.graph.nodes, ...app.graph.groups, ...app.graph.reroutes.values()].map(item => [...item.boundingRect])
     const least = side => Math.min(...items.map(item => item[side])), most = side => Math.max(...items.map(item => item[side] + item[side + 2]))
@@ -77,20 +68,8 @@ def _is_app(file: Path) -> bool:
     return file.name.endswith(APP)
 
 
-def write_base(base: Path, packs: Path | None) -> None:
-    """Put all that the workflows name into a base directory of ComfyUI. packs: those of other people, each in a folder of its own."""
-    for model in MODELS:
-        (base / "models" / model).parent.mkdir(exist_ok=True)
-        (base / "models" / model).touch()
-    (base / "input").mkdir()
-    for name, file in INPUTS.items():
-        shutil.copy(ROOT / "assets" / file, base / "input" / name)
-    if packs:
-        shutil.copytree(packs, base / "custom_nodes", ignore=shutil.ignore_patterns(".git"))
-
-
-def saved(page: FrontEnd, file: Path) -> tuple[dict, dict, Image.Image] | None:
-    """A workflow as it is saved today, its API format and its picture; None when one of its nodes is missing."""
+def saved(page: FrontEnd, file: Path) -> tuple[dict, dict] | None:
+    """A workflow as it is saved today and its API format; None when one of its nodes is missing."""
     page.clear()
     page.drop_workflow(file)
     if page.unknown_nodes():
@@ -98,31 +77,20 @@ def saved(page: FrontEnd, file: Path) -> tuple[dict, dict, Image.Image] | None:
     page.complaints()  # which waits until previews of pictures and sounds are there
     heights = {node["id"]: node["size"][1] for node in json.loads(file.read_text(encoding="utf-8"))["nodes"]}
     page.evaluate(f"{_MAKE_ROOM}({json.dumps(heights)})")
-    look_at_all(page, (1600, 900))
+    look_at_all(page)
     if page.evaluate("app.canvas.ds.scale") < LEAST_SCALE:
-        look_at_all(page, (1600, 900), LEAST_SCALE)
+        look_at_all(page, LEAST_SCALE)
     exported = page.evaluate("app.graphToPrompt()")
     workflow = exported["workflow"] | {"id": NO_ID}
     workflow["extra"] = {key: value for key, value in workflow["extra"].items() if key in OWN_EXTRAS}  # other packs add theirs to all
-    look_at_all(page, (1600, 900))
-    return workflow, exported["output"], picture(page)
+    return workflow, exported["output"]
 
 
-def look_at_all(page: FrontEnd, size: tuple[int, int], scale: float | None = None) -> tuple[float, float, float, float]:
-    """Move the canvas so that a window of that size shows all nodes; returns where on the page they are."""
+def look_at_all(page: FrontEnd, scale: float | None = None) -> None:
+    """Move the canvas so that all nodes are seen; ``scale``: or as much of them from the upper left on as there is room for then."""
     left, top, width, height = page.evaluate(_EDGES)
-    scale = scale or round(min((room - 2 * bar) / length for room, bar, length in zip(size, TOOLBARS, (width, height), strict=True)), 2)
-    offset = [round(bar / scale - edge + MARGIN / scale) for bar, edge in zip(TOOLBARS, (left, top), strict=True)]
+    rooms = [whole - near - far for whole, near, far in zip(page.size, NEAR, FAR, strict=True)]
+    scale = scale or math.floor(100 * min(1, rooms[0] / width, rooms[1] / height)) / 100
+    offset = [math.ceil(near / scale - edge) for near, edge in zip(NEAR, (left, top), strict=True)]
     page.evaluate(f"app.canvas.ds.scale = {scale}; app.canvas.ds.offset = {json.dumps(offset)}; app.canvas.setDirty(true, true)")
     page.evaluate("new Promise(done => setTimeout(done, 1500))")  # in which widgets of HTML follow
-    x, y = page.evaluate(f"app.canvas.ds.convertOffsetToCanvas({json.dumps([left, top])})")
-    origin = page.evaluate("(box => [box.x, box.y])(document.querySelector('#graph-canvas').getBoundingClientRect())")
-    return x + origin[0], y + origin[1], width * scale, height * scale
-
-
-def picture(page: FrontEnd) -> Image.Image:
-    """The graph as the canvas shows it, without what stands around it."""
-    x, y, width, height = look_at_all(page, WINDOW, SCALE)
-    page.evaluate("document.querySelectorAll('[data-testid=minimap-container], .minimap-main-container').forEach(part => part.remove())")
-    shown = page.picture((x - MARGIN, y - MARGIN, width + 2 * MARGIN, height + 2 * MARGIN))
-    return shown.resize((WIDTH, round(shown.height * WIDTH / shown.width)), Image.LANCZOS) if shown.width > WIDTH else shown
