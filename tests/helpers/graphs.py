@@ -1,6 +1,7 @@
 """Graphs in API format that the server tests run, and what goes into them and comes out."""
 
 import json
+import shutil
 import time
 import wave
 from collections.abc import Callable
@@ -17,6 +18,7 @@ WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 OF_OTHER_PACKS = {
     "face_restoration_facerestore_cf": {"FaceRestoreModelLoader", "FaceRestoreCFWithModel"},
     "save_with_video_helper_suite": {"VHS_VideoCombine"},
+    "text_to_speech_fill_chatterbox": {"FL_ChatterboxTTS"},
 }
 """Workflows whose name says which pack they need, to that pack's nodes."""
 
@@ -56,8 +58,24 @@ SMALL = {
     "MemoSampleToFile": {"width": 128, "height": 128, **_SMALL_PICTURES},
     "MemoTalkingPortrait": {"resolution": 128, **_SMALL_PICTURES},
     "UpscaleModelLoader": {"model_name": "tiny.safetensors"},
+    "FrameInterpolationModelLoader": {"model_name": "tiny.safetensors"},
 }
-"""The small model of assets/models, in few steps, and the upscaler of ``write_tiny_upscaler``."""
+"""The small model of assets/models, in few steps, and what ``write_tiny_upscaler`` and ``write_tiny_interpolator`` write."""
+
+STAND_INS = {"text_to_portrait": ("VAEDecode", "LoadImage"), "text_to_speech_fill_chatterbox": ("FL_ChatterboxTTS", "LoadAudio")}
+"""Workflows with models or nodes that no test has: which node gives what they make, and which core node can give it instead."""
+
+
+def given(photo: str, sound: str) -> dict[str, dict]:
+    """The inputs of nodes that bring in a picture or a sound: files in ComfyUI's input folder, named for all of them."""
+    pictures, sounds = ("LoadImage", "WebcamCapture"), ("LoadAudio", "RecordAudio")
+    return {kind: {"image": photo} for kind in pictures} | {kind: {"audio": sound} for kind in sounds}
+
+
+def with_stand_in(prompt: dict, workflow: str) -> dict:
+    """The graph of that workflow, whose inputs are still to be given, with its stand-in, if it has one."""
+    kind, instead = STAND_INS.get(workflow, (None, None))
+    return {name: node(instead) if part["class_type"] == kind else part for name, part in prompt.items()}
 
 
 def talking_portrait(**inputs: dict) -> dict:
@@ -170,6 +188,35 @@ def write_tiny_upscaler(models: Path) -> None:
     del weights["body.5.weight"]  # nothing follows the last convolution
     (models / "upscale_models").mkdir(parents=True)
     save_file(weights, models / "upscale_models" / SMALL["UpscaleModelLoader"]["model_name"])
+
+
+def write_tiny_interpolator(models: Path) -> None:
+    """A model of random weights that computes frames between frames, as ComfyUI's loader takes it (RIFE 4.25)."""
+    import torch
+    from safetensors.torch import save_file
+
+    generator, head, wide, narrow = torch.Generator().manual_seed(0), 4, 4, 2
+    shapes = {"encode.cnn0": (16, 3, 3, 3), "encode.cnn1": (16, 16, 3, 3), "encode.cnn2": (16, 16, 3, 3), "encode.cnn3": (16, head, 4, 4)}
+    for block in range(5):
+        channels = 7 + 2 * head if block == 0 else 20 + 2 * head
+        shapes[f"block{block}.conv0.0.0"] = (narrow, channels, 3, 3)
+        shapes[f"block{block}.conv0.1.0"] = (wide, narrow, 3, 3)
+        shapes |= {f"block{block}.convblock.{layer}.conv": (wide, wide, 3, 3) for layer in range(8)}
+        shapes[f"block{block}.lastconv.0"] = (wide, 4 * 13, 4, 4)
+    transposed = ("cnn3", "lastconv.0")
+    weights = {f"{name}.weight": 0.1 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    weights |= {f"{name}.bias": torch.zeros(shape[name.endswith(transposed)]) for name, shape in shapes.items()}
+    weights |= {f"block{block}.convblock.{layer}.beta": torch.ones(1, wide, 1, 1) for block in range(5) for layer in range(8)}
+    (models / "frame_interpolation").mkdir(parents=True, exist_ok=True)
+    save_file(weights, models / "frame_interpolation" / SMALL["FrameInterpolationModelLoader"]["model_name"])
+
+
+def write_portraits(inputs: Path, portraits: dict[str, Path]) -> None:
+    """The folder that folder_of_portraits names: {name: picture}, each with a text file that says its name."""
+    (inputs / "portraits").mkdir(parents=True, exist_ok=True)
+    for name, picture in portraits.items():
+        shutil.copy(picture, inputs / "portraits" / f"{name}{picture.suffix}")
+        (inputs / "portraits" / f"{name}.txt").write_text(name, encoding="utf-8")
 
 
 def frames_of(server, outputs: dict) -> np.ndarray:

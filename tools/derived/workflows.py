@@ -18,10 +18,18 @@ WORKFLOWS = ROOT / "workflows"
 LEAST_SCALE = 0.7
 """How small a graph may open: below 0.57 the front end draws no text. What is larger is scrolled."""
 
-MODELS = ("vae/sd-vae-ft-mse.safetensors", "upscale_models/RealESRGAN_x2plus.pth", "facerestore_models/codeformer.pth")
+MODELS = (
+    "vae/sd-vae-ft-mse.safetensors",
+    "upscale_models/RealESRGAN_x2plus.pth",
+    "facerestore_models/codeformer.pth",
+    "frame_interpolation/film_net_fp16.safetensors",
+    "checkpoints/v1-5-pruned-emaonly-fp16.safetensors",
+)
 """Files that the workflows name and nobody opens here: empty ones do."""
-INPUTS = {"portrait.jpg": "portrait.jpg", "portrait_2.jpg": "cartoon.png", "speech.wav": "speech.wav"}
+INPUTS = {"portrait.jpg": "portrait.jpg", "portrait_2.jpg": "cartoon.png", "speech.wav": "speech.wav", "portraits/anna.jpg": "portrait.jpg"}
 """Input files that the workflows name to files in assets/."""
+TAKEN = {"WebcamCapture": {"image": "portrait.jpg"}, "RecordAudio": {"audio": "speech.wav"}}
+"""What nodes take from a camera or a microphone when Run is pressed: the API format names a file for it."""
 WINDOW = (2800, 1600)
 SCALE, MARGIN, WIDTH = 0.75, 20, 1280
 """Of a picture: how far the canvas is zoomed out, pixels around the nodes, and its width in the end."""
@@ -82,8 +90,8 @@ def write_base(base: Path, packs: Path | None) -> None:
     for model in MODELS:
         (base / "models" / model).parent.mkdir(exist_ok=True)
         (base / "models" / model).touch()
-    (base / "input").mkdir()
     for name, file in INPUTS.items():
+        (base / "input" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "assets" / file, base / "input" / name)
     if packs:
         shutil.copytree(packs, base / "custom_nodes", ignore=shutil.ignore_patterns(".git"))
@@ -102,6 +110,8 @@ def saved(page: FrontEnd, file: Path) -> tuple[dict, dict, Image.Image] | None:
     if page.evaluate("app.canvas.ds.scale") < LEAST_SCALE:
         look_at_all(page, (1600, 900), LEAST_SCALE)
     exported = page.evaluate("app.graphToPrompt()")
+    for node in exported["output"].values():
+        node["inputs"] |= TAKEN.get(node["class_type"], {})
     workflow = exported["workflow"] | {"id": NO_ID}
     workflow["extra"] = {key: value for key, value in workflow["extra"].items() if key in OWN_EXTRAS}  # other packs add theirs to all
     look_at_all(page, (1600, 900))
