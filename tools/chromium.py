@@ -13,10 +13,8 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 ARGUMENTS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--remote-debugging-port=0",
-    "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+    "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",  # a microphone that beeps, and nobody asks about it
 )  # fmt: skip
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
-"""Whose portrait and voice the camera and the microphone give."""
 _START_TIMEOUT = _ANSWER_TIMEOUT = 60
 
 
@@ -36,10 +34,7 @@ class Chromium:
         self.errors: list[str] = []
 
     def __enter__(self):
-        self.profile.mkdir(exist_ok=True)
-        camera = shutil.copy(ASSETS / "portrait.jpg", self.profile / "camera.mjpeg")  # by whose ending it knows what is in it
-        devices = [f"--use-file-for-fake-video-capture={camera}", f"--use-file-for-fake-audio-capture={ASSETS / 'speech.wav'}"]
-        command = [self.executable, *ARGUMENTS, *devices, f"--user-data-dir={self.profile}", "--window-size={},{}".format(*self.size), "about:blank"]
+        command = [self.executable, *ARGUMENTS, f"--user-data-dir={self.profile}", "--window-size={},{}".format(*self.size), "about:blank"]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._loop = asyncio.new_event_loop()
         self._ids = itertools.count(1)

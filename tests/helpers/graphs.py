@@ -68,8 +68,7 @@ STAND_INS = {"text_to_portrait": ("VAEDecode", "LoadImage"), "text_to_speech_fil
 
 def given(photo: str, sound: str) -> dict[str, dict]:
     """The inputs of nodes that bring in a picture or a sound: files in ComfyUI's input folder, named for all of them."""
-    pictures, sounds = ("LoadImage", "WebcamCapture"), ("LoadAudio", "RecordAudio")
-    return {kind: {"image": photo} for kind in pictures} | {kind: {"audio": sound} for kind in sounds}
+    return {"LoadImage": {"image": photo}, "LoadAudio": {"audio": sound}, "RecordAudio": {"audio": sound}}
 
 
 def with_stand_in(prompt: dict, workflow: str) -> dict:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from tools.derived.workflows import TAKEN
 
 NOTES = ("Note", "MarkdownNote")
-WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3", "WEBCAM", "AUDIO_RECORD")
+WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3", "AUDIO_RECORD")
 MUTED, BYPASSED = 2, 4
 
 
@@ -75,7 +75,7 @@ def _read(inputs: dict, values: Iterator, prefix: str = "") -> list[Widget]:
 
 def _extra_widgets(name: str, kind: str, options: dict) -> int:
     """How many widgets of its own the front end puts after that of an input: a seed's control, buttons to upload or record, a player."""
-    if kind == "AUDIO_RECORD" or name == "capture_on_queue":
+    if kind == "AUDIO_RECORD":
         return 1
     if kind == "INT":
         return bool(options.get("control_after_generate", name in ("seed", "noise_seed")))

@@ -45,7 +45,7 @@ def measured(video: Path) -> tuple[int, Fraction, float]:
         return sum(1 for _ in file.decode(picture)), picture.average_rate, float(heard.duration * heard.time_base)
 
 
-def test_a_camera_and_a_microphone_give_the_portrait_and_the_voice(comfyui_server, sound):
+def test_a_microphone_gives_the_voice(comfyui_server, sound):
     [video] = videos_of(comfyui_server, "record_yourself", sound)
     assert measured(video) == (FRAMES, FPS, pytest.approx(SAMPLES / SAMPLE_RATE, abs=0.03))
 

@@ -38,7 +38,6 @@ ABSOLUTE_PATH = re.compile(r"(?<![\w./:])(/\w|~/|[A-Za-z]:[\\/]+\w)")
 FILES = {
     "LoadImage": ["image"],
     "LoadAudio": ["audio"],
-    "WebcamCapture": ["image"],
     "RecordAudio": ["audio"],
     "LoadImageTextDataSetFromFolder": ["folder"],
     "CheckpointLoaderSimple": ["ckpt_name"],
@@ -49,7 +48,7 @@ TITLE = 30
 """Of a node, above its position."""
 GROWS, LEAST_WIDTH = 36, 225
 """How much taller a node may be in Nodes 2.0 than on the canvas, which saved it, and how wide it is there at least."""
-GROWS_NOT = {"LoadImage", "LoadAudio", *ui_to_api.NOTES}
+GROWS_NOT = {"LoadImage", "LoadAudio", "RecordAudio", *ui_to_api.NOTES}
 AFTER_A_RUN = {
     "MemoCropPortrait": 420,
     "MemoDetectEmotion": 360,
@@ -347,7 +346,7 @@ NOTED = {
         {"TrimAudioDuration": {"start_index": 0.1, "duration": 0.3}, "MemoTalkingPortrait": {"seed": 7}},
         {"TrimAudioDuration": {"start_index": -0.2}},
     ],
-    "record_yourself": [{"WebcamCapture": {"capture_on_queue": False}, "MemoTalkingPortrait": {"first_2_seconds": True, "seed": 7}}],
+    "record_yourself": [{"MemoTalkingPortrait": {"first_2_seconds": True, "seed": 7}}],
     "several_portraits_one_voice": [{"MemoTalkingPortrait": {"seed": 7}}],
     "smooth_60_fps": [
         {

@@ -28,8 +28,8 @@ MODELS = (
 """Files that the workflows name and nobody opens here: empty ones do."""
 INPUTS = {"portrait.jpg": "portrait.jpg", "portrait_2.jpg": "cartoon.png", "speech.wav": "speech.wav", "portraits/anna.jpg": "portrait.jpg"}
 """Input files that the workflows name to files in assets/."""
-TAKEN = {"WebcamCapture": {"image": "portrait.jpg"}, "RecordAudio": {"audio": "speech.wav"}}
-"""What nodes take from a camera or a microphone when Run is pressed: the API format names a file for it."""
+TAKEN = {"RecordAudio": {"audio": "speech.wav"}}
+"""What nodes take from a microphone when Run is pressed: the API format names a file for it."""
 WINDOW = (2800, 1600)
 SCALE, MARGIN, WIDTH = 0.75, 20, 1280
 """Of a picture: how far the canvas is zoomed out, pixels around the nodes, and its width in the end."""
