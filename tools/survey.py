@@ -24,7 +24,7 @@ from tools.front_end import SETTINGS, FrontEnd, server_alone
 RENDERERS, LANGUAGES, PALETTES = ("canvas", "Vue"), ("en", "zh"), ("dark", "light")
 SCREENS = {"desk": (1600, 900), "phone": (412, 915)}
 STATES = ("opened", "run", "reloaded")
-WITHOUT_WEIGHTS = ("face_restoration_facerestore_cf",)
+WITHOUT_WEIGHTS = ("face_restoration_facerestore_cf", "text_to_portrait", "text_to_speech_fill_chatterbox")
 """Opened, and not run: nobody may fetch what they need here."""
 SETTLES = 0.7
 """Seconds in which elements find their places."""

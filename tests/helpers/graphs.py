@@ -1,6 +1,7 @@
 """Graphs in API format that the server tests run, and what goes into them and comes out."""
 
 import json
+import shutil
 import time
 import wave
 from collections.abc import Callable
@@ -17,6 +18,7 @@ WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 OF_OTHER_PACKS = {
     "face_restoration_facerestore_cf": {"FaceRestoreModelLoader", "FaceRestoreCFWithModel"},
     "save_with_video_helper_suite": {"VHS_VideoCombine"},
+    "text_to_speech_fill_chatterbox": {"FL_ChatterboxTTS"},
 }
 """Workflows whose name says which pack they need, to that pack's nodes."""
 
@@ -56,8 +58,23 @@ SMALL = {
     "MemoSampleToFile": {"width": 128, "height": 128, **_SMALL_PICTURES},
     "MemoTalkingPortrait": {"resolution": 128, **_SMALL_PICTURES},
     "UpscaleModelLoader": {"model_name": "tiny.safetensors"},
+    "FrameInterpolationModelLoader": {"model_name": "tiny.safetensors"},
 }
-"""The small model of assets/models, in few steps, and the upscaler of ``write_tiny_upscaler``."""
+"""The small model of assets/models, in few steps, and what ``write_tiny_upscaler`` and ``write_tiny_interpolator`` write."""
+
+STAND_INS = {"text_to_portrait": ("VAEDecode", "LoadImage"), "text_to_speech_fill_chatterbox": ("FL_ChatterboxTTS", "LoadAudio")}
+"""Workflows with models or nodes that no test has: which node gives what they make, and which core node can give it instead."""
+
+
+def given(photo: str, sound: str) -> dict[str, dict]:
+    """The inputs of nodes that bring in a picture or a sound: files in ComfyUI's input folder, named for all of them."""
+    return {"LoadImage": {"image": photo}, "LoadAudio": {"audio": sound}, "RecordAudio": {"audio": sound}}
+
+
+def with_stand_in(prompt: dict, workflow: str) -> dict:
+    """The graph of that workflow, whose inputs are still to be given, with its stand-in, if it has one."""
+    kind, instead = STAND_INS.get(workflow, (None, None))
+    return {name: node(instead) if part["class_type"] == kind else part for name, part in prompt.items()}
 
 
 def talking_portrait(**inputs: dict) -> dict:
@@ -153,6 +170,14 @@ def write_wav(path: Path, samples: int, sample_rate: int, channels: int = 1) -> 
         file.setframerate(sample_rate)
         file.writeframes(np.repeat((tone * 32767).astype("<i2")[:, None], channels, axis=1).tobytes())
     return path
+
+
+def write_portraits(inputs: Path, portraits: dict[str, Path]) -> None:
+    """The folder that folder_of_portraits names: {name: picture}, each with a text file that says its name."""
+    (inputs / "portraits").mkdir(parents=True, exist_ok=True)
+    for name, picture in portraits.items():
+        shutil.copy(picture, inputs / "portraits" / f"{name}{picture.suffix}")
+        (inputs / "portraits" / f"{name}.txt").write_text(name, encoding="utf-8")
 
 
 def frames_of(server, outputs: dict) -> np.ndarray:

@@ -7,8 +7,10 @@ widget, and dynamic combos; anything else (bypassed nodes, subgraphs, primitives
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from tools.derived.workflows import TAKEN
+
 NOTES = ("Note", "MarkdownNote")
-WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3")
+WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3", "AUDIO_RECORD")
 MUTED, BYPASSED = 2, 4
 
 
@@ -30,7 +32,7 @@ def to_api(workflow: dict, object_info: dict) -> dict:
     for number, node in nodes.items():
         if node["type"] in (*NOTES, "Reroute") or node["mode"] == MUTED:
             continue
-        inputs = {widget.name: widget.value for widget in widgets(node, object_info)}
+        inputs = {widget.name: widget.value for widget in widgets(node, object_info)} | TAKEN.get(node["type"], {})
         for slot in node["inputs"]:
             if slot["link"] is not None and (origin := _origin(slot["link"], links, nodes)):
                 inputs[slot["name"]] = origin
@@ -72,7 +74,9 @@ def _read(inputs: dict, values: Iterator, prefix: str = "") -> list[Widget]:
 
 
 def _extra_widgets(name: str, kind: str, options: dict) -> int:
-    """How many widgets of its own the front end puts after that of an input: a seed's control, upload buttons, a player."""
+    """How many widgets of its own the front end puts after that of an input: a seed's control, buttons to upload or record, a player."""
+    if kind == "AUDIO_RECORD":
+        return 1
     if kind == "INT":
         return bool(options.get("control_after_generate", name in ("seed", "noise_seed")))
     return bool(options.get("image_upload")) + 2 * bool(options.get("audio_upload"))

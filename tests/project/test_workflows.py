@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from tests.helpers import ui_to_api
-from tests.helpers.graphs import OF_OTHER_PACKS, SMALL, WORKFLOWS, write_wav
+from tests.helpers.graphs import OF_OTHER_PACKS, SMALL, STAND_INS, WORKFLOWS, given, with_stand_in, write_portraits, write_wav
 from tools.comfyui_server import ComfyUIServer
 from tools.derived.workflows import APP, apps
-from tools.tiny_upscaler import write_tiny_upscaler
+from tools.tiny_picture_models import write_tiny_interpolator, write_tiny_upscaler
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "workflows"
@@ -25,13 +25,20 @@ BLUEPRINT = ROOT / "subgraphs" / "MEMO Talking Portrait.json"
 SAVED_BY = (0, 33)
 CURRENT_VERSION = 0.4
 ABSOLUTE_PATH = re.compile(r"(?<![\w./:])(/\w|~/|[A-Za-z]:[\\/]+\w)")
-FILES = {"LoadImage": ["image"], "LoadAudio": ["audio"], **{kind: list(inputs) for kind, inputs in SMALL.items() if "Load" in kind}}
+FILES = {
+    "LoadImage": ["image"],
+    "LoadAudio": ["audio"],
+    "RecordAudio": ["audio"],
+    "LoadImageTextDataSetFromFolder": ["folder"],
+    "CheckpointLoaderSimple": ["ckpt_name"],
+    **{kind: list(inputs) for kind, inputs in SMALL.items() if "Load" in kind},
+}
 """Widgets that name a file: which ones there are is the user's matter."""
 TITLE, COLLAPSED = 30, 130
 """Of a node, above its position, and how wide it is when nothing but its title is shown; ours have short ones then."""
 GROWS, LEAST_WIDTH = 36, 225
 """How much taller a node may be in Nodes 2.0 than on the canvas, which saved it, and how wide it is there at least."""
-GROWS_NOT = {"LoadImage", "LoadAudio", *ui_to_api.NOTES}
+GROWS_NOT = {"LoadImage", "LoadAudio", "RecordAudio", *ui_to_api.NOTES}
 AFTER_A_RUN = {
     "MemoCropPortrait": 420,
     "MemoDetectEmotion": 360,
@@ -61,6 +68,8 @@ each_workflow = pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file
 APPS = [file for file in WORKFLOWS if file.name.endswith(APP)]
 RUN = [file for file in WORKFLOWS if file not in APPS]
 """Apps run as the graphs that they are made of."""
+CHAINED = {"record_yourself", "part_of_a_recording", "smooth_60_fps", "folder_of_portraits"}
+"""Whose videos are not as long as the audio of a loader, or are several: test_chained_workflows.py."""
 TAKE_LONG = {"low_memory", "two_speakers_one_photo"}
 """With what their notes say to change; as they are stored they run always."""
 each_of_core_nodes = pytest.mark.parametrize("file", [file for file in WORKFLOWS if file.stem not in OF_OTHER_PACKS], ids=lambda file: file.stem)
@@ -79,6 +88,8 @@ def small_server(comfyui_path, tmp_path_factory):
     """A ComfyUI with the small model."""
     base = tmp_path_factory.mktemp("comfyui")
     write_tiny_upscaler(base / "models" / "upscale_models" / "tiny.safetensors")
+    write_tiny_interpolator(base / "models" / "frame_interpolation" / "tiny.safetensors")
+    write_portraits(base / "input", {"anna": ROOT / "assets" / "cartoon.png"})
     with ComfyUIServer(comfyui_path, base, ROOT / "assets" / "models") as server:
         server.add_input(ROOT / "assets" / "cartoon.png")
         yield server
@@ -100,7 +111,7 @@ def allowed(widget: ui_to_api.Widget) -> bool:
     match widget.kind:
         case "INT" | "FLOAT":
             types = (int,) if widget.kind == "INT" else (int, float)
-            return type(widget.value) in types and widget.options["min"] <= widget.value <= widget.options["max"]
+            return type(widget.value) in types and widget.options["min"] <= widget.value <= widget.options.get("max", math.inf)
         case "BOOLEAN" | "STRING":
             return isinstance(widget.value, bool if widget.kind == "BOOLEAN" else str)
     return widget.value in widget.choices
@@ -171,7 +182,7 @@ def test_groups_end_below_their_last_node(file):
     workflow = load(file)
     for group in workflow["groups"]:
         left, top, width, height = group["bounding"]
-        bottoms = [room_of(node)[3] for node in workflow["nodes"] if left <= node["pos"][0] <= left + width]
+        bottoms = [room_of(node)[3] for node in workflow["nodes"] if 0 <= node["pos"][0] - left <= width and 0 <= node["pos"][1] - top <= height]
         assert max(bottoms) + BORDER <= top + height, group["title"]
 
 
@@ -314,6 +325,7 @@ NOTED = {
             "MemoTalkingPortrait": {"steps": 10, "seed": 7, "crop_face": False},
         }
     ],
+    "folder_of_portraits": [{"MemoTalkingPortrait": {"first_2_seconds": True}}],
     "emotion_timeline": [
         {"MemoEmotionTimeline": {"timeline": "0-2 neutral, 2-4 happy, 7.5- sad"}, "MemoTalkingPortrait": {"seed": 7}},
         {"MemoEmotionTimeline": {"emotion": None}},
@@ -324,10 +336,24 @@ NOTED = {
     ],
     "low_memory": [{"MemoSampleToFile": {"width": 384, "height": 384, "guidance_scale": 1.0, "steps": 1}, "MemoLoadModel": {"weight_dtype": "auto"}}],
     "music_with_vocal_separation": [{"MemoDetectEmotion": {"emotion_source": source}} for source in ("audio", "vocals")],
+    "part_of_a_recording": [
+        {"TrimAudioDuration": {"start_index": 0.1, "duration": 0.3}, "MemoTalkingPortrait": {"seed": 7}},
+        {"TrimAudioDuration": {"start_index": -0.2}},
+    ],
+    "record_yourself": [{"MemoTalkingPortrait": {"first_2_seconds": True, "seed": 7}}],
     "several_portraits_one_voice": [{"MemoTalkingPortrait": {"seed": 7}}],
+    "smooth_60_fps": [
+        {
+            "MemoTalkingPortrait": {"fps": 25.0, "steps": 10, "seed": 7},
+            "FrameInterpolate": {"multiplier": 4},
+            "ComfyMathExpression": {"expression": "a * 4"},
+        }
+    ],
     "talking_portrait": [_TRIED],
     "talking_portrait.app": [_TRIED],
     "talking_portrait_all_nodes": [{"MemoSampler": {"steps": 10, "seed": 7}}],
+    "text_to_portrait": [{"MemoTalkingPortrait": {"first_2_seconds": True, "seed": 7, "allow_no_face": True}}],
+    "text_to_speech_fill_chatterbox": [{"MemoTalkingPortrait": {"seed": 7}}],
     "two_speakers_one_photo": [
         {"MemoCropPortrait": {"index": 1, "margin": 0.3}, "MemoTalkingPortrait": {"crop_face": False, "steps": 10, "seed": 7}}
     ],
@@ -377,11 +403,10 @@ def two_people(tmp_path_factory) -> Path:
 def test_runs_with_what_its_note_says_to_change(file, values, object_info, small_server, two_people, tmp_path):
     sound = small_server.add_input(write_wav(tmp_path / "half_a_second.wav", 11729, 22050))
     picture = small_server.add_input(two_people) if file.stem in ("crop_and_paste_back", "two_speakers_one_photo") else "cartoon.png"
-    prompt = ui_to_api.to_api(load(file), object_info)
+    prompt = with_stand_in(load(file.parent / "api" / file.name), file.stem)
     for node in prompt.values():
-        kind = node["class_type"]
-        for given in (SMALL | {"LoadImage": {"image": picture}, "LoadAudio": {"audio": sound}}, values):
-            node["inputs"] |= given.get(kind, {})
+        for inputs in (SMALL | given(picture, sound), values):
+            node["inputs"] |= inputs.get(node["class_type"], {})
         node["inputs"] = {name: value for name, value in node["inputs"].items() if value is not None}
     written = [
         entry
@@ -392,14 +417,14 @@ def test_runs_with_what_its_note_says_to_change(file, values, object_info, small
     assert written
 
 
-@pytest.mark.parametrize("file", [file for file in RUN if file.stem not in OF_OTHER_PACKS], ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [file for file in RUN if file.stem not in {*OF_OTHER_PACKS, *STAND_INS, *CHAINED}], ids=lambda file: file.stem)
 def test_runs_to_videos_as_long_as_the_audio(file, object_info, small_server, two_people, tmp_path):
     samples, sample_rate, fps = 11729, 22050, 30
     sound = small_server.add_input(write_wav(tmp_path / "half_a_second.wav", samples, sample_rate))
     prompt = ui_to_api.to_api(load(file), object_info)
     voices = sum(node["class_type"] == "LoadAudio" for node in prompt.values())  # one after the other
     photo = "cartoon.png" if voices == 1 else small_server.add_input(two_people)
-    inputs = SMALL | {"LoadImage": {"image": photo}, "LoadAudio": {"audio": sound}}
+    inputs = SMALL | given(photo, sound)
     for node in prompt.values():
         node["inputs"] |= inputs.get(node["class_type"], {})
     written = [
@@ -416,3 +441,11 @@ def test_runs_to_videos_as_long_as_the_audio(file, object_info, small_server, tw
             frames = sum(1 for _ in video.decode(picture))
         assert frames == ceil(Fraction(voices * samples * fps, sample_rate))
         assert abs(seconds[0] - seconds[1]) < Fraction(1, fps)
+
+
+def test_nodes_that_keep_their_values_by_name_say_them_as_the_api_file_does():
+    """Video Helper Suite's; in a list the front end takes them one by one, and its own names were values once."""
+    [combine] = [node for node in load(FOLDER / "save_with_video_helper_suite.json")["nodes"] if node["type"] == "VHS_VideoCombine"]
+    [sent] = [node for node in load(FOLDER / "api" / "save_with_video_helper_suite.json").values() if node["class_type"] == "VHS_VideoCombine"]
+    linked = {name: value for name, value in sent["inputs"].items() if isinstance(value, list)}
+    assert combine["widgets_values"] | linked == sent["inputs"]

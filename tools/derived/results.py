@@ -26,8 +26,13 @@ SEEN_ON = {
     "MemoTalkingPortrait": "talking_portrait",
 }
 """Nodes whose help page shows a result, to the workflow that it comes from. What a loader gives cannot be seen."""
-ALIKE = {"face_restoration_facerestore_cf": "talking_portrait", "save_with_video_helper_suite": "talking_portrait"}
-"""Workflows that need another pack, to the one whose result stands for theirs."""
+ALIKE = {
+    "face_restoration_facerestore_cf": "talking_portrait",
+    "save_with_video_helper_suite": "talking_portrait",
+    "text_to_portrait": "talking_portrait",
+    "text_to_speech_fill_chatterbox": "talking_portrait",
+}
+"""Workflows that need another pack or a model of other people, to the one whose result stands for theirs."""
 SIDE, CELL = 512, 128
 """Pixels of a template's picture, and of the frames in it, which are as the small model makes them."""
 WIDTH = 400
@@ -57,7 +62,7 @@ def run(server: ComfyUIServer, workflow: str) -> Run:
     listed = {kind: server.output_file(files[0]) for kind, files in outputs.items()}
     video = next(file for file in listed.values() if file.suffix in (".mp4", ".mkv"))
     shown = {kind: Image.open(file).convert("RGB") for kind, file in listed.items() if file.suffix == ".png"}
-    portrait = Image.open(server.base / "input" / pictures[0]["image"]).convert("RGB")
+    portrait = Image.open(server.base / "input" / (pictures[0]["image"] if pictures else next(iter(stage.PORTRAITS)))).convert("RGB")
     return Run(portrait, shown, *_decoded(video))
 
 

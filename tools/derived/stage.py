@@ -13,7 +13,7 @@ from PIL import Image
 
 from tools.comfyui_server import ROOT
 from tools.evaluation.variants import Case
-from tools.tiny_upscaler import write_tiny_upscaler
+from tools.tiny_picture_models import write_tiny_interpolator, write_tiny_upscaler
 
 ASSETS = ROOT / "assets"
 MODELS = {
@@ -23,6 +23,15 @@ MODELS = {
     "audio_encoders/wav2vec2-small": "audio_encoders/wav2vec2-base-960h",
 }
 """Folders of the small model to those of the published one."""
+NAMED = (
+    "upscale_models/RealESRGAN_x2plus.pth",
+    "facerestore_models/codeformer.pth",
+    "frame_interpolation/film_net_fp16.safetensors",
+    "checkpoints/v1-5-pruned-emaonly-fp16.safetensors",
+)
+"""Other people's models that workflows name: where an empty file has the name, the front end says of none that it is missing."""
+FOLDER = "portraits"
+"""Of input, that folder_of_portraits names."""
 PORTRAITS = {
     "portrait.jpg": (95_001,),
     "portrait_2.jpg": (95_016,),
@@ -67,14 +76,18 @@ def base(packs: Path | None = None, seconds: float = 1.6) -> Iterator[Path]:
 def _write(base: Path, packs: Path | None, seconds: float) -> None:
     for small, published in MODELS.items():
         shutil.copytree(ASSETS / "models" / small, base / "models" / published, dirs_exist_ok=True)
+    for named in NAMED:
+        (base / "models" / named).parent.mkdir(exist_ok=True)
+        (base / "models" / named).touch()
     write_tiny_upscaler(base / "models" / "upscale_models" / "RealESRGAN_x2plus.pth", strength=0)
-    (base / "input").mkdir()
+    write_tiny_interpolator(base / "models" / "frame_interpolation" / "film_net_fp16.safetensors", strength=0)
+    (base / "input" / FOLDER).mkdir(parents=True)
     for name, who in PORTRAITS.items():
         _picture(who).save(base / "input" / name, quality=95)
     _write_voice(base / "input" / "speech.wav", seconds)
+    _picture(PORTRAITS["portrait.jpg"]).save(base / "input" / FOLDER / "anna.jpg", quality=95)
+    (base / "input" / FOLDER / "anna.txt").write_text("anna", encoding="utf-8")
     if packs:
-        (base / "models" / "facerestore_models").mkdir()
-        (base / "models" / "facerestore_models" / "codeformer.pth").touch()  # nobody opens it, but its name is asked for
         shutil.copytree(packs, base / "custom_nodes", ignore=shutil.ignore_patterns(".git"))
 
 

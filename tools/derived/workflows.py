@@ -16,6 +16,8 @@ WORKFLOWS = ROOT / "workflows"
 LEAST_SCALE = 0.75
 """How small a graph may open: the front end's text is then 9 pixels high. Below 0.57 it draws none. What is larger is scrolled."""
 
+TAKEN = {"RecordAudio": {"audio": "speech.wav"}}
+"""What nodes take from a microphone when Run is pressed: the API format names a file for it."""
 OWN_EXTRAS = ("ds", "reroutes", "linkExtensions", "frontendVersion")
 NEAR, FAR = (60, 90), (20, 20)
 """Pixels at the left and above, and at the right and below, in which the front end has its own elements, or nothing is to be."""
@@ -81,6 +83,8 @@ def saved(page: FrontEnd, file: Path) -> tuple[dict, dict] | None:
     if page.evaluate("app.canvas.ds.scale") < LEAST_SCALE:
         look_at_all(page, LEAST_SCALE)
     exported = page.evaluate("app.graphToPrompt()")
+    for node in exported["output"].values():
+        node["inputs"] |= TAKEN.get(node["class_type"], {})
     workflow = exported["workflow"] | {"id": NO_ID}
     workflow["extra"] = {key: value for key, value in workflow["extra"].items() if key in OWN_EXTRAS}  # other packs add theirs to all
     return workflow, exported["output"]
