@@ -23,9 +23,10 @@ from memo_modules.clips import FPS, frame_rate, other_rates
 from memo_modules.crew.processes import Processes
 from memo_modules.crew.running import Crew
 from memo_modules.errors import InputError
+from memo_modules.preparation.finding import find_videos
 from memo_modules.preparation.folder import FAILED, METADATA, Report, Run, prepare_folder
 from memo_modules.preparation.preparer import Job, ModelPlaces, Settings, fingerprints
-from memo_modules.preparation.videos import duration, find_videos, stated_rate
+from memo_modules.preparation.videos import duration, stated_rate
 from memo_modules.preparation.workers import Preparation, prepare_here, prepare_in_crew
 from memo_modules.store.obtain import SCRIPT, find_model, obtain
 from memo_modules.training.dataset import ClipLayout
@@ -182,11 +183,19 @@ def show(report: Report, output: Path) -> None:
         print(f"  {video}: {report.failed[video]}")
     if len(report.failed) > SHOWN:
         print(f"  and {len(report.failed) - SHOWN} more")
+    show_passed_over(report.passed_over)
+
+
+def show_passed_over(others: str) -> None:
+    if others:
+        print(f"Passed over, since they are no videos by their name and first bytes: {others}.")
 
 
 def show_durations(folder: Path) -> int:
-    frames, seconds, videos = 0, Fraction(0), find_videos(folder)
-    failed = 0
+    frames, seconds, found = 0, Fraction(0), find_videos(folder)
+    videos, failed = found.videos, 0
+    for path, reason in sorted(found.refused.items()):
+        print(f"{path}: {reason}")
     for path in videos:
         try:
             of_video = duration(path)
@@ -197,6 +206,7 @@ def show_durations(folder: Path) -> int:
         frames, seconds = frames + of_video[0], seconds + of_video[1]
     hours, rest = divmod(float(seconds), 3600)
     print(f"{len(videos) - failed} videos, {frames} frames, {float(seconds):.3f} s ({hours:.0f} h {rest // 60:.0f} min {rest % 60:.3f} s)")
+    show_passed_over(found.passed_over)
     return 0 if failed < len(videos) else 1
 
 
