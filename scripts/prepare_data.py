@@ -1,6 +1,7 @@
 """Prepare videos of one speaking face each for training.
 
     python scripts/prepare_data.py VIDEOS OUTPUT --models MODELS
+    python scripts/prepare_data.py VIDEOS OUTPUT --sheet sheet.jpg
     python scripts/prepare_data.py VIDEOS --durations
 
 Writes training data for every video in VIDEOS and its subfolders, and a line for each to OUTPUT/metadata.jsonl. Videos that
@@ -29,7 +30,9 @@ from memo_modules.preparation.preparer import Job, ModelPlaces, Settings, finger
 from memo_modules.preparation.videos import duration, stated_rate
 from memo_modules.preparation.workers import Preparation, prepare_here, prepare_in_crew
 from memo_modules.store.obtain import SCRIPT, find_model, obtain
-from memo_modules.training.dataset import ClipLayout
+from memo_modules.training.dataset import ClipLayout, read_metadata
+from memo_modules.training.sheets import SUFFIXES as SHEETS
+from memo_modules.training.sheets import draw_sheets
 from memo_modules.words import first_line, quoted
 from scripts import entry
 from scripts.entry import run
@@ -65,9 +68,14 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, or several to share among the workers, as cuda:0,cuda:1 (default: cpu)")
     parser.add_argument("--durations", action="store_true", help="only say how long the videos are")
+    parser.add_argument(
+        "--sheet", type=Path, metavar="FILE", help="draw a picture of each prepared video, as training will see it; without --models only that"
+    )
     arguments = parser.parse_args()
-    if not arguments.durations and (arguments.output is None or arguments.models is None):
-        parser.error("expected OUTPUT and --models MODELS, or --durations")
+    if not arguments.durations and (arguments.output is None or not (arguments.models or arguments.sheet)):
+        parser.error("expected OUTPUT and --models MODELS, OUTPUT and --sheet FILE, or --durations")
+    if arguments.sheet and arguments.sheet.suffix.lower() not in SHEETS:
+        parser.error(f"--sheet: expected a name that ends in {', '.join(SHEETS)}, got {quoted(str(arguments.sheet))}")
     if not 1 <= arguments.workers <= MOST_WORKERS:
         parser.error(f"--workers: expected 1 to {MOST_WORKERS}, got {arguments.workers}")
     arguments.devices = arguments.device.split(",")
@@ -210,9 +218,23 @@ def show_durations(folder: Path) -> int:
     return 0 if failed < len(videos) else 1
 
 
+def draw(output: Path, target: Path) -> int:
+    videos = read_metadata([output / METADATA])
+    if not videos:
+        raise InputError(f"--sheet: no video has been prepared in {output}. Prepare some, with --models.")
+    failed = draw_sheets(videos, target, lambda done, total: print(f"\r{done} of {total} drawn  ", end="" if done < total else "\n", flush=True))
+    for video, reason in failed.items():
+        print(f"  {video}: {reason}")
+    print(f"{target}: {len(videos) - len(failed)} pictures, numbered by the lines of {METADATA}.")
+    return 1 if failed else 0
+
+
 def main() -> int:
     arguments = parse_arguments()
-    return show_durations(arguments.videos) if arguments.durations else prepare(arguments)
+    if arguments.durations:
+        return show_durations(arguments.videos)
+    status = prepare(arguments) if arguments.models else 0
+    return status or (draw(arguments.output, arguments.sheet) if arguments.sheet else 0)
 
 
 if __name__ == "__main__":
