@@ -12,7 +12,7 @@ from ..memo_modules.video.formats import VideoFormat
 from . import comfy_adapter as adapter
 from . import comfy_sockets as sockets
 from . import core_video
-from .audio import encoded, fps_input, say_how_mixed, separated
+from .audio import encoded, fps_input, say_what_is_heard, separated
 from .comfy_lists import ListNode
 from .emotion import detected
 from .loaders import (
@@ -222,7 +222,7 @@ class MemoTalkingPortrait(ListNode):
         looking = replace(adapter.host(), say=notes.append)
         adapter.bring_in(models.face_analysis)
         portrait, face = framed_portrait(models.face_analysis.model, image, resolution, crop_face, allow_no_face, host=looking)
-        say_how_mixed(heard, looking)
+        say_what_is_heard(heard, looking)
         of_sound = (id(audio), id(models), fps, first_2_seconds)
         features = item.once(("features", *of_sound), lambda: encoded(models.audio_encoder, separated(models.vocal_separator, heard), fps))
         if emotion is None:

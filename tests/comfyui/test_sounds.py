@@ -123,3 +123,11 @@ def test_channels_that_cancel_each_other_are_said_where_they_come_in(comfyui_ser
         record = Record()
         comfyui_server.run(prompt | {find(prompt, "LoadAudio") if prompt is chain else "audio": inverted}, record)
         assert any("its channels cancel each other" in text and "channel 1 alone" in text for text in record.texts), kind
+
+
+def test_a_sound_in_which_nothing_is_heard_is_said_where_it_comes_in(comfyui_server, chain, all_in_one):
+    constant = node("HandMadeAudio", shape="1 2 8000", sample_rate=16000, value="0.3")
+    for prompt, kind in ((chain, "MemoSeparateVocals"), (all_in_one, "MemoTalkingPortrait")):
+        record = Record()
+        comfyui_server.run(prompt | {find(prompt, "LoadAudio") if prompt is chain else "audio": constant}, record)
+        assert any("audio: nothing is heard in it. Of a file with several tracks" in text for text in record.texts), kind
