@@ -227,3 +227,12 @@ def test_a_node_that_gets_one_after_the_other_says_which_it_was(comfyui_server):
     prompt["back"]["inputs"]["photo"] = ["photos", 0]
     with pytest.raises(ServerError, match="MemoPasteBack: item 3 of the list: photo: some values are NaN"):
         comfyui_server.run(prompt)
+
+
+def test_what_another_pack_blocks_blocks_the_whole_list_as_the_help_pages_say(comfyui_server):
+    """It is core that does so: a node that gets a list whole is skipped for all of its items."""
+    prompt, record = cropped("0.4 0.5 0.6"), Record()
+    prompt["blocked"] = node("BlockOne", images=["images", 0], number=1)
+    prompt["crop"]["inputs"]["image"] = ["blocked", 0]
+    outputs = comfyui_server.run(prompt, record)
+    assert "crop" not in outputs and "frames" not in outputs and record.texts == []
