@@ -184,4 +184,4 @@ def test_a_file_of_any_kind_is_cropped_as_it_looks_or_refused_in_words(comfyui_s
     assert np.abs(made - 255 * expected[0].numpy()).mean() < 4
     looks = torch.from_numpy(np.array(GREY.convert("RGB") if name.startswith("grey") else PHOTO)).float()
     if "premultiplied" not in name:
-        assert (load_picture(tmp_path / name) * 255 - looks).abs().mean() < 5, "and the library reads it as it looks"
+        assert (load_picture(tmp_path / name) * 255 - looks).abs().mean() < 8, "and the library reads it as it looks"
