@@ -272,7 +272,9 @@ def all_frames(sampling: Sampling, host: Host, kept: Journal | None = None) -> t
     images, done, state = torch.empty(frames, height, width, 3), 0, sampling.state
     clips, began = sampling.lead_in + sampling.audio.clips, time.monotonic()
     number = here = len(kept.segments) if kept else 0
-    with adapter.says_when_stopped(host, lambda: f"Stopped after clip {number} of {clips}: Run starts anew"):
+    with adapter.says_when_stopped(
+        host, lambda: f"Stopped: Run continues after clip {number}" if kept else f"Stopped after clip {number} of {clips}: Run starts anew"
+    ):
         for before in kept.made() if kept else ():
             host.check_interrupt()
             images[done : done + before.last_frames] = sampling.vae.decode(before.latents)[: before.last_frames].movedim(1, -1)

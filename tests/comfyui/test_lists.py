@@ -205,6 +205,23 @@ def test_the_sampler_keeps_the_good_ones_and_samples_none_twice(comfyui_server):
     assert first == second[:9] + second[18:] and second[18:] == alone and left() == []
 
 
+def test_a_list_that_was_stopped_continues(comfyui_server):
+    prompt, record, again = frames_graph("0.4 0.5"), Record(), Record()
+    sampler = find(prompt, "MemoSampler")
+    prompt[sampler]["inputs"]["steps"] = 20
+
+    def stop_in_the_second(kind: str, data: dict) -> None:
+        record(kind, data)
+        if kind == "progress" and data["node"] == sampler and "Done: 9 frames, 0:00.3" in record.texts:
+            comfyui_server.interrupt()
+
+    with pytest.raises(ServerError, match="execution interrupted in MemoSampler"):
+        comfyui_server.run(prompt, stop_in_the_second)
+    assert record.texts[-1] == "Stopped: Run continues after clip 0"
+    assert len(comfyui_server.run(prompt, again)["frames"]["images"]) == 18
+    assert sum(text.startswith("Clip 1 of 1") for text in again.texts) == 1, "the first is there"
+
+
 def test_a_voice_that_cannot_be_used_is_left_out(comfyui_server):
     prompt = saving_frames(talking_portrait(MemoSampler={"guidance_scale": 1.0}))
     prompt["voices"] = node("HandMadeTexts", words="nan noise")
