@@ -1,6 +1,5 @@
 """Two nodes for the whole chain, where its parts are of no interest: everything that is loaded, and from portrait to video."""
 
-from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 
 from comfy_api.latest import InputImpl, Types, io
@@ -9,14 +8,12 @@ from ..memo_modules.portrait.framing import framed_portrait
 from ..memo_modules.portrait.pictures import squash_note
 from ..memo_modules.store import obtain
 from ..memo_modules.types import DEFAULT_SETTINGS, Audio
-from ..memo_modules.video import journal
 from ..memo_modules.video.formats import VideoFormat
-from ..memo_modules.video.unfinished import DAY
 from . import comfy_adapter as adapter
-from . import comfy_output, core_video
 from . import comfy_sockets as sockets
-from .audio import encoded, fps_input, say_how_mixed, separated
-from .comfy_lists import Item, ListNode
+from . import core_video
+from .audio import encoded, fps_input, say_what_is_heard, separated
+from .comfy_lists import ListNode
 from .emotion import detected
 from .loaders import (
     CATEGORY,
@@ -32,7 +29,7 @@ from .loaders import (
     obtained,
     refusal,
 )
-from .sampler import Sampling, all_frames, denoising_inputs, overview
+from .sampler import FramesToMake, Sampling, denoising_inputs
 from .socket_types import (
     AudioEncoderSocket,
     EmotionModelSocket,
@@ -43,7 +40,6 @@ from .socket_types import (
     MemoModelsSocket,
     VocalSeparatorSocket,
 )
-from .video import KEPT_BYTES, KEPT_DAYS
 
 ROLES = {
     "model": "nets",
@@ -226,7 +222,7 @@ class MemoTalkingPortrait(ListNode):
         looking = replace(adapter.host(), say=notes.append)
         adapter.bring_in(models.face_analysis)
         portrait, face = framed_portrait(models.face_analysis.model, image, resolution, crop_face, allow_no_face, host=looking)
-        say_how_mixed(heard, looking)
+        say_what_is_heard(heard, looking)
         of_sound = (id(audio), id(models), fps, first_2_seconds)
         features = item.once(("features", *of_sound), lambda: encoded(models.audio_encoder, separated(models.vocal_separator, heard), fps))
         if emotion is None:
@@ -239,31 +235,24 @@ class MemoTalkingPortrait(ListNode):
         notes += [note for note in (squashed, clipped) if note]
         # Save Video writes AAC, whose encoder never comes back from some samples that are far beyond
         sound = core_video.fitted(Audio(heard.waveform.clamp(-1, 1) if clipped else heard.waveform, heard.sample_rate))
-        return _Prepared(sampling, sound, notes, item)
+        return _Prepared(sampling, item, "talking_portrait", sound, notes)
 
     @classmethod
     def make(cls, prepared: "_Prepared", notes) -> tuple[tuple, list]:
-        sampling, place = prepared.sampling, prepared.item
+        sampling = prepared.sampling
         host = adapter.host(cls.hidden.unique_id, prepared.notes, notes)
-        with prepared.journal() if place.count > 1 else nullcontext() as kept:
-            images, _ = all_frames(sampling, host, kept)
+        images, _, shown = prepared.frames(host)
         fps, sound = sampling.audio.fps, sockets.from_audio(prepared.sound)
         video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=sound, frame_rate=fps))
-        return (images, float(fps), video), overview(images, sampling.audio).as_dict()["images"]
+        return (images, float(fps), video), shown
 
 
 @dataclass(frozen=True)
-class _Prepared:
-    """A video that can be made. notes: what there is to say of it. item: which of a list it is."""
+class _Prepared(FramesToMake):
+    """The same with its sound. notes: what there is to say of it."""
 
-    sampling: Sampling
     sound: Audio
     notes: list[str]
-    item: Item
-
-    def journal(self):
-        """Where the clips are kept of a list in which another video may fail: they are not sampled again then."""
-        return journal.opened(comfy_output.unfinished_folder("temp"), "talking_portrait", self.sampling.inputs(), KEPT_DAYS * DAY, KEPT_BYTES)
 
 
 NODES = [MemoLoadAll, MemoTalkingPortrait]

@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..memo_modules.audio.features import TIMINGS, encode_audio
-from ..memo_modules.audio.io import mixing_note
+from ..memo_modules.audio.io import mixing_note, silence_note
 from ..memo_modules.clips import frame_rate, samples_for_frames
 from ..memo_modules.host import Host
 from ..memo_modules.types import Audio, AudioFeatures
@@ -38,7 +38,7 @@ class MemoSeparateVocals(PreparingNode):
     @classmethod
     def one(cls, vocal_separator, audio) -> io.NodeOutput:
         mix = sockets.to_audio(audio)
-        say_how_mixed(mix, adapter.host(cls.hidden.unique_id))
+        say_what_is_heard(mix, adapter.host(cls.hidden.unique_id))
         return io.NodeOutput(sockets.from_audio(separated(vocal_separator, mix)))
 
 
@@ -48,9 +48,11 @@ def separated(vocal_separator, mix: Audio) -> Audio:
     return vocal_separator.model.separate(mix, adapter.host())
 
 
-def say_how_mixed(audio: Audio, host: Host) -> None:
-    if note := mixing_note(audio, check_interrupt=host.check_interrupt):
-        host.say(note)
+def say_what_is_heard(audio: Audio, host: Host) -> None:
+    """Where it is not all of it, or nothing."""
+    for note in (mixing_note(audio, check_interrupt=host.check_interrupt), silence_note(audio, check_interrupt=host.check_interrupt)):
+        if note:
+            host.say(note)
 
 
 def fps_input() -> io.Input:
@@ -106,7 +108,7 @@ class MemoEncodeAudio(PreparingNode):
     @classmethod
     def one(cls, audio_encoder, audio, fps, timing, previous_audio=None, level=False) -> io.NodeOutput:
         voice = sockets.to_audio(audio)
-        say_how_mixed(voice, adapter.host(cls.hidden.unique_id))
+        say_what_is_heard(voice, adapter.host(cls.hidden.unique_id))
         previous = None if previous_audio is None else sockets.to_audio(previous_audio, "previous_audio")
         return io.NodeOutput(encoded(audio_encoder, voice, fps, timing=timing, previous=previous, level=level))
 

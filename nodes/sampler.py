@@ -5,6 +5,8 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from comfy_api.latest import io, ui
@@ -18,12 +20,18 @@ from ..memo_modules.sampler.footprint import MEMORY_MODES
 from ..memo_modules.sampler.noise import NOISES
 from ..memo_modules.sampler.sampling import REFERENCE_ORDERS, SampledClip, sample_video
 from ..memo_modules.types import AudioFeatures, SamplerSettings, VideoState
+from ..memo_modules.video import journal
 from ..memo_modules.video.journal import Inputs, Journal
+from ..memo_modules.video.unfinished import DAY
 from ..memo_modules.weights.fingerprints import block_values, some_values, tensor_digest
 from . import comfy_adapter as adapter
 from . import comfy_output
 from . import comfy_sockets as sockets
+from .comfy_lists import Item, ListNode
 from .socket_types import AudioFeaturesSocket, EmotionSocket, FaceSocket, MemoModelSocket, VideoStateSocket
+
+KEPT_DAYS, KEPT_BYTES = 14, 50 * 10**9
+"""How long unfinished videos are kept, and how much of them."""
 
 _log = logging.getLogger(__name__)
 
@@ -264,7 +272,9 @@ def all_frames(sampling: Sampling, host: Host, kept: Journal | None = None) -> t
     images, done, state = torch.empty(frames, height, width, 3), 0, sampling.state
     clips, began = sampling.lead_in + sampling.audio.clips, time.monotonic()
     number = here = len(kept.segments) if kept else 0
-    with adapter.says_when_stopped(host, lambda: f"Stopped after clip {number} of {clips}: Run starts anew"):
+    with adapter.says_when_stopped(
+        host, lambda: f"Stopped: Run continues after clip {number}" if kept else f"Stopped after clip {number} of {clips}: Run starts anew"
+    ):
         for before in kept.made() if kept else ():
             host.check_interrupt()
             images[done : done + before.last_frames] = sampling.vae.decode(before.latents)[: before.last_frames].movedim(1, -1)
@@ -286,7 +296,7 @@ def overview(images: torch.Tensor, audio: AudioFeatures) -> ui.SavedImages:
     return comfy_output.shown_picture(contact_sheet(images, audio.clip_frames, audio.fps))
 
 
-class MemoSampler(io.ComfyNode):
+class MemoSampler(ListNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -299,19 +309,46 @@ class MemoSampler(io.ComfyNode):
             inputs=[*sampling_inputs(), noise_input(), preset_input()],
             hidden=[io.Hidden.unique_id],
             outputs=[
-                io.Image.Output(display_name="images", tooltip="The frames, as many as the audio needs."),
-                io.Float.Output(display_name="fps", tooltip="Frames per second, for Create Video."),
+                io.Image.Output(display_name="images", tooltip="The frames, as many as the audio needs.", is_output_list=True),
+                io.Float.Output(display_name="fps", tooltip="Frames per second, for Create Video.", is_output_list=True),
                 VideoStateSocket.Output(
-                    display_name="state", tooltip="What is needed to continue this video: connect it to the state of another sampler node."
+                    display_name="state",
+                    tooltip="What is needed to continue this video: connect it to the state of another sampler node.",
+                    is_output_list=True,
                 ),
             ],
+            is_input_list=True,
         )
 
     @classmethod
-    def execute(cls, **inputs) -> io.NodeOutput:
-        sampling = Sampling(**inputs)
-        images, state = all_frames(sampling, adapter.host(cls.hidden.unique_id, sampling.notes))
-        return io.NodeOutput(images, float(sampling.audio.fps), state, ui=overview(images, sampling.audio))
+    def prepare(cls, item, **inputs) -> "FramesToMake":
+        return FramesToMake(Sampling(**inputs), item, "sampler")
+
+    @classmethod
+    def make(cls, prepared: "FramesToMake", notes) -> tuple[tuple, list]:
+        sampling = prepared.sampling
+        images, state, shown = prepared.frames(adapter.host(cls.hidden.unique_id, sampling.notes, notes))
+        return (images, float(sampling.audio.fps), state), shown
+
+
+@dataclass(frozen=True)
+class FramesToMake:
+    """A video that can be made and is handed on as frames. item: which of a list it is. node: begins the name of the folder with its clips."""
+
+    sampling: Sampling
+    item: Item
+    node: str
+
+    def frames(self, host: Host) -> tuple[torch.Tensor, VideoState, list]:
+        """Those of all_frames, and what the node shows. Of one of a list its clips stay, see ``journal``."""
+        keeps = self.item.count > 1 and not self.sampling.lead_in
+        with self.journal() if keeps else nullcontext() as kept:
+            images, state = all_frames(self.sampling, host, kept)
+        return images, state, overview(images, self.sampling.audio).as_dict()["images"]
+
+    def journal(self):
+        """Where the clips are kept of a list in which another video may fail: they are not sampled again then."""
+        return journal.opened(comfy_output.unfinished_folder("temp"), self.node, self.sampling.inputs(), KEPT_DAYS * DAY, KEPT_BYTES)
 
 
 NODES = [MemoSampler]

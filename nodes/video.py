@@ -19,12 +19,10 @@ from . import comfy_adapter as adapter
 from . import comfy_output
 from . import comfy_sockets as sockets
 from .comfy_lists import Item, ListNode
-from .sampler import Sampling, noise_input, preset_input, sampling_inputs
+from .sampler import KEPT_BYTES, KEPT_DAYS, Sampling, noise_input, preset_input, sampling_inputs
 from .socket_types import CropSocket, VideoStateSocket
 
 AUTO = "auto"
-KEPT_DAYS, KEPT_BYTES = 14, 50 * 10**9
-"""How long unfinished videos are kept, and how much of them."""
 
 
 def file_inputs() -> list[io.Input]:

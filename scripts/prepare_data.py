@@ -1,6 +1,7 @@
 """Prepare videos of one speaking face each for training.
 
     python scripts/prepare_data.py VIDEOS OUTPUT --models MODELS
+    python scripts/prepare_data.py VIDEOS OUTPUT --sheet sheet.jpg
     python scripts/prepare_data.py VIDEOS --durations
 
 Writes training data for every video in VIDEOS and its subfolders, and a line for each to OUTPUT/metadata.jsonl. Videos that
@@ -23,12 +24,15 @@ from memo_modules.clips import FPS, frame_rate, other_rates
 from memo_modules.crew.processes import Processes
 from memo_modules.crew.running import Crew
 from memo_modules.errors import InputError
+from memo_modules.preparation.finding import find_videos
 from memo_modules.preparation.folder import FAILED, METADATA, Report, Run, prepare_folder
 from memo_modules.preparation.preparer import Job, ModelPlaces, Settings, fingerprints
-from memo_modules.preparation.videos import duration, find_videos, stated_rate
+from memo_modules.preparation.videos import duration, stated_rate
 from memo_modules.preparation.workers import Preparation, prepare_here, prepare_in_crew
 from memo_modules.store.obtain import SCRIPT, find_model, obtain
-from memo_modules.training.dataset import ClipLayout
+from memo_modules.training.dataset import ClipLayout, read_metadata
+from memo_modules.training.sheets import SUFFIXES as SHEETS
+from memo_modules.training.sheets import draw_sheets
 from memo_modules.words import first_line, quoted
 from scripts import entry
 from scripts.entry import run
@@ -64,9 +68,14 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, or several to share among the workers, as cuda:0,cuda:1 (default: cpu)")
     parser.add_argument("--durations", action="store_true", help="only say how long the videos are")
+    parser.add_argument(
+        "--sheet", type=Path, metavar="FILE", help="draw a picture of each prepared video, as training will see it; without --models only that"
+    )
     arguments = parser.parse_args()
-    if not arguments.durations and (arguments.output is None or arguments.models is None):
-        parser.error("expected OUTPUT and --models MODELS, or --durations")
+    if not arguments.durations and (arguments.output is None or not (arguments.models or arguments.sheet)):
+        parser.error("expected OUTPUT and --models MODELS, OUTPUT and --sheet FILE, or --durations")
+    if arguments.sheet and arguments.sheet.suffix.lower() not in SHEETS:
+        parser.error(f"--sheet: expected a name that ends in {', '.join(SHEETS)}, got {quoted(str(arguments.sheet))}")
     if not 1 <= arguments.workers <= MOST_WORKERS:
         parser.error(f"--workers: expected 1 to {MOST_WORKERS}, got {arguments.workers}")
     arguments.devices = arguments.device.split(",")
@@ -182,11 +191,19 @@ def show(report: Report, output: Path) -> None:
         print(f"  {video}: {report.failed[video]}")
     if len(report.failed) > SHOWN:
         print(f"  and {len(report.failed) - SHOWN} more")
+    show_passed_over(report.passed_over)
+
+
+def show_passed_over(others: str) -> None:
+    if others:
+        print(f"Passed over, since they are no videos by their name and first bytes: {others}.")
 
 
 def show_durations(folder: Path) -> int:
-    frames, seconds, videos = 0, Fraction(0), find_videos(folder)
-    failed = 0
+    frames, seconds, found = 0, Fraction(0), find_videos(folder)
+    videos, failed = found.videos, 0
+    for path, reason in sorted(found.refused.items()):
+        print(f"{path}: {reason}")
     for path in videos:
         try:
             of_video = duration(path)
@@ -197,12 +214,27 @@ def show_durations(folder: Path) -> int:
         frames, seconds = frames + of_video[0], seconds + of_video[1]
     hours, rest = divmod(float(seconds), 3600)
     print(f"{len(videos) - failed} videos, {frames} frames, {float(seconds):.3f} s ({hours:.0f} h {rest // 60:.0f} min {rest % 60:.3f} s)")
+    show_passed_over(found.passed_over)
     return 0 if failed < len(videos) else 1
+
+
+def draw(output: Path, target: Path) -> int:
+    videos = read_metadata([output / METADATA])
+    if not videos:
+        raise InputError(f"--sheet: no video has been prepared in {output}. Prepare some, with --models.")
+    failed = draw_sheets(videos, target, lambda done, total: print(f"\r{done} of {total} drawn  ", end="" if done < total else "\n", flush=True))
+    for video, reason in failed.items():
+        print(f"  {video}: {reason}")
+    print(f"{target}: {len(videos) - len(failed)} pictures, numbered by the lines of {METADATA}.")
+    return 1 if failed else 0
 
 
 def main() -> int:
     arguments = parse_arguments()
-    return show_durations(arguments.videos) if arguments.durations else prepare(arguments)
+    if arguments.durations:
+        return show_durations(arguments.videos)
+    status = prepare(arguments) if arguments.models else 0
+    return status or (draw(arguments.output, arguments.sheet) if arguments.sheet else 0)
 
 
 if __name__ == "__main__":

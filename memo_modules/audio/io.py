@@ -169,6 +169,15 @@ def mixing_note(audio: Audio, name: str = "audio", check_interrupt: Callable[[],
     return "" if kept is None else f"{name}: its channels cancel each other, as if one was inverted: channel {kept + 1} alone is listened to."
 
 
+def silence_note(audio: Audio, name: str = "audio", check_interrupt: Callable[[], None] = lambda: None) -> str:
+    """A sentence for the user where no channel of ``audio`` moves by more than SILENCE, whatever constant it is at; else nothing."""
+    spans = [torch.aminmax(part, dim=1) for part in parts(audio.waveform, check_interrupt, dim=1)]
+    lowest, highest = (torch.stack([span[side] for span in spans]) for side in (0, 1))
+    if (highest.amax(dim=0) - lowest.amin(dim=0)).max() / 2 >= SILENCE:
+        return ""
+    return f"{name}: nothing is heard in it. Of a file with several tracks Load Audio reads the first."
+
+
 def mixed_down(audio: Audio, check_interrupt: Callable[[], None] = lambda: None) -> Audio:
     """``mono``, as loud at its peak as the loudest channel was: a voice in one of eight channels keeps its level."""
     mixed = mono(audio, check_interrupt)

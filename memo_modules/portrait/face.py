@@ -26,9 +26,9 @@ RECOGNISER_FILE = "glintr100.onnx"
 DETECTION_SIZE = (640, 640)
 EMBEDDING_SIZE = 512
 
-_ALIKE, _SURER = 0.5, 0.05
-"""Two boxes are of the same face where this share of the smaller one lies in the other; a face is the other way up where the detector is by
-so much surer of it in the picture turned."""
+_ALIKE, _NEAR, _SURER = 0.5, 0.25, 0.05
+"""Two boxes are of the same face where this share of the smaller one lies in the other. A face is the other way up where the detector is by so
+much surer of one near it in the picture turned: around a face that is upside down it draws a box that is shifted."""
 
 _LOOKED_AT = 1280
 """Pixels of the longer side that do to see which way up a face is."""
@@ -59,11 +59,11 @@ class Detection:
             return 0 if down >= 0 else 180
         return 90 if across > 0 else 270
 
-    def overlaps(self, box: tuple[float, float, float, float]) -> bool:
+    def overlaps(self, box: tuple[float, float, float, float], share: float = _ALIKE) -> bool:
         x1, y1, x2, y2 = self.box
         across, down = min(x2, box[2]) - max(x1, box[0]), min(y2, box[3]) - max(y1, box[1])
         smaller = min(self.area, (box[2] - box[0]) * (box[3] - box[1]))
-        return across > 0 and down > 0 and across * down > _ALIKE * smaller
+        return across > 0 and down > 0 and across * down > share * smaller
 
     @property
     def area(self) -> float:
@@ -131,7 +131,7 @@ class FaceAnalyzer(OnnxModel):
         x1, y1, x2, y2 = face.box
         there = tuple(place / apart for place in (width - x2, height - y2, width - x1, height - y1))
         turned = self.detect(np.rot90(reduced, 2))
-        surer = any(other.score > face.score + _SURER and not other.turn and other.overlaps(there) for other in turned)
+        surer = any(other.score > face.score + _SURER and not other.turn and other.overlaps(there, _NEAR) for other in turned)
         return 180 if surer else 0
 
     def embed(self, image: np.ndarray, face: Detection) -> Tensor:

@@ -20,9 +20,9 @@ from ..files.names import safe_name
 from ..files.regular_files import open_regular
 from ..files.whole_files import remove_partial, storing, write_whole
 from ..words import first_line, shortened
+from .finding import find_videos
 from .preparer import VIDEOS, Job, Outcome, video_of
 from .tensor_files import FIELDS
-from .videos import find_videos
 
 METADATA, FAILED, RECORD, LOCK = "metadata.jsonl", "failed.jsonl", "preparation.json", "preparation.lock"
 
@@ -35,13 +35,15 @@ _log = logging.getLogger(__name__)
 @dataclass
 class Report:
     """earlier: videos that were there before. prepared: those that this run added, with their frame rates. clips: lines of metadata.jsonl,
-    more than one for a video that was split. failed: from video to reason. notes: to the videos of which they are true."""
+    more than one for a video that was split. failed: from video to reason. notes: to the videos of which they are true. passed_over: how many
+    files there are that are no videos, in words."""
 
     earlier: int = 0
     prepared: dict[str, Fraction] = field(default_factory=dict)
     clips: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
+    passed_over: str = ""
 
 
 def prepare_folder(
@@ -65,7 +67,7 @@ def prepare_folder(
         InputError: there is no video, or ``output`` is in use, of other videos or of other settings.
     """
     videos, output = Path(os.path.abspath(videos)), Path(os.path.abspath(output))
-    paths = find_videos(videos, leave_out=output if videos in output.parents else None)
+    found = find_videos(videos, leave_out=output if videos in output.parents else None)
     with storing(output):
         output.mkdir(parents=True, exist_ok=True)
     with _alone(output):
@@ -74,9 +76,10 @@ def prepare_folder(
         done = {name for (name, lines), count in Counter(map(video_of, entries.values())).items() if count == lines}
         entries = {key: entry for key, entry in entries.items() if video_of(entry)[0] in done}
         _write_lines(output / METADATA, entries.values())
-        jobs = [Job(path, _name(path.relative_to(videos)), _place(path, output), output) for path in paths]
+        jobs = [Job(path, _name(path.relative_to(videos)), _place(path, output), output) for path in found.videos]
         to_do = [job for job in jobs if job.name not in done]
-        report = Report(earlier=len(jobs) - len(to_do), clips=len(entries))
+        report = Report(earlier=len(jobs) - len(to_do), clips=len(entries), passed_over=found.passed_over)
+        report.failed |= {_place(path, output): reason for path, reason in found.refused.items()}
         begin(to_do)
         try:
             with closing(run(to_do)) as outcomes:

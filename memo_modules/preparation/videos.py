@@ -3,7 +3,6 @@
 Errors say what is wrong with the file; the caller adds which file it is.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -20,11 +19,8 @@ from ..pyav import audio_resampler, fraction, import_av
 from ..types import Audio
 from ..video.reading import Screen, opened, picture_track, seeks, sound_tracks
 
-SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".divx", ".wmv", ".asf", ".flv", ".f4v"),
-    *(".mts", ".m2ts", ".m2t", ".ts", ".mpg", ".mpeg", ".mpe", ".m2v", ".vob", ".mxf", ".ogv", ".dv"),
-)
-"""Suffixes of the files that count as videos, in upper or lower case."""
+_ANIMATIONS = {"gif", "apng", "webp_anim"}
+"""Names that ffmpeg gives to the formats of animations; those of pictures end in _pipe."""
 
 _LACKING = Fraction(1, 2)
 """Seconds by which a file may be shorter than it states: containers round."""
@@ -72,31 +68,6 @@ class Video:
         seconds = len(times) / self.fps if self.fps else shown_for(times)
         audio = _beside_frames(self.audio, self.times[0] - times[0], seconds)
         return replace(self, times=times, audio=audio, changes=self.changes[start:stop])
-
-
-def find_videos(folder: Path, leave_out: Path | None = None) -> list[Path]:
-    """The videos in a folder and below, sorted; links to folders are followed, each folder once. None that are hidden or below
-    ``leave_out``.
-
-    Raises InputError when there are none.
-    """
-    if not folder.is_dir():
-        raise InputError(f"videos: {folder} is not a folder.")
-    found, seen = [], {os.path.realpath(folder)}
-    for place, folders, files in os.walk(folder, followlinks=True):
-        if leave_out and Path(place).is_relative_to(leave_out):
-            folders[:] = []
-            continue
-        below = {name: os.path.realpath(os.path.join(place, name)) for name in sorted(folders) if not name.startswith(".")}
-        folders[:] = []
-        for name, real in below.items():
-            if real not in seen:
-                seen.add(real)
-                folders.append(name)
-        found += [path for name in files if not name.startswith(".") and (path := Path(place, name)).suffix.lower() in SUFFIXES]
-    if not (videos := sorted(path for path in found if path.is_file())):
-        raise InputError(f"videos: {folder} and the folders in it hold none of {', '.join('*' + suffix for suffix in SUFFIXES)}.")
-    return videos
 
 
 def read_video(path: Path, look: Look = lambda number, time, picture: None) -> Video:
@@ -183,7 +154,9 @@ class _Sound:
     def __init__(self, container, number: int):
         tracks = sound_tracks(container)
         if not tracks:
-            raise InputError("no sound: the file has no audio stream.")
+            kind = container.format.name
+            picture = f" It is a picture or an animation ({kind.removesuffix('_pipe')})." if kind in _ANIMATIONS or kind.endswith("_pipe") else ""
+            raise InputError(f"no sound: the file has no audio stream.{picture}")
         self.track = tracks[number]
         self._resampler = audio_resampler(format="fltp")
         self._blocks: list[np.ndarray] = []

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from memo_modules.audio.io import alone, decode, mixed_down, mixing_note, mono, resample, validate
+from memo_modules.audio.io import alone, decode, mixed_down, mixing_note, mono, resample, silence_note, validate
 from memo_modules.errors import InputError
 from memo_modules.types import Audio
 
@@ -211,3 +211,22 @@ def test_mixing_down_keeps_the_level():
     for channels in ([0 * VOICE] * 7 + [VOICE], [VOICE] * 8, [VOICE, -VOICE] * 4):
         assert torch.allclose(mixed_down(Audio(torch.cat(channels), 16000)).waveform, VOICE, atol=1e-6)
     assert torch.equal(mixed_down(Audio(torch.zeros(8, 100), 16000)).waveform, torch.zeros(1, 100))
+
+
+@pytest.mark.parametrize(
+    ("channels", "silent"),
+    [
+        ([0 * VOICE], True),
+        ([0 * VOICE + 0.3], True),
+        ([0 * VOICE + 0.3, 0 * VOICE - 0.3], True),
+        ([1e-5 * VOICE], True),
+        ([VOICE], False),
+        ([0.5 + 0.1 * VOICE], False),
+        ([VOICE, -VOICE], False),
+        ([0 * VOICE] * 15 + [0.01 * VOICE], False),
+    ],
+    ids=["silence", "a constant", "two constants", "far too faint", "a voice", "a voice on a constant", "inverted", "one of sixteen, faint"],
+)
+def test_a_sound_in_which_nothing_is_heard_is_said(channels, silent):
+    said = silence_note(Audio(torch.cat(channels), 16000), "vocals")
+    assert said == ("vocals: nothing is heard in it. Of a file with several tracks Load Audio reads the first." if silent else "")

@@ -174,6 +174,54 @@ def test_the_first_of_a_list_is_left_out_and_the_others_keep_their_pairs(comfyui
     assert corners == [102, 153], "each in its own photo"
 
 
+def frames_graph(values: str) -> dict:
+    """A list of pictures through MEMO Sampler; one of NaN is refused."""
+    prompt = saving_frames(talking_portrait(MemoSampler={"guidance_scale": 1.0}))
+    prompt[find(prompt, "LoadAudio")] = SHORT
+    prompt[find(prompt, "LoadImage")] = node("HandMadeImage", shape="1 96 96 3", value=0.5)
+    prompt["images"] = node("HandMadeImages", shape="1 96 96 3", values=values)
+    prompt[find(prompt, "MemoSampler")]["inputs"]["image"] = ["images", 0]
+    return prompt
+
+
+def test_the_sampler_keeps_the_good_ones_and_samples_none_twice(comfyui_server):
+    def frames(values: str, listener: Record) -> tuple[list[bytes], dict]:
+        outputs = comfyui_server.run(frames_graph(values), listener)
+        return [_pixels(comfyui_server.output_file(entry).read_bytes()) for entry in outputs["frames"]["images"]], outputs
+
+    def left() -> list:
+        return sorted((comfyui_server.base / "temp" / "memo_unfinished").glob("sampler-*"))
+
+    record, again = Record(), Record()
+    first, outputs = frames("0.4 nan 0.6", record)
+    [said] = outputs[find(frames_graph(""), "MemoSampler")]["text"]
+    assert said.startswith("item 2 of 3: image: some values are NaN") and said.endswith("It is left out.")
+    assert len(first) == 18 and len(left()) == 2 and sum(text.startswith("Clip 1 of 1") for text in record.texts) == 2
+    sentence = next(k for k, text in enumerate(record.texts) if text.startswith("item 2 of 3: image: "))
+    assert sentence < next(k for k, text in enumerate(record.texts) if text.startswith("Clip")), "before the first is sampled"
+    second, _ = frames("0.4 0.5 0.6", again)
+    assert sum(text.startswith("Clip 1 of 1") for text in again.texts) == 1 and left() == []
+    alone, _ = frames("0.6", Record())
+    assert first == second[:9] + second[18:] and second[18:] == alone and left() == []
+
+
+def test_a_list_that_was_stopped_continues(comfyui_server):
+    prompt, record, again = frames_graph("0.4 0.5"), Record(), Record()
+    sampler = find(prompt, "MemoSampler")
+    prompt[sampler]["inputs"]["steps"] = 20
+
+    def stop_in_the_second(kind: str, data: dict) -> None:
+        record(kind, data)
+        if kind == "progress" and data["node"] == sampler and "Done: 9 frames, 0:00.3" in record.texts:
+            comfyui_server.interrupt()
+
+    with pytest.raises(ServerError, match="execution interrupted in MemoSampler"):
+        comfyui_server.run(prompt, stop_in_the_second)
+    assert record.texts[-1] == "Stopped: Run continues after clip 0"
+    assert len(comfyui_server.run(prompt, again)["frames"]["images"]) == 18
+    assert sum(text.startswith("Clip 1 of 1") for text in again.texts) == 1, "the first is there"
+
+
 def test_a_voice_that_cannot_be_used_is_left_out(comfyui_server):
     prompt = saving_frames(talking_portrait(MemoSampler={"guidance_scale": 1.0}))
     prompt["voices"] = node("HandMadeTexts", words="nan noise")
@@ -181,7 +229,8 @@ def test_a_voice_that_cannot_be_used_is_left_out(comfyui_server):
     prompt[find(prompt, "LoadImage")] = node("HandMadeImage", shape="1 96 96 3", value=0.5)
     record = Record()
     assert len(comfyui_server.run(prompt, record)["frames"]["images"]) == 9
-    assert any(text.startswith("MEMO Separate Vocals: audio: 4800 of 4800 samples are NaN") for text in record.texts), "said by the sampler"
+    said = "item 1 of 2: MEMO Separate Vocals: audio: 4800 of 4800 samples are NaN"
+    assert any(text.startswith(said) for text in record.texts), "said by the sampler"
 
 
 def test_where_none_has_a_face_single_nodes_name_them_all(comfyui_server):
@@ -195,3 +244,12 @@ def test_a_node_that_gets_one_after_the_other_says_which_it_was(comfyui_server):
     prompt["back"]["inputs"]["photo"] = ["photos", 0]
     with pytest.raises(ServerError, match="MemoPasteBack: item 3 of the list: photo: some values are NaN"):
         comfyui_server.run(prompt)
+
+
+def test_what_another_pack_blocks_blocks_the_whole_list_as_the_help_pages_say(comfyui_server):
+    """It is core that does so: a node that gets a list whole is skipped for all of its items."""
+    prompt, record = cropped("0.4 0.5 0.6"), Record()
+    prompt["blocked"] = node("BlockOne", images=["images", 0], number=1)
+    prompt["crop"]["inputs"]["image"] = ["blocked", 0]
+    outputs = comfyui_server.run(prompt, record)
+    assert "crop" not in outputs and "frames" not in outputs and record.texts == []

@@ -1,11 +1,15 @@
 """Sounds that no encoder takes: whatever a graph ends in, they are made fit, or refused before the first step in words that can be followed."""
 
+import wave
+from collections.abc import Callable
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from tests.helpers.graphs import LOADED, PORTRAIT, Record, find, node, talking_portrait, to_file
+from tests.helpers.tracks import COVER, DEFAULT, Pictures, Sound, write_tracks
 from tools.comfyui_server import ServerError
 
 SOUNDS = [(1, 192000), (1, 96001), (2, 11000), (3, 48000), (7, 44100), (8, 48000), (12, 384000)]
@@ -123,3 +127,105 @@ def test_channels_that_cancel_each_other_are_said_where_they_come_in(comfyui_ser
         record = Record()
         comfyui_server.run(prompt | {find(prompt, "LoadAudio") if prompt is chain else "audio": inverted}, record)
         assert any("its channels cancel each other" in text and "channel 1 alone" in text for text in record.texts), kind
+
+
+def test_a_sound_in_which_nothing_is_heard_is_said_where_it_comes_in(comfyui_server, chain, all_in_one):
+    constant = node("HandMadeAudio", shape="1 2 8000", sample_rate=16000, value="0.3")
+    for prompt, kind in ((chain, "MemoSeparateVocals"), (all_in_one, "MemoTalkingPortrait")):
+        record = Record()
+        comfyui_server.run(prompt | {find(prompt, "LoadAudio") if prompt is chain else "audio": constant}, record)
+        assert any("audio: nothing is heard in it. Of a file with several tracks" in text for text in record.texts), kind
+
+
+VOICE = (np.random.default_rng(0).normal(size=8000) * 0.1).astype(np.float32)
+"""Half a second at 16 kHz."""
+
+PICTURES = Pictures(np.full((15, 64, 64, 3), 90, np.uint8))
+SILENT = "audio: nothing is heard in it"
+CANCELLED = "audio: its channels cancel each other, as if one was inverted: channel"
+
+
+def shifted(degrees: float) -> np.ndarray:
+    """The voice with the phase of every frequency shifted by so much."""
+    return np.fft.irfft(np.fft.rfft(VOICE) * np.exp(1j * np.deg2rad(degrees)), len(VOICE)).astype(np.float32)
+
+
+def wav(*channels: np.ndarray, rate: int = 16000) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        with wave.open(str(path), "wb") as file:
+            file.setparams((len(channels), 2, rate, 0, "NONE", ""))
+            file.writeframes((np.stack(channels, axis=1).clip(-1, 1) * 32767).astype("<i2").tobytes())
+
+    return write
+
+
+def tracks(*each: Pictures | Sound, **options) -> Callable[[Path], None]:
+    return lambda path: write_tracks(path, *each, **options) and None
+
+
+def voice(codec: str = "pcm_s16le", samples: np.ndarray = VOICE, **options) -> Sound:
+    return Sound(samples[None], codec, **options)
+
+
+def cut(path: Path) -> None:
+    write_tracks(path, voice("libmp3lame"))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+
+
+def as_streamed(path: Path) -> None:
+    """A WAV whose header does not know how long it is."""
+    wav(VOICE)(path)
+    written = path.read_bytes()
+    path.write_bytes(written[:4] + b"\xff" * 4 + written[8:40] + b"\xff" * 4 + written[44:])
+
+
+LASTS = 0.5
+FILES: dict[str, tuple[Callable[[Path], None], float | str, str]] = {
+    "rate 7350.wav": (wav(VOICE[:3675], rate=7350), LASTS, ""),
+    "rate 37811.wav": (wav(np.resize(VOICE, 18905), rate=37811), LASTS, ""),
+    "rate 384000.wav": (wav(np.resize(VOICE, 192000), rate=384000), LASTS, ""),
+    "16 channels.wav": (wav(*[0 * VOICE] * 15, VOICE), LASTS, ""),
+    "90 degrees apart.wav": (wav(VOICE, shifted(90)), LASTS, ""),
+    "170 degrees apart.wav": (wav(VOICE, shifted(170)), LASTS, CANCELLED),
+    "inverted, of four.wav": (wav(0 * VOICE, VOICE, -VOICE, 0 * VOICE), LASTS, CANCELLED),
+    "constant below a voice.wav": (wav(0.5 + VOICE), LASTS, ""),
+    "a constant.wav": (wav(0.3 + 0 * VOICE), LASTS, SILENT),
+    "clipped.wav": (wav(50 * VOICE), LASTS, ""),
+    "24 bits.wav": (tracks(voice("pcm_s24le")), LASTS, ""),
+    "float.wav": (tracks(voice("pcm_f32le")), LASTS, ""),
+    "float of 64 bits.wav": (tracks(voice("pcm_f64le")), LASTS, ""),
+    "telephone.wav": (tracks(voice("pcm_alaw")), LASTS, ""),
+    "streamed.wav": (as_streamed, LASTS, ""),
+    "cut off.mp3": (cut, 0.3, ""),
+    "cover.m4a": (tracks(voice("aac"), Pictures(PICTURES.frames[:1], "mjpeg", "yuvj420p", disposition=COVER), format="mp4"), LASTS, ""),
+    "video.mov": (tracks(PICTURES, voice()), LASTS, ""),
+    "video.ts": (tracks(PICTURES, voice("mp2")), LASTS, ""),
+    "default is the second.mkv": (tracks(PICTURES, voice(disposition=0), voice(samples=0.5 * VOICE, disposition=DEFAULT)), LASTS, ""),
+    "the first is silent.mkv": (tracks(PICTURES, voice(samples=0 * VOICE), voice(disposition=DEFAULT)), LASTS, SILENT),
+    "one frame.wav": (wav(VOICE[:534]), 1 / 30, ""),
+    "shorter.wav": (wav(VOICE[:533]), "audio is shorter than one frame: 533 samples at 16000 Hz", ""),
+    "not a number.wav": (tracks(voice("pcm_f32le", np.where(np.arange(8000) == 99, np.nan, VOICE))), "audio: 1 of 8000 samples are NaN", ""),
+    "no sound.mp4": (tracks(PICTURES), "in LoadAudio: No audio stream found", ""),
+    "no samples.wav": (wav(VOICE[:0]), "error in LoadAudio", ""),
+    "empty.wav": (Path.touch, "error in LoadAudio", ""),
+}
+"""Names of files to how they are written, the seconds of the video or why there is none, and what is said."""
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_any_kind_is_heard_or_refused_before_the_first_step(comfyui_server, chain, tmp_path, name):
+    write, expected, note = FILES[name]
+    write(tmp_path / name)
+    prompt, record = to_file(chain, filename_prefix="video/kinds", codec="h264"), Record()
+    prompt[find(prompt, "LoadAudio")] = node("LoadAudio", audio=comfyui_server.add_input(tmp_path / name))
+    prompt[find(prompt, "MemoSampleToFile")]["inputs"]["guidance_scale"] = 1.0
+    if isinstance(expected, str):
+        with pytest.raises(ServerError, match=expected):
+            comfyui_server.run(prompt, record)
+        assert find(prompt, "MemoSampleToFile") not in record.progress
+        return
+    outputs = comfyui_server.run(prompt, record)
+    codec, _, _, seconds = heard(comfyui_server, outputs, find(prompt, "MemoSampleToFile"))
+    assert codec == "aac" and seconds == pytest.approx(expected, abs=0.1)
+    said = [text for text in record.texts if text.startswith("audio:")]
+    assert bool(said) == bool(note) and all(text.startswith(note) for text in said)

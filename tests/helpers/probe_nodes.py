@@ -8,6 +8,7 @@ from collections import Counter
 import comfy.model_management
 import psutil
 import torch
+from comfy_execution.graph_utils import ExecutionBlocker
 
 
 class HandMadeImage:
@@ -77,6 +78,23 @@ class HandMadeTexts:
 
     def make(self, words):
         return (words.split(),)
+
+
+class BlockOne:
+    """Hands on a list of IMAGEs without item number ``number``, which it blocks as other packs' switches do."""
+
+    RETURN_TYPES = ("IMAGE",)
+    INPUT_IS_LIST = True
+    OUTPUT_IS_LIST = (True,)
+    FUNCTION = "block"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"images": ("IMAGE", {}), "number": ("INT", {"default": 0})}}
+
+    def block(self, images, number):
+        return ([ExecutionBlocker(None) if k == number[0] else image for k, image in enumerate(images)],)
 
 
 class FailingModel:
@@ -159,4 +177,5 @@ def _name(kind: type) -> str:
     return kind.__name__ if "memo_modules" in module or module.endswith("ComfyUI-MEMO.nodes.types") else ""
 
 
-NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in (HandMadeImage, HandMadeImages, HandMadeAudio, HandMadeTexts, FailingModel, MakeRoom, Alive)}
+NODES = (HandMadeImage, HandMadeImages, HandMadeAudio, HandMadeTexts, BlockOne, FailingModel, MakeRoom, Alive)
+NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in NODES}

@@ -106,9 +106,19 @@ def test_without_a_face_the_middle_is_used_where_that_is_allowed(analyzer, size)
     assert left[:, :, :-2].amax() < 1e-3 and right[:, :, 2:].amin() > 1 - 1e-3
 
 
-@pytest.mark.parametrize("picture", [CARTOON, photo(576, 1024), photo(900, 700, 500)], ids=["portrait", "9 x 16", "photo"])
-def test_a_face_that_is_upside_down_is_said(analyzer, picture):
-    turned = tensor(picture.rotate(180))[0]
+@pytest.mark.parametrize(
+    ("picture", "way"),
+    [
+        (CARTOON, Image.Transpose.ROTATE_180),
+        (photo(576, 1024), Image.Transpose.ROTATE_180),
+        (photo(900, 700, 500), Image.Transpose.ROTATE_180),
+        (photo(600, 800), Image.Transpose.ROTATE_180),
+        (photo(600, 800), Image.Transpose.FLIP_TOP_BOTTOM),
+    ],
+    ids=["portrait", "9 x 16", "photo", "box beside the face", "mirrored"],
+)
+def test_a_face_that_is_upside_down_is_said(analyzer, picture, way):
+    turned = tensor(picture.transpose(way))[0]
     expected = "image: the face is upside down. Turn the picture by 180 degrees with Rotate Image: Load Image misreads some photos of phones."
     assert said(lambda host: embed_face(analyzer, turned, host=host)) == [expected]
     assert said(lambda host: crop_portrait(analyzer, turned, host=host)) == [expected]

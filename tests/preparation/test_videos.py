@@ -12,7 +12,7 @@ import torch
 
 from memo_modules.errors import InputError
 from memo_modules.preparation.rewriting import rewrite
-from memo_modules.preparation.videos import Video, constant_rate, duration, find_videos, read_video
+from memo_modules.preparation.videos import Video, constant_rate, duration, read_video
 from memo_modules.types import Audio
 from memo_modules.video.files import write_video
 from memo_modules.video.reading import read_frames
@@ -210,15 +210,3 @@ def test_durations_are_those_of_the_frames(tmp_path):
     (tmp_path / "c.mp4").write_text("not a video")
     with pytest.raises(InputError, match="not a video that can be read"):
         duration(tmp_path / "c.mp4")
-
-
-def test_videos_are_found_in_order_and_hidden_ones_are_not(tmp_path):
-    for name in ("b.mp4", "A/z.MOV", "A/y.mkv", "._b.mp4", ".trash/c.mp4", "A/notes.txt", "prepared/videos/d.mp4", "folder.mp4/e.webm"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    found = [path.relative_to(tmp_path).as_posix() for path in find_videos(tmp_path, leave_out=tmp_path / "prepared")]
-    assert found == ["A/y.mkv", "A/z.MOV", "b.mp4", "folder.mp4/e.webm"]
-    with pytest.raises(InputError, match=r"hold none of \*.mp4"):
-        find_videos(tmp_path / "A", leave_out=tmp_path / "A")
-    with pytest.raises(InputError, match="is not a folder"):
-        find_videos(tmp_path / "b.mp4")

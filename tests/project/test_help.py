@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from tools.derived.results import SEEN_ON, WIDTH
@@ -19,6 +20,15 @@ def test_every_node_has_a_page_that_names_its_inputs_and_outputs(comfyui_server)
         order = node["input_order"]
         named = [*order.get("required", ()), *order.get("optional", ()), *node["output_name"]]
         assert [name for name in named if f"`{name}`" not in page] == []
+
+
+def test_nodes_that_take_lists_say_what_another_packs_block_does_to_them(comfyui_server):
+    nodes = {name: node for name, node in comfyui_server.get("/object_info").items() if name.startswith("Memo")}
+    if not any("is_input_list" in node for node in nodes.values()):
+        pytest.skip("this ComfyUI does not say which nodes take lists")
+    sentence = "blocked one item of it (ExecutionBlocker), as some switches do, and\n  ComfyUI then skips this node for all of them."
+    pages = {name for name in nodes if sentence in (DOCS / f"{name}.md").read_text(encoding="utf-8")}
+    assert pages == {name for name, node in nodes.items() if node["is_input_list"]} and len(pages) == 10
 
 
 def test_every_page_says_how_the_node_is_wired_in_titles_of_nodes(comfyui_server):

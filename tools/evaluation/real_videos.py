@@ -28,7 +28,7 @@ from memo_modules.clips import CLIP_FRAMES
 from memo_modules.errors import InputError
 from memo_modules.pipeline import find_models
 from memo_modules.portrait.face import FaceAnalyzer
-from memo_modules.preparation.videos import find_videos
+from memo_modules.preparation.finding import find_videos
 from memo_modules.video.reading import opened, picture_track, stream_frames
 from tools.evaluation.intervals import FEWEST, mean_interval
 
@@ -155,7 +155,7 @@ def row_names(folders: Sequence[Path]) -> list[str]:
 def by_name(folder: Path) -> dict[str, Path]:
     """The videos of a folder by their path in it, without suffix. Raises InputError for two of one name."""
     found: dict[str, Path] = {}
-    for path in find_videos(folder):
+    for path in find_videos(folder).videos:
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name in found:
             raise InputError(f"{folder}: {found[name].name} and {path.name} have one name. Keep one of them.")
