@@ -24,7 +24,7 @@ from .kernels.autotune import Autotuned
 from .kernels.convolution import few_positions, pointwise
 from .kernels.geglu import geglu
 from .kernels.group_norm_silu import group_norm_silu
-from .kernels.memory_attention import memory_attention
+from .kernels.memory_attention import ONES, memory_attention
 from .layers import AttentionFunction, Layers, channels_last, sdpa
 from .motion import MotionModule
 from .resnet import ResnetBlock
@@ -130,7 +130,7 @@ def autotune_kernels(layers: Layers, config: DiffusionNetConfig, device: torch.d
             q, k, v = random(1, 16, tokens // 2, 3 * d).chunk(3, dim=-1)
             kv = random(tokens // 2, heads, d // heads, d // heads)
             memory = AttentionMemory(kv, random(kv.shape[:3]).abs())
-            layers.memory_attention.tune((q, k, v, memory, random(16, 3 * d), heads))
+            layers.memory_attention.tune((q, k, v, memory, random(16, 3 * d), ONES, heads))
 
 
 def _is_open(backend: object, channels: int) -> TypeGuard[Autotuned]:

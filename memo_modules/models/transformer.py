@@ -54,7 +54,7 @@ class TransformerBlock(nn.Module):
             return attention(tokens) + x
         split = tokens.shape[0] - reference.shape[0] * frames  # rows of the unconditional branches come first
         parts = [attention.attend(*attention.qkv(tokens[:split]))] if split else []
-        parts.append(attention.attend(*attention.qkv_before(tokens[split:], _per_frame(reference, frames))))
+        parts.append(attention.attend(*attention.qkv_before([tokens[split:]], _per_frame(reference, frames))))
         if torch.is_grad_enabled() or not x.is_contiguous():
             return attention.to_out[0](torch.cat(parts)) + x
         for part, rows in zip(parts, x.tensor_split([split])[-len(parts) :], strict=True):  # to join them moves more than two products
