@@ -6,7 +6,9 @@ Arguments: the pack's folder, a checkpoint folder. Prints in JSON what was found
 
 import importlib.util
 import json
+import shutil
 import sys
+import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,8 +35,9 @@ from pack.memo_modules.models import acceleration
 from pack.memo_modules.models.kernels.convolution import few_positions, pointwise
 from pack.memo_modules.models.kernels.group_norm_silu import group_norm_silu
 from pack.memo_modules.models.layers import Layers, channels_last
-from pack.memo_modules.weights.checkpoints import load_net
-from pack.nodes import comfy_adapter, comfy_sockets
+from pack.memo_modules.weights.checkpoints import UNETS, load_net, read_weights, weights_file
+from pack.memo_modules.weights.tensor_saving import save_tensors
+from pack.nodes import comfy_adapter, comfy_sockets, loaders
 
 try:
     import comfy.memory_management as memory_management
@@ -166,6 +169,20 @@ comfy_adapter.optimized_attention = lambda q, k, v, heads, **options: asked.appe
 for channels in (40, 80, 160):
     comfy_adapter._attention(*torch.empty(3, 1, 2, 8 * channels), 8)
 found["adapter"]["attention"] = asked
+
+with tempfile.TemporaryDirectory() as folder:  # what MEMO's loader keeps of float32 nets
+    place = shutil.copytree(checkpoint, Path(folder, "memo"))
+    for net in UNETS:
+        file = weights_file(place / net)
+        save_tensors(file, {key: tensor.float() for key, tensor in read_weights(file).items()})
+    found["kept"] = []
+    for before, delete in (("there", False), (None, False), ("there", True)):  # before the loader obtained it, there was something or nothing
+        loaders._obtained["nets", "memo"] = loaders.signature(place), ("there",) if before else None
+        loaders.keep_bfloat16_of("nets", "memo", place, delete)
+        assert loaders._obtained["nets", "memo"][0] == loaders.signature(place), "or all would be sampled again"
+        found["kept"].append(sorted(path.name for path in (place / "diffusion_net").glob("*.safetensors")))
+    place.joinpath("reference_net").rename(place / "elsewhere")
+    loaders.keep_bfloat16_of("nets", "memo", place, True)  # says in the log what does not work
 
 comfy.model_management.supports_cast = lambda device, dtype: dtype != torch.float8_e4m3fn
 try:
