@@ -50,8 +50,10 @@ WEIGHT_DTYPES = {
     "fp16": torch.float16,
     "fp32": torch.float32,
     "fp8_e4m3fn": torch.float8_e4m3fn,
+    "fp16_fp32": torch.float16,
 }
-"""How the weights of the UNets are kept: auto as they compute best on the device, others cast as they are used."""
+"""How the weights of the UNets are kept: auto as they compute best on the device, others cast as they are used. fp16_fp32: with a stream in
+float32, see Layers.stream."""
 
 _PREVIEW_SIZE = 512
 
@@ -161,7 +163,10 @@ def unet_layers(weight_dtype: str) -> tuple[Layers, torch.dtype]:
             torch.float16: best != torch.float32 and comfy.model_management.should_use_fp16(device),
         }
         computes_in = dtype if usable.get(dtype) else best
-    return _for_device(layers(dtype, computes_in), device), computes_in
+    made = layers(dtype, computes_in)
+    if weight_dtype == "fp16_fp32" and computes_in == torch.float16:
+        made = replace(made, stream=torch.float32)
+    return _for_device(made, device), computes_in
 
 
 _WIDEST_QUANTISED_HEAD = 128
@@ -248,7 +253,7 @@ def memo_nets(model: MemoModel, latent_size: tuple[int, int], settings: SamplerS
     """
     device, net = model.diffusion_net.load_device, model.diffusion_net.model
     phases = {"reference": (model.reference_net, model.image_proj), "diffusion": (model.diffusion_net, model.audio_proj)}
-    footprint = Footprint(net.config, latent_size, settings, clip_frames, model.dtype.itemsize)
+    footprint = Footprint(net.config, latent_size, settings, clip_frames, model.dtype.itemsize, net.stream and net.stream.itemsize)
     weights = {phase: sum(patcher.model_size() for patcher in patchers) for phase, patchers in phases.items()}
     plan = footprint.plan(weights, _room(device), memory_mode)
     if comfy.model_management.is_device_mps(device):  # whose memory is the RAM: a motion memory moved there would be there twice

@@ -129,7 +129,8 @@ class MemoLoadModel(io.ComfyNode):
                     default="auto",
                     optional=True,
                     tooltip="Precision in which the weights are stored. auto: what this device computes in. fp8_e4m3fn: half the memory "
-                    "of bf16, slower and less exact. fp32: twice the memory, most exact.",
+                    "of bf16, slower and less exact. fp32: twice the memory, most exact. fp16_fp32: for GPUs without bfloat16, fp16 with what the "
+                    "layers add up in float32.",
                 ),
                 download_input(),
                 io.Boolean.Input(

@@ -117,7 +117,7 @@ class AudioModule(nn.Module):
 
     def __init__(self, layers: Layers, c: int, d: int, heads: int, d_audio: int, groups: int):
         super().__init__()
-        self.norm = layers.group_norm(groups, c, eps=1e-6)
+        self.norm = layers.stream_norm(groups, c, eps=1e-6)
         self.proj_in = layers.conv2d(c, d, 1)
         self.transformer_blocks = ModuleList([AudioTransformerBlock(layers, d, heads, d_audio)])
         self.proj_out = layers.conv2d(d, c, 1)

@@ -75,7 +75,7 @@ class DiffusionNet(UNet[DiffusionBlock]):
         self.up_blocks[-1].audio_modules[-1].end_audio()
         self.unused = (f"up_blocks.3.audio_modules.{config.layers_per_block}.",)
         c = config.block_out_channels[0]
-        self.conv_norm_out = layers.group_norm(config.norm_num_groups, c, config.norm_eps, silu=True)
+        self.conv_norm_out = layers.stream_norm(config.norm_num_groups, c, config.norm_eps, silu=True)
         self.conv_out = layers.conv2d(c, config.out_channels, 3, padding=1)
 
     def spatial_contexts(self, face_tokens: Tensor, reference: ReferenceFeatures | None, guided: int = 1) -> SpatialContexts:
@@ -109,8 +109,8 @@ class DiffusionNet(UNet[DiffusionBlock]):
 
     def layer_biases(self, like: Tensor) -> tuple[LayerBiases, ...] | None:
         """One per layer, constant over a video, in the dtype of ``like``; None where no kernel of the norms takes them off, a compiler
-        sums up by itself, or gradients are wanted, for which nothing is done in place."""
-        if self.conv_norm_out.kernel is None or self.compiled or torch.is_grad_enabled():
+        sums up by itself, products have another dtype than what they add to, or gradients are wanted, for which nothing is done in place."""
+        if self.conv_norm_out.kernel is None or self.compiled or self.stream is not None or torch.is_grad_enabled():
             return None
         biases = []
         for block, j in self.numbered_layers():
@@ -160,7 +160,7 @@ class DiffusionNet(UNet[DiffusionBlock]):
             time_embedding = time_embedding.repeat_interleave(frames, dim=0)
         norm_frames = 1 if self.config.use_inflated_groupnorm else frames
         audio = audio_tokens.float() if audio_tokens.dtype == torch.float16 else audio_tokens  # which it would leave, see AudioModule
-        x = self.conv_in(self.to_memory_format(latents))
+        x = self.enter(latents)
         alike = len(audio) // len(x)
         skips = [_repeated(x, alike)]
         layers = list(enumerate(self.numbered_layers()))

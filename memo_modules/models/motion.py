@@ -141,7 +141,7 @@ class TemporalTransformer(nn.Module):
         super().__init__()
         head_dim = c // config.num_attention_heads // config.temporal_attention_dim_div
         self.d = d = config.num_attention_heads * head_dim
-        self.norm = layers.group_norm(_NORM_GROUPS, c, eps=1e-6)
+        self.norm = layers.stream_norm(_NORM_GROUPS, c, eps=1e-6)
         self.proj_in = layers.linear(c, d)
         self.transformer_blocks = ModuleList([TemporalTransformerBlock(layers, d, config) for _ in range(config.num_transformer_block)])
         self.proj_out = layers.linear(d, c)

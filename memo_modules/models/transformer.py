@@ -67,7 +67,7 @@ class SpatialTransformer(nn.Module):
 
     def __init__(self, layers: Layers, c: int, heads: int, d_face: int, groups: int):
         super().__init__()
-        self.norm = layers.group_norm(groups, c, eps=1e-6)
+        self.norm = layers.stream_norm(groups, c, eps=1e-6)
         self.proj_in = layers.conv2d(c, c, 1)
         self.transformer_blocks = ModuleList([TransformerBlock(layers, c, heads, d_face)])
         self.proj_out = layers.conv2d(c, c, 1)

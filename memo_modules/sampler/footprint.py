@@ -44,13 +44,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Footprint:
-    """The memory that one video takes, with a net of ``config``, latents of ``latent_size`` (h, w) and numbers of ``itemsize`` bytes."""
+    """The memory that one video takes, with a net of ``config``, latents of ``latent_size`` (h, w) and numbers of ``itemsize`` bytes.
+    stream_itemsize: of the pictures that residual blocks add to, see Layers.stream; by default the same."""
 
     config: DiffusionNetConfig
     latent_size: tuple[int, int]
     settings: SamplerSettings
     clip_frames: int = CLIP_FRAMES
     itemsize: int = 2
+    stream_itemsize: int | None = None
 
     def plan(self, weights: Mapping[str, int], room: float, mode: str = "auto", reserved: int = RESERVED) -> Plan:
         """How to sample with ``room`` bytes of VRAM; infinity is no limit.
@@ -108,9 +110,10 @@ class Footprint:
     def activations(self, frames: int, branches: int) -> int:
         """Peak of the tensors alive inside one step, or while the reference net looks at as many pictures. It lies in a gated
         feed-forward at the finest level, whose inner width is 8 times the block's, with the residual stream, the skips and
-        the tensors of the attention around it: 20 pictures of the finest level's width in all."""
+        the tensors of the attention around it: 20 pictures of the finest level's width in all, of which 4 are the stream and the skips."""
         h, w = self.latent_size
-        return 20 * frames * branches * h * w * self.config.block_out_channels[0] * self.itemsize
+        picture = 16 * self.itemsize + 4 * (self.stream_itemsize or self.itemsize)
+        return frames * branches * h * w * self.config.block_out_channels[0] * picture
 
     def _deep(self, branches: int) -> int:
         """DeepFeatures that are kept from one pass to the next."""

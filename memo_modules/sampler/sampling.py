@@ -181,7 +181,8 @@ def _not_finite(clip: int, nets: MemoNets) -> str:
     if first := next(damaged, None):
         remedy = f"The weight {first} holds such numbers: fetch that file again."
     elif nets.dtype == torch.float16:
-        remedy = "It leaves the range of float16: choose weight_dtype fp32 in Load MEMO Model, or bf16 where the GPU has it."
+        wider = "fp16_fp32" if nets.diffusion_net.stream is None else "fp32"
+        remedy = f"It leaves the range of float16: choose weight_dtype {wider} in Load MEMO Model, or bf16 where the GPU has it."
     else:
         remedy = "All weights are finite. If sampler or sigmas are connected, try without."
     return f"model: clip {clip + 1} came out as NaN or infinite. {remedy}"

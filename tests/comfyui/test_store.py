@@ -217,6 +217,10 @@ def test_a_dtype_that_the_device_does_not_know_is_refused(loaded):
     assert loaded["refused"] == "weight_dtype: this device (cpu) does not support fp8_e4m3fn. Choose auto."
 
 
+def test_without_bfloat16_what_layers_add_up_may_be_float32(loaded):
+    assert loaded["adapter"]["stream"] == ["None", "torch.float32"]
+
+
 def test_a_copy_in_bfloat16_is_kept_after_a_download_and_originals_only_deleted_when_asked(loaded):
     copy, original = "diffusion_pytorch_model.bf16.safetensors", "diffusion_pytorch_model.safetensors"
     assert loaded["kept"] == [[original], [copy, original], [copy]]

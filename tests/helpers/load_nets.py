@@ -156,6 +156,9 @@ found["adapter"]["apple"] = []
 for works in (True, False):
     management.should_use_bf16 = lambda *_, works=works, **__: works
     found["adapter"]["apple"].append(str(comfy_adapter.compute_dtype()))
+management.is_device_mps, management.should_use_bf16 = lambda device: False, lambda *_, **__: False
+comfy_adapter._for_device = lambda layers, device: layers
+found["adapter"]["stream"] = [str(comfy_adapter.unet_layers(name)[0].stream) for name in ("fp16", "fp16_fp32")]
 for name, function in kept.items():
     setattr(management, name, function)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -9,15 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from memo_modules.models.kernels.convolution import pointwise
 from memo_modules.models.layers import Layers, channels_last
 from memo_modules.sampler.sampling import MemoNets
 from memo_modules.sampler.streaming import HostTensors, StreamedMemory
 from memo_modules.types import ReferenceFeatures
-from memo_modules.weights.checkpoints import NETS
+from memo_modules.weights.checkpoints import NETS, weights_file
 from tools import bench
-from tools.benchmarking import checks, counting, farm, loading, random_nets, running, step
+from tools.benchmarking import checks, counting, farm, loading, random_nets, ranges, running, step
 from tools.benchmarking.device import Device
 from tools.derived import benchmark_table
 
@@ -255,3 +257,19 @@ def test_the_farm_is_compared_by_what_a_further_job_takes(tmp_path):
     ways = {way: {"cpu_s": 60.0, "wall_s": 30.0, "cpu_s_per_job": 5.0 + 0.1 * number} for number, way in enumerate(farm.WAYS)}
     table = farm.report({"jobs": 8, "seconds": 1.0, "size": 128, "steps": 5, "cpus": 2, "ways": ways})
     assert "| 1 worker | 60.0 | 30.0 | 5.10 | +2.0% | 16.0 |" in table
+
+
+@pytest.mark.parametrize(("scale", "inside", "expected"), [(1.0, 1.0, "fp16"), (1e5, 1.0, "fp16_fp32"), (1.0, 1e6, "fp32")])
+def test_range_says_what_leaves_float16(tiny_models, tmp_path, scale, inside, expected):
+    """Of a checkpoint whose stream, or whose first queries, are as large as that."""
+    checkpoint = shutil.copytree(tiny_models / "memo" / "tiny", tmp_path / "memo")
+    file = weights_file(checkpoint / "diffusion_net")
+    weights = {key: tensor.float() for key, tensor in load_file(file).items()}
+    for key in ("conv_in.weight", "down_blocks.0.attentions.0.proj_in.weight"):
+        weights[key] *= scale if key.startswith("conv_in") else inside
+    save_file(weights, file)
+    rows = ranges.measure(checkpoint, 64, torch.device("cpu"))
+    assert ranges.verdict(rows).partition(",")[0].partition(":")[0] == expected
+    assert {row.net for row in rows} == {"reference_net", "diffusion_net"}
+    top = max(rows, key=lambda row: row.value)
+    assert f"weight_dtype {expected}" in ranges.report(rows) and top.module in ranges.report(rows)
