@@ -20,6 +20,7 @@ from ..memo_modules.weights.fingerprints import file_digest, weights_digest
 from ..memo_modules.weights.lora import read_lora
 from ..memo_modules.words import MOST_SAID, printable, quoted, shortened
 from . import comfy_adapter as adapter
+from . import comfy_layers
 from . import comfy_sockets as sockets
 from .socket_types import (
     AudioEncoderModel,
@@ -125,7 +126,7 @@ class MemoLoadModel(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "weight_dtype",
-                    options=list(adapter.WEIGHT_DTYPES),
+                    options=list(comfy_layers.WEIGHT_DTYPES),
                     default="auto",
                     optional=True,
                     tooltip="Precision in which the weights are stored. auto: what this device computes in. fp8_e4m3fn: half the memory "
@@ -154,8 +155,8 @@ class MemoLoadModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, compiled=False, weight_dtype="auto", download=False, delete_float32=False) -> io.NodeOutput:
-        unet, dtype = adapter.unet_layers(weight_dtype)
-        projection = adapter.layers(torch.float32)
+        unet, dtype = comfy_layers.unet_layers(weight_dtype)
+        projection = comfy_layers.layers(torch.float32)
         checkpoint = obtained("nets", model, download)
         if (unet.storage or unet.dtype) == torch.bfloat16:
             keep_bfloat16_of("nets", model, checkpoint, delete_float32)
@@ -165,7 +166,7 @@ class MemoLoadModel(io.ComfyNode):
             nets[net] = checkpoints.load_net(checkpoint, net, projection if net.endswith("proj") else unet)
         checkpoints.check_fit(checkpoint, nets)
         digest = weights_digest(*(nets[net] for net in checkpoints.NETS))
-        regions = adapter.accelerate(nets, unet, dtype, compiled)
+        regions = comfy_layers.accelerate(nets, unet, dtype, compiled)
         patchers = {net: adapter.manage(module, whole=compiled and net == "diffusion_net") for net, module in nets.items()}
         return io.NodeOutput(MemoModel(dtype, **patchers, compiled_regions=regions, weights=digest))
 
@@ -265,7 +266,7 @@ class MemoLoadEmotionModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, emotion2vec, classifier, download=False) -> io.NodeOutput:
-        operations = adapter.layers(torch.float32).operations
+        operations = comfy_layers.layers(torch.float32).operations
         encoder_place, mlp_place = obtained("emotion2vec", emotion2vec, download), obtained("emotion_classifier", classifier, download)
         encoder, mlp = load_emotion2vec(encoder_place, operations), load_emotion_classifier(mlp_place, operations)
         check_fit(encoder, encoder_place, mlp, mlp_place)

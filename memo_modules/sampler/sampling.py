@@ -56,7 +56,8 @@ class MemoNets:
     bring_in: called before a phase of the work, so that a host which manages memory can bring the phase's nets to ``device``. Phase
         "reference" runs reference_net and image_proj, "diffusion" runs diffusion_net and audio_proj. The second argument says whether a
         motion memory exists.
-    resident_share: the share of the motion memory that may stay on ``device`` in low-memory mode.
+    resident_share: the share of the motion memory that may stay on ``device`` in low-memory mode. eight_bits: whether the rest, in RAM, is
+        rounded to 8 bits, which halves it.
     """
 
     reference_net: ReferenceNet
@@ -67,6 +68,7 @@ class MemoNets:
     dtype: torch.dtype
     bring_in: Callable[[str, bool], None] = lambda phase, remembers: None
     resident_share: float = 0.0
+    eight_bits: bool = False
 
 
 @dataclass(frozen=True)
@@ -259,7 +261,7 @@ class _Video:
         self.streamed = low_memory and nets.device.type != "cpu"
         if self.streamed:
             modules = len(self.portrait_features.layers)
-            self.memories = StreamedMemory.split(modules, len(self.passes), nets.device, nets.resident_share)
+            self.memories = StreamedMemory.split(modules, len(self.passes), nets.device, nets.resident_share, nets.eight_bits)
         else:
             self.memories = [nets.diffusion_net.empty_memory() for _ in self.passes]
         self.remembers = False

@@ -217,6 +217,14 @@ def test_a_dtype_that_the_device_does_not_know_is_refused(loaded):
     assert loaded["refused"] == "weight_dtype: this device (cpu) does not support fp8_e4m3fn. Choose auto."
 
 
+def test_the_vae_is_given_few_pictures_at_a_time(loaded):
+    assert loaded["vae"] == [[2, 2, 1, 2, 1], [[5, 4, 2, 1], [3, 3, 16, 8]]]
+
+
+def test_on_windows_what_others_hold_of_a_gpu_is_no_room(loaded):
+    assert loaded["adapter"]["room"] == [90, 70]
+
+
 def test_without_bfloat16_what_layers_add_up_may_be_float32(loaded):
     assert loaded["adapter"]["stream"] == ["None", "torch.float32"]
 
