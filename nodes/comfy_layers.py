@@ -121,11 +121,17 @@ def _for_device(layers: Layers, device: torch.device) -> Layers:
     return acceleration.for_device(layers, capability, on_cpu=comfy.model_management.is_device_cpu(device), attention=attention)
 
 
-def accelerate(nets: Mapping[str, Any], layers: Layers, dtype: torch.dtype, compiled: bool) -> dict[nn.Module, Callable]:
+_CHOOSING = "Choosing the fastest kernels. The first time on a GPU they are compiled, which takes up to a minute; then they are kept on the disk."
+
+
+def accelerate(
+    nets: Mapping[str, Any], layers: Layers, dtype: torch.dtype, compiled: bool, say: Callable[[str], None] = lambda text: None
+) -> dict[nn.Module, Callable]:
     """Choose the backends for what the UNets, built with ``layers``, compute in ``dtype`` on this device; returns the compiled regions of
-    the diffusion net where they are asked for. The reference net runs once a clip, which does not pay the compiler."""
+    the diffusion net where they are asked for. The reference net runs once a clip, which does not pay the compiler. say: takes a sentence."""
     device = comfy.model_management.get_torch_device()
     if comfy.model_management.is_device_cuda(device):
         comfy.model_management.free_memory(2**30, device)
+        say(_CHOOSING)
         acceleration.autotune_kernels(layers, nets["diffusion_net"].config, device, dtype)
     return acceleration.compiled_regions(nets["diffusion_net"]) if compiled else {}

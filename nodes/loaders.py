@@ -166,7 +166,7 @@ class MemoLoadModel(io.ComfyNode):
             nets[net] = checkpoints.load_net(checkpoint, net, projection if net.endswith("proj") else unet)
         checkpoints.check_fit(checkpoint, nets)
         digest = weights_digest(*(nets[net] for net in checkpoints.NETS))
-        regions = comfy_layers.accelerate(nets, unet, dtype, compiled)
+        regions = comfy_layers.accelerate(nets, unet, dtype, compiled, adapter.host(adapter.running_node()).say)
         patchers = {net: adapter.manage(module, whole=compiled and net == "diffusion_net") for net, module in nets.items()}
         return io.NodeOutput(MemoModel(dtype, **patchers, compiled_regions=regions, weights=digest))
 

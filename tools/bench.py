@@ -8,13 +8,14 @@
     python -m tools.bench count
     python -m tools.bench range CHECKPOINT
     python -m tools.bench host
+    python -m tools.bench eight_bits
     python -m tools.bench farm
 
 The first line times videos at 512x512; the second full-width nets at 64x64, next to a checkout of the reference implementation
 on the same weights; the third compares the results of the GPU with float64; the fourth encodes a minute of audio; the fifth loads
 nets of full size from disk, and measures time and memory; the sixth counts what a step asks of a GPU, on any machine; the seventh says what
-of a checkpoint leaves the range of float16; the eighth measures the RAM that low-memory mode takes; the ninth what scripts/render.py costs in
-addition to the sampler.
+of a checkpoint leaves the range of float16; the eighth measures the RAM that low-memory mode takes; the ninth what weights in 8 bits
+cost in exactness; the tenth what scripts/render.py costs in addition to the sampler.
 `python -m tools.regenerate tables` writes the rows of benchmarks/*.json into docs/memory.md. Needs torch, einops, safetensors and
 diffusers; for conditioning transformers and av.
 """
@@ -40,7 +41,7 @@ from memo_modules.types import SamplerSettings
 from memo_modules.vae import DiffusersVAE
 from memo_modules.weights.checkpoints import NETS
 from memo_modules.words import first_line
-from tools.benchmarking import checks, counting, host_memory, loading, random_nets, ranges, report, running
+from tools.benchmarking import checks, counting, eight_bits, host_memory, loading, random_nets, ranges, report, running
 from tools.benchmarking.attention import attention_table
 from tools.benchmarking.device import GIB, Device, resident_gib
 from tools.benchmarking.reference import Reference, check_checkout
@@ -252,6 +253,9 @@ def main(argv: list[str]) -> None:
     if argv[:1] == ["host"]:
         arguments = host_memory.parse(argv[1:])
         print(host_memory.report(host_memory.measure(arguments.size, arguments.dir)))
+        return
+    if argv[:1] == ["eight_bits"]:
+        print(eight_bits.report(eight_bits.measure(eight_bits.parse(argv[1:]).size)))
         return
     if argv[:1] == ["farm"]:
         from tools.benchmarking import farm  # needs more packages than the rest

@@ -133,6 +133,29 @@ def autotune_kernels(layers: Layers, config: DiffusionNetConfig, device: torch.d
             layers.memory_attention.tune((q, k, v, memory, random(16, 3 * d), ONES, heads))
 
 
+Choices = dict[str, dict[str, str]]
+"""Of each Autotuned by its name, the backend by channels, which are text as in JSON."""
+
+
+def choices(*nets: nn.Module) -> Choices:
+    """The backends that were chosen for ``nets``: each rounds in its own way."""
+    return {tuned.name: {str(channels): name for channels, name in sorted(tuned.chosen.items())} for tuned in _autotuned(nets) if tuned.chosen}
+
+
+def choose(chosen: Choices, *nets: nn.Module) -> None:
+    """Have ``nets`` take backends that were chosen before, of those that there are."""
+    for tuned in _autotuned(nets):
+        before = {int(channels): name for channels, name in chosen.get(tuned.name, {}).items() if name in tuned.backends}
+        if differing := sorted(f"{channels} {name}" for channels, name in before.items() if tuned.chosen.get(channels) != name):
+            logger.info("%s: %s, as the video was begun.", tuned.name, ", ".join(differing))
+        tuned.chosen |= before
+
+
+def _autotuned(nets: tuple[nn.Module, ...]) -> list[Autotuned]:
+    held = {id(value): value for net in nets for module in net.modules() for value in vars(module).values() if isinstance(value, Autotuned)}
+    return list(held.values())
+
+
 def _is_open(backend: object, channels: int) -> TypeGuard[Autotuned]:
     return isinstance(backend, Autotuned) and channels not in backend.chosen
 

@@ -162,10 +162,10 @@ with torch.inference_mode():
     net.forward = forward_once_out_of_memory
     frames, _ = sampled(model, vae, "auto")
     found["little RAM"] = with_little_ram(model)
-    with free_ram(2**20):
-        frames_of_8_bits, _ = sampled(model, vae, "low")
-    found["8 bits"] = (frames_of_8_bits - expected).abs().max().item()
     found["apple"] = shares_its_ram(model)
     found["order"] = [order(model, dynamic) for dynamic in (False, True)]
     found["too much"] = {"difference": (frames - expected).abs().max().item(), "resident": [ring.resident_values > 0 for ring in rings]}
+    comfy_adapter._ram_for = lambda size: False
+    frames_of_8_bits, _ = sampled(model, vae, "low")
+    found["8 bits"] = (frames_of_8_bits - expected).abs().max().item()
 print(json.dumps(found))

@@ -19,7 +19,7 @@ from memo_modules.sampler.streaming import HostTensors, StreamedMemory
 from memo_modules.types import ReferenceFeatures
 from memo_modules.weights.checkpoints import NETS, weights_file
 from tools import bench
-from tools.benchmarking import checks, counting, farm, loading, random_nets, ranges, running, step
+from tools.benchmarking import checks, counting, eight_bits, farm, host_memory, loading, random_nets, ranges, running, step
 from tools.benchmarking.device import Device
 from tools.derived import benchmark_table
 
@@ -273,3 +273,18 @@ def test_range_says_what_leaves_float16(tiny_models, tmp_path, scale, inside, ex
     assert {row.net for row in rows} == {"reference_net", "diffusion_net"}
     top = max(rows, key=lambda row: row.value)
     assert f"weight_dtype {expected}" in ranges.report(rows) and top.module in ranges.report(rows)
+
+
+def test_weights_in_8_bits_are_nearer_with_scales():
+    found = eight_bits.measure("tiny")
+    for kind in next(iter(found.values())):
+        errors = [found[form][kind] for form in ("bf16", "int8, scale per row", "fp8, scale per row", "fp8")]
+        assert errors[0] < errors[1] < errors[2] <= 1.02 * errors[3] or kind == "step", kind
+    assert found["bf16"]["step"] < found["fp8"]["step"] and "fp8, scale per row" in eight_bits.report(found)
+
+
+@pytest.mark.slow
+def test_ram_of_low_memory_mode_is_what_was_counted():
+    """At full size, in five minutes: 10 GiB of RAM and 5 GB of disk."""
+    for row in host_memory.measure("full", None):
+        assert abs(row["difference"]) < 0.1, host_memory.report([row])
