@@ -130,7 +130,7 @@ class MemoLoadModel(io.ComfyNode):
                     default="auto",
                     optional=True,
                     tooltip="Precision in which the weights are stored. auto: what this device computes in. fp8_e4m3fn: half the memory "
-                    "of bf16, slower and less exact. fp32: twice the memory, most exact. fp16_fp32: for GPUs without bfloat16, fp16 with what the "
+                    "of bf16, slower and less exact. fp32: twice the memory, most exact. fp16_fp32: for a GPU without bfloat16, fp16 with what the "
                     "layers add up in float32.",
                 ),
                 download_input(),
@@ -138,8 +138,8 @@ class MemoLoadModel(io.ComfyNode):
                     "delete_float32",
                     default=False,
                     optional=True,
-                    tooltip="Keep the two large nets as bfloat16 alone, 5.1 GB instead of 10.3 on the disk: a bfloat16 copy is made next to float32 "
-                    "files, then these are deleted. Off: after a download there are both. Only where weight_dtype comes to bf16.",
+                    tooltip="Keep the two large nets as bfloat16 alone, in half of the disk: a bfloat16 copy is made next to float32 files, then these "
+                    "are deleted. Off: after a download there are both. Nothing is done where another dtype is loaded.",
                 ),
             ],
             outputs=[MemoModelSocket.Output(display_name="model", tooltip="For the MEMO Sampler.")],
