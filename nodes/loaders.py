@@ -138,8 +138,8 @@ class MemoLoadModel(io.ComfyNode):
                     "delete_float32",
                     default=False,
                     optional=True,
-                    tooltip="Keep the two large nets as bfloat16 alone, in half of the disk: a bfloat16 copy is made next to float32 files, then these "
-                    "are deleted. Off: after a download there are both. Nothing is done where another dtype is loaded.",
+                    tooltip="Keep the two large nets as bfloat16 alone, in half of the disk: a bfloat16 copy is made next to float32 files, then "
+                    "these are deleted. Off: after a download there are both. Nothing is done where another dtype is loaded.",
                 ),
             ],
             outputs=[MemoModelSocket.Output(display_name="model", tooltip="For the MEMO Sampler.")],
