@@ -36,17 +36,17 @@ class FusibleProjections(nn.Module):
         dtypes = {"weight": layers.storage or layers.dtype, "bias": layers.dtype}
         self._register_load_state_dict_pre_hook(partial(_join_rows, fused=fused, names=names, dtypes=dtypes))
 
-    def project(self, fused: str, names: Names, *parts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the linears ``names`` make of one tensor (b .. d), or of several one after the other, as views of one tensor where they are
-        fused."""
-        with self._lent(fused, *parts) if len(parts) > 1 else nullcontext() as weights:
+    def project(self, fused: str, names: Names, x: Tensor, *more: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the linears ``names`` make of x (b .. d), or of it and ``more`` one after the other, as views of one tensor where they are fused."""
+        with self._lent(fused, x) if more else nullcontext() as weights:
             if weights and weights[1] is None:
-                joined = parts[0].new_empty(sum(map(len, parts)), *parts[0].shape[1:-1], len(weights[0]))
+                parts = [x, *more]
+                joined = x.new_empty(sum(map(len, parts)), *x.shape[1:-1], len(weights[0]))
                 for part, rows in zip(parts, joined.split([len(part) for part in parts]), strict=True):
                     torch.mm(part.flatten(0, -2), weights[0].mT, out=rows.flatten(0, -2))
                 q, k, v = joined.chunk(3, dim=-1)
                 return q, k, v
-        x = torch.cat(parts) if len(parts) > 1 else parts[0]
+        x = torch.cat([x, *more]) if more else x
         if fused in self._modules:
             q, k, v = getattr(self, fused)(x).chunk(3, dim=-1)
         else:
@@ -61,7 +61,7 @@ class FusibleProjections(nn.Module):
         """``project`` of ``parts``, together (b t d), followed along t by the keys and values, or queries, keys and values, of other tokens,
         which are side by side in ``others`` (.. s n·d_out), whose first dimensions make b."""
         b, t = sum(map(len, parts)), parts[0].shape[1]
-        with self._lent(fused, *parts) as weights:
+        with self._lent(fused, parts[0]) as weights:
             if weights and weights[1] is None:
                 joined = parts[0].new_empty(b, t + others.shape[-2], len(weights[0]))
                 for part, rows in zip(parts, joined.split([len(part) for part in parts]), strict=True):
@@ -73,7 +73,7 @@ class FusibleProjections(nn.Module):
         *q_other, k_other, v_other = others.flatten(0, -3).chunk(others.shape[-1] // k.shape[-1], dim=-1)
         return torch.cat([q, *q_other], dim=1), torch.cat([k, k_other], dim=1), torch.cat([v, v_other], dim=1)
 
-    def _lent(self, fused: str, x: Tensor, *rest: Tensor) -> AbstractContextManager[Weights | None]:
+    def _lent(self, fused: str, x: Tensor) -> AbstractContextManager[Weights | None]:
         """The weights of ``fused`` where what it makes can go where it is needed, else None."""
         return lent(getattr(self, fused), x) if fused in self._modules and joins_in_place(x) else nullcontext()
 
@@ -119,17 +119,17 @@ class SelfAttention(FusibleProjections):
         self.add_projections(layers, "to_qkv", ("to_q", "to_k", "to_v"), d, d_inner)
         self.to_out = nn.ModuleList([layers.linear(d_inner, d)])
 
-    def qkv(self, *parts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of tokens, in one tensor or several that are (b t d) together, each (b t d_inner)."""
-        return self.project("to_qkv", ("to_q", "to_k", "to_v"), *parts)
+    def qkv(self, x: Tensor, *more: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (b t d_inner), of tokens in one tensor or several that are (b t d) together."""
+        return self.project("to_qkv", ("to_q", "to_k", "to_v"), x, *more)
 
     def qkv_before(self, parts: Sequence[Tensor], others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same, followed by those of other tokens; see project_before."""
         return self.project_before("to_qkv", ("to_q", "to_k", "to_v"), parts, others)
 
-    def forward(self, *parts: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *more: Tensor) -> Tensor:
         """Self-attention of tokens, see ``qkv``, projected back to d."""
-        return self.to_out[0](self.attend(*self.qkv(*parts)))
+        return self.to_out[0](self.attend(*self.qkv(x, *more)))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of projected tokens, before the output projection."""
