@@ -1,25 +1,21 @@
-"""What the pack knows of ComfyUI, with comfy_sockets, comfy_output and comfy_lists: model folders, ModelPatcher, memory, progress, interrupt."""
+"""What the pack knows of ComfyUI, with the other comfy_*.py: model folders, ModelPatcher, memory, progress, interrupt."""
 
 import gc
 import inspect
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import comfy.model_management
 import comfy.model_patcher
-import comfy.ops
 import comfy.utils
 import folder_paths
 import torch
-from comfy.cli_args import args
-from comfy.ldm.modules.attention import optimized_attention
 from comfy.weight_adapter import LoRAAdapter
 from comfy_execution.utils import get_executing_context
 from PIL import Image
@@ -28,10 +24,7 @@ from torch import Tensor, nn
 
 from ..memo_modules.errors import InputError
 from ..memo_modules.host import Host
-from ..memo_modules.models import acceleration
 from ..memo_modules.models.attention import held_weight
-from ..memo_modules.models.kernels.in_place import Weights, own_weights
-from ..memo_modules.models.layers import Layers
 from ..memo_modules.models.motion import PositionTable
 from ..memo_modules.sampler.footprint import Footprint
 from ..memo_modules.sampler.sampling import MemoNets
@@ -43,15 +36,6 @@ from .socket_types import MemoModel
 
 MODEL_FOLDER = "memo"
 """The kind under which folder_paths knows our models; extra_model_paths.yaml may add folders to it."""
-
-WEIGHT_DTYPES = {
-    "auto": None,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-    "fp32": torch.float32,
-    "fp8_e4m3fn": torch.float8_e4m3fn,
-}
-"""How the weights of the UNets are kept: auto as they compute best on the device, others cast as they are used."""
 
 _PREVIEW_SIZE = 512
 
@@ -97,105 +81,6 @@ def lora_path(name: str) -> Path:
 
 
 # Weights and memory
-
-
-def compute_dtype() -> torch.dtype:
-    """What the UNets compute in: bfloat16, else float16, on GPUs that have it; float32 on the CPU, and on MPS, where ComfyUI does not know
-    bfloat16 to work: what this net makes of float16 there nobody has seen."""
-    device = comfy.model_management.get_torch_device()
-    if comfy.model_management.is_device_cpu(device):
-        return torch.float32
-    if comfy.model_management.should_use_bf16(device):
-        return torch.bfloat16
-    if comfy.model_management.should_use_fp16(device) and not comfy.model_management.is_device_mps(device):
-        return torch.float16
-    return torch.float32
-
-
-def layers(dtype: torch.dtype, computes_in: torch.dtype | None = None) -> Layers:
-    """ComfyUI's cast operations and attention, for weights in ``dtype`` and arithmetic in the same or ``computes_in``;
-    linears of one input are fused. In 8 bits are matrices and kernels alone."""
-    computes_in = computes_in or dtype
-    device = comfy.model_management.get_torch_device()
-    # with --fast core would have its products in 8 bits cast weights in 16 at each use
-    operations = comfy.ops.pick_operations(dtype, computes_in, load_device=device, disable_fast_fp8=dtype.itemsize > 1)
-    layers = Layers(operations, _attention, fused=True, dtype=dtype, lender=_lend)
-    return replace(layers, dtype=computes_in, storage=dtype) if dtype.itemsize == 1 else layers
-
-
-@contextmanager
-def _lend(layer: Any, x: Tensor) -> Iterator[Weights | None]:
-    """A Lender: what ComfyUI makes of a layer's weights for one use, wherever they lie, with its LoRAs."""
-    if not (layer.comfy_cast_weights or layer.weight_function or layer.bias_function):
-        with own_weights(layer, x) as weights:
-            yield weights
-    elif type(layer).forward_comfy_cast_weights not in _USED_AS_LENT:
-        yield None
-    else:
-        weight, bias, stream = comfy.ops.cast_bias_weight(layer, x, offloadable=True)
-        try:
-            yield weight, bias
-        finally:
-            comfy.ops.uncast_bias_weight(layer, weight, bias, stream)
-
-
-_USED_AS_LENT = {getattr(comfy.ops.disable_weight_init, kind).forward_comfy_cast_weights for kind in ("Linear", "Conv2d", "GroupNorm")}
-"""Of layers that cast their weights and then do what torch's do. Those of --fast compute in 8 bits, and cast x too."""
-
-
-def unet_layers(weight_dtype: str) -> tuple[Layers, torch.dtype]:
-    """Layers for UNets whose weights are kept as ``weight_dtype`` (see WEIGHT_DTYPES) says, and what they compute in;
-    their attention is yet to be chosen, see ``accelerate``.
-
-    Raises InputError for a dtype that the device does not know.
-    """
-    device, best, dtype = comfy.model_management.get_torch_device(), compute_dtype(), WEIGHT_DTYPES[weight_dtype]
-    if dtype is None:
-        dtype = computes_in = best
-    else:
-        if not comfy.model_management.supports_cast(device, dtype):
-            raise InputError(f"weight_dtype: this device ({device}) does not support {weight_dtype}. Choose auto.")
-        usable = {
-            torch.float32: True,
-            torch.bfloat16: best != torch.float32 and comfy.model_management.should_use_bf16(device),
-            torch.float16: best != torch.float32 and comfy.model_management.should_use_fp16(device),
-        }
-        computes_in = dtype if usable.get(dtype) else best
-    return _for_device(layers(dtype, computes_in), device), computes_in
-
-
-_WIDEST_QUANTISED_HEAD = 128
-"""Channels of a head that attention in 8 bits takes; core writes an error into the log at each call with more, and computes exactly."""
-
-
-def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    exact = {"low_precision_attention": False} if q.shape[-1] // heads > _WIDEST_QUANTISED_HEAD else {}
-    return optimized_attention(q, k, v, heads=heads, **exact)
-
-
-_FORCED_ATTENTION = ("split_cross", "quad_cross", "pytorch_cross", "sage", "flash", "ck")
-
-
-def _is_nvidia(device: torch.device) -> bool:
-    return comfy.model_management.is_device_cuda(device) and torch.version.cuda is not None
-
-
-def _for_device(layers: Layers, device: torch.device) -> Layers:
-    """``layers`` with what is fastest here. An attention that the user forced on ComfyUI is the only one."""
-    forced = args.force_upcast_attention or any(getattr(args, f"use_{name}_attention", False) for name in _FORCED_ATTENTION)
-    capability = torch.cuda.get_device_capability(device) if _is_nvidia(device) else None
-    attention = None if forced else {"ComfyUI": _attention}
-    return acceleration.for_device(layers, capability, on_cpu=comfy.model_management.is_device_cpu(device), attention=attention)
-
-
-def accelerate(nets: Mapping[str, Any], layers: Layers, dtype: torch.dtype, compiled: bool) -> dict[nn.Module, Callable]:
-    """Choose the backends for what the UNets, built with ``layers``, compute in ``dtype`` on this device; returns the compiled regions of
-    the diffusion net where they are asked for. The reference net runs once a clip, which does not pay the compiler."""
-    device = comfy.model_management.get_torch_device()
-    if comfy.model_management.is_device_cuda(device):
-        comfy.model_management.free_memory(2**30, device)
-        acceleration.autotune_kernels(layers, nets["diffusion_net"].config, device, dtype)
-    return acceleration.compiled_regions(nets["diffusion_net"]) if compiled else {}
 
 
 def manage(module: nn.Module, whole: bool = False):
@@ -248,16 +133,23 @@ def memo_nets(model: MemoModel, latent_size: tuple[int, int], settings: SamplerS
     """
     device, net = model.diffusion_net.load_device, model.diffusion_net.model
     phases = {"reference": (model.reference_net, model.image_proj), "diffusion": (model.diffusion_net, model.audio_proj)}
-    footprint = Footprint(net.config, latent_size, settings, clip_frames, model.dtype.itemsize)
+    footprint = Footprint(net.config, latent_size, settings, clip_frames, model.dtype.itemsize, net.stream and net.stream.itemsize)
     weights = {phase: sum(patcher.model_size() for patcher in patchers) for phase, patchers in phases.items()}
     plan = footprint.plan(weights, _room(device), memory_mode)
+    eight_bits = False
     if comfy.model_management.is_device_mps(device):  # whose memory is the RAM: a motion memory moved there would be there twice
         plan = replace(plan, resident_share=1.0, memory_on_device=footprint.motion_memory, memory_in_ram=0)
     elif plan.low_memory and not comfy.model_management.is_device_cpu(device):
         _log.info("Low-memory mode; %.0f %% of the motion memory stay in VRAM.", 100 * plan.resident_share)
-        if plan.memory_in_ram > (free := comfy.model_management.get_free_memory(torch.device("cpu"))):
-            needed, free = memory_size(plan.memory_in_ram), memory_size(free)
-            _log.warning("Low-memory mode keeps %s of past frames in RAM, of which %s are free: frames of a smaller size need less.", needed, free)
+        eight_bits = not _ram_for(needed := sum(footprint.in_ram(plan).values()))
+        if eight_bits:
+            less = sum(footprint.in_ram(plan, eight_bits).values())
+            _log.warning(
+                "Low-memory mode would take %s of RAM, more than is free: past frames are kept in 8 bits, which takes %s, and changes the video "
+                "by less than one can see.%s",
+                *map(memory_size, (needed, less)),
+                "" if _ram_for(less) else " That is not free either: close other programs, or choose frames of a smaller size.",
+            )
     patchers = model.patchers
     if getattr(model.diffusion_net, "is_dynamic", lambda: False)():  # ComfyUI loads the first one last, and takes from it last
         patchers = sorted(patchers, key=lambda patcher: patcher is not model.diffusion_net)
@@ -289,15 +181,28 @@ def memo_nets(model: MemoModel, latent_size: tuple[int, int], settings: SamplerS
         model.dtype,
         bring_in_nets,
         plan.resident_share,
+        eight_bits,
     )
     return nets, plan.low_memory
+
+
+def _ram_for(size: int) -> bool:
+    """Whether ``size`` bytes of RAM are free; where ComfyUI keeps account of what it pins, after it has given back what it can."""
+    if hasattr(comfy.model_management, "ensure_pin_budget"):  # not in 0.8
+        return comfy.model_management.ensure_pin_budget(size)
+    return size <= comfy.model_management.get_free_memory(torch.device("cpu"))
 
 
 def _room(device: torch.device) -> float:
     """Bytes of VRAM for us; without a limit on the CPU, where everything is in RAM in any mode."""
     if comfy.model_management.is_device_cpu(device):
         return math.inf
-    return comfy.model_management.get_total_memory(device) - comfy.model_management.extra_reserved_memory()
+    room = comfy.model_management.get_total_memory(device) - comfy.model_management.extra_reserved_memory()
+    if not comfy.model_management.WINDOWS:
+        return room
+    # there the driver takes RAM for what does not fit, and slows down instead of failing: what other programs hold is no room
+    ours = sum(loaded.model_loaded_memory() for loaded in comfy.model_management.current_loaded_models if loaded.device == device)
+    return min(room, comfy.model_management.get_free_memory(device) + ours)
 
 
 _OUT_OF_MEMORY = ("MPS backend out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")

@@ -25,6 +25,10 @@ from ..memo_modules.weights.fingerprints import tensor_digest, weights_digest
 
 _check_interrupt = comfy.model_management.throw_exception_if_processing_interrupted
 
+_AT_ONCE = 2
+"""Pictures that core's VAE is given: it takes as many at once as there is memory for, 1.1 GB each at 512 x 512, which pushes out the nets that
+the next clip needs."""
+
 _MADE_OF = "memo_made_of"
 """Next to a waveform of our own: what it is made of, and the digest of its samples."""
 
@@ -114,12 +118,18 @@ class CoreVAE:
         return weights_digest(self.vae.first_stage_model)
 
     def encode(self, images: Tensor) -> Tensor:
+        return torch.cat([self._encode(some) for some in images.split(_AT_ONCE)])
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return torch.cat([self._decode(some) for some in latents.split(_AT_ONCE)])
+
+    def _encode(self, images: Tensor) -> Tensor:
         # core's VAE leaves the scale to the model
         n, _, height, width = images.shape
         latents = self.vae.encode(images.movedim(1, -1) / 2 + 0.5)
         return _of_shape(latents, (n, 4, height // MULTIPLE, width // MULTIPLE), "vae").float() * SCALING_FACTOR
 
-    def decode(self, latents: Tensor) -> Tensor:
+    def _decode(self, latents: Tensor) -> Tensor:
         n, _, h, w = latents.shape
         return _of_shape(self.vae.decode(latents / SCALING_FACTOR), (n, h * MULTIPLE, w * MULTIPLE, 3), "vae").movedim(-1, 1).float()
 

@@ -1,5 +1,6 @@
 """Nodes that load models. Each lists what is in the model folders, and fetches what is missing where it is asked to."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -9,14 +10,17 @@ from ..memo_modules.audio.emotion import check_fit, load_emotion_classifier
 from ..memo_modules.audio.emotion2vec import load_emotion2vec
 from ..memo_modules.audio.features import load_audio_encoder
 from ..memo_modules.audio.vocals import VocalSeparator
+from ..memo_modules.errors import MemoError
 from ..memo_modules.portrait.face import FaceAnalyzer
 from ..memo_modules.store import obtain
+from ..memo_modules.store.bfloat16_copies import keep_bfloat16
 from ..memo_modules.store.finding import signature
 from ..memo_modules.weights import checkpoints
 from ..memo_modules.weights.fingerprints import file_digest, weights_digest
 from ..memo_modules.weights.lora import read_lora
 from ..memo_modules.words import MOST_SAID, printable, quoted, shortened
 from . import comfy_adapter as adapter
+from . import comfy_layers
 from . import comfy_sockets as sockets
 from .socket_types import (
     AudioEncoderModel,
@@ -87,6 +91,17 @@ def obtained(role: str, name: str, download: bool) -> Path:
     return path
 
 
+def keep_bfloat16_of(role: str, name: str, checkpoint: Path, delete_float32: bool) -> None:
+    """A bfloat16 copy of what was downloaded in this session, or is to be deleted then. Where the disk does not take it, the log says so."""
+    _, before = _obtained[role, name]
+    if checkpoint.is_dir() and (delete_float32 or not isinstance(before, tuple)):
+        try:
+            keep_bfloat16(checkpoint, delete_float32, adapter.host(adapter.running_node()))
+        except MemoError as error:
+            logging.warning("No bfloat16 copy was kept: %s", printable(str(error)))
+        _obtained[role, name] = signature(checkpoint), before
+
+
 class MemoLoadModel(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -111,13 +126,21 @@ class MemoLoadModel(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "weight_dtype",
-                    options=list(adapter.WEIGHT_DTYPES),
+                    options=list(comfy_layers.WEIGHT_DTYPES),
                     default="auto",
                     optional=True,
                     tooltip="Precision in which the weights are stored. auto: what this device computes in. fp8_e4m3fn: half the memory "
-                    "of bf16, slower and less exact. fp32: twice the memory, most exact.",
+                    "of bf16, slower and less exact. fp32: twice the memory, most exact. fp16_fp32: for a GPU without bfloat16, fp16 with what the "
+                    "layers add up in float32.",
                 ),
                 download_input(),
+                io.Boolean.Input(
+                    "delete_float32",
+                    default=False,
+                    optional=True,
+                    tooltip="Keep the two large nets as bfloat16 alone, in half of the disk: a bfloat16 copy is made next to float32 files, then "
+                    "these are deleted. Off: after a download there are both. Nothing is done where another dtype is loaded.",
+                ),
             ],
             outputs=[MemoModelSocket.Output(display_name="model", tooltip="For the MEMO Sampler.")],
         )
@@ -127,21 +150,23 @@ class MemoLoadModel(io.ComfyNode):
         return refusal(nets=model)
 
     @classmethod
-    def fingerprint_inputs(cls, model, compiled=False, weight_dtype="auto", download=False):
+    def fingerprint_inputs(cls, model, compiled=False, weight_dtype="auto", download=False, delete_float32=False):
         return fingerprint(nets=model)
 
     @classmethod
-    def execute(cls, model, compiled=False, weight_dtype="auto", download=False) -> io.NodeOutput:
-        unet, dtype = adapter.unet_layers(weight_dtype)
-        projection = adapter.layers(torch.float32)
+    def execute(cls, model, compiled=False, weight_dtype="auto", download=False, delete_float32=False) -> io.NodeOutput:
+        unet, dtype = comfy_layers.unet_layers(weight_dtype)
+        projection = comfy_layers.layers(torch.float32)
         checkpoint = obtained("nets", model, download)
+        if (unet.storage or unet.dtype) == torch.bfloat16:
+            keep_bfloat16_of("nets", model, checkpoint, delete_float32)
         nets = {}
         for net in checkpoints.NETS:
             adapter.check_interrupt()
             nets[net] = checkpoints.load_net(checkpoint, net, projection if net.endswith("proj") else unet)
         checkpoints.check_fit(checkpoint, nets)
         digest = weights_digest(*(nets[net] for net in checkpoints.NETS))
-        regions = adapter.accelerate(nets, unet, dtype, compiled)
+        regions = comfy_layers.accelerate(nets, unet, dtype, compiled, adapter.host(adapter.running_node()).say)
         patchers = {net: adapter.manage(module, whole=compiled and net == "diffusion_net") for net, module in nets.items()}
         return io.NodeOutput(MemoModel(dtype, **patchers, compiled_regions=regions, weights=digest))
 
@@ -241,7 +266,7 @@ class MemoLoadEmotionModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, emotion2vec, classifier, download=False) -> io.NodeOutput:
-        operations = adapter.layers(torch.float32).operations
+        operations = comfy_layers.layers(torch.float32).operations
         encoder_place, mlp_place = obtained("emotion2vec", emotion2vec, download), obtained("emotion_classifier", classifier, download)
         encoder, mlp = load_emotion2vec(encoder_place, operations), load_emotion_classifier(mlp_place, operations)
         check_fit(encoder, encoder_place, mlp, mlp_place)

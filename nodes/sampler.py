@@ -12,6 +12,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..memo_modules.host import Host
+from ..memo_modules.models import acceleration
 from ..memo_modules.portrait.pictures import prepare_portrait, squash_note
 from ..memo_modules.progress import clips_done, contact_sheet, video_done
 from ..memo_modules.sampler import recipes
@@ -222,6 +223,12 @@ class Sampling:
             nets = None
             adapter.free_memory()
 
+    def keep_kernels(self, kept: Journal) -> None:
+        """Which kernels are the fastest is found anew at each start, and each rounds in its own way: a video that continues takes those that it
+        was begun with."""
+        nets = self.model.reference_net.model, self.model.diffusion_net.model
+        acceleration.choose(kept.kernels(acceleration.choices(*nets)), *nets)
+
     def _log_cost(self, size: tuple[int, int]) -> None:
         frames, settings = self.audio.clip_frames, self.settings
         cost, published = (Cost(self.model.config, size, each, frames).per_frame for each in (settings, recipes.published(settings)))
@@ -279,7 +286,9 @@ def all_frames(sampling: Sampling, host: Host, kept: Journal | None = None) -> t
             host.check_interrupt()
             images[done : done + before.last_frames] = sampling.vae.decode(before.latents)[: before.last_frames].movedim(1, -1)
             done += before.last_frames
-        state = kept.state(state) if kept else state
+        if kept:
+            sampling.keep_kernels(kept)
+            state = kept.state(state)
         for number, clip in enumerate(sampling.clips(state, here, host) if here < clips else (), start=here + 1):
             images[done : done + len(clip.frames)] = clip.frames.movedim(1, -1)
             done, state = done + len(clip.frames), clip.state

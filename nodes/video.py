@@ -226,6 +226,7 @@ class MemoSampleToFile(ListNode):
             prepared.journal() as opened,
             adapter.says_when_stopped(host, lambda: f"Stopped: Run continues after clip {len(opened.segments)}"),
         ):
+            sampling.keep_kernels(opened)
             path, state = sample_to_file(
                 video,
                 opened,

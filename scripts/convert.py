@@ -5,9 +5,11 @@
     python scripts/convert.py models/memo/memo.safetensors DIR    writes the folder DIR
     python scripts/convert.py FILE.pt                             writes FILE.safetensors
     python scripts/convert.py models/memo/memo speaker.safetensors --lora models/loras/speaker.safetensors:0.8
+    python scripts/convert.py models/memo/memo --beside
 
-The last one merges a LoRA with strength 0.8. Tensors stay as they are, bit by bit, unless --dtype or --lora is given. Nothing in a
-pickle is executed. Needs torch, safetensors, einops and numpy, as ComfyUI's Python has them.
+The last but one merges a LoRA with strength 0.8. The last keeps a bfloat16 copy next to the float32 weights of both UNets, which is loaded
+instead of them where bfloat16 is wanted; --delete-float32 then deletes these. Tensors stay as they are, bit by bit, unless --dtype, --lora or
+--beside is given. Nothing in a pickle is executed. Needs torch, safetensors, einops and numpy, as ComfyUI's Python has them.
 """
 
 import sys
@@ -18,6 +20,7 @@ import torch
 
 import bootstrap  # noqa: F401
 from memo_modules.errors import InputError
+from memo_modules.store.bfloat16_copies import keep_bfloat16
 from memo_modules.store.converting import pickle_to_safetensors, to_folder, to_single_files
 from memo_modules.weights.checkpoints import NETS, PICKLES
 from memo_modules.weights.lora import Loras, named_lora
@@ -52,7 +55,18 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--lora", action="append", default=[], metavar="FILE[:STRENGTH]", help="merge it into the weights (strength: 1); may be given several times"
     )
+    parser.add_argument("--beside", action="store_true", help="keep bfloat16 copies of the UNets next to them, in a checkpoint folder")
+    parser.add_argument("--delete-float32", action="store_true", help="with --beside: delete what was copied")
     arguments = parser.parse_args(argv)
+    others = [arguments.target, arguments.dtype, arguments.one_per_net, arguments.lora]
+    if arguments.beside and any(others):
+        parser.error("--beside takes a checkpoint folder, and no target, --dtype, --one-per-net or --lora")
+    if arguments.delete_float32 and not arguments.beside:
+        parser.error("--delete-float32 needs --beside")
+    if arguments.beside:
+        written = keep_bfloat16(arguments.source.absolute(), arguments.delete_float32)
+        print("\n".join(map(str, written)) or f"{arguments.source} has no float32 UNet without a copy.")
+        return
     loras = [named_lora(text) for text in arguments.lora]
     for path in convert(arguments.source, arguments.target, DTYPES.get(arguments.dtype), arguments.one_per_net, loras):
         print(path)

@@ -6,12 +6,16 @@
     python -m tools.bench conditioning --device cuda
     python -m tools.bench load
     python -m tools.bench count
+    python -m tools.bench range CHECKPOINT
+    python -m tools.bench host
+    python -m tools.bench eight_bits
     python -m tools.bench farm
 
 The first line times videos at 512x512; the second full-width nets at 64x64, next to a checkout of the reference implementation
 on the same weights; the third compares the results of the GPU with float64; the fourth encodes a minute of audio; the fifth loads
-nets of full size from disk, and measures time and memory; the sixth counts what a step asks of a GPU, on any machine; the seventh measures
-what scripts/render.py costs in addition to the sampler.
+nets of full size from disk, and measures time and memory; the sixth counts what a step asks of a GPU, on any machine; the seventh says what
+of a checkpoint leaves the range of float16; the eighth measures the RAM that low-memory mode takes; the ninth what weights in 8 bits
+cost in exactness; the tenth what scripts/render.py costs in addition to the sampler.
 `python -m tools.regenerate tables` writes the rows of benchmarks/*.json into docs/memory.md. Needs torch, einops, safetensors and
 diffusers; for conditioning transformers and av.
 """
@@ -25,6 +29,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from memo_modules.errors import MemoError
 from memo_modules.models import acceleration
 from memo_modules.models.config import DiffusionNetConfig
 from memo_modules.models.kernels.autotune import Autotuned
@@ -36,7 +41,7 @@ from memo_modules.types import SamplerSettings
 from memo_modules.vae import DiffusersVAE
 from memo_modules.weights.checkpoints import NETS
 from memo_modules.words import first_line
-from tools.benchmarking import checks, counting, loading, random_nets, report, running
+from tools.benchmarking import checks, counting, eight_bits, host_memory, loading, random_nets, ranges, report, running
 from tools.benchmarking.attention import attention_table
 from tools.benchmarking.device import GIB, Device, resident_gib
 from tools.benchmarking.reference import Reference, check_checkout
@@ -168,7 +173,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """Raises ValueError for arguments that do not go together."""
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0],
-        epilog="bench.py conditioning measures hearing, load loading, count counts a step's operations; "
+        epilog="bench.py conditioning measures hearing, load loading, count counts a step's operations, range the largest values; "
         "python -m tools.regenerate tables writes the table of the pages.",
     )
     parser.add_argument("command", nargs="?", choices=("run", "check"), default="run", help=argparse.SUPPRESS)
@@ -241,6 +246,17 @@ def main(argv: list[str]) -> None:
         arguments = counting.parse(argv[1:])
         print(counting.report(counting.step_operations(arguments.side, arguments.branches)))
         return
+    if argv[:1] == ["range"]:
+        arguments = ranges.parse(argv[1:])
+        print(ranges.report(ranges.measure(arguments.checkpoint, arguments.side, torch.device(arguments.device))))
+        return
+    if argv[:1] == ["host"]:
+        arguments = host_memory.parse(argv[1:])
+        print(host_memory.report(host_memory.measure(arguments.size, arguments.dir)))
+        return
+    if argv[:1] == ["eight_bits"]:
+        print(eight_bits.report(eight_bits.measure(eight_bits.parse(argv[1:]).size)))
+        return
     if argv[:1] == ["farm"]:
         from tools.benchmarking import farm  # needs more packages than the rest
 
@@ -269,5 +285,5 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except (ValueError, torch.OutOfMemoryError) as error:
+    except (ValueError, MemoError, torch.OutOfMemoryError) as error:
         sys.exit(f"bench.py: {first_line(error)}")

@@ -24,7 +24,7 @@ from .kernels.autotune import Autotuned
 from .kernels.convolution import few_positions, pointwise
 from .kernels.geglu import geglu
 from .kernels.group_norm_silu import group_norm_silu
-from .kernels.memory_attention import memory_attention
+from .kernels.memory_attention import ONES, memory_attention
 from .layers import AttentionFunction, Layers, channels_last, sdpa
 from .motion import MotionModule
 from .resnet import ResnetBlock
@@ -130,7 +130,30 @@ def autotune_kernels(layers: Layers, config: DiffusionNetConfig, device: torch.d
             q, k, v = random(1, 16, tokens // 2, 3 * d).chunk(3, dim=-1)
             kv = random(tokens // 2, heads, d // heads, d // heads)
             memory = AttentionMemory(kv, random(kv.shape[:3]).abs())
-            layers.memory_attention.tune((q, k, v, memory, random(16, 3 * d), heads))
+            layers.memory_attention.tune((q, k, v, memory, random(16, 3 * d), ONES, heads))
+
+
+Choices = dict[str, dict[str, str]]
+"""Of each Autotuned by its name, the backend by channels, which are text as in JSON."""
+
+
+def choices(*nets: nn.Module) -> Choices:
+    """The backends that were chosen for ``nets``: each rounds in its own way."""
+    return {tuned.name: {str(channels): name for channels, name in sorted(tuned.chosen.items())} for tuned in _autotuned(nets) if tuned.chosen}
+
+
+def choose(chosen: Choices, *nets: nn.Module) -> None:
+    """Have ``nets`` take backends that were chosen before, of those that there are."""
+    for tuned in _autotuned(nets):
+        before = {int(channels): name for channels, name in chosen.get(tuned.name, {}).items() if name in tuned.backends}
+        if differing := sorted(f"{channels} {name}" for channels, name in before.items() if tuned.chosen.get(channels) != name):
+            logger.info("%s: %s, as the video was begun.", tuned.name, ", ".join(differing))
+        tuned.chosen |= before
+
+
+def _autotuned(nets: tuple[nn.Module, ...]) -> list[Autotuned]:
+    held = {id(value): value for net in nets for module in net.modules() for value in vars(module).values() if isinstance(value, Autotuned)}
+    return list(held.values())
 
 
 def _is_open(backend: object, channels: int) -> TypeGuard[Autotuned]:

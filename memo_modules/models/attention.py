@@ -1,6 +1,7 @@
 """Softmax attention and the gated feed-forward, under the names of the published checkpoints."""
 
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .kernels.in_place import add_product, is_bare, lent
+from .kernels.in_place import Weights, add_product, is_bare, lent
 from .layers import Layers
 
 Names = tuple[str, str, str]
@@ -35,8 +36,17 @@ class FusibleProjections(nn.Module):
         dtypes = {"weight": layers.storage or layers.dtype, "bias": layers.dtype}
         self._register_load_state_dict_pre_hook(partial(_join_rows, fused=fused, names=names, dtypes=dtypes))
 
-    def project(self, fused: str, names: Names, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the linears ``names`` make of x, as views of one tensor where they are fused."""
+    def project(self, fused: str, names: Names, x: Tensor, *more: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the linears ``names`` make of x (b .. d), or of it and ``more`` one after the other, as views of one tensor where they are fused."""
+        with self._lent(fused, x) if more else nullcontext() as weights:
+            if weights and weights[1] is None:
+                parts = [x, *more]
+                joined = x.new_empty(sum(map(len, parts)), *x.shape[1:-1], len(weights[0]))
+                for part, rows in zip(parts, joined.split([len(part) for part in parts]), strict=True):
+                    torch.mm(part.flatten(0, -2), weights[0].mT, out=rows.flatten(0, -2))
+                q, k, v = joined.chunk(3, dim=-1)
+                return q, k, v
+        x = torch.cat([x, *more]) if more else x
         if fused in self._modules:
             q, k, v = getattr(self, fused)(x).chunk(3, dim=-1)
         else:
@@ -47,20 +57,25 @@ class FusibleProjections(nn.Module):
         """The same side by side."""
         return getattr(self, fused)(x) if fused in self._modules else torch.cat(self.project(fused, names, x), dim=-1)
 
-    def project_before(self, fused: str, names: Names, x: Tensor, others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``project`` of x (b t d), followed along t by the keys and values, or queries, keys and values, of other tokens, which are
-        side by side in ``others`` (.. s n·d_out), whose first dimensions make b."""
-        b, t, _ = x.shape
-        with lent(getattr(self, fused), x) if fused in self._modules and _joins_in_place(x) else nullcontext() as weights:
+    def project_before(self, fused: str, names: Names, parts: Sequence[Tensor], others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``project`` of ``parts``, together (b t d), followed along t by the keys and values, or queries, keys and values, of other tokens,
+        which are side by side in ``others`` (.. s n·d_out), whose first dimensions make b."""
+        b, t = sum(map(len, parts)), parts[0].shape[1]
+        with self._lent(fused, parts[0]) as weights:
             if weights and weights[1] is None:
-                joined = x.new_empty(b, t + others.shape[-2], len(weights[0]))
-                torch.bmm(x, weights[0].mT.expand(b, -1, -1), out=joined[:, :t])
+                joined = parts[0].new_empty(b, t + others.shape[-2], len(weights[0]))
+                for part, rows in zip(parts, joined.split([len(part) for part in parts]), strict=True):
+                    torch.bmm(part, weights[0].mT.expand(len(part), -1, -1), out=rows[:, :t])
                 joined[:, t:, -others.shape[-1] :].unflatten(0, others.shape[:-2]).copy_(others)
                 q, k, v = joined.chunk(3, dim=-1)
                 return q if others.shape[-1] == joined.shape[-1] else q[:, :t], k, v
-        q, k, v = self.project(fused, names, x)
+        q, k, v = self.project(fused, names, *parts)
         *q_other, k_other, v_other = others.flatten(0, -3).chunk(others.shape[-1] // k.shape[-1], dim=-1)
         return torch.cat([q, *q_other], dim=1), torch.cat([k, k_other], dim=1), torch.cat([v, v_other], dim=1)
+
+    def _lent(self, fused: str, x: Tensor) -> AbstractContextManager[Weights | None]:
+        """The weights of ``fused`` where what it makes can go where it is needed, else None."""
+        return lent(getattr(self, fused), x) if fused in self._modules and joins_in_place(x) else nullcontext()
 
 
 def held_weight(net: nn.Module, layer: str) -> tuple[str, tuple[int, int, int] | None]:
@@ -74,9 +89,9 @@ def held_weight(net: nn.Module, layer: str) -> tuple[str, tuple[int, int, int] |
     return f"{path}.{fused}.weight", (0, start, length)
 
 
-def _joins_in_place(x: Tensor) -> bool:
-    """Whether products go where their results are needed, picture by picture, which is slow on the CPU."""
-    return x.device.type != "cpu"
+def joins_in_place(x: Tensor) -> bool:
+    """Whether products go where their results are needed, part by part: not for gradients and compilers, and on the CPU it is slow."""
+    return x.device.type != "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def _split_rows(module, state_dict, prefix, metadata, *, fused: str, names: Names) -> None:
@@ -104,17 +119,17 @@ class SelfAttention(FusibleProjections):
         self.add_projections(layers, "to_qkv", ("to_q", "to_k", "to_v"), d, d_inner)
         self.to_out = nn.ModuleList([layers.linear(d_inner, d)])
 
-    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of x (b t d), each (b t d_inner)."""
-        return self.project("to_qkv", ("to_q", "to_k", "to_v"), x)
+    def qkv(self, x: Tensor, *more: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (b t d_inner), of tokens in one tensor or several that are (b t d) together."""
+        return self.project("to_qkv", ("to_q", "to_k", "to_v"), x, *more)
 
-    def qkv_before(self, x: Tensor, others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def qkv_before(self, parts: Sequence[Tensor], others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same, followed by those of other tokens; see project_before."""
-        return self.project_before("to_qkv", ("to_q", "to_k", "to_v"), x, others)
+        return self.project_before("to_qkv", ("to_q", "to_k", "to_v"), parts, others)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Self-attention of x (b t d), projected back to d."""
-        return self.to_out[0](self.attend(*self.qkv(x)))
+    def forward(self, x: Tensor, *more: Tensor) -> Tensor:
+        """Self-attention of tokens, see ``qkv``, projected back to d."""
+        return self.to_out[0](self.attend(*self.qkv(x, *more)))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of projected tokens, before the output projection."""

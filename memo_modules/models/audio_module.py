@@ -1,12 +1,14 @@
 """The emotion-aware audio module: picture and audio tokens attend jointly under norms set by the emotion."""
 
+from collections.abc import Sequence
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..types import NO_EMOTION
-from .attention import FeedForward, SelfAttention
+from .attention import FeedForward, SelfAttention, joins_in_place
 from .kernels.in_place import add_to_picture
 from .layers import Layers, ModuleList
 
@@ -46,6 +48,14 @@ class EmotionAdaptiveNorm(nn.Module):
         normed = normed.unflatten(0, (shift.shape[0], -1)).flatten(1, 2)  # b (f t) d
         return torch.addcmul(shift, normed, scale).view(x.shape)
 
+    def by_emotion(self, x: Tensor, modulation: Modulation) -> list[Tensor]:
+        """The same, the rows of each emotion for themselves where products join them again: for that no pass over all is needed."""
+        shift, scale = modulation
+        if not joins_in_place(x):
+            return [self(x, modulation)]
+        branches = zip(x.chunk(len(shift)), shift.split(1), scale.split(1), strict=True)
+        return [self(rows, (own_shift, own_scale)) for rows, own_shift, own_scale in branches]
+
 
 class JointAttention(SelfAttention):
     """One softmax over picture tokens and audio tokens; audio has projections of its own."""
@@ -57,11 +67,12 @@ class JointAttention(SelfAttention):
         self.add_projections(layers, "add_qkv_proj", ("add_q_proj", "add_k_proj", "add_v_proj"), d_audio, d, bias=True)
         self.to_add_out = layers.linear(d, d_audio)
 
-    def forward(self, x: Tensor, audio: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, parts: Sequence[Tensor], audio: Tensor) -> tuple[Tensor, Tensor | None]:
+        """parts: of the pictures, see ``project``."""
         audio_qkv = self.project_in_one("add_qkv_proj", ("add_q_proj", "add_k_proj", "add_v_proj"), audio)
-        out = self.attend(*self.qkv_before(x, audio_qkv))
+        out, tokens = self.attend(*self.qkv_before(parts, audio_qkv)), parts[0].shape[1]
         # the few audio rows go through to_out too: without them it would be a matmul for every picture
-        out_x, out_audio = self.to_out[0](out)[:, : x.shape[1]], out[:, x.shape[1] :].contiguous()
+        out_x, out_audio = self.to_out[0](out)[:, :tokens], out[:, tokens:].contiguous()
         return out_x, None if self.to_add_out is None else self.to_add_out(out_audio)
 
 
@@ -88,9 +99,9 @@ class AudioTransformerBlock(nn.Module):
     def forward(self, x: Tensor, audio: Tensor, modulations: tuple[Modulation, ...], with_bias: bool = True) -> tuple[Tensor, Tensor | None]:
         """audio: in a dtype of its own, see AudioModule. with_bias: of ``ff``."""
         first, audio_first, second, audio_second = modulations
-        x = self.attn1(self.norm1(x, first)) + x
+        x = self.attn1(*self.norm1.by_emotion(x, first)) + x
         audio = self.audio_attn1(self.audio_norm1(audio, audio_first)) + audio
-        from_joint, audio_from_joint = self.attn2(self.norm2(x, second), self.audio_norm2(audio, audio_second))
+        from_joint, audio_from_joint = self.attn2(self.norm2.by_emotion(x, second), self.audio_norm2(audio, audio_second))
         x = from_joint + x
         x = self.ff.add_to(x, self.norm3(x), with_bias)
         if audio_from_joint is None:
@@ -106,7 +117,7 @@ class AudioModule(nn.Module):
 
     def __init__(self, layers: Layers, c: int, d: int, heads: int, d_audio: int, groups: int):
         super().__init__()
-        self.norm = layers.group_norm(groups, c, eps=1e-6)
+        self.norm = layers.stream_norm(groups, c, eps=1e-6)
         self.proj_in = layers.conv2d(c, d, 1)
         self.transformer_blocks = ModuleList([AudioTransformerBlock(layers, d, heads, d_audio)])
         self.proj_out = layers.conv2d(d, c, 1)

@@ -13,7 +13,7 @@ from .audio_module import EMOTION_NORMS, AudioModule, Modulation
 from .config import DiffusionNetConfig
 from .kernels.in_place import bias_of, of_positions
 from .layers import Layers, ModuleList
-from .motion import MotionModule
+from .motion import MotionModule, TimeConstants
 from .resnet import clip_group_norm
 from .transformer import SpatialContext
 from .unet import BlockSpec, Run, UNet, UNetBlock
@@ -32,14 +32,14 @@ class LayerBiases:
     A product adds to what is there already or to a bias, not to both. So the resnet, whose convolution adds a bias anyway, adds those of
     all modules of its layer: their last products then go into the picture in place, and their norms take off what is not yet due.
 
-    in_time: what the motion module's attentions add to queries, keys and values by frame, see MemoryLinearAttention.projected_times.
+    attentions: of the motion module, what else is made once.
     """
 
     resnet: Tensor | None = None
     motion: Tensor | None = None
     audio: Tensor | None = None
     spatial: Tensor | None = None
-    in_time: Sequence[Tensor | None] | None = None
+    attentions: Sequence[TimeConstants] | None = None
 
 
 @dataclass
@@ -75,7 +75,7 @@ class DiffusionNet(UNet[DiffusionBlock]):
         self.up_blocks[-1].audio_modules[-1].end_audio()
         self.unused = (f"up_blocks.3.audio_modules.{config.layers_per_block}.",)
         c = config.block_out_channels[0]
-        self.conv_norm_out = layers.group_norm(config.norm_num_groups, c, config.norm_eps, silu=True)
+        self.conv_norm_out = layers.stream_norm(config.norm_num_groups, c, config.norm_eps, silu=True)
         self.conv_out = layers.conv2d(c, config.out_channels, 3, padding=1)
 
     def spatial_contexts(self, face_tokens: Tensor, reference: ReferenceFeatures | None, guided: int = 1) -> SpatialContexts:
@@ -109,8 +109,8 @@ class DiffusionNet(UNet[DiffusionBlock]):
 
     def layer_biases(self, like: Tensor) -> tuple[LayerBiases, ...] | None:
         """One per layer, constant over a video, in the dtype of ``like``; None where no kernel of the norms takes them off, a compiler
-        sums up by itself, or gradients are wanted, for which nothing is done in place."""
-        if self.conv_norm_out.kernel is None or self.compiled or torch.is_grad_enabled():
+        sums up by itself, products have another dtype than what they add to, or gradients are wanted, for which nothing is done in place."""
+        if self.conv_norm_out.kernel is None or self.compiled or self.stream is not None or torch.is_grad_enabled():
             return None
         biases = []
         for block, j in self.numbered_layers():
@@ -118,7 +118,7 @@ class DiffusionNet(UNet[DiffusionBlock]):
             last_first = [temporal, *([block.audio_modules[j], block.attentions[j]] if block.attentions else [])]
             carried = list(accumulate(_bias_added_by(module, like) for module in last_first))
             resnet = carried[-1] if shortcut is None else carried[-1] + bias_of(shortcut, like)[0]
-            biases.append(LayerBiases(resnet, *carried, in_time=temporal.projected_times(like)))
+            biases.append(LayerBiases(resnet, *carried, attentions=temporal.constants(like)))
         return tuple(biases)
 
     def empty_memory(self) -> MotionMemory:
@@ -147,10 +147,11 @@ class DiffusionNet(UNet[DiffusionBlock]):
         deep: DeepFeatures | None = None,
         biases: Sequence[LayerBiases] | None = None,
     ) -> Tensor:
-        """The velocity of ``latents`` ((b f) c h w) at ``timestep`` (1,) or (b,), in the latents' shape.
+        """The velocity ((b f) c h w) of ``latents`` at ``timestep`` (1,) or (b,).
 
-        audio_tokens ((b f) t d); frames = f, at most the length of the position tables. run: how the regions are run, by
-        default ``self.run``; it is handed the items of ``memory`` as they are. deep: filled by this pass if it is empty; otherwise
+        latents ((b f) c h w), or (f c h w) at one timestep where they are the same for all b: guidance branches differ from the first attention
+        on, and share what comes before. audio_tokens ((b f) t d); frames = f, at most the length of the position tables. run: how the regions
+        are run, by default ``self.run``; it is handed the items of ``memory`` as they are. deep: filled by this pass if it is empty; otherwise
         it replaces all layers but the first and the last two. biases: of ``layer_biases``, for fewer passes over the pictures.
         """
         run = run or self.run
@@ -159,8 +160,9 @@ class DiffusionNet(UNet[DiffusionBlock]):
             time_embedding = time_embedding.repeat_interleave(frames, dim=0)
         norm_frames = 1 if self.config.use_inflated_groupnorm else frames
         audio = audio_tokens.float() if audio_tokens.dtype == torch.float16 else audio_tokens  # which it would leave, see AudioModule
-        x = self.conv_in(self.to_memory_format(latents))
-        skips = [x]
+        x = self.enter(latents)
+        alike = len(audio) // len(x)
+        skips = [_repeated(x, alike)]
         layers = list(enumerate(self.numbered_layers()))
         reused = deep is not None and deep.x is not None
         for number, (block, j) in layers if not reused else [layers[0], *layers[-2:]]:
@@ -172,14 +174,26 @@ class DiffusionNet(UNet[DiffusionBlock]):
             x = self.enter_layer(block, x, skips)
             ahead = LayerBiases() if biases is None else biases[number]
             x = run(block.resnets[j], x, time_embedding, norm_frames, ahead.resnet)
+            if number == 0:
+                x = _repeated(x, alike)
             if block.attentions:
                 x, _ = run(block.attentions[j], x, spatial[number], ahead.spatial)
                 x, audio = run(block.audio_modules[j], x, audio, emotion[number], ahead.audio)
-            x = run(block.motion_modules[j], x, memory[number], frames, ahead.motion, ahead.in_time)
+            x = run(block.motion_modules[j], x, memory[number], frames, ahead.motion, ahead.attentions)
             if block is self.mid_block:
                 x = run(block.resnets[1], x, time_embedding, norm_frames)
             x = self.leave_layer(block, j, x, skips)
         return self.conv_out(self.to_memory_format(clip_group_norm(self.conv_norm_out, x, norm_frames)))
+
+
+def _repeated(x: Tensor, times: int) -> Tensor:
+    """The pictures x (n c h w) several times over, in their memory format."""
+    if times == 1:
+        return x
+    last = x.movedim(1, -1)
+    if last.is_contiguous():
+        return last.expand(times, *last.shape).flatten(0, 1).movedim(-1, 1)
+    return x.expand(times, *x.shape).flatten(0, 1)
 
 
 def _bias_added_by(module: Any, like: Tensor) -> Tensor:

@@ -61,7 +61,8 @@ class Layers:
     torch's. fused: linears of the same input become one matmul (see FusibleProjections); names in state dicts stay those of
     the checkpoint. to_memory_format: what is done to a picture before a convolution that looks around itself; preserve_format or
     channels_last. conv_as_matmul: what is asked first of a convolution, if anything. storage: dtype of matrices and kernels where
-    they are stored in fewer bits than ``dtype``; the operations must cast them. lender: of the weights of ``operations``.
+    they are stored in fewer bits than ``dtype``; the operations must cast them. lender: of the weights of ``operations``. stream: dtype of the
+    pictures that residual blocks add to, and of what reads them as they are, where these leave the range of ``dtype``; None: the same.
     """
 
     operations: Any = nn
@@ -76,6 +77,11 @@ class Layers:
     conv_as_matmul: MatmulConvFunction | None = None
     storage: torch.dtype | None = None
     lender: Lender = own_weights
+    stream: torch.dtype | None = None
+
+    def of_stream(self) -> "Layers":
+        """For what reads the pictures between residual blocks as they are."""
+        return self if self.stream is None else replace(self, dtype=self.stream, storage=None)
 
     def _make(self, kind: str, *args, **kwargs) -> nn.Module:
         layer: Any = self._kind(kind)(*args, **kwargs, dtype=self.dtype, device=self.device)
@@ -108,6 +114,12 @@ class Layers:
     def group_norm(self, groups: int, channels: int, eps: float, silu: bool = False) -> nn.Module:
         """silu: that follows."""
         return self._make("GroupNorm", groups, channels, eps=eps, silu=silu)
+
+    def stream_norm(self, groups: int, channels: int, eps: float, silu: bool = False) -> nn.Module:
+        """The same of a picture between residual blocks, with a result in ``dtype``."""
+        norm: Any = self.of_stream().group_norm(groups, channels, eps, silu)
+        norm.out_dtype = None if self.stream is None else self.dtype
+        return norm
 
     def layer_norm(self, d: int, eps: float = 1e-5, affine: bool = True) -> nn.Module:
         return self._make("LayerNorm", d, eps=eps, elementwise_affine=affine)

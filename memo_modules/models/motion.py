@@ -5,15 +5,17 @@ made once per clip and handed in. Paper: MEMO (arXiv 2412.04448), section 3.2.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..types import AttentionMemory
 from .attention import FeedForward, FusibleProjections
 from .config import MotionConfig
-from .kernels.in_place import add_to_picture
-from .kernels.memory_attention import DECAY, by_head
+from .kernels.in_place import add_to_picture, lent
+from .kernels.memory_attention import DECAY, ONES, by_head
 from .layers import Layers, ModuleList
 
 _NORM_GROUPS = 32  # whatever norm_num_groups says elsewhere
@@ -29,6 +31,19 @@ class PositionTable(nn.Module):
         self.register_buffer("pe", torch.empty(1, max_len, d, dtype=layers.dtype, device=layers.device))
 
 
+@dataclass(frozen=True)
+class TimeConstants:
+    """What a MemoryLinearAttention makes of its weights once per video, to move less in each step.
+
+    in_time: queries, keys and values of all places in time (max_len 3d); added to those of a picture, they save adding places to it. None
+    without places. to_out: the weight of its last product with the bias as one more column (d d+ONES), for the ones after what attention
+    finds: such a product adds to what is there already, too. None where that weight is not lent.
+    """
+
+    in_time: Tensor | None = None
+    to_out: Tensor | None = None
+
+
 class MemoryLinearAttention(FusibleProjections):
     """Linear attention of each picture position over the frames of a clip and the memory of those before it."""
 
@@ -41,18 +56,29 @@ class MemoryLinearAttention(FusibleProjections):
         has_positions = config.temporal_position_encoding
         self.pos_encoder = PositionTable(layers, config.temporal_position_encoding_max_len, d) if has_positions else None
 
-    def forward(self, x: Tensor, memory: AttentionMemory, in_time: Tensor | None = None) -> Tensor:
-        """x (b f t d), t positions of a picture -> the same shape. The memory has a row for each position of each b.
-        in_time: of ``projected_times``."""
+    def add_to(self, residual: Tensor, x: Tensor, memory: AttentionMemory, constants: TimeConstants | None = None) -> Tensor:
+        """``residual`` and what attention from x finds, both (b f t d), t positions of a picture. The memory has a row for each position of
+        each b. With ``constants`` the result may overwrite ``residual``."""
+        in_time = to_out = None
+        if constants is not None:
+            in_time, to_out = None if constants.in_time is None else constants.in_time[: x.shape[1]], constants.to_out
         if self.pos_encoder is not None and in_time is None:
             x = x + self.pos_encoder.pe[0, : x.shape[1], None].to(x)
-        return self.to_out[0](self.attention(*self._qkv(x), memory, None if in_time is None else in_time[: x.shape[1]], self.heads))
+        found = self.attention(*self._qkv(x), memory, in_time, 0 if to_out is None else ONES, self.heads)
+        if to_out is None:
+            return self.to_out[0](found) + residual
+        rows = residual.flatten(0, 2)
+        return torch.addmm(rows, found.flatten(0, 2), to_out.mT, out=rows).view(residual.shape)
 
-    def projected_times(self, like: Tensor) -> Tensor | None:
-        """Of all places in time the queries, keys and values (max_len 3d): added to those of a picture, they save adding places to it."""
-        if self.pos_encoder is None:
-            return None
-        return self.project_in_one("to_qkv", ("to_q", "to_k", "to_v"), self.pos_encoder.pe[0].to(like))
+    def constants(self, like: Tensor) -> TimeConstants:
+        """In the dtype of ``like``."""
+        to_out = in_time = None
+        with lent(self.to_out[0], like) as weights:
+            if weights and weights[1] is not None:
+                to_out = F.pad(torch.cat([weights[0], weights[1][:, None]], dim=1), (0, ONES - 1))
+        if self.pos_encoder is not None:
+            in_time = self.project_in_one("to_qkv", ("to_q", "to_k", "to_v"), self.pos_encoder.pe[0].to(like))
+        return TimeConstants(in_time, to_out)
 
     def update_memory(self, past: Tensor, memory: AttentionMemory | None, stands_for: Sequence[int] | None = None) -> AttentionMemory:
         """The memory after past frames (b n t d), oldest first; they carry no positions. stands_for: see DiffusionNet.update_memory."""
@@ -93,12 +119,12 @@ class TemporalTransformerBlock(nn.Module):
         self.ff_norm = layers.layer_norm(d)
 
     def forward(
-        self, x: Tensor, memories: tuple[AttentionMemory, ...], in_time: Sequence[Tensor | None] | None = None, with_bias: bool = True
+        self, x: Tensor, memories: tuple[AttentionMemory, ...], constants: Sequence[TimeConstants] | None = None, with_bias: bool = True
     ) -> Tensor:
-        """x (b f t d) -> the same shape. in_time: of ``projected_times`` of each attention. with_bias: of ``ff``."""
-        in_time = in_time or [None] * len(memories)
-        for attention, norm, memory, times in zip(self.attention_blocks, self.norms, memories, in_time, strict=True):
-            x = attention(norm(x), memory, times) + x
+        """x (b f t d) -> the same shape, with ``constants`` of each attention maybe in its place. with_bias: of ``ff``."""
+        each = constants or [None] * len(memories)
+        for attention, norm, memory, own in zip(self.attention_blocks, self.norms, memories, each, strict=True):
+            x = attention.add_to(x, norm(x), memory, own)
         return self.ff.add_to(x, self.ff_norm(x), with_bias)
 
     def update_memory(
@@ -115,7 +141,7 @@ class TemporalTransformer(nn.Module):
         super().__init__()
         head_dim = c // config.num_attention_heads // config.temporal_attention_dim_div
         self.d = d = config.num_attention_heads * head_dim
-        self.norm = layers.group_norm(_NORM_GROUPS, c, eps=1e-6)
+        self.norm = layers.stream_norm(_NORM_GROUPS, c, eps=1e-6)
         self.proj_in = layers.linear(c, d)
         self.transformer_blocks = ModuleList([TemporalTransformerBlock(layers, d, config) for _ in range(config.num_transformer_block)])
         self.proj_out = layers.linear(d, c)
@@ -126,23 +152,23 @@ class TemporalTransformer(nn.Module):
         memories: tuple[AttentionMemory, ...],
         frames: int,
         ahead: Tensor | None = None,
-        in_time: Sequence[Tensor | None] | None = None,
+        constants: Sequence[TimeConstants] | None = None,
     ) -> Tensor:
-        """x ((b f) c h w) -> the same shape. ahead, in_time: see LayerBiases."""
+        """x ((b f) c h w) -> the same shape. ahead, constants: see LayerBiases."""
         h = self._tokens(x, frames, ahead)
         first = 0
         for block in self.transformer_blocks:
             last = first + len(block.attention_blocks)
-            h = block(h, memories[first:last], in_time and in_time[first:last], ahead is None or block is not self.transformer_blocks[-1])
+            h = block(h, memories[first:last], constants and constants[first:last], ahead is None or block is not self.transformer_blocks[-1])
             first = last
         if ahead is not None:
             return add_to_picture(x, self.proj_out, h.flatten(0, 2))
         h = self.proj_out(h.flatten(0, 2)).view(len(x), -1, x.shape[1])
         return x + h.mT.unflatten(2, x.shape[2:])  # a sum is laid out as its first term
 
-    def projected_times(self, like: Tensor) -> list[Tensor | None]:
+    def constants(self, like: Tensor) -> list[TimeConstants]:
         """Those of all attentions."""
-        return [attention.projected_times(like) for block in self.transformer_blocks for attention in block.attention_blocks]
+        return [attention.constants(like) for block in self.transformer_blocks for attention in block.attention_blocks]
 
     def update_memory(
         self, past: Tensor, memories: tuple[AttentionMemory, ...] | None, frames: int, stands_for: Sequence[int] | None = None

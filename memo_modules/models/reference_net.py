@@ -21,7 +21,7 @@ class TokenTransformer(nn.Module):
 
     def __init__(self, layers: Layers, c: int, groups: int):
         super().__init__()
-        self.norm = layers.group_norm(groups, c, eps=1e-6)
+        self.norm = layers.stream_norm(groups, c, eps=1e-6)
         self.proj_in = layers.conv2d(c, c, 1)
         self.transformer_blocks = ModuleList([TokenBlock(layers, c)])
 
@@ -47,7 +47,7 @@ class ReferenceNet(UNet[UNetBlock]):
         """
         run = run or self.run
         time_embedding = self.time_embedding(torch.zeros(1, device=latents.device), latents.dtype)
-        x = self.conv_in(self.to_memory_format(latents))
+        x = self.enter(latents)
         skips, features = [x], []
         for block, j in self.numbered_layers():
             x = self.enter_layer(block, x, skips)

@@ -22,12 +22,12 @@ class ResnetBlock(nn.Module):
     def __init__(self, layers: Layers, c_in: int, c_out: int, d_time: int, groups: int, eps: float):
         super().__init__()
         self.to_memory_format = layers.to_memory_format
-        self.norm1 = layers.group_norm(groups, c_in, eps, silu=True)
+        self.norm1 = layers.stream_norm(groups, c_in, eps, silu=True)
         self.conv1 = layers.conv2d(c_in, c_out, 3, padding=1)
         self.time_emb_proj = layers.linear(d_time, c_out)
         self.norm2 = layers.group_norm(groups, c_out, eps, silu=True)
         self.conv2 = layers.conv2d(c_out, c_out, 3, padding=1)
-        self.conv_shortcut = layers.conv2d(c_in, c_out, 1) if c_in != c_out else None
+        self.conv_shortcut = layers.of_stream().conv2d(c_in, c_out, 1) if c_in != c_out else None
 
     def forward(self, x: Tensor, time_embedding: Tensor, norm_frames: int = 1, ahead: Tensor | None = None) -> Tensor:
         """x (rows c_in h w) and time_embedding (rows or 1, d_time), activated, to (rows c_out h w).
@@ -50,7 +50,7 @@ class Downsample(nn.Module):
     def __init__(self, layers: Layers, c: int):
         super().__init__()
         self.to_memory_format = layers.to_memory_format
-        self.conv = layers.conv2d(c, c, 3, stride=2, padding=1)
+        self.conv = layers.of_stream().conv2d(c, c, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(self.to_memory_format(x))
@@ -62,7 +62,7 @@ class Upsample(nn.Module):
     def __init__(self, layers: Layers, c: int):
         super().__init__()
         self.to_memory_format = layers.to_memory_format
-        self.conv = layers.conv2d(c, c, 3, padding=1)
+        self.conv = layers.of_stream().conv2d(c, c, 3, padding=1)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         return self.conv(F.interpolate(self.to_memory_format(x), size=size, mode="nearest"))

@@ -54,7 +54,7 @@ class TransformerBlock(nn.Module):
             return attention(tokens) + x
         split = tokens.shape[0] - reference.shape[0] * frames  # rows of the unconditional branches come first
         parts = [attention.attend(*attention.qkv(tokens[:split]))] if split else []
-        parts.append(attention.attend(*attention.qkv_before(tokens[split:], _per_frame(reference, frames))))
+        parts.append(attention.attend(*attention.qkv_before([tokens[split:]], _per_frame(reference, frames))))
         if torch.is_grad_enabled() or not x.is_contiguous():
             return attention.to_out[0](torch.cat(parts)) + x
         for part, rows in zip(parts, x.tensor_split([split])[-len(parts) :], strict=True):  # to join them moves more than two products
@@ -67,7 +67,7 @@ class SpatialTransformer(nn.Module):
 
     def __init__(self, layers: Layers, c: int, heads: int, d_face: int, groups: int):
         super().__init__()
-        self.norm = layers.group_norm(groups, c, eps=1e-6)
+        self.norm = layers.stream_norm(groups, c, eps=1e-6)
         self.proj_in = layers.conv2d(c, c, 1)
         self.transformer_blocks = ModuleList([TransformerBlock(layers, c, heads, d_face)])
         self.proj_out = layers.conv2d(c, c, 1)

@@ -111,7 +111,7 @@ class UNet(nn.Module, Generic[Block]):
     def __init__(self, config: ReferenceNetConfig, layers: Layers, block: Callable[[Any, Layers, BlockSpec], Block]):
         super().__init__()
         self.config = config
-        self.to_memory_format = layers.to_memory_format
+        self.to_memory_format, self.stream = layers.to_memory_format, layers.stream
         c = config.block_out_channels[0]
         self.conv_in = layers.conv2d(config.in_channels, c, 3, padding=1)
         self.time_embedding = TimestepEmbedding(layers, c)
@@ -129,6 +129,11 @@ class UNet(nn.Module, Generic[Block]):
         down = [(block, j) for block in self.down_blocks for j in range(len(block.resnets))]
         up = [(block, j) for block in self.up_blocks for j in range(len(block.resnets))]
         return [*down, (self.mid_block, 0), *up]
+
+    def enter(self, latents: Tensor) -> Tensor:
+        """The picture that the layers add to."""
+        x = self.conv_in(self.to_memory_format(latents))
+        return x if self.stream is None else x.to(self.stream)
 
     def enter_layer(self, block: Block, x: Tensor, skips: list[Tensor]) -> Tensor:
         """What the next layer of ``block`` takes: x (rows c h w), in the up blocks with the last skip."""

@@ -16,6 +16,7 @@ from ..audio.timeline import parse_timeline, timeline_track
 from ..clips import ceil_div, frame_rate
 from ..errors import CheckpointError, MemoError, StorageError
 from ..host import Host
+from ..models import acceleration
 from ..pipeline import Conditioning, MemoPipeline, find_models, load_picture
 from ..portrait.framing import crop_portrait
 from ..portrait.pasting import Pasting
@@ -116,6 +117,8 @@ class Renderer:
                 yield clip
 
         with journal.opened(self.folder.unfinished, key[:32], inputs) as opened:
+            unets = self.pipeline.nets.reference_net, self.pipeline.nets.diffusion_net
+            acceleration.choose(opened.kernels(acceleration.choices(*unets)), *unets)
 
             def target() -> Path:
                 self.folder.announce(key, job, opened.folder / f"video{video.format.suffix}", frames=video.frames, clips=video.clips, made=made)

@@ -44,13 +44,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Footprint:
-    """The memory that one video takes, with a net of ``config``, latents of ``latent_size`` (h, w) and numbers of ``itemsize`` bytes."""
+    """The memory that one video takes, with a net of ``config``, latents of ``latent_size`` (h, w) and numbers of ``itemsize`` bytes.
+    stream_itemsize: of the pictures that residual blocks add to, see Layers.stream; by default the same."""
 
     config: DiffusionNetConfig
     latent_size: tuple[int, int]
     settings: SamplerSettings
     clip_frames: int = CLIP_FRAMES
     itemsize: int = 2
+    stream_itemsize: int | None = None
 
     def plan(self, weights: Mapping[str, int], room: float, mode: str = "auto", reserved: int = RESERVED) -> Plan:
         """How to sample with ``room`` bytes of VRAM; infinity is no limit.
@@ -101,6 +103,16 @@ class Footprint:
             "diffusion": portrait + layer + self.activations(max(self.clip_frames, past), 1) + self._deep(self.settings.branches),
         }
 
+    def in_ram(self, plan: Plan, eight_bits: bool = False) -> dict[str, int]:
+        """What a video takes of the RAM beside the weights, by what it is for: in low-memory mode the motion memory, and the features of a
+        clip's past on their way into it; in any the frames of a clip, from the VAE and as they are handed over. eight_bits: see MemoNets."""
+        memory, (h, w) = plan.memory_in_ram, self.latent_size
+        if eight_bits:  # of kv, with a scale for each of its rows; z stays as it is
+            rounded = sum(heads * d * (d + 2 * self.itemsize) for heads, d in self.memory_heads())
+            memory = int(memory * rounded / (sum(self._memory_numbers()) * self.itemsize))
+        features = self.features(self.settings.branches * self._past) if plan.low_memory else 0
+        return {"motion memory": memory, "features": features, "frames": 2 * 4 * 3 * 64 * h * w * self.clip_frames}
+
     def features(self, pictures: int) -> int:
         """The ReferenceFeatures of ``pictures`` pictures."""
         return sum(c * positions for c, positions in self._layers()) * pictures * self.itemsize
@@ -108,9 +120,10 @@ class Footprint:
     def activations(self, frames: int, branches: int) -> int:
         """Peak of the tensors alive inside one step, or while the reference net looks at as many pictures. It lies in a gated
         feed-forward at the finest level, whose inner width is 8 times the block's, with the residual stream, the skips and
-        the tensors of the attention around it: 20 pictures of the finest level's width in all."""
+        the tensors of the attention around it: 20 pictures of the finest level's width in all, of which 4 are the stream and the skips."""
         h, w = self.latent_size
-        return 20 * frames * branches * h * w * self.config.block_out_channels[0] * self.itemsize
+        picture = 16 * self.itemsize + 4 * (self.stream_itemsize or self.itemsize)
+        return frames * branches * h * w * self.config.block_out_channels[0] * picture
 
     def _deep(self, branches: int) -> int:
         """DeepFeatures that are kept from one pass to the next."""
@@ -126,13 +139,13 @@ class Footprint:
 
     def _memory_numbers(self) -> list[int]:
         """Numbers that each motion module remembers of one branch."""
+        return [heads * d * (d + 1) for heads, d in self.memory_heads()]
+
+    def memory_heads(self) -> list[tuple[int, int]]:
+        """Of each motion module how many heads remember, over all positions, and how many channels each of them has."""
         motion = self.config.motion_module_kwargs
-        blocks = motion.num_transformer_block * len(motion.attention_block_types)
-        numbers = []
-        for c, positions in self._layers():
-            head_dim = c // motion.num_attention_heads // motion.temporal_attention_dim_div
-            numbers.append(positions * blocks * motion.num_attention_heads * head_dim * (head_dim + 1))
-        return numbers
+        each = motion.num_attention_heads * motion.num_transformer_block * len(motion.attention_block_types)
+        return [(positions * each, c // motion.num_attention_heads // motion.temporal_attention_dim_div) for c, positions in self._layers()]
 
     def _layers(self) -> list[tuple[int, int]]:
         """(channels, picture positions) of every layer in forward order."""

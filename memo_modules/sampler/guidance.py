@@ -85,7 +85,7 @@ class _Pass:
             self.deep = DeepFeatures()
         self.calls += 1
         out = self.net(
-            latents.to(tokens.dtype).repeat(branches, 1, 1, 1),
+            latents.to(tokens.dtype),
             sigma * 1000,
             tokens,
             conditioning.spatial,

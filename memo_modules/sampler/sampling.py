@@ -56,7 +56,8 @@ class MemoNets:
     bring_in: called before a phase of the work, so that a host which manages memory can bring the phase's nets to ``device``. Phase
         "reference" runs reference_net and image_proj, "diffusion" runs diffusion_net and audio_proj. The second argument says whether a
         motion memory exists.
-    resident_share: the share of the motion memory that may stay on ``device`` in low-memory mode.
+    resident_share: the share of the motion memory that may stay on ``device`` in low-memory mode. eight_bits: whether the rest, in RAM, is
+        rounded to 8 bits, which halves it.
     """
 
     reference_net: ReferenceNet
@@ -67,6 +68,7 @@ class MemoNets:
     dtype: torch.dtype
     bring_in: Callable[[str, bool], None] = lambda phase, remembers: None
     resident_share: float = 0.0
+    eight_bits: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,8 @@ def _not_finite(clip: int, nets: MemoNets) -> str:
     if first := next(damaged, None):
         remedy = f"The weight {first} holds such numbers: fetch that file again."
     elif nets.dtype == torch.float16:
-        remedy = "It leaves the range of float16: choose weight_dtype fp32 in Load MEMO Model, or bf16 where the GPU has it."
+        wider = "fp16_fp32" if nets.diffusion_net.stream is None else "fp32"
+        remedy = f"It leaves the range of float16: choose weight_dtype {wider} in Load MEMO Model, or bf16 where the GPU has it."
     else:
         remedy = "All weights are finite. If sampler or sigmas are connected, try without."
     return f"model: clip {clip + 1} came out as NaN or infinite. {remedy}"
@@ -258,7 +261,7 @@ class _Video:
         self.streamed = low_memory and nets.device.type != "cpu"
         if self.streamed:
             modules = len(self.portrait_features.layers)
-            self.memories = StreamedMemory.split(modules, len(self.passes), nets.device, nets.resident_share)
+            self.memories = StreamedMemory.split(modules, len(self.passes), nets.device, nets.resident_share, nets.eight_bits)
         else:
             self.memories = [nets.diffusion_net.empty_memory() for _ in self.passes]
         self.remembers = False

@@ -23,12 +23,12 @@ class _HostMemory:
     def __init__(self, pinned: bool):
         self.pinned, self.rest = pinned, torch.empty(0)
 
-    def take(self, size: int, dtype: torch.dtype) -> list[Tensor]:
-        """``size`` values in one or several pieces."""
+    def take(self, size: int) -> list[Tensor]:
+        """``size`` bytes in one or several pieces."""
         pieces = []
         while size:
-            if len(self.rest) == 0 or self.rest.dtype != dtype:
-                self.rest = _host_tensor(_BLOCK // dtype.itemsize, dtype, self.pinned)
+            if len(self.rest) == 0:
+                self.rest = _host_bytes(_BLOCK, self.pinned)
             piece, self.rest = self.rest[:size], self.rest[size:]
             pieces.append(piece)
             size -= len(piece)
@@ -39,12 +39,12 @@ class _Ring:
     """The modules of all passes in the order of their use: those that stay on the device, and the places there that the others take in
     turn."""
 
-    def __init__(self, modules: int, device: torch.device, resident_share: float):
-        self.device, self.resident_share = device, resident_share
+    def __init__(self, modules: int, device: torch.device, resident_share: float, eight_bits: bool):
+        self.device, self.resident_share, self.eight_bits = device, resident_share, eight_bits
         self.resident: dict[int, tuple[AttentionMemory, ...]] = {}
         self.resident_values = self.values = 0
         self.host: list[list[Tensor]] = [[] for _ in range(modules)]
-        self.shapes: list[list[tuple[torch.Size, torch.Size]]] = [[] for _ in range(modules)]
+        self.layouts: list[list[tuple[torch.Size, torch.dtype]]] = [[] for _ in range(modules)]
         self.places: list[Tensor | None] = [None] * PLACES
         self.arrived: dict[int, tuple[Tensor, torch.Event | None]] = {}
         self.fetched = 0
@@ -57,19 +57,19 @@ class _Ring:
         return number in self.resident or bool(self.host[number])
 
     def store(self, number: int, memories: tuple[AttentionMemory, ...]) -> None:
-        parts = [part.flatten() for memory in memories for part in (memory.kv, memory.z)]
-        if self._stays(number, sum(map(len, parts))):
+        if self._stays(number, sum(part.numel() for memory in memories for part in (memory.kv, memory.z))):
             if number not in self.resident:
                 self.resident[number] = memories
             for resident, memory in zip(self.resident[number], memories, strict=True):  # in place, so that the allocator keeps its shape
                 resident.kv.copy_(memory.kv)
                 resident.z.copy_(memory.z)
             return
+        parts = _in_eight_bits(memories) if self.eight_bits else [part for memory in memories for part in (memory.kv, memory.z)]
         if not self.host[number]:
-            self.host[number] = [piece for part in parts for piece in self.memory.take(len(part), part.dtype)]
-            self.shapes[number] = [(memory.kv.shape, memory.z.shape) for memory in memories]
+            self.host[number] = [piece for part in parts for piece in self.memory.take(part.nbytes)]
+            self.layouts[number] = [(part.shape, part.dtype) for part in parts]
         pieces = iter(self.host[number])
-        for part in parts:
+        for part in (part.flatten().view(torch.uint8) for part in parts):
             while len(part):
                 piece = next(pieces)
                 piece.copy_(part[: len(piece)])  # waits for the device, once per clip
@@ -100,16 +100,18 @@ class _Ring:
         flat, event = self.arrived.pop(number)
         if event is not None:
             torch.cuda.current_stream(self.device).wait_event(event)
-        sizes = [math.prod(shape) for pair in self.shapes[number] for shape in pair]
-        parts = iter(flat.split(sizes))
-        return tuple(AttentionMemory(next(parts).view(kv), next(parts).view(z)) for kv, z in self.shapes[number])
+        sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in self.layouts[number]]
+        parts = [part.view(dtype).view(shape) for part, (shape, dtype) in zip(flat.split(sizes), self.layouts[number], strict=True)]
+        if self.eight_bits:
+            return _from_eight_bits(parts)
+        return tuple(AttentionMemory(kv, z) for kv, z in zip(parts[::2], parts[1::2], strict=True))
 
     def _fetch(self, number: int) -> None:
-        sizes, dtype, turn = [len(piece) for piece in self.host[number]], self.host[number][0].dtype, self.fetched % len(self.places)
+        sizes, turn = [len(piece) for piece in self.host[number]], self.fetched % len(self.places)
         self.fetched += 1
         place = self.places[turn]
         if place is None or place.numel() < sum(sizes):
-            self.places[turn] = place = torch.empty(sum(sizes), dtype=dtype, device=self.device)
+            self.places[turn] = place = torch.empty(sum(sizes), dtype=torch.uint8, device=self.device)
             if self.stream is not None:
                 place.record_stream(self.stream)  # not given to anyone while a copy is under way
         flat = place[: sum(sizes)]
@@ -126,10 +128,10 @@ class StreamedMemory(MutableSequence):
         self._ring, self._first, self._modules = ring, first, modules
 
     @classmethod
-    def split(cls, modules: int, passes: int, device: torch.device, resident_share: float = 0.0) -> "list[StreamedMemory]":
+    def split(cls, modules: int, passes: int, device: torch.device, resident_share: float = 0.0, eight_bits: bool = False) -> "list[StreamedMemory]":
         """Empty memories for passes that take turns on ``device``, each over ``modules`` motion modules in order.
-        resident_share: share of all values that may stay there."""
-        ring = _Ring(modules * passes, device, resident_share)
+        resident_share: share of all values that may stay there. eight_bits: what lies in RAM is rounded to 8 bits, by less than 1 %."""
+        ring = _Ring(modules * passes, device, resident_share, eight_bits)
         return [cls(ring, index * modules, modules) for index in range(passes)]
 
     def __len__(self) -> int:
@@ -174,13 +176,26 @@ def _give_back(stream: torch.cuda.Stream, memory: _HostMemory, host: list[list[T
         torch._C._host_emptyCache()
 
 
-def _host_tensor(size: int, dtype: torch.dtype, pinned: bool) -> Tensor:
+def _host_bytes(size: int, pinned: bool) -> Tensor:
     if pinned:
         try:
-            return torch.empty(size, dtype=dtype, pin_memory=True)
+            return torch.empty(size, dtype=torch.uint8, pin_memory=True)
         except RuntimeError:  # the system allows no more pinned memory: copies are then slower
             pass
-    return torch.empty(size, dtype=dtype)
+    return torch.empty(size, dtype=torch.uint8)
+
+
+def _in_eight_bits(memories: tuple[AttentionMemory, ...]) -> list[Tensor]:
+    """Each row of each kv in whole numbers of 8 bits with a scale, and z as it is; numbers of 8 bits last, where they leave no gap."""
+    scales = [(memory.kv.abs().amax(dim=-1, keepdim=True) / 127).clamp_min(torch.finfo(memory.kv.dtype).tiny) for memory in memories]
+    rounded = [(memory.kv / scale).round().clamp(-127, 127).to(torch.int8) for memory, scale in zip(memories, scales, strict=True)]
+    return [*scales, *(memory.z for memory in memories), *rounded]
+
+
+def _from_eight_bits(parts: list[Tensor]) -> tuple[AttentionMemory, ...]:
+    count = len(parts) // 3
+    scales, zs, rounded = parts[:count], parts[count : 2 * count], parts[2 * count :]
+    return tuple(AttentionMemory(kv.to(scale.dtype) * scale, z) for scale, z, kv in zip(scales, zs, rounded, strict=True))
 
 
 class TakingTurns:

@@ -15,6 +15,7 @@ from ..errors import CheckpointError
 from ..portrait.face import DETECTOR_FILE, RECOGNISER_FILE
 from ..vae import VAE_WEIGHTS, check_autoencoder
 from ..weights.checkpoints import (
+    BFLOAT16_WEIGHTS,
     CLASSIFIER,
     NETS,
     PICKLES,
@@ -146,7 +147,7 @@ def _fault(role: str, path: Path, signature: tuple) -> str | None:
 
 def _checkpoints(folder: Path, folders: list[str], files: list[str]) -> list[Path]:
     whole = [folder] if any(net in folders or f"{net}.safetensors" in files for net in NETS) else []
-    parts = (*(f"{net}.safetensors" for net in NETS), "model.safetensors", "diffusion_pytorch_model.safetensors")
+    parts = (*(f"{net}.safetensors" for net in NETS), "model.safetensors", "diffusion_pytorch_model.safetensors", BFLOAT16_WEIGHTS)
     return whole + [folder / name for name in files if name not in parts and name.endswith(".safetensors")]
 
 

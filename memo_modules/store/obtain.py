@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 from ..host import SILENT, Host
-from ..weights.checkpoints import file_fault, read_weights
+from ..weights.checkpoints import BFLOAT16_WEIGHTS, file_fault, read_weights, weights_file
 from ..words import file_size, quoted
 from .catalogue import CATALOGUE, Model, ModelFile
 from .fetching import by_hand, fetch
@@ -131,6 +131,8 @@ def missing(model: Model, roots: Roots) -> tuple[Path, list[ModelFile]]:
 
 
 def _is_there(path: Path, file: ModelFile) -> bool:
+    if not path.exists() and path.name != BFLOAT16_WEIGHTS and (copy := weights_file(path.parent)).name == BFLOAT16_WEIGHTS and copy.exists():
+        return path.suffix == ".safetensors"  # whose float32 original was deleted
     if file_fault(path) or (file.size and path.stat().st_size != file.size):
         return False
     if path.suffix == ".safetensors":

@@ -44,6 +44,9 @@ _NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, NotRegul
 _NAMED, _MOST_NAMED = "named.json", 2**16
 """The file that says which name the finished video was about to get, and its bytes at most."""
 
+_KERNELS = "kernels.json"
+"""The file that says which kernels the video was begun with."""
+
 _MOST_READ = 2**30
 """Bytes of an entry: hundreds of times those of the largest clip."""
 
@@ -144,6 +147,20 @@ class Journal:
         except _DAMAGE:  # most often there is none
             return None
 
+    def kernels(self, chosen: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+        """What the video was begun with, see acceleration.choices; ``chosen``, which is kept, where it is yet to be begun or does not say."""
+        path = self.folder / _KERNELS
+        try:
+            before = parse_json(read_regular(path, _MOST_NAMED)) if self.segments else None
+        except _DAMAGE:
+            before = None
+        if isinstance(before, dict) and all(_is_text(each) for each in before.values()):
+            return before
+        if chosen:
+            with storing(path):
+                write_whole(path, json.dumps(chosen))
+        return chosen
+
     def remove(self) -> None:
         """The video is finished."""
         remove(self.folder)
@@ -155,6 +172,12 @@ class Journal:
 
     def _entry(self, number: int | None = None) -> Path:
         return self.folder / f"clip-{len(self.segments) if number is None else number:05}.safetensors"
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(channels, str) and channels.isdigit() and isinstance(value[channels], str) for channels in value
+    )
 
 
 @contextmanager

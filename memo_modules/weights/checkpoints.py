@@ -1,6 +1,7 @@
 """Files to modules: weights read without running anything in them, keys strict, every error names file and key."""
 
 import json
+import logging
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,13 +25,22 @@ from ..models.layers import Layers
 from ..models.projections import AudioProjection, ImageProjection
 from ..models.reference_net import ReferenceNet
 from ..words import first_line, quoted
+from .fingerprints import copy_fault
 from .pickles import Called
 from .torch_files import TorchFile, read_torch_file
+
+_log = logging.getLogger(__name__)
 
 Module = TypeVar("Module", bound=nn.Module)
 
 NETS = ("reference_net", "diffusion_net", "image_proj", "audio_proj")
 """The four nets of a MEMO checkpoint: each a folder with config.json and weights, or part of a single file."""
+
+UNETS = NETS[:2]
+"""The large ones, whose arithmetic may be in 16 bits."""
+
+BFLOAT16_WEIGHTS = "diffusion_pytorch_model.bf16.safetensors"
+"""In the folder of a net, under the name that diffusers gives such a variant: a bfloat16 copy of its float32 weights, see bfloat16_copies."""
 
 CLASSIFIER = "audio_emotion_classifier"
 """A fifth component that a single file may hold, published as a folder of `misc`."""
@@ -124,9 +134,9 @@ def net_source(checkpoint: Path, net: str) -> Source:
 
 
 def weights_file(folder: Path) -> Path:
-    """The weights in a folder as diffusers writes it: safetensors, or the older pickle where only that is there."""
-    safetensors, pickled = (folder / f"diffusion_pytorch_model.{suffix}" for suffix in ("safetensors", "bin"))
-    return pickled if pickled.exists() and not safetensors.exists() else safetensors
+    """The weights in a folder as diffusers writes it: safetensors, or where only that is there the older pickle, or the bfloat16 copy."""
+    safetensors, *others = (folder / name for name in ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin", BFLOAT16_WEIGHTS))
+    return next(filter(Path.exists, (safetensors, *others)), safetensors)
 
 
 def file_fault(path: Path) -> str | None:
@@ -327,8 +337,32 @@ def load_net(checkpoint: Path, net: str, layers: Layers, header_only: bool = Fal
             build = partial(ReferenceNet, ReferenceNetConfig.from_dict(options, name))
         else:
             build = partial(DiffusionNet, DiffusionNetConfig.from_dict(options, name))
+        if not header_only and (layers.storage or layers.dtype) == torch.bfloat16:
+            source = _as_bfloat16(source)
         weights = source.read_weights(header_only)
     return load_module(build, layers, change(net, weights), source.path)
+
+
+def _as_bfloat16(source: Source) -> Source:
+    """The copy next to ``source``, which is mapped where float32 weights would be copied; without one ``source``, and how to make one."""
+    copy = source.path.with_name(BFLOAT16_WEIGHTS)
+    if source.component is not None or source.path == copy:
+        return source
+    if copy.is_file():
+        try:
+            fault = copy_fault(read_weights(copy), source.read_weights())
+        except CheckpointError as error:
+            fault = str(error)
+        if fault is None:
+            return replace(source, path=copy)
+        _log.warning("%s is not used: it is no copy of %s (%s). Make it again with scripts/convert.py --beside.", copy, source.path, fault)
+    elif any(tensor.dtype == torch.float32 for tensor in source.read_weights(header_only=source.path.suffix == ".safetensors").values()):
+        _log.info(
+            "%s is float32: as bfloat16 it becomes a copy in RAM. `scripts/convert.py %s --beside` keeps one on the disk, which is mapped instead.",
+            source.path,
+            source.path.parent.parent,
+        )
+    return source
 
 
 def load_module(build: Callable[[Layers], Module], layers: Layers, weights: dict[str, Tensor], source: Path) -> Module:

@@ -1,7 +1,7 @@
 """Whether something is what it was, told by a few bytes of it."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..files.regular_files import open_regular
 from ..types import Audio
+from ..words import quoted
 
 _BLOCK = 2**24
 """Values that are read at a time: some hundredths of a second."""
@@ -24,9 +25,25 @@ def weights_digest(*modules: nn.Module) -> str:
         weights = module.state_dict()
         for name, weight in weights.items():
             digest.update(f"{name} {list(weight.shape)} {weight.dtype}".encode())
-        rows = [(weight[0] if weight.ndim > 1 else weight).reshape(-1)[:_VALUES].float() for weight in weights.values()]
+        rows = [_some(weight).float() for weight in weights.values()]
         digest.update(_on_cpu(rows).numpy().tobytes())
     return digest.hexdigest()
+
+
+def copy_fault(copy: Mapping[str, Tensor], original: Mapping[str, Tensor]) -> str | None:
+    """Why the weights ``copy`` are not those of ``original`` in another dtype, in words, by names, sizes and the same values of each tensor;
+    None when they are."""
+    if copy.keys() != original.keys():
+        return "it has other tensors"
+    for key, tensor in original.items():
+        found = copy[key]
+        if found.shape != tensor.shape or not torch.equal(_some(tensor).to(found.dtype), _some(found)):
+            return f"{quoted(key)} is another one"
+    return None
+
+
+def _some(weight: Tensor) -> Tensor:
+    return (weight[0] if weight.ndim > 1 else weight).reshape(-1)[:_VALUES]
 
 
 def _on_cpu(rows: list[Tensor]) -> Tensor:

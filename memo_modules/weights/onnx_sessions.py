@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
+_ARENA = 2**30
+"""Bytes of VRAM for what sessions compute, which onnxruntime keeps until they close: an estimate, to be measured on a GPU."""
+
 
 class OnnxModel(nn.Module, ABC):
     """A model in ONNX files: its sessions open at the first use, and again at the next one after `release`.
@@ -53,8 +56,9 @@ class OnnxModel(nn.Module, ABC):
 
     @property
     def size(self) -> int:
-        """Bytes of the files, which is about what the open sessions hold; one that is missing counts for nothing."""
-        return sum(file.stat().st_size for file in self.files if file.is_file())
+        """Bytes that the open sessions hold: about those of the files, and on CUDA the arena that onnxruntime keeps. A file that is missing
+        counts for nothing."""
+        return sum(file.stat().st_size for file in self.files if file.is_file()) + (_ARENA if self.on_cuda else 0)
 
     def open(self) -> Any:
         """Open the sessions unless they are; returns what `_open` made of them.

@@ -34,8 +34,11 @@ def test_frames_are_the_same_on_a_card_that_holds_a_part_of_the_weights(comfyui_
     assert 0.3 < auto["resident"] <= 0.5 and auto["places"] == ["card:0"] and auto["streamed"], "what has room stays on the GPU"
     assert found["too much"]["resident"] == [True, False], "out of memory all the same, it continues with less there"
     assert found["continued"] == [2, 64, 64, 3]
-    [warning] = found["warnings"]
-    assert "of past frames in RAM, of which 0 MiB are free" in warning
+    enough, little, none = found["little RAM"]
+    assert enough == [False, []] and (little[0], none[0]) == (True, True)
+    assert ["past frames are kept in 8 bits" in said for [said] in (little[1], none[1])] == [True, True]
+    assert ["close other programs" in said for [said] in (little[1], none[1])] == [False, True]
+    assert 0 < found["8 bits"] < 0.02, "of 1"
     assert found["apple"] == [1.0, True], "a memory moved to the same RAM would be there twice"
     reference_net, diffusion_net, image_proj, audio_proj = range(4)
     whole, dynamic = found["order"]

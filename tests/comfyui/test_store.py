@@ -217,6 +217,23 @@ def test_a_dtype_that_the_device_does_not_know_is_refused(loaded):
     assert loaded["refused"] == "weight_dtype: this device (cpu) does not support fp8_e4m3fn. Choose auto."
 
 
+def test_the_vae_is_given_few_pictures_at_a_time(loaded):
+    assert loaded["vae"] == [[2, 2, 1, 2, 1], [[5, 4, 2, 1], [3, 3, 16, 8]]]
+
+
+def test_on_windows_what_others_hold_of_a_gpu_is_no_room(loaded):
+    assert loaded["adapter"]["room"] == [90, 70]
+
+
+def test_without_bfloat16_what_layers_add_up_may_be_float32(loaded):
+    assert loaded["adapter"]["stream"] == ["None", "torch.float32"]
+
+
+def test_a_copy_in_bfloat16_is_kept_after_a_download_and_originals_only_deleted_when_asked(loaded):
+    copy, original = "diffusion_pytorch_model.bf16.safetensors", "diffusion_pytorch_model.safetensors"
+    assert loaded["kept"] == [[original], [copy, original], [copy]]
+
+
 def test_a_sampler_is_told_from_others_in_every_process(loaded):
     names = loaded["adapter"]["sampler"]
     assert len(names) == 8 == len(set(names)), "functions, what they hold, their defaults, what they are methods of"

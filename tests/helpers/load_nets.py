@@ -6,10 +6,13 @@ Arguments: the pack's folder, a checkpoint folder. Prints in JSON what was found
 
 import importlib.util
 import json
+import shutil
 import sys
+import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 pack, checkpoint = sys.argv[1:]
 sys.argv = ["main.py", "--cpu"]
@@ -33,8 +36,9 @@ from pack.memo_modules.models import acceleration
 from pack.memo_modules.models.kernels.convolution import few_positions, pointwise
 from pack.memo_modules.models.kernels.group_norm_silu import group_norm_silu
 from pack.memo_modules.models.layers import Layers, channels_last
-from pack.memo_modules.weights.checkpoints import load_net
-from pack.nodes import comfy_adapter, comfy_sockets
+from pack.memo_modules.weights.checkpoints import UNETS, load_net, read_weights, weights_file
+from pack.memo_modules.weights.tensor_saving import save_tensors
+from pack.nodes import comfy_adapter, comfy_layers, comfy_sockets, loaders
 
 try:
     import comfy.memory_management as memory_management
@@ -104,7 +108,7 @@ def counted(function, calls: list):
 
 
 def compared(weight_dtype: str) -> dict:
-    layers, computes_in = comfy_adapter.unet_layers(weight_dtype)
+    layers, computes_in = comfy_layers.unet_layers(weight_dtype)
     net = load_net(Path(checkpoint), "reference_net", layers)
     return {
         "dtypes": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in net.parameters()}),
@@ -125,10 +129,18 @@ for weight_dtype in ("bf16", "fp32"):
         "conv_as_matmul": counted(pointwise, matmuls := []),
         "group_norm_silu": counted(group_norm_silu, norms := []),
     }
-    comfy_adapter._for_device = lambda layers, device, on_a_card=on_a_card: replace(layers, **on_a_card)
+    comfy_layers._for_device = lambda layers, device, on_a_card=on_a_card: replace(layers, **on_a_card)
     found[f"{weight_dtype}, channels last"] = {**compared(weight_dtype), "pointwise": sum(matmuls), "norms": len(norms)}
 
 samplers = [sampler_object("er_sde"), with_nothing(), *(make(eta) for make in (with_function, with_default, with_method) for eta in (0.3, 0.4))]
+vae, sizes = object.__new__(comfy_sockets.CoreVAE), []
+vae.vae = SimpleNamespace(
+    encode=lambda pictures: sizes.append(len(pictures)) or pictures[:, ::8, ::8, [0, 1, 2, 0]].movedim(-1, 1),
+    decode=lambda latents: sizes.append(len(latents)) or torch.zeros(len(latents), 8 * latents.shape[2], 8 * latents.shape[3], 3),
+)
+shapes = [list(vae.encode(torch.zeros(5, 3, 16, 8)).shape), list(vae.decode(torch.zeros(3, 4, 2, 1)).shape)]
+found["vae"] = [sizes, shapes]
+
 found["adapter"] = {
     "sampler": [comfy_sockets.sampler_name(sampler) for sampler in samplers],
     "out of memory": [
@@ -146,30 +158,65 @@ if hasattr(comfy.model_patcher, "ModelPatcherDynamic"):  # what 0.33 takes on NV
     found["adapter"]["streams"] = [isinstance(comfy_adapter.manage(in_torch, whole), streams) for whole in (False, True)]
 
 management = comfy.model_management
-kept = {name: getattr(management, name) for name in ("is_device_cpu", "is_device_mps", "should_use_bf16", "should_use_fp16")}
+kept = {
+    name: getattr(management, name)
+    for name in (
+        "is_device_cpu",
+        "is_device_mps",
+        "should_use_bf16",
+        "should_use_fp16",
+        "get_total_memory",
+        "extra_reserved_memory",
+        "get_free_memory",
+    )
+}
 management.is_device_cpu, management.is_device_mps = lambda device: False, lambda device: True
 management.should_use_fp16 = lambda *_, **__: True
 found["adapter"]["apple"] = []
 for works in (True, False):
     management.should_use_bf16 = lambda *_, works=works, **__: works
-    found["adapter"]["apple"].append(str(comfy_adapter.compute_dtype()))
+    found["adapter"]["apple"].append(str(comfy_layers.compute_dtype()))
+management.get_total_memory, management.extra_reserved_memory = lambda device: 100, lambda: 10  # of a GPU, of which others hold 30 and we 20
+management.get_free_memory = lambda device: 50
+management.current_loaded_models = [SimpleNamespace(device=device, model_loaded_memory=lambda: 20) for device in ("card", "another")]
+found["adapter"]["room"] = []
+for management.WINDOWS in (False, True):
+    found["adapter"]["room"].append(comfy_adapter._room("card"))
+management.WINDOWS, management.current_loaded_models = False, []
+management.is_device_mps, management.should_use_bf16 = lambda device: False, lambda *_, **__: False
+comfy_layers._for_device = lambda layers, device: layers
+found["adapter"]["stream"] = [str(comfy_layers.unet_layers(name)[0].stream) for name in ("fp16", "fp16_fp32")]
 for name, function in kept.items():
     setattr(management, name, function)
 
-comfy_adapter.args.fast = set(getattr(comfy.ops, "PerformanceFeature", ()))  # as --fast alone
+comfy_layers.args.fast = set(getattr(comfy.ops, "PerformanceFeature", ()))  # as --fast alone
 comfy.model_management.supports_fp8_compute = lambda *_, **__: True
 found["adapter"]["fast"] = [
-    comfy_adapter.layers(dtype, torch.bfloat16).operations is comfy.ops.fp8_ops for dtype in (torch.bfloat16, torch.float8_e4m3fn)
+    comfy_layers.layers(dtype, torch.bfloat16).operations is comfy.ops.fp8_ops for dtype in (torch.bfloat16, torch.float8_e4m3fn)
 ]
 asked = []
-comfy_adapter.optimized_attention = lambda q, k, v, heads, **options: asked.append(options)
+comfy_layers.optimized_attention = lambda q, k, v, heads, **options: asked.append(options)
 for channels in (40, 80, 160):
-    comfy_adapter._attention(*torch.empty(3, 1, 2, 8 * channels), 8)
+    comfy_layers._attention(*torch.empty(3, 1, 2, 8 * channels), 8)
 found["adapter"]["attention"] = asked
+
+with tempfile.TemporaryDirectory() as folder:  # what MEMO's loader keeps of float32 nets
+    place = shutil.copytree(checkpoint, Path(folder, "memo"))
+    for net in UNETS:
+        file = weights_file(place / net)
+        save_tensors(file, {key: tensor.float() for key, tensor in read_weights(file).items()})
+    found["kept"] = []
+    for before, delete in (("there", False), (None, False), ("there", True)):  # before the loader obtained it, there was something or nothing
+        loaders._obtained["nets", "memo"] = loaders.signature(place), ("there",) if before else None
+        loaders.keep_bfloat16_of("nets", "memo", place, delete)
+        assert loaders._obtained["nets", "memo"][0] == loaders.signature(place), "or all would be sampled again"
+        found["kept"].append(sorted(path.name for path in (place / "diffusion_net").glob("*.safetensors")))
+    place.joinpath("reference_net").rename(place / "elsewhere")
+    loaders.keep_bfloat16_of("nets", "memo", place, True)  # says in the log what does not work
 
 comfy.model_management.supports_cast = lambda device, dtype: dtype != torch.float8_e4m3fn
 try:
-    comfy_adapter.unet_layers("fp8_e4m3fn")
+    comfy_layers.unet_layers("fp8_e4m3fn")
 except comfy_adapter.InputError as error:
     found["refused"] = str(error)
 print(json.dumps(found))

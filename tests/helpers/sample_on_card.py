@@ -8,6 +8,7 @@ import importlib.util
 import json
 import logging
 import sys
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -70,17 +71,40 @@ def order(model, dynamic: bool) -> list[int]:
     return [model.patchers.index(patcher) for patcher in asked]
 
 
-def warnings_with_little_ram(model) -> list[str]:
-    """What is said of low-memory mode then."""
-    said, free = [], management.get_free_memory
-    management.get_free_memory = lambda device=None, **_: 1000
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: said.append(record.getMessage())
-    logging.getLogger().addHandler(handler)
-    comfy_adapter.memo_nets(model, LATENT, SamplerSettings(), FRAMES, "low")
-    logging.getLogger().removeHandler(handler)
-    management.get_free_memory = free
-    return said
+@contextmanager
+def free_ram(size: float):
+    """Within, so much is free, as ComfyUI's account of what is pinned says, or in 0.8 the system."""
+    replaced = {
+        name: function
+        for name, function in {
+            "ensure_pin_budget": lambda needed: needed <= size,
+            "get_free_memory": lambda device=None, **_: size if str(device) == "cpu" else free(device),
+        }.items()
+        if hasattr(management, name)
+    }
+    free, kept = management.get_free_memory, {name: getattr(management, name) for name in replaced}
+    vars(management).update(replaced)
+    try:
+        yield
+    finally:
+        vars(management).update(kept)
+
+
+def with_little_ram(model) -> list:
+    """Whether low-memory mode takes 8 bits, and what is said of it, with enough RAM, too little, and far too little."""
+    found = []
+    counted = footprint.Footprint(model.diffusion_net.model.config, LATENT, SamplerSettings(), FRAMES, 4)
+    plan = counted.plan({"reference": 0, "diffusion": 0}, 2**40, "low")
+    needed, less = (sum(counted.in_ram(plan, eight_bits).values()) for eight_bits in (False, True))
+    for size in (needed, (needed + less) / 2, 1000):
+        said, handler = [], logging.Handler(logging.WARNING)
+        handler.emit = lambda record, said=said: said.append(record.getMessage())
+        logging.getLogger().addHandler(handler)
+        with free_ram(size):
+            nets, _ = comfy_adapter.memo_nets(model, LATENT, SamplerSettings(), FRAMES, "low")
+        logging.getLogger().removeHandler(handler)
+        found.append([nets.eight_bits, said])
+    return found
 
 
 def shares_its_ram(model) -> list:
@@ -137,8 +161,11 @@ with torch.inference_mode():
 
     net.forward = forward_once_out_of_memory
     frames, _ = sampled(model, vae, "auto")
-    found["warnings"] = warnings_with_little_ram(model)
+    found["little RAM"] = with_little_ram(model)
     found["apple"] = shares_its_ram(model)
     found["order"] = [order(model, dynamic) for dynamic in (False, True)]
     found["too much"] = {"difference": (frames - expected).abs().max().item(), "resident": [ring.resident_values > 0 for ring in rings]}
+    comfy_adapter._ram_for = lambda size: False
+    frames_of_8_bits, _ = sampled(model, vae, "low")
+    found["8 bits"] = (frames_of_8_bits - expected).abs().max().item()
 print(json.dumps(found))

@@ -5,9 +5,9 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from memo_modules.models import attention
+from memo_modules.models import attention, audio_module
 from memo_modules.models.attention import CrossAttention, SelfAttention
-from memo_modules.models.audio_module import EmotionAdaptiveNorm
+from memo_modules.models.audio_module import AudioTransformerBlock, EmotionAdaptiveNorm
 from memo_modules.models.kernels.convolution import pointwise
 from memo_modules.models.layers import Layers, channels_last, sdpa
 from memo_modules.models.resnet import ResnetBlock
@@ -69,7 +69,7 @@ def test_keys_of_a_reference_are_those_next_to_them(monkeypatch, references, unc
     context = net.context(torch.randn(1 + unconditional, 4, 12), torch.randn(1, references, TOKENS, D))
     x = channels_last(torch.randn((1 + unconditional) * FRAMES, D, 3, 3))
     expected, _ = net(x, context)
-    monkeypatch.setattr(attention, "_joins_in_place", lambda x: True)
+    monkeypatch.setattr(attention, "joins_in_place", lambda x: True)
     with Names() as called:
         result, _ = net(x, context)
     torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
@@ -87,8 +87,8 @@ def test_tokens_before_others_are_projected_in_place(monkeypatch, fused):
         parts = (*[None] * (3 - width), *others[:, 0].chunk(width, dim=-1))
         expected = [y if part is None else torch.cat([y, part], dim=1) for y, part in zip(own, parts, strict=True)]
         for in_place in (True, False):
-            monkeypatch.setattr(attention, "_joins_in_place", lambda x, in_place=in_place: in_place)
-            for mine, theirs in zip(layer.qkv_before(x, others), expected, strict=True):
+            monkeypatch.setattr(attention, "joins_in_place", lambda x, in_place=in_place: in_place)
+            for mine, theirs in zip(layer.qkv_before([x], others), expected, strict=True):
                 torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
@@ -104,6 +104,24 @@ def test_one_emotion_alone_shifts_and_scales_as_it_does_beside_another(dtype):
         alone = norm(rows, (shift[own], scale[own]))
         assert alone.dtype == dtype
         torch.testing.assert_close(alone, beside.chunk(2)[branch], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@torch.no_grad()
+def test_two_emotions_are_normed_for_themselves_and_projected_into_one(monkeypatch, fused):
+    torch.manual_seed(0)
+    block = AudioTransformerBlock(Layers(fused=fused), D, HEADS, 24)
+    x, audio = 3 * torch.randn(2 * FRAMES, TOKENS, D) + 1, torch.randn(2 * FRAMES, 5, 24)
+    modulations = block.modulations(torch.tensor([[9, 3]] * 4), torch.float32)
+    expected = block(x, audio, modulations)
+    for module in (attention, audio_module):
+        monkeypatch.setattr(module, "joins_in_place", lambda x: True)
+    with Names() as called:
+        result = block(x, audio, modulations)
+    for mine, theirs in zip(result, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+    pictures = [size for name, size in called.sizes if name == "addcmul" and size == x.numel()]
+    assert not pictures and ("cat" in called.names) is not fused
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -122,15 +140,16 @@ def test_the_time_is_part_of_a_bias(rows):
 
 
 class Names(TorchDispatchMode):
-    """Names of the operations that were called, and how many numbers each addition made, but for those of a bias."""
+    """Names of the operations that were called, how many numbers each made, and each addition but for those of a bias."""
 
     def __init__(self):
         super().__init__()
-        self.names, self.added = set(), []
+        self.names, self.added, self.sizes = set(), [], []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
         self.names.add(name := function.overloadpacket.__name__)
+        self.sizes.append((name, out.numel() if isinstance(out, torch.Tensor) else 0))
         if name == "add" and out.ndim > 1:
             self.added.append(out.numel())
         return out

@@ -1,16 +1,22 @@
 """Sixteen bits: nets as deep as the published ones stay in their range, and what does not is refused."""
 
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from memo_modules.errors import InputError
 from memo_modules.models.config import DiffusionNetConfig, MotionConfig, ReferenceNetConfig
 from memo_modules.models.diffusion_net import DiffusionNet
-from memo_modules.models.layers import Layers
+from memo_modules.models.kernels.convolution import pointwise
+from memo_modules.models.kernels.group_norm_silu import group_norm_silu
+from memo_modules.models.layers import Layers, channels_last
 from memo_modules.models.reference_net import ReferenceNet
+from memo_modules.models.resnet import Downsample
 from memo_modules.sampler.sampling import sample_video
+from memo_modules.weights.checkpoints import load_net
 from tests.helpers.tiny_video import FACE, FAST, HAPPY, PORTRAIT, speech
 from tools.benchmarking.random_nets import random_weights
 
@@ -30,7 +36,7 @@ DIFFUSION_NET = DiffusionNetConfig(
 def filled(net: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
     weights = random_weights(net.state_dict(), 0, torch.device("cpu"), torch.float32)
     net.load_state_dict({key: tensor.to(dtype) for key, tensor in weights.items()})
-    return net
+    return net.requires_grad_(False)
 
 
 @torch.inference_mode()
@@ -65,7 +71,7 @@ def test_a_net_as_deep_as_the_published_one_computes_in_sixteen_bits(dtype, tole
     assert (half - exact).norm() < tolerance * exact.norm()
 
 
-@pytest.mark.parametrize(("dtype", "remedy"), [(torch.float32, "All weights are finite"), (torch.float16, "weight_dtype fp32")])
+@pytest.mark.parametrize(("dtype", "remedy"), [(torch.float32, "All weights are finite"), (torch.float16, "weight_dtype fp16_fp32")])
 def test_what_is_not_a_number_is_refused(tiny_nets, tiny_vae, dtype, remedy):
     """After the first step, and not after all of a clip."""
     frames, sixteen = [], dtype == torch.float16
@@ -117,3 +123,49 @@ def copy_in(net: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
     copy = type(net)(net.config, Layers(dtype=dtype))
     copy.load_state_dict(net.state_dict())
     return copy
+
+
+@torch.inference_mode()
+def test_a_stream_beyond_float16_is_kept_in_float32():
+    """What the layers add up leaves the range; what each of them computes of it does not."""
+    generator = torch.Generator().manual_seed(1)
+    latents, audio, face = (torch.randn(shape, generator=generator) for shape in ((FRAMES, 4, 8, 8), (FRAMES, 32, D_AUDIO), (1, 4, 32)))
+
+    def velocity(layers: Layers) -> torch.Tensor:
+        nets = [filled(kind(config, layers), torch.float32) for kind, config in ((ReferenceNet, REFERENCE_NET), (DiffusionNet, DIFFUSION_NET))]
+        for net in nets:
+            net.conv_in.weight *= 2.0**12
+            for resampler in (module.conv for module in net.modules() if isinstance(module, Downsample)):
+                resampler.weight *= 2.0**5
+        reference_net, net = nets
+        past = reference_net(latents.to(layers.dtype), face.expand(FRAMES, -1, -1).to(layers.dtype))
+        memory = net.empty_memory()
+        net.update_memory(past, memory, FRAMES)
+        spatial = net.spatial_contexts(face.to(layers.dtype), None)
+        emotion = net.emotion_modulations(torch.tensor([3]), layers.dtype)
+        return net(latents.to(layers.dtype), torch.tensor([500.0]), audio.to(layers.dtype), spatial, emotion, memory, FRAMES)
+
+    expected = velocity(Layers(dtype=torch.float32))
+    assert not velocity(Layers(dtype=torch.float16)).isfinite().all(), "else this test finds nothing"
+    for layout in ({}, {"to_memory_format": channels_last, "group_norm_silu": group_norm_silu, "conv_as_matmul": pointwise, "fused": True}):
+        half = velocity(Layers(dtype=torch.float16, stream=torch.float32, **layout))
+        assert half.dtype == torch.float16
+        assert (half - expected).norm() < 0.01 * expected.norm()
+
+
+@torch.inference_mode()
+def test_the_small_model_needs_its_stream_in_float32():
+    """Its reference net adds up to 4e11, and within a layer to no more than some hundred: `python -m tools.bench range` says so."""
+    place = Path(__file__).resolve().parents[2] / "assets" / "models" / "memo" / "small"
+    generator = torch.Generator().manual_seed(1)
+    latents, face = torch.randn(1, 4, 8, 8, generator=generator), torch.randn(1, 4, 64, generator=generator)
+
+    def features(**layers) -> torch.Tensor:
+        net = load_net(place, "reference_net", Layers(**layers))
+        found = net(latents.to(net.conv_in.weight.dtype), face[..., : net.config.cross_attention_dim].to(net.conv_in.weight.dtype))
+        return torch.cat([F.layer_norm(layer.float(), layer.shape[1:]).flatten() for layer in found.layers])
+
+    expected = features(dtype=torch.float32)
+    assert not features(dtype=torch.float16).isfinite().all()
+    half = features(dtype=torch.float16, stream=torch.float32)
+    assert (half - expected).norm() < 0.01 * expected.norm()

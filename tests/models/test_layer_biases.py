@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from memo_modules.models import diffusion_net
 from memo_modules.models.diffusion_net import DiffusionNet
 from memo_modules.models.kernels.convolution import pointwise
 from memo_modules.models.kernels.group_norm_silu import group_norm_silu
@@ -68,7 +69,8 @@ def test_the_velocity_is_the_same_in_fewer_passes(net, inputs):
     attending = sum(len(block.attentions) > 0 for block, _ in layers)
     in_time = sum(len(each) for each in inputs[5])
     saved = plain.count - ahead.count
-    assert saved == shortcuts + 2 * attending + 2 * len(layers) + in_time, "of last products, the motion's feed-forwards and its places in time"
+    expected = shortcuts + 2 * attending + 2 * len(layers) + 2 * in_time
+    assert saved == expected, "of last products, and of the motion's feed-forwards, times and attentions"
 
 
 @torch.inference_mode()
@@ -77,6 +79,29 @@ def test_weights_that_are_not_lent_make_the_same(net, inputs, monkeypatch):
     for module in net.modules():
         monkeypatch.setattr(module, "lender", lambda layer, x: nullcontext(), raising=False)
     torch.testing.assert_close(net(*inputs, biases=biases), expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_branches_of_the_same_latents_share_what_comes_before_the_first_attention(net, inputs):
+    latents, *rest = inputs
+    alike = latents[:FRAMES]
+    resnet = net.down_blocks[0].resnets[0]
+    seen = []
+    handle = resnet.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    for biases in (None, net.layer_biases(inputs[2])):
+        shared, apart = net(alike, *rest, biases=biases), net(alike.repeat(BRANCHES, 1, 1, 1), *rest, biases=biases)
+        assert shared.shape == latents.shape
+        torch.testing.assert_close(shared, apart, rtol=1e-5, atol=1e-5)
+    handle.remove()
+    assert seen == [FRAMES, BRANCHES * FRAMES] * 2
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("layout", [channels_last, torch.Tensor.contiguous])
+def test_what_is_shared_keeps_its_memory_format(layout):
+    x = layout(torch.randn(2, 4, 3, 5))
+    twice = diffusion_net._repeated(x, 2)
+    assert torch.equal(twice, x.repeat(2, 1, 1, 1)) and twice.stride() == x.stride()
 
 
 def test_where_gradients_are_wanted_there_are_none(net):

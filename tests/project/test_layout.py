@@ -12,9 +12,11 @@ from tools.comfyui_server import copy_pack
 ROOT = Path(__file__).resolve().parents[2]
 PACK = [ROOT / "__init__.py", *sorted((ROOT / "nodes").rglob("*.py")), *sorted((ROOT / "memo_modules").rglob("*.py"))]
 ADAPTER = PurePosixPath("nodes/comfy_adapter.py")
-KNOW_COMFYUI = (ADAPTER, *map(PurePosixPath, ("nodes/comfy_sockets.py", "nodes/comfy_output.py", "nodes/comfy_lists.py")))
+LAYERS = PurePosixPath("nodes/comfy_layers.py")
+KNOW_COMFYUI = (ADAPTER, LAYERS, *map(PurePosixPath, ("nodes/comfy_sockets.py", "nodes/comfy_output.py", "nodes/comfy_lists.py")))
 KNOW_DEVICES = (
     ADAPTER,
+    LAYERS,
     PurePosixPath("memo_modules/sampler/streaming.py"),  # copies during the computation need streams of the device
     PurePosixPath("memo_modules/pipeline.py"),  # what the nodes leave to ComfyUI: how much room there is, which types are fast
     PurePosixPath("memo_modules/rendering/renderer.py"),  # gives back what a job that ran out of memory held

@@ -102,7 +102,7 @@ def test_a_state_of_either_continues_under_the_other(tiny_nets, tiny_vae):
 
 def test_the_unconditional_branch_runs_in_every_second_pass(tiny_nets, frames):
     rows = []
-    hook = tiny_nets.diffusion_net.register_forward_pre_hook(lambda net, inputs: rows.append(len(inputs[0])))
+    hook = tiny_nets.diffusion_net.register_forward_pre_hook(lambda net, inputs: rows.append(len(inputs[2])))
     frames(SamplerSettings(steps=4, unconditional_every=2), 16)
     together, rows[:] = rows[:], []
     frames(SamplerSettings(steps=4, unconditional_every=2), 16, low_memory=True)
@@ -121,7 +121,7 @@ def test_the_conditional_branch_alone_is_that_of_both(tiny_nets, frames):
     alone = ClipConditioning(tokens, spatial, emotion, memory).conditional(count)
     with torch.inference_mode():
         both = net(latents, sigma, tokens, spatial, emotion, memory, count)
-        conditional = net(latents[count:], sigma, alone.audio_tokens, alone.spatial, alone.emotion, alone.memory, count)
+        conditional = net(latents, sigma, alone.audio_tokens, alone.spatial, alone.emotion, alone.memory, count)
     torch.testing.assert_close(conditional, both[count:], rtol=1e-9, atol=1e-9)
 
 
@@ -138,8 +138,8 @@ def in_float64(value):
 def test_the_last_result_of_the_unconditional_branch_counts_between_its_passes():
     """u of the first pass and c of the second make the second velocity."""
 
-    def net(latents, timestep, *_, **options):
-        branch = torch.tensor([0, 0, 1, 1])[-len(latents) :]
+    def net(latents, timestep, tokens, *_, **options):
+        branch = torch.tensor([0, 0, 1, 1])[-len(tokens) :]
         return timestep * 0.01 + branch[:, None, None, None]  # u = 10·sigma, c = u + 1
 
     velocity = GuidedVelocity(

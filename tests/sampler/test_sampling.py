@@ -80,7 +80,7 @@ def test_a_seed_means_the_same_frames(video):
 def test_guidance_of_one_and_below_runs_one_half(tiny_nets, video, guidance_scale, rows):
     with Calls(tiny_nets.diffusion_net) as calls:
         frames = video(speech(16), SamplerSettings(steps=2, guidance_scale=guidance_scale))
-    assert [inputs[0].shape for inputs in calls] == [(rows, 4, 8, 8)] * 2
+    assert [(inputs[0].shape, len(inputs[2])) for inputs in calls] == [((16, 4, 8, 8), rows)] * 2, "latents, which branches share, and audio"
     assert frames.isfinite().all()
 
 

@@ -1,11 +1,15 @@
 """A streamed motion memory holds what a list would, whatever the order in which it is asked."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from memo_modules.models.config import DiffusionNetConfig, MotionConfig
 from memo_modules.sampler import streaming
+from memo_modules.sampler.footprint import Footprint
 from memo_modules.sampler.streaming import PLACES, HostTensors, StreamedMemory
-from memo_modules.types import AttentionMemory
+from memo_modules.types import AttentionMemory, SamplerSettings
 
 MODULES = 7
 
@@ -34,6 +38,39 @@ def memories(block) -> list[StreamedMemory]:
 def partly_resident(request, block) -> list[StreamedMemory]:
     """Of which some modules stay on the device."""
     return StreamedMemory.split(MODULES, 2, torch.device("cpu"), request.param)
+
+
+def test_eight_bits_take_half_and_hold_nearly_the_same(block):
+    memories = StreamedMemory.split(MODULES, 2, torch.device("cpu"), eight_bits=True)
+    for seed in range(2):
+        fill(memories, seed)
+        for index, memory in enumerate(memories):
+            for number, held in enumerate(memory):
+                for found, expected in zip(held, module(number, 2 * seed + index), strict=True):
+                    assert torch.equal(found.z, expected.z) and found.kv.dtype == expected.kv.dtype
+                    assert (found.kv - expected.kv).abs().max() <= expected.kv.abs().max() / 250
+    memories[0][0] = tuple(AttentionMemory(torch.zeros_like(each.kv), each.z) for each in module(0, 0))
+    assert not memories[0][0][0].kv.any(), "no row is divided by nothing"
+
+
+def test_what_lies_in_ram_is_what_the_footprint_says():
+    motion = MotionConfig(num_attention_heads=4, num_transformer_block=1)
+    config = DiffusionNetConfig(
+        block_out_channels=(32,) * 4, cross_attention_dim=8, out_channels=4, audio_attention_dim=8, use_inflated_groupnorm=True,
+        motion_module_kwargs=motion,
+    )  # fmt: skip
+    footprint = Footprint(config, (8, 8), SamplerSettings())
+    plan = footprint.plan({"reference": 0, "diffusion": 0}, float("inf"), "low")
+    assert plan.low_memory and plan.resident_share in (0.0, 1.0)
+    plan = replace(plan, memory_in_ram=footprint.motion_memory)
+    for eight_bits in (False, True):
+        memories = StreamedMemory.split(len(footprint.memory_heads()), 2, torch.device("cpu"), 0.0, eight_bits)
+        for memory in memories:
+            for number, (heads, d) in enumerate(footprint.memory_heads()):
+                memory[number] = (AttentionMemory(torch.randn(heads, d, d).bfloat16(), torch.rand(heads, d).bfloat16()),)
+        [ring] = {memory._ring for memory in memories}
+        held = sum(piece.nbytes for pieces in ring.host for piece in pieces)
+        assert held == footprint.in_ram(plan, eight_bits)["motion memory"]
 
 
 def fill(memories: list[StreamedMemory], seed: int) -> None:
@@ -105,7 +142,7 @@ def test_as_much_as_is_asked_stays_spread_evenly(share):
     memories = StreamedMemory.split(MODULES, 2, torch.device("cpu"), share)
     fill(memories, 0)
     fill(memories, 1)
-    ring, values = memories[0]._ring, {number: sum(len(piece) for piece in pieces) for number, pieces in enumerate(memories[0]._ring.host)}
+    ring, values = memories[0]._ring, {number: sum(piece.nbytes // 4 for piece in pieces) for number, pieces in enumerate(memories[0]._ring.host)}
     resident = {number: sum(memory.kv.numel() + memory.z.numel() for memory in module) for number, module in ring.resident.items()}
     assert all(values[number] == 0 for number in resident), "nothing is in both"
     total, largest = sum(values.values()) + sum(resident.values()), max(*values.values(), *resident.values())

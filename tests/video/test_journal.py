@@ -40,6 +40,21 @@ def test_a_video_that_went_on_remembers_what_was_before_it(tmp_path):
         assert equal(again.state(start), state(REPLAYED_CLIPS + 2))
 
 
+@pytest.mark.parametrize("damage", [None, "nothing", "[]", '{"attention": {"forty": "torch"}}'])
+def test_a_journal_keeps_the_kernels_that_its_video_was_begun_with(tmp_path, damage):
+    first, second = {"attention": {"40": "Triton"}}, {"attention": {"40": "torch"}, "geglu": {"2560": "torch"}}
+    with opened(tmp_path, "video", MADE_OF) as begun:
+        assert begun.kernels({}) == {} and begun.kernels(second) == second
+        assert begun.kernels(first) == first, "nothing was made yet"
+        begun.append(state(1), None)
+    if damage:
+        (begun.folder / "kernels.json").write_text(damage)
+    with opened(tmp_path, "video", MADE_OF) as again:
+        assert again.kernels(second) == (second if damage else first)
+        again.remove()
+    assert not again.folder.exists()
+
+
 def test_a_clip_that_is_not_shown_has_no_segment(tmp_path):
     with opened(tmp_path, "video", MADE_OF) as first:
         first.append(state(1), None)

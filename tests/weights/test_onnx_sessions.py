@@ -139,3 +139,6 @@ def test_sizes(misc, tmp_path):
     files = (misc / "face_analysis" / "models").iterdir()
     assert FaceAnalyzer(misc / "face_analysis" / "models").size == sum(file.stat().st_size for file in files) > 0
     assert FaceAnalyzer(tmp_path).size == 0
+    on_cuda = FaceAnalyzer(misc / "face_analysis" / "models")
+    on_cuda.on_cuda = True
+    assert on_cuda.size == onnx_sessions._ARENA + FaceAnalyzer(misc / "face_analysis" / "models").size, "with what onnxruntime keeps there"

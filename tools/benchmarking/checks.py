@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from memo_modules.models import acceleration
+from memo_modules.models.kernels.memory_attention import ONES
 from memo_modules.models.layers import sdpa
 from memo_modules.sampler.sampling import MemoNets, sample_video
 from memo_modules.types import AttentionMemory, SamplerSettings
@@ -60,7 +61,7 @@ def forms_table(device: Device, dtype: torch.dtype, shrink: int = 1) -> list[dic
         kv, z = _random(device, dtype, tokens, HEADS, d, d), _random(device, dtype, tokens, HEADS, d).abs()
         entries += _errors(
             "memory attention", f"{tokens} positions", d, kernels["memory_attention"],
-            lambda backend, *x: backend(*x[:3], AttentionMemory(*x[3:5]), x[5], HEADS), (*qkv, kv, z, _random(device, dtype, FRAMES, 3 * c)),
+            lambda backend, *x: backend(*x[:3], AttentionMemory(*x[3:5]), x[5], ONES, HEADS), (*qkv, kv, z, _random(device, dtype, FRAMES, 3 * c)),
         )  # fmt: skip
     return entries
 

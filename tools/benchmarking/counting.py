@@ -82,11 +82,12 @@ class Counter(TorchDispatchMode):
         self._add("attention", [q, k, v, q], sdpa_flop_count(*shapes))
         return _like(q)
 
-    def _memory_attention(self, q: Tensor, k: Tensor, v: Tensor, memory: AttentionMemory, in_time: Tensor | None, heads: int) -> Tensor:
+    def _memory_attention(self, q: Tensor, k: Tensor, v: Tensor, memory: AttentionMemory, in_time: Tensor | None, ones: int, heads: int) -> Tensor:
         frames, d = q.shape[1], q.shape[3]
         flops = 2 * q.shape[:3].numel() * (d // heads * d + 2 * frames * d)
-        self._add("memory attention", [q, k, v, memory.kv, memory.z, q], flops)
-        return _like(q)
+        out = _like(q, ones)
+        self._add("memory attention", [q, k, v, memory.kv, memory.z, out], flops)
+        return out
 
     def _gate(self, x: Tensor) -> Tensor:
         half = x.chunk(2, dim=-1)[0]
@@ -103,9 +104,10 @@ def _distinct(tensor: Tensor) -> int:
     return math.prod(size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride)
 
 
-def _like(x: Tensor) -> Tensor:
+def _like(x: Tensor, more: int = 0) -> Tensor:
+    """A new one of the shape of x, with so many more columns."""
     with _disable_current_modes():
-        return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        return torch.empty((*x.shape[:-1], x.shape[-1] + more), dtype=x.dtype, device=x.device)
 
 
 def count_moved(
@@ -146,7 +148,7 @@ def step_operations(side: int, branches: int, frames: int = random_nets.CLIP_FRA
     biases = net.layer_biases(audio)
     counter.operations.clear()
     with counter:
-        net(latents, meta(1, dtype=torch.float32), audio, spatial, emotion, memory, frames, biases=biases)
+        net(latents[:frames], meta(1, dtype=torch.float32), audio, spatial, emotion, memory, frames, biases=biases)
     return counter.operations
 
 

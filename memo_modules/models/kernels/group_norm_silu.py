@@ -30,9 +30,14 @@ def with_kernel(layer: type[nn.GroupNorm]) -> Callable[..., nn.GroupNorm]:
         def __init__(self, *args, kernel: GroupNormSiluFunction | None = None, silu: bool = False, **kwargs):
             super().__init__(*args, **kwargs)
             self.kernel, self.silu = kernel, silu
+            self.out_dtype: torch.dtype | None = None  # by default that of x
 
         def forward(self, x: Tensor, ahead: Tensor | None = None) -> Tensor:
             """x (n c ...) -> the same shape. ahead (c,): is taken off x before."""
+            out = self._normed(x, ahead)
+            return out if self.out_dtype is None else out.to(self.out_dtype)
+
+        def _normed(self, x: Tensor, ahead: Tensor | None) -> Tensor:
             last = x.movedim(1, -1)
             with lent(self, x) if self.kernel and last.is_contiguous() else nullcontext() as weights:
                 if self.kernel and weights and weights[1] is not None:

@@ -17,27 +17,27 @@ from .memory_attention import DECAY
 _jit: Any = triton.jit  # by its types a tl.constexpr could not be given as the number that it is
 
 
-def memory_attention(q: Tensor, k: Tensor, v: Tensor, memory: AttentionMemory, in_time: Tensor | None, heads: int) -> Tensor:
+def memory_attention(q: Tensor, k: Tensor, v: Tensor, memory: AttentionMemory, in_time: Tensor | None, ones: int, heads: int) -> Tensor:
     """MemoryAttentionFunction without gradients. q, k and v may be parts of one tensor, with the same strides."""
-    return _memory_attention(q, k, v, memory.kv, memory.z, in_time, heads)
+    return _memory_attention(q, k, v, memory.kv, memory.z, in_time, ones, heads)
 
 
 @torch.library.custom_op("memo::memory_attention", mutates_args=())
-def _memory_attention(q: Tensor, k: Tensor, v: Tensor, kv: Tensor, z: Tensor, in_time: Tensor | None, heads: int) -> Tensor:
+def _memory_attention(q: Tensor, k: Tensor, v: Tensor, kv: Tensor, z: Tensor, in_time: Tensor | None, ones: int, heads: int) -> Tensor:
     b, frames, positions, d = q.shape
-    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    out = torch.empty((*q.shape[:3], d + ones), dtype=q.dtype, device=q.device)
     if k.stride() != q.stride() or v.stride() != q.stride() or q.stride(3) != 1:
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     _kernel[(b * positions * heads,)](
         q, k, v, kv.contiguous(), z.contiguous(), in_time, out, *q.stride()[:3], positions, frames, DECAY,
-        heads=heads, head_dim=d // heads, **kernel_sizes(d // heads, frames),
+        heads=heads, head_dim=d // heads, ones=ones, **kernel_sizes(d // heads, frames),
     )  # fmt: skip
     return out
 
 
 @_memory_attention.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, kv: Tensor, z: Tensor, in_time: Tensor | None, heads: int) -> Tensor:
-    return torch.empty(q.shape, dtype=q.dtype, device=q.device)
+def _(q: Tensor, k: Tensor, v: Tensor, kv: Tensor, z: Tensor, in_time: Tensor | None, ones: int, heads: int) -> Tensor:
+    return torch.empty((*q.shape[:3], q.shape[3] + ones), dtype=q.dtype, device=q.device)
 
 
 def kernel_sizes(head_dim: int, frames: int) -> dict[str, int]:
@@ -59,7 +59,7 @@ def _loaded(x_ptr, in_time_ptr, times, column, there, other: tl.constexpr):
 def _kernel(
     q_ptr, k_ptr, v_ptr, kv_ptr, z_ptr, in_time_ptr, out_ptr,
     branch_stride, frame_stride, position_stride, positions, frames, decay,
-    heads: tl.constexpr, head_dim: tl.constexpr, frames_up: tl.constexpr, width: tl.constexpr, chunk: tl.constexpr,
+    heads: tl.constexpr, head_dim: tl.constexpr, ones: tl.constexpr, frames_up: tl.constexpr, width: tl.constexpr, chunk: tl.constexpr,
 ):  # fmt: skip
     """One head of one position. Channels of queries and keys, which are those of the products, are taken ``chunk`` at a time."""
     program = tl.program_id(0).to(tl.int64)
@@ -100,5 +100,8 @@ def _kernel(
     v = _loaded(v_ptr + tokens, in_time_ptr, times + 2 * width_in_time, column, there, 0.0).to(dtype)
     numerator = tl.dot(scores.to(dtype), v, decay * from_memory, input_precision="ieee")
     out = numerator / (1 + decay * weight)[:, None]
-    token = (branch * frames + frame) * positions + position
-    tl.store(out_ptr + token * (heads * head_dim) + head * head_dim + column, out.to(dtype), mask=there)
+    row_start = out_ptr + ((branch * frames + frame) * positions + position) * (heads * head_dim + ones) + head * head_dim
+    tl.store(row_start + column, out.to(dtype), mask=there)
+    if ones > 0:
+        after = head_dim + tl.arange(0, ones)[None, :]  # of the last head
+        tl.store(row_start + after, tl.full((frames_up, ones), 1.0, dtype), mask=(frame < frames) & (head == heads - 1))

@@ -1,5 +1,6 @@
 """Of several backends of one computation, the fastest that computes the same is used."""
 
+import json
 import logging
 import sys
 import time
@@ -147,6 +148,22 @@ def test_every_width_of_a_net_is_chosen_for():
     assert gate.chosen.keys() == {256, 512}
     groups = [module for module in DiffusionNet(config, layers).modules() if isinstance(module, nn.GroupNorm)]
     assert norm.chosen.keys() == {module.num_channels // module.num_groups for module in groups} == {1, 2, 3, 4}
+
+
+def test_a_video_that_continues_takes_what_it_was_begun_with(caplog):
+    config = DiffusionNetConfig.from_dict(random_nets.options("diffusion_net", "tiny"), "net")
+    attention = Autotuned("attention", {"slow": slow, "quick": quick})
+    gate = Autotuned("geglu", {"one": geglu, "other": geglu})
+    net = DiffusionNet(config, Layers(attention=attention, geglu=gate))
+    assert acceleration.choices(net) == {}
+    attention.chosen |= {4: "slow", 8: "quick"}
+    begun = acceleration.choices(net)
+    assert json.loads(json.dumps(begun)) == begun == {"attention": {"4": "slow", "8": "quick"}}
+    attention.chosen |= {4: "quick", 8: "quick", 16: "quick"}
+    with caplog.at_level(logging.INFO):
+        acceleration.choose(begun | {"geglu": {"32": "no longer there"}, "another": {"4": "slow"}}, net)
+    assert attention.chosen == {4: "slow", 8: "quick", 16: "quick"} and gate.chosen == {}
+    assert caplog.messages == ["attention: 4 slow, as the video was begun."]
 
 
 def test_a_backend_may_overwrite_what_it_is_given():

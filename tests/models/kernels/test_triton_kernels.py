@@ -13,7 +13,7 @@ from torch import Tensor
 
 from memo_modules.models.kernels.geglu import geglu
 from memo_modules.models.kernels.group_norm_silu import group_norm_silu
-from memo_modules.models.kernels.memory_attention import memory_attention
+from memo_modules.models.kernels.memory_attention import ONES, memory_attention
 from memo_modules.models.layers import sdpa
 from memo_modules.types import AttentionMemory
 
@@ -31,15 +31,15 @@ def tokens(head_dim: int, queries: int, keys: int, dtype: torch.dtype = torch.fl
     return "attention", q, *torch.randn(ROWS, keys, 2 * HEADS * head_dim, generator=generator).to(dtype).chunk(2, dim=-1), HEADS
 
 
-def frames(head_dim: int, frames: int, dtype: torch.dtype = torch.float32, in_time: bool = False) -> tuple:
-    """q, k and v as parts of one tensor, a memory as large as that of a long video, and what is added by frame or None."""
+def frames(head_dim: int, frames: int, dtype: torch.dtype = torch.float32, in_time: bool = False, ones: int = 0) -> tuple:
+    """q, k and v as parts of one tensor, a memory as large as that of a long video, what is added by frame or None, and columns of ones."""
     generator = torch.Generator().manual_seed(0)
     d = HEADS * head_dim
     qkv = torch.randn(ROWS, frames, POSITIONS, 3 * d, generator=generator).mul(3).to(dtype)
     kv = torch.randn(ROWS * POSITIONS, HEADS, head_dim, head_dim, generator=generator).to(dtype)
     z = torch.rand(ROWS * POSITIONS, HEADS, head_dim, generator=generator).mul(9).to(dtype)
     added = torch.randn(frames, 3 * d, generator=generator).mul(3).to(dtype) if in_time else None
-    return "memory attention", *qkv.chunk(3, dim=-1), kv, z, added, HEADS
+    return "memory attention", *qkv.chunk(3, dim=-1), kv, z, added, ones, HEADS
 
 
 def tokens_laid_out_apart() -> tuple:
@@ -79,9 +79,9 @@ CASES = {
     "tokens laid out apart": tokens_laid_out_apart(),
     "tokens laid out by channel": by_channel(*tokens(8, 6, 9)),
     **{f"{d} channels, {count} frames": frames(d, count) for d in HEAD_DIMS for count in FRAMES},
-    **{f"{d} channels, {count} frames in time": frames(d, count, in_time=True) for d, count in ((4, 5), (40, 16), (160, 24))},
-    **{f"half, {d} channels, frames": frames(d, 16, torch.float16, in_time=True) for d in HEAD_DIMS},
-    "compiled, frames": frames(8, 6),
+    **{f"{d} channels, {count} frames in time": frames(d, count, in_time=True, ones=ONES) for d, count in ((4, 5), (40, 16), (160, 24))},
+    **{f"half, {d} channels, frames": frames(d, 16, torch.float16, in_time=True, ones=ONES) for d in HEAD_DIMS},
+    "compiled, frames": frames(8, 6, ones=ONES),
     "frames laid out apart": frames_laid_out_apart(),
     "frames laid out by channel": by_channel(*frames(8, 6)),
     **{f"gate, {n} rows of {d}": halves(n, d) for n, d in ((8, 1280), (6, 300), (1, 16))},
@@ -150,7 +150,7 @@ def test_is_built_for_a_card_without_spilling_registers(kind, head_dim, capabili
     module = import_module(f"memo_modules.models.kernels.{kind}_triton")
     sizes = module.kernel_sizes(head_dim, capability == 90 if kind == "attention" else 16)
     options = {name: sizes.pop(name) for name in ("num_warps", "num_stages") if name in sizes}
-    constants = {"heads": 8, "head_dim": head_dim} | ({"even": True} if kind == "attention" else {}) | sizes
+    constants = {"heads": 8, "head_dim": head_dim} | ({"even": True} if kind == "attention" else {"ones": ONES}) | sizes
     build(module._kernel, constants, capability, options, tmp_path)
 
 
