@@ -152,7 +152,7 @@ def otherwise_kept() -> dict[str, str]:
     grey = ((steps[:, None] * steps) % 64 / 64)[None, :, :, None].repeat(1, 1, 1, 3)
     sound = (torch.arange(16000) % 64 / 64 - 0.5).repeat(1, 2, 1)
     values = {"IMAGE": (grey, lambda tensor: tensor), "AUDIO": (sound, lambda tensor: {"waveform": tensor, "sample_rate": 16000})}
-    for node in set(NODES) - {BY_NAME["MemoSampler"]}:  # it takes its picture as MEMO Sample to File does, and samples it at once
+    for node in NODES:
         inputs, always = node.GET_SCHEMA().inputs, {"allow_no_face": True, "box_size": 64, "emotion_source": "vocals", "crop": GOOD["MEMO_CROP"]}
         plain = good_inputs(node) | {given.id: always[given.id] for given in inputs if given.id in always}
         there = {given.id: values[given.get_io_type()] for given in inputs if given.get_io_type() in values}
