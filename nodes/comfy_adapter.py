@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,7 +19,6 @@ import folder_paths
 import torch
 from comfy.weight_adapter import LoRAAdapter
 from comfy_execution.utils import get_executing_context
-from PIL import Image
 from server import PromptServer
 from torch import Tensor, nn
 
@@ -32,12 +32,12 @@ from ..memo_modules.types import SamplerSettings
 from ..memo_modules.weights.lora import Lora
 from ..memo_modules.weights.onnx_sessions import OnnxModel
 from ..memo_modules.words import harmless, memory_size, printable, quoted
+from .comfy_preview import Preview
 from .socket_types import MemoModel
 
 MODEL_FOLDER = "memo"
 """The kind under which folder_paths knows our models; extra_model_paths.yaml may add folders to it."""
 
-_PREVIEW_SIZE = 512
 
 _log = logging.getLogger(__name__)
 
@@ -318,14 +318,10 @@ def says_when_stopped(host: Host, text: Callable[[], str]) -> Iterator[None]:
 
 
 class _Progress:
-    """The node's progress bar; a picture (3 h w) in [0, 1] becomes its preview."""
+    """The node's progress bar, and its preview of what the sampler reports."""
 
     def __init__(self):
-        self.bar = comfy.utils.ProgressBar(1)
+        self.bar, self.preview = comfy.utils.ProgressBar(1), Preview()
 
-    def __call__(self, done: int, total: int, preview: Tensor | None = None) -> None:
-        picture = None
-        if preview is not None:
-            pixels = (preview.movedim(0, -1) * 255).round().to(torch.uint8).cpu().numpy()
-            picture = ("JPEG", Image.fromarray(pixels), _PREVIEW_SIZE)
-        self.bar.update_absolute(done, total, picture)
+    def __call__(self, done: int, total: int, preview: Tensor | None = None, fps: Fraction | None = None) -> None:
+        self.bar.update_absolute(done, total, None if preview is None else self.preview.picture(preview, fps))

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from tools.chromium import Chromium, PageError, find_chromium
-from tools.comfyui_server import ComfyUIServer
+from tools.comfyui_server import PACK, ComfyUIServer
 from tools.environment import find_comfyui
 
 COMPLAINTS = "[data-testid=error-overlay], [data-testid=subgraph-breadcrumb-missing-nodes-icon]"
@@ -53,6 +53,12 @@ _BOX_OF = """(type => new Promise(done => requestAnimationFrame(() => requestAni
     const [left, top] = app.canvas.ds.convertOffsetToCanvas([x, y]), canvas = document.querySelector("#graph-canvas").getBoundingClientRect()
     done([canvas.x + left, canvas.y + top, width * scale, height * scale])
 }))))"""
+_IN_VIEW = """(name => {
+    const element = [...document.querySelectorAll("span")].find(span => span.textContent === name)
+    element?.scrollIntoView({ block: "center" })
+    const box = element?.getBoundingClientRect(), middle = box && [box.x + box.width / 2, box.y + box.height / 2]
+    return middle && element.contains(document.elementFromPoint(...middle)) ? middle : null
+})"""
 _FOUND = """((name, category) => {
     const rows = [...document.querySelectorAll("[role=option]")]
     const box = rows.find(row => [name, category].every(text => row.innerText.includes(text)))?.getBoundingClientRect()
@@ -135,6 +141,15 @@ class FrontEnd(Chromium):
         types = {node["type"] for node in json.loads(file.read_text(encoding="utf-8"))["nodes"]}
         self.drop(file, *self.wait_for(f"{_MIDDLE_OF}('#graph-canvas')"))
         self.wait_for(f"{json.dumps(sorted(types))}.every(type => app.graph.nodes.some(node => node.type === type))")
+
+    def open_template(self, name: str) -> None:
+        """Choose one of this pack's in the dialog of templates, with clicks, and wait until its nodes are there."""
+        self.press(".templates-tab-button")
+        self.click(*self.wait_for(f"{_IN_VIEW}('{PACK}')"))
+        card = f"[data-testid='template-workflow-{name}']"
+        self.wait_for(f"(card => card && (card.scrollIntoView({{ block: 'center' }}), true))(document.querySelector({json.dumps(card)}))")
+        self.press(card)
+        self.wait_for("app.graph.nodes.some(({ type }) => type.startsWith('Memo'))")
 
     def add(self, type: str, left: float = 300, top: float = 160, width: float = 0) -> tuple[float, float, float, float]:
         """Put a node of a class onto the canvas, at least so wide, and show it unscaled; returns where it is drawn on the page

@@ -24,8 +24,8 @@ from tools.front_end import SETTINGS, FrontEnd, server_alone
 RENDERERS, LANGUAGES, PALETTES = ("canvas", "Vue"), ("en", "zh"), ("dark", "light")
 SCREENS = {"desk": (1600, 900), "phone": (412, 915)}
 STATES = ("opened", "run", "reloaded")
-WITHOUT_WEIGHTS = ("face_restoration_facerestore_cf", "text_to_portrait", "text_to_speech_fill_chatterbox")
-"""Opened, and not run: nobody may fetch what they need here."""
+NOT_RUN = ("face_restoration_facerestore_cf", "record_yourself", "text_to_portrait", "text_to_speech_fill_chatterbox")
+"""Opened alone: they need other people's weights, or somebody who speaks."""
 SETTLES = 0.7
 """Seconds in which elements find their places."""
 TILE = (400, 300)
@@ -44,7 +44,7 @@ SMALLEST_TEXT = """(() => {
     return seen.sort(([one], [other]) => one - other)[0] ?? [null, ""]
 })()"""
 SHEETS = """(() => {
-    const ours = app.graph.nodes.filter(({ type }) => ["MemoSampler", "MemoTalkingPortrait", "MemoSampleToFile"].includes(type))
+    const ours = app.graph.nodes.filter(({ type }) => ["MemoSampler", "MemoTalkingPortrait"].includes(type))
     return ours.length === 0 || document.querySelectorAll("[data-node-id] img").length > 0 || ours.every(node => node.imgs?.length)
 })()"""
 
@@ -100,7 +100,7 @@ def look(survey: Survey, server: ComfyUIServer, chromium: str, profile: Path, fi
                 continue
             page.complaints()
             survey.take(page, file, "opened", renderer, language)
-            if language != "en" or file.stem in WITHOUT_WEIGHTS or file.name.endswith(APP):
+            if language != "en" or file.stem in NOT_RUN or file.name.endswith(APP):
                 continue
             page.set_widgets(stage.WIDGETS)
             page.set_widgets({"LoadImage": {"image": stage.PHOTOS[file.stem]}} if file.stem in stage.PHOTOS else {})

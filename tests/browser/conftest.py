@@ -49,3 +49,11 @@ def page(chromium, server, renderer, tmp_path):
     with FrontEnd(chromium, tmp_path / "profile", server.url) as page:
         yield page
         page.screenshot(tmp_path / "screenshot.png")
+
+
+@pytest.fixture
+def clicks(page, monkeypatch) -> list:
+    """Grows with each click."""
+    found, click = [], page.click
+    monkeypatch.setattr(page, "click", lambda *place, **how: (found.append(place), click(*place, **how)))
+    return found

@@ -12,12 +12,6 @@ pytestmark = pytest.mark.browser
 
 SMALLEST = {"MemoTalkingPortrait": {"resolution": 64, "steps": 1, "first_2_seconds": True}}
 """So that the test does not take long; nobody has to set it."""
-IN_VIEW = """(name => {
-    const element = [...document.querySelectorAll("span")].find(span => span.textContent === name)
-    element?.scrollIntoView({ block: "center" })
-    const box = element?.getBoundingClientRect(), middle = box && [box.x + box.width / 2, box.y + box.height / 2]
-    return middle && element.contains(document.elementFromPoint(...middle)) ? middle : null
-})"""
 
 
 @pytest.fixture(scope="module")
@@ -28,23 +22,8 @@ def base(tmp_path_factory):
     return base
 
 
-@pytest.fixture
-def clicks(page, monkeypatch) -> list:
-    """Grows with each click."""
-    found, click = [], page.click
-    monkeypatch.setattr(page, "click", lambda *place, **how: (found.append(place), click(*place, **how)))
-    return found
-
-
-def open_template(page, name: str) -> None:
-    page.press(".templates-tab-button")
-    page.click(*page.wait_for(f"{IN_VIEW}('ComfyUI-MEMO')"))
-    page.press(f"[data-testid='template-workflow-{name}']")
-    page.wait_for("app.graph.nodes.some(({ type }) => type === 'MemoTalkingPortrait')")
-
-
 def test_four_clicks_with_models_of_other_names(page, clicks):
-    open_template(page, "talking_portrait")
+    page.open_template("talking_portrait")
     page.set_widgets(SMALLEST)
     page.run()
     page.wait_for("document.querySelector('video')?.readyState > 0")
@@ -56,7 +35,7 @@ def test_four_clicks_with_models_of_other_names(page, clicks):
 def test_without_models_one_message_names_all_and_how_large_they_are(page, base, clicks):
     for folder in ("memo", "audio_encoders"):  # which the other renderer has done before
         shutil.rmtree(base / "models" / folder, ignore_errors=True)
-    open_template(page, "talking_portrait")
+    page.open_template("talking_portrait")
     with pytest.raises(PageError) as failed:
         page.run()
     assert len(clicks) == 4

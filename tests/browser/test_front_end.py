@@ -116,6 +116,17 @@ def test_dropped_workflow_loads_complete_and_makes_a_video_that_plays(page, file
     assert page.own_errors() == []
 
 
+def test_four_clicks_from_the_dialog_of_templates_to_a_video(page, clicks):
+    """By somebody who has the published models; test_first_video.py tells of those who have others, or none."""
+    page.open_template("talking_portrait")
+    page.set_widgets(TINY)  # so that it does not take long; and the tiny VAE is a folder, where the published one is a file
+    page.run()
+    page.evaluate(LOOK_AT_VIDEO)
+    page.wait_for("document.querySelector('video')?.readyState > 0")
+    assert len(clicks) == 4
+    assert page.own_errors() == []
+
+
 def test_what_a_node_had_shown_is_back_in_a_page_that_has_not_seen_it(chromium, server, page, tmp_path):
     """After F5, that is, which asks whether to leave."""
     page.drop_workflow(TALKING_PORTRAIT)
@@ -129,6 +140,25 @@ def test_what_a_node_had_shown_is_back_in_a_page_that_has_not_seen_it(chromium, 
         another.run()  # in which nothing is computed
         another.wait_for(SHEETS_SHOWN, timeout=20)
         assert another.own_errors() == []
+
+
+def test_a_clip_that_is_done_plays_while_the_next_one_runs(page):
+    """The front end makes a blob of each picture that ComfyUI sends, and calls it a PNG: a browser has to see for itself what it is."""
+    page.evaluate("""(() => {
+        window.sent = []
+        app.api.addEventListener("b_preview_with_metadata", ({ detail }) => window.sent.push(detail.blob))
+    })()""")
+    page.drop_workflow(TALKING_PORTRAIT)
+    page.set_widgets(TINY)
+    page.run()
+    drawn = page.evaluate("""Promise.all(window.sent.map(async blob => {
+        const image = new Image()
+        image.src = URL.createObjectURL(blob)
+        await image.decode()
+        return [image.naturalWidth, new TextDecoder().decode((await blob.arrayBuffer()).slice(8, 12))]
+    }))""")
+    assert [64, "WEBP"] in drawn and all(width in (64, 128) for width, kind in drawn if kind == "WEBP")
+    assert page.own_errors() == []
 
 
 def test_our_sockets_have_colours_of_their_own_in_every_theme(page):

@@ -82,14 +82,23 @@ def test_a_seed_means_the_same_frames(comfyui_server, portrait, voice):
     assert other.shape == first.shape and not np.array_equal(other[:16], first[:16])
 
 
+def sent_picture(message: bytes) -> Image.Image:
+    """After a header of ComfyUI's: a JPEG of the running clip, or an animated WebP of the one that is done, with that beside it."""
+    return Image.open(io.BytesIO(message[message.index(b"RIFF" if b"WEBPVP8" in message else b"\xff\xd8") :]))
+
+
 def test_every_step_is_reported_and_every_clip_shown(comfyui_server, portrait, voice):
     record = Record()
     prompt = saving_frames(talking_portrait(LoadImage=portrait, LoadAudio=voice(9600, 16000), MemoSampler={"steps": 2, "seed": 3}))
     outputs = comfyui_server.run(prompt, record)
     frames = frames_of(comfyui_server, outputs)
     assert record.progress[find(prompt, "MemoSampler")] == [(done, 4) for done in (1, 2, 3, 4)]
-    # a preview is a JPEG after a header of ComfyUI's, which enlarges it
-    shown = [Image.open(io.BytesIO(message[message.index(b"\xff\xd8") :])).resize((64, 64)) for message in record.previews]
+    pictures = [sent_picture(message) for message in record.previews]
+    assert [picture.n_frames for picture in pictures if picture.format == "WEBP" and picture.width == 64] == [8, 1], (
+        "clips of 16 and 2 frames, played"
+    )
+    assert all(picture.format == "WEBP" for picture in pictures[[picture.format for picture in pictures].index("WEBP") :])
+    shown = [picture.convert("RGB").crop((0, 0, picture.height, picture.height)).resize((64, 64)) for picture in pictures]
     distances = np.array([[np.abs(np.asarray(picture).astype(int) - frames[start]).mean() for start in (0, 16)] for picture in shown])
     apart = np.abs(frames[0].astype(int) - frames[16]).mean()
     assert len(shown) >= 2 and (distances.min(0) < apart / 2).all(), "the first frame of each clip; in between what a slow clip may become"

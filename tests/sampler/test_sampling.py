@@ -124,9 +124,10 @@ def test_progress_and_interrupt_come_with_every_step(video, monkeypatch):
         host=Host(lambda *done: events.append(done), lambda: events.append("check")),
     )
     reports = [event for event in events if event != "check"]
-    assert [(done, total) for done, total, _ in reports] == [(done, 6) for done in range(1, 7)]
-    small, large = (3, SIZE // 8, SIZE // 8), (3, SIZE, SIZE)
-    assert [tuple(picture.shape) for *_, picture in reports] == [small, small, large] * 2
+    assert [report[:2] for report in reports] == [(done, 6) for done in range(1, 7)]
+    small = (3, SIZE // 8, SIZE // 8)
+    assert [tuple(report[2].shape) for report in reports] == [small, small, (16, 3, SIZE, SIZE), small, small, (4, 3, SIZE, SIZE)]
+    assert [report[3:] for report in reports] == [(), (), (30,)] * 2
     # a check comes before each step: after the report of the step before, or first of all
     assert events[0] == "check"
     assert [event for event, following in pairwise(events) if following == "check"] == reports[:-1]
