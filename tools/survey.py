@@ -137,7 +137,8 @@ def main() -> None:
         for renderer, language in product(RENDERERS, LANGUAGES):
             look(survey, server, chromium, base / f"{renderer}-{language}", files, renderer, language)
     for file in files:
-        survey.sheet(file.stem)
+        if any(survey.folder.glob(f"{file.stem}-*.png")):  # not so where its pack is not there
+            survey.sheet(file.stem)
 
 
 if __name__ == "__main__":

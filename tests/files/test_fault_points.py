@@ -33,10 +33,12 @@ def test_every_writer_is_among_them():
         "preparation/rewriting.py",  # PyAV within whole_file, as "a pasted video"
         "rendering/carrying.py",  # what a job takes along, in a folder that goes with it
         "rendering/folder.py",  # has no case here: tests/rendering kills it
+        "store/bfloat16_copies.py",  # tensors within whole_file, as "safetensors of a pickle"
         "store/converting.py",
         "store/fetching.py",  # the sum next to a file: write_whole, as "one file"
         "training/checkpoint_folders.py",
         "training/distillation.py",  # tensors within whole_file, as "safetensors of a pickle"
+        "training/sheets.py",  # a picture within whole_file, as "one file"
         "video/files.py",
         "video/journal.py",
         "video/long_videos.py",

@@ -12,8 +12,8 @@ from tests.helpers import ui_to_api
 from tests.helpers.graphs import WORKFLOWS
 
 BLUEPRINT = Path(__file__).resolve().parents[2] / "subgraphs" / "MEMO Talking Portrait.json"
-TITLE, COLLAPSED = 30, 130
-"""Of a node, above its position, and how wide it is when nothing but its title is shown; ours have short ones then."""
+TITLE, COLLAPSED = 30, 225
+"""Of a node, above its position, and how wide it is in Nodes 2.0 when nothing but its title is shown."""
 GROWS, LEAST_WIDTH = 36, 225
 """How much taller a node may be in Nodes 2.0 than on the canvas, which saved it, and how wide it is there at least."""
 GROWS_NOT = {"LoadImage", "LoadAudio", "RecordAudio", *ui_to_api.NOTES}
