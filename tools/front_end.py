@@ -86,15 +86,15 @@ def server_alone(base: Path) -> Iterator[ComfyUIServer]:
 
 
 @contextmanager
-def desk(base: Path, size: tuple[int, int] = (1600, 900), **settings) -> Iterator[tuple[ComfyUIServer, "FrontEnd"]]:
-    """The same with its front end, which is given settings. Exits where there is no Chromium either."""
+def desk(base: Path) -> Iterator["FrontEnd"]:
+    """The same, and its front end. Exits where there is no Chromium either."""
     chromium = find_chromium()
     if not chromium:
         raise SystemExit("no Chromium found; on Debian and Ubuntu: apt install chromium")
     with server_alone(base) as server:
-        server.post("/settings", SETTINGS | settings)
-        with FrontEnd(chromium, base / "profile", server.url, size) as page:
-            yield server, page
+        server.post("/settings", SETTINGS)
+        with FrontEnd(chromium, base / "profile", server.url) as page:
+            yield page
 
 
 class FrontEnd(Chromium):

@@ -117,7 +117,7 @@ def main() -> None:
     if "tables" in parts:
         write_tables(writer)
     if "workflows" in parts:
-        with stage.base(arguments.packs) as base, desk(base) as (_, page):
+        with stage.base(arguments.packs) as base, desk(base) as page:
             write_workflows(writer, page)
     if parts - {"tables", "workflows"}:
         with stage.base(arguments.packs) as base, server_alone(base) as server:

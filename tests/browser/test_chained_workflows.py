@@ -73,7 +73,7 @@ def test_what_a_microphone_gives_becomes_a_video(recording_page):
     page.evaluate(VIDEO)  # whose element the front end makes when it is drawn
     page.wait_for("document.querySelector('video')?.readyState > 0")
     assert 0.1 < page.evaluate("document.querySelector('video').duration") < 3, "about the second that was recorded"
-    look_at_all(page, page.size)
+    look_at_all(page)
     assert page.own_errors() == []
 
 
