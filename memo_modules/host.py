@@ -2,6 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
+
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -10,6 +13,7 @@ class Host:
 
     progress: called with what is done and what there is to do in all, in the unit that the function names; by the sampler with a third
         argument, see sampling.sample_video.
+    clip_done: called by the sampler with the frames (f 3 H W) in [0, 1] of each clip that is done, and their rate per second.
     check_interrupt: called several times a second; raises to stop the work.
     say: takes a sentence for the user.
     """
@@ -17,6 +21,7 @@ class Host:
     progress: Callable[..., None] = lambda done, total, *more: None
     check_interrupt: Callable[[], None] = lambda: None
     say: Callable[[str], None] = lambda text: None
+    clip_done: Callable[[Tensor, Fraction], None] = lambda frames, fps: None
 
 
 SILENT = Host()

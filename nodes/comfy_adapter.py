@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from uuid import uuid4
 
@@ -295,7 +294,12 @@ def host(node_id: str | None = None, notes: Sequence[str] = (), before: Sequence
     if notes:
         _log.info("%s", printable(" ".join(notes)))
         show(*notes, *before)
-    return Host(_Progress(), check_interrupt, say)
+    bar, preview = comfy.utils.ProgressBar(1), Preview()
+
+    def progress(done: int, total: int, picture: Tensor | None = None) -> None:
+        bar.update_absolute(done, total, None if picture is None else preview.picture(picture))
+
+    return Host(progress, check_interrupt, say, preview.clip_done)
 
 
 def running_node() -> str | None:
@@ -315,13 +319,3 @@ def says_when_stopped(host: Host, text: Callable[[], str]) -> Iterator[None]:
     except comfy.model_management.InterruptProcessingException:
         host.say(text())
         raise
-
-
-class _Progress:
-    """The node's progress bar, and its preview of what the sampler reports."""
-
-    def __init__(self):
-        self.bar, self.preview = comfy.utils.ProgressBar(1), Preview()
-
-    def __call__(self, done: int, total: int, preview: Tensor | None = None, fps: Fraction | None = None) -> None:
-        self.bar.update_absolute(done, total, None if preview is None else self.preview.picture(preview, fps))

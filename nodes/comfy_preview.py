@@ -19,22 +19,27 @@ _WEBP = {"format": "WEBP", "save_all": True, "loop": 0, "quality": 70, "method":
 
 
 class Preview:
-    """Of one video. ``picture``: for ComfyUI's progress bar, from what the sampler reports (sampling.sample_video)."""
+    """Of one video, from what the sampler tells its host (sampling.sample_video)."""
 
     def __init__(self):
         self.clip: list[Image.Image] = []
         self.milliseconds = 0
+        self.just_done = False
 
-    def picture(self, preview: Tensor, fps: Fraction | None) -> tuple[str, Image.Image, int | None]:
-        """preview: a picture (3 h w) in [0, 1] of the running clip, or, with ``fps``, the frames (f 3 h w) of one that is done."""
-        if fps is not None:
-            every = max(1, round(fps / RATE))
-            self.clip = [_sized(frame, SIDE) for frame in preview[::every]]
-            self.milliseconds = round(1000 * every / fps)
+    def clip_done(self, frames: Tensor, fps: Fraction) -> None:
+        every = max(1, round(fps / RATE))
+        self.clip = [_sized(frame, SIDE) for frame in frames[::every]]
+        self.milliseconds = round(1000 * every / fps)
+        self.just_done = True
+
+    def picture(self, running: Tensor) -> tuple[str, Image.Image, int | None]:
+        """For ComfyUI's progress bar. running: (3 h w) in [0, 1], of the clip that is sampled, or of the one that was just done."""
+        if self.just_done:
+            self.just_done = False
             return _moving(self.clip, self.milliseconds)
         if not self.clip:
-            return "JPEG", _sized(preview, None), ALONE  # ComfyUI enlarges it
-        return _moving([_beside(frame, preview) for frame in self.clip], self.milliseconds)
+            return "JPEG", _sized(running, None), ALONE  # ComfyUI enlarges it
+        return _moving([_beside(frame, running) for frame in self.clip], self.milliseconds)
 
 
 def _moving(frames: Sequence[Image.Image], milliseconds: int) -> tuple[str, Image.Image, None]:

@@ -103,8 +103,8 @@ def sample_video(
     Args:
         portrait: (1 3 H W) in [-1, 1].
         host: its progress is called after each step with the number of steps done, of all steps, and a preview: after the last step of a
-            clip its frames (f 3 H W) in [0, 1], and as a fourth argument their rate; before that now and then a small picture (3 h w)
-            of it, otherwise None. It may interrupt before each step.
+            clip one of its frames (3 H W) in [0, 1], before that now and then a small picture (3 h w) of it, otherwise None. Before the
+            last step of a clip is reported, its clip_done is called. It may interrupt before each step.
         state: continue after the video that ends with it.
         done: how many of that video's last clips were made from this same audio, counting the lead-in first.
         lead_in: number of clips from the beginning of the audio that are made first and not shown, so that the face is already
@@ -306,7 +306,8 @@ class _Video:
             frames = self._decode(latents)[:kept]
             if not frames.isfinite().all():
                 raise InputError(f"vae: the frames of clip {number + 1} came out as NaN or infinite. {_VAE_REMEDY}")
-            host.progress((number + 1) * steps, len(clips) * steps, frames, audio.fps)
+            host.clip_done(frames, audio.fps)
+            host.progress((number + 1) * steps, len(clips) * steps, frames[0])
             state = self._next_state(state, past_latents, latents, kept)
             yield SampledClip(frames if shown else frames[:0], state)
 

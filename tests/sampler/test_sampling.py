@@ -117,17 +117,17 @@ def test_constant_parts_are_computed_once(tiny_nets, video):
 
 def test_progress_and_interrupt_come_with_every_step(video, monkeypatch):
     monkeypatch.setattr(preview, "EVERY", 0)
-    events = []
+    events, clips = [], []
     video(
         speech(20),
         replace(FAST, steps=3),
-        host=Host(lambda *done: events.append(done), lambda: events.append("check")),
+        host=Host(lambda *done: events.append(done), lambda: events.append("check"), clip_done=lambda *clip: clips.append(clip)),
     )
     reports = [event for event in events if event != "check"]
-    assert [report[:2] for report in reports] == [(done, 6) for done in range(1, 7)]
-    small = (3, SIZE // 8, SIZE // 8)
-    assert [tuple(report[2].shape) for report in reports] == [small, small, (16, 3, SIZE, SIZE), small, small, (4, 3, SIZE, SIZE)]
-    assert [report[3:] for report in reports] == [(), (), (30,)] * 2
+    assert [(done, total) for done, total, _ in reports] == [(done, 6) for done in range(1, 7)]
+    small, large = (3, SIZE // 8, SIZE // 8), (3, SIZE, SIZE)
+    assert [tuple(picture.shape) for *_, picture in reports] == [small, small, large] * 2
+    assert [(tuple(frames.shape), fps) for frames, fps in clips] == [((16, *large), 30), ((4, *large), 30)]
     # a check comes before each step: after the report of the step before, or first of all
     assert events[0] == "check"
     assert [event for event, following in pairwise(events) if following == "check"] == reports[:-1]

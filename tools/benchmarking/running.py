@@ -82,7 +82,7 @@ def run(subject: Subject, timer: StageTimer | None = None, reference: Reference 
 def _clips(subject: Subject, nets: MemoNets, vae: VideoVAE, after_step: Callable[[], None]) -> Iterator[Tensor]:
     """Frames of one clip after the other, on the noise that the reference draws."""
 
-    def progress(done: int, total: int, *preview) -> None:
+    def progress(done: int, total: int, preview: Tensor | None) -> None:
         if done % subject.settings.steps:  # the last step of a clip is reported when its frames are there
             after_step()
 
