@@ -37,8 +37,9 @@ CATEGORY = "MEMO/loaders"
 
 
 def model_input(name: str, role: str, tooltip: str) -> io.Combo.Input:
-    """What there is of a role, and the published model."""
-    return io.Combo.Input(name, options=obtain.options(role, adapter.model_folders), tooltip=tooltip)
+    """What there is of a role, and the published model; ``missing``, which web/missing_models.js reads, says which is not there."""
+    roots = adapter.model_folders
+    return io.Combo.Input(name, options=obtain.options(role, roots), tooltip=tooltip, extra_dict={"missing": obtain.to_fetch(role, roots)})
 
 
 def download_input() -> io.Boolean.Input:

@@ -3,7 +3,7 @@
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
 import { TimelineEditor } from "./timeline_editor.js"
-import { wordsOf } from "./timeline_words.js"
+import { wordsOf } from "./words.js"
 
 const LOOK_EVERY = 250
 const WIDTH = 420

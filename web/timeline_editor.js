@@ -26,7 +26,7 @@ const MOVED = 4 // pixels from which on a press is a drag
 const CLOSEST = 64 // times
 
 export class TimelineEditor {
-    // write: gets each new text. words: of timeline_words.js.
+    // write: gets each new text. words: of words.js.
     constructor(write, words) {
         this.write = write
         this.words = words

@@ -36,6 +36,13 @@ def options(role: str, roots: Roots) -> list[str]:
     return found if published in found else [*found, published]
 
 
+def to_fetch(role: str, roots: Roots) -> dict[str, str]:
+    """What a loader offers and is not there: its name, and how large the files are that would be fetched."""
+    model = CATALOGUE[role]
+    files = [] if model.name in listing(role, roots).found else missing(model, roots)[1]
+    return {model.name: file_size(_size(model, files))} if files else {}
+
+
 def stand_in(role: str, name: str, roots: Roots) -> str | None:
     """The one other model of a role, where there is none of that name: workflows name the published ones, and who has only a finetuned
     or a small one means that. What no file of a model is called gets none."""
@@ -100,7 +107,7 @@ def check_there(names: Mapping[str, str], roots: Roots, remedy: str = SWITCH) ->
                 lacking.append((model, root, files))
     if not lacking:
         return
-    sizes = [sum(file.size for file in files) if all(file.size for file in files) else model.size for model, _, files in lacking]
+    sizes = [_size(model, files) for model, _, files in lacking]
     if len(lacking) == 1:
         [(model, root, files)] = lacking
         raise CheckpointError(f"{model.title} is not there: {remedy} ({file_size(sizes[0])}), or {by_hand(files, root)}")
@@ -128,6 +135,11 @@ def missing(model: Model, roots: Roots) -> tuple[Path, list[ModelFile]]:
     """Where the published model belongs, which is where most of it lies, and its files that are not there or not whole."""
     lacking = {root: [file for file in model.needed if not _is_there(root / file.target, file)] for root in roots(model.kind)}
     return min(lacking.items(), key=lambda item: len(item[1]))
+
+
+def _size(model: Model, files: list[ModelFile]) -> int:
+    sizes = [file.size for file in files if file.size]
+    return sum(sizes) if len(sizes) == len(files) else model.size
 
 
 def _is_there(path: Path, file: ModelFile) -> bool:

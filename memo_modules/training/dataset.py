@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -170,22 +171,25 @@ def _prepared_video(line: str, folder: Path, where: str) -> PreparedVideo:
     for field in FIELDS:
         if not isinstance(entry.get(field), str):
             raise InputError(f"{where}: expected a path in {field!r}, got {quoted(entry.get(field))}. The fields are {', '.join(FIELDS)}.")
-        files[field] = _found(folder, entry[field])
-        if not is_regular(files[field]):
-            missing = shortened(str(files[field]), 300)
+        found = _found(folder, entry[field])
+        if found is None:
+            missing = shortened(str(folder / entry[field]), 300)
             raise InputError(f"{where}: {field} {missing} is missing. Relative paths start at {folder}. Prepare this video again.")
+        files[field] = found
     features, labels = (tensor_shape(files[field], field) for field in ("audio_emb", "audio_emotion"))
     if len(features) != 3 or labels != features[:1]:
         raise InputError(f"{where}: expected audio_emb (frames layers channels) and audio_emotion (frames), got {features} and {labels}.")
     return PreparedVideo(**files, frames=features[0], fps=frames_per_second(files["audio_emb"]))
 
 
-def _found(folder: Path, name: str) -> Path:
+def _found(folder: Path, name: str) -> Path | None:
     """The file of a line in ``folder``; the reference implementation counts its paths from the folder in which it ran, which is above."""
-    for start in (folder, *folder.absolute().parents[:_ABOVE]):
-        if is_regular(start / name):
-            return start / name
-    return folder / name
+    return next((path for start in _starts(folder) if is_regular(path := start / name)), None)
+
+
+@cache
+def _starts(folder: Path) -> tuple[Path, ...]:
+    return (folder, *folder.absolute().parents[:_ABOVE])
 
 
 class PreparedClips(Dataset):

@@ -68,7 +68,7 @@ CONTRASTS = """[...document.querySelectorAll(".memo-timeline *")]
 
 
 SESSIONS = """import("/extensions/ComfyUI-MEMO/timeline_editor.js").then(async ({ TimelineEditor }) => {
-    const { wordsOf } = await import("/extensions/ComfyUI-MEMO/timeline_words.js")
+    const { wordsOf } = await import("/extensions/ComfyUI-MEMO/words.js")
     const edits = await import("/extensions/ComfyUI-MEMO/timeline_edits.js")
     let state = 1
     const chance = () => (state = (state * 48271) % 2147483647) / 2147483647 // Park and Miller's

@@ -41,3 +41,21 @@ def test_without_models_one_message_names_all_and_how_large_they_are(page, base,
     assert len(clicks) == 4
     said = json.loads(str(failed.value))["detail"]["exception_message"]
     assert "6 models are not there" in said and "(10.3 GB)" in said and "Switch on download (13.0 GB)" in said
+
+
+MARK = "(10.3 GB to download)"
+LABEL = """(() => {
+    const node = app.graph.nodes.find(({ type }) => type === "MemoLoadAll"), widget = node.widgets.find(({ name }) => name === "model")
+    return LiteGraph.vueNodesMode ? document.querySelector(`[data-node-id="${node.id}"]`).innerText : widget._displayValue
+})()"""
+
+
+def test_a_list_says_what_is_not_on_the_disk(page, server, base):
+    shutil.rmtree(base / "models" / "memo", ignore_errors=True)
+    page.open_template("talking_portrait")
+    page.evaluate("app.refreshComboInNodes()")  # R, after what the other renderer left
+    page.wait_for(f"{LABEL}.includes('↓ memo {MARK}')")
+    assert page.prompt()["3"]["inputs"]["model"] == "memo", "the mark is not part of the name"
+    write_tiny_checkpoint(base / "models", "memo")
+    page.evaluate("app.refreshComboInNodes()")
+    page.wait_for(f"{LABEL}.includes('memo') && !{LABEL}.includes('{MARK}')")

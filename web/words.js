@@ -1,7 +1,9 @@
-// What the editor says, in the languages of locales/: the front end translates nodes, and none of what stands inside of them.
+// What the timeline editor and the lists of models say, in the languages of locales/: the front end translates nodes, and none of what
+// stands inside of them.
 
 const WORDS = {
     en: {
+        missing: "{size} to download",
         play: ["Play", "Play the sound from the playhead (Space)"],
         stop: ["Stop", "Stop (Space)"],
         add: ["Add", "Split the chosen segment, or add one at the end"],
@@ -21,6 +23,7 @@ const WORDS = {
         emotions: {},
     },
     zh: {
+        missing: "需下载 {size}",
         play: ["播放", "从播放头播放声音（空格）"],
         stop: ["停止", "停止（空格）"],
         add: ["添加", "拆分所选片段，或在末尾添加"],
@@ -40,6 +43,7 @@ const WORDS = {
         emotions: { angry: "愤怒", disgusted: "厌恶", fearful: "恐惧", happy: "高兴", neutral: "中性", other: "其他", sad: "悲伤", surprised: "惊讶", unknown: "未知" },
     },
     ja: {
+        missing: "要ダウンロード {size}",
         play: ["再生", "再生ヘッドから再生 (スペース)"],
         stop: ["停止", "停止 (スペース)"],
         add: ["追加", "選択した区間を分割、または末尾に追加"],
@@ -59,6 +63,7 @@ const WORDS = {
         emotions: { angry: "怒り", disgusted: "嫌悪", fearful: "恐れ", happy: "喜び", neutral: "中立", other: "その他", sad: "悲しみ", surprised: "驚き", unknown: "不明" },
     },
     ko: {
+        missing: "{size} 다운로드 필요",
         play: ["재생", "재생 위치부터 재생 (스페이스)"],
         stop: ["정지", "정지 (스페이스)"],
         add: ["추가", "선택한 구간을 나누거나 끝에 추가"],
@@ -78,6 +83,7 @@ const WORDS = {
         emotions: { angry: "분노", disgusted: "혐오", fearful: "두려움", happy: "행복", neutral: "중립", other: "기타", sad: "슬픔", surprised: "놀람", unknown: "알 수 없음" },
     },
     es: {
+        missing: "{size} por descargar",
         play: ["Reproducir", "Reproducir desde el cursor (Espacio)"],
         stop: ["Parar", "Parar (Espacio)"],
         add: ["Añadir", "Dividir el segmento elegido, o añadir uno al final"],
@@ -97,6 +103,7 @@ const WORDS = {
         emotions: { angry: "enfado", disgusted: "asco", fearful: "miedo", happy: "alegría", neutral: "neutral", other: "otra", sad: "tristeza", surprised: "sorpresa", unknown: "desconocida" },
     },
     fr: {
+        missing: "{size} à télécharger",
         play: ["Lire", "Lire depuis la tête de lecture (Espace)"],
         stop: ["Arrêter", "Arrêter (Espace)"],
         add: ["Ajouter", "Diviser le segment choisi, ou en ajouter un à la fin"],
@@ -116,6 +123,7 @@ const WORDS = {
         emotions: { angry: "colère", disgusted: "dégoût", fearful: "peur", happy: "joie", neutral: "neutre", other: "autre", sad: "tristesse", surprised: "surprise", unknown: "inconnue" },
     },
     de: {
+        missing: "{size} herunterzuladen",
         play: ["Abspielen", "Ab dem Abspielkopf abspielen (Leertaste)"],
         stop: ["Stopp", "Stopp (Leertaste)"],
         add: ["Hinzufügen", "Gewählten Abschnitt teilen oder am Ende einen hinzufügen"],
