@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -106,6 +107,10 @@ def with_lora(model: MemoModel, lora: Lora, strength: float, digest: str) -> Mem
         patched[net] = patcher.clone()
         for layer, factors in layers.items():
             key, part = held_weight(patcher.model, layer)
+            if hasattr(patcher.model.get_submodule(key.removesuffix(".weight")), "row_scale"):
+                # ComfyUI's patches would be rounded to 8 bits with the scale of the weight alone
+                patched[net].add_weight_wrapper(key, partial(factors.add_to, strength=strength, part=part))
+                continue
             adapter = LoRAAdapter(set(), (factors.up, factors.down, factors.alpha, None, None, None))
             # as add_patches does, which looks for names in state dicts, where fused linears have those of the checkpoint
             patched[net].patches.setdefault(key, []).append((strength, adapter, 1.0, part, None))

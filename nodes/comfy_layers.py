@@ -24,9 +24,11 @@ WEIGHT_DTYPES = {
     "fp32": torch.float32,
     "fp8_e4m3fn": torch.float8_e4m3fn,
     "fp16_fp32": torch.float16,
+    "fp8_e4m3fn_scaled": torch.float8_e4m3fn,
+    "int8_scaled": torch.int8,
 }
 """How the weights of the UNets are kept: auto as they compute best on the device, others cast as they are used. fp16_fp32: with a stream in
-float32, see Layers.stream."""
+float32, see Layers.stream. Those that are scaled: with a scale for each output row, see row_scales."""
 
 
 def compute_dtype() -> torch.dtype:
@@ -42,15 +44,15 @@ def compute_dtype() -> torch.dtype:
     return torch.float32
 
 
-def layers(dtype: torch.dtype, computes_in: torch.dtype | None = None) -> Layers:
+def layers(dtype: torch.dtype, computes_in: torch.dtype | None = None, scaled: bool = False) -> Layers:
     """ComfyUI's cast operations and attention, for weights in ``dtype`` and arithmetic in the same or ``computes_in``;
-    linears of one input are fused. In 8 bits are matrices and kernels alone."""
+    linears of one input are fused. In 8 bits are matrices and kernels alone. scaled: with a scale for each output row."""
     computes_in = computes_in or dtype
     device = comfy.model_management.get_torch_device()
-    # with --fast core would have its products in 8 bits cast weights in 16 at each use
-    operations = comfy.ops.pick_operations(dtype, computes_in, load_device=device, disable_fast_fp8=dtype.itemsize > 1)
+    # with --fast core would have its products in 8 bits cast weights in 16 at each use, and know nothing of scales
+    operations = comfy.ops.pick_operations(dtype, computes_in, load_device=device, disable_fast_fp8=dtype.itemsize > 1 or scaled)
     layers = Layers(operations, _attention, fused=True, dtype=dtype, lender=_lend)
-    return replace(layers, dtype=computes_in, storage=dtype) if dtype.itemsize == 1 else layers
+    return replace(layers, dtype=computes_in, storage=dtype, scaled=scaled) if dtype.itemsize == 1 else layers
 
 
 @contextmanager
@@ -83,15 +85,16 @@ def unet_layers(weight_dtype: str) -> tuple[Layers, torch.dtype]:
     if dtype is None:
         dtype = computes_in = best
     else:
-        if not comfy.model_management.supports_cast(device, dtype):
-            raise InputError(f"weight_dtype: this device ({device}) does not support {weight_dtype}. Choose auto.")
+        if dtype != torch.int8 and not comfy.model_management.supports_cast(device, dtype):  # which is asked of floats only
+            others = "int8_scaled or auto" if dtype.itemsize == 1 else "auto"
+            raise InputError(f"weight_dtype: this device ({device}) does not support {weight_dtype}. Choose {others}.")
         usable = {
             torch.float32: True,
             torch.bfloat16: best != torch.float32 and comfy.model_management.should_use_bf16(device),
             torch.float16: best != torch.float32 and comfy.model_management.should_use_fp16(device),
         }
         computes_in = dtype if usable.get(dtype) else best
-    made = layers(dtype, computes_in)
+    made = layers(dtype, computes_in, weight_dtype.endswith("_scaled"))
     if weight_dtype == "fp16_fp32" and computes_in == torch.float16:
         made = replace(made, stream=torch.float32)
     return _for_device(made, device), computes_in

@@ -31,9 +31,12 @@ class FusibleProjections(nn.Module):
                 setattr(self, name, layers.linear(d_in, d_out, bias))
             return
         self.fused_rows = {**getattr(self, "fused_rows", {}), **{name: (fused, number * d_out, d_out) for number, name in enumerate(names)}}
-        setattr(self, fused, layers.linear(d_in, 3 * d_out, bias))
+        layer = layers.linear(d_in, 3 * d_out, bias)
+        setattr(self, fused, layer)
         self._register_state_dict_hook(partial(_split_rows, fused=fused, names=names))
-        dtypes = {"weight": layers.storage or layers.dtype, "bias": layers.dtype}
+        stored = layers.dtype if layers.scaled else layers.storage or layers.dtype
+        # rows with scales are rounded from what is in the file
+        dtypes = {"weight": None if hasattr(layer, "row_scale") else stored, "bias": layers.dtype}
         self._register_load_state_dict_pre_hook(partial(_join_rows, fused=fused, names=names, dtypes=dtypes))
 
     def project(self, fused: str, names: Names, x: Tensor, *more: Tensor) -> tuple[Tensor, Tensor, Tensor]:

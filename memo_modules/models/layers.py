@@ -14,6 +14,7 @@ from .kernels.geglu import GegluFunction, geglu
 from .kernels.group_norm_silu import GroupNormSiluFunction, with_kernel
 from .kernels.in_place import Lender, own_weights
 from .kernels.memory_attention import MemoryAttentionFunction, memory_attention
+from .row_scales import SMALLEST, with_row_scale
 
 Item = TypeVar("Item", bound=nn.Module)
 
@@ -51,6 +52,10 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
+_STORED = ("Linear", "Conv1d", "Conv2d")
+"""What may be stored in fewer bits."""
+
+
 @dataclass(frozen=True)
 class Layers:
     """Makes the layers of a network.
@@ -61,8 +66,9 @@ class Layers:
     torch's. fused: linears of the same input become one matmul (see FusibleProjections); names in state dicts stay those of
     the checkpoint. to_memory_format: what is done to a picture before a convolution that looks around itself; preserve_format or
     channels_last. conv_as_matmul: what is asked first of a convolution, if anything. storage: dtype of matrices and kernels where
-    they are stored in fewer bits than ``dtype``; the operations must cast them. lender: of the weights of ``operations``. stream: dtype of the
-    pictures that residual blocks add to, and of what reads them as they are, where these leave the range of ``dtype``; None: the same.
+    they are stored in fewer bits than ``dtype``; the operations must cast them, unless they are ``scaled``: with a scale for each output row,
+    see row_scales. lender: of the weights of ``operations``. stream: dtype of the pictures that residual blocks add to, and of what reads them
+    as they are, where these leave the range of ``dtype``; None: the same.
     """
 
     operations: Any = nn
@@ -76,12 +82,13 @@ class Layers:
     to_memory_format: Callable[[Tensor], Tensor] = preserve_format
     conv_as_matmul: MatmulConvFunction | None = None
     storage: torch.dtype | None = None
+    scaled: bool = False
     lender: Lender = own_weights
     stream: torch.dtype | None = None
 
     def of_stream(self) -> "Layers":
         """For what reads the pictures between residual blocks as they are."""
-        return self if self.stream is None else replace(self, dtype=self.stream, storage=None)
+        return self if self.stream is None else replace(self, dtype=self.stream, storage=None, scaled=False)
 
     def _make(self, kind: str, *args, **kwargs) -> nn.Module:
         layer: Any = self._kind(kind)(*args, **kwargs, dtype=self.dtype, device=self.device)
@@ -89,13 +96,20 @@ class Layers:
         return layer
 
     def _kind(self, name: str) -> Callable[..., nn.Module]:
-        kind = getattr(self.operations, name)
+        kind, options = getattr(self.operations, name), {}
         if name == "GroupNorm":
             return partial(with_kernel(kind), kernel=self.group_norm_silu)
-        return partial(with_matmul(kind), conv_as_matmul=self.conv_as_matmul) if name == "Conv2d" and self.conv_as_matmul else kind
+        if self.scaled and name in _STORED:
+            kind, options["stored"] = with_row_scale(kind), self.storage
+        if name == "Conv2d" and self.conv_as_matmul:
+            kind, options["conv_as_matmul"] = with_matmul(kind), self.conv_as_matmul
+        return partial(kind, **options)
 
-    def _make_stored(self, kind: str, *args, **kwargs) -> nn.Module:
-        if self.storage is None:
+    def _make_stored(self, kind: str, numbers: int, *args, **kwargs) -> nn.Module:
+        """numbers: of its weight."""
+        if self.scaled and numbers <= SMALLEST:
+            return replace(self, scaled=False, storage=None)._make(kind, *args, **kwargs)
+        if self.scaled or self.storage is None:
             return self._make(kind, *args, **kwargs)
         layer = replace(self, dtype=self.storage)._make(kind, *args, **kwargs)
         if isinstance(layer.bias, Tensor):
@@ -103,13 +117,13 @@ class Layers:
         return layer
 
     def linear(self, d_in: int, d_out: int, bias: bool = True) -> nn.Module:
-        return self._make_stored("Linear", d_in, d_out, bias=bias)
+        return self._make_stored("Linear", d_in * d_out, d_in, d_out, bias=bias)
 
     def conv1d(self, c_in: int, c_out: int, kernel_size: int, **kwargs) -> nn.Module:
-        return self._make_stored("Conv1d", c_in, c_out, kernel_size, **kwargs)
+        return self._make_stored("Conv1d", c_in * c_out * kernel_size, c_in, c_out, kernel_size, **kwargs)
 
     def conv2d(self, c_in: int, c_out: int, kernel_size: int, **kwargs) -> nn.Module:
-        return self._make_stored("Conv2d", c_in, c_out, kernel_size, **kwargs)
+        return self._make_stored("Conv2d", c_in * c_out * kernel_size**2, c_in, c_out, kernel_size, **kwargs)
 
     def group_norm(self, groups: int, channels: int, eps: float, silu: bool = False) -> nn.Module:
         """silu: that follows."""

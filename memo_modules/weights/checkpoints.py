@@ -372,7 +372,8 @@ def load_module(build: Callable[[Layers], Module], layers: Layers, weights: dict
     try:
         module = build(meta)
         # ComfyUI's layers may have no parameters before they are loaded: torch's tell then which ones there are to be
-        plain = module if layers.operations is nn else build(replace(meta, operations=nn))
+        bare = replace(meta, operations=nn, scaled=False, storage=None if layers.scaled else layers.storage)
+        plain = module if layers.operations is nn and not layers.scaled else build(bare)
     except SIZE_ERRORS as error:
         raise CheckpointError(f"{source} has sizes from which its model cannot be built ({error}). {REPAIR}") from error
     assign_weights(module, weights, source, plain)
@@ -455,8 +456,9 @@ def assign_weights(module: nn.Module, weights: dict[str, Tensor], source: Path, 
     weights = {key: tensor for key, tensor in weights.items() if key in expected or not key.startswith(unused)}
     check_shapes(weights, {key: tensor.shape for key, tensor in expected.items()}, source, type(module).__name__)
     check_numbers(weights, source, expected)
-    # Rows that are joined when they are loaded are cast then: cast here, they would be in memory twice.
-    whole = dict(chain(plain.named_parameters(), plain.named_buffers()))
+    # Rows that are joined, or rounded to 8 bits, when they are loaded are cast then: cast here, they would be in memory twice.
+    rounded = {f"{name}.weight" for name, layer in module.named_modules() if hasattr(layer, "row_scale")}
+    whole = {name: tensor for name, tensor in chain(plain.named_parameters(), plain.named_buffers()) if name not in rounded}
     weights = {key: tensor.to(whole[key].dtype) if key in whole else tensor for key, tensor in weights.items()}
     module.load_state_dict(weights, strict=True, assign=True)
     module.eval().requires_grad_(False)

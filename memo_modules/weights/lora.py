@@ -45,6 +45,13 @@ class Factors:
         """float32 (out in)."""
         return self.up.flatten(1).float() @ self.down.flatten(1).float() * (self.alpha / self.rank)
 
+    def add_to(self, weight: Tensor, strength: float, part: tuple[int, int, int] | None = None) -> Tensor:
+        """``weight``, wherever it is, with the change times ``strength`` in it. part: as held_weight has it, what of it is changed."""
+        rows = (weight if part is None else weight.narrow(*part)).flatten(1)
+        up, down = (factor.flatten(1).to(weight) for factor in (self.up, self.down))
+        rows.addmm_(up, down, alpha=strength * self.alpha / self.rank)
+        return weight
+
 
 @dataclass(frozen=True)
 class Lora:

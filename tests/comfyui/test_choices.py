@@ -63,7 +63,7 @@ def test_every_choice_of_every_list(comfyui_server, graphs):
     """None but those whose sentence is here: a loader's published names where nothing is downloaded, and models that lack a part."""
     unexpected, tried = {}, 0
     true = {
-        "MemoLoadModel.weight_dtype": r"weight_dtype: this device \(cpu\) does not support \w+\. Choose auto\.",
+        "MemoLoadModel.weight_dtype": r"weight_dtype: this device \(cpu\) does not support \w+\. Choose (int8_scaled or )?auto\.",
         "MemoDetectEmotion.emotion_source": "",
         "MemoSampleToFile.pixel_format": "",
         "MemoSampler.preset": "turbo needs a model that was distilled",

@@ -186,6 +186,8 @@ def loaded(comfyui_path, tiny_models, tmp_path_factory) -> dict:
         ("fp16", ["float16"], 0, 1e-4),  # as in the file
         ("fp32", ["float32"], 0, 1e-4),
         ("fp8_e4m3fn", ["float32", "float8_e4m3fn"], 1e-2, 0.2),
+        ("fp8_e4m3fn_scaled", ["float32", "float8_e4m3fn"], 1e-2, 0.1),
+        ("int8_scaled", ["float32", "int8"], 1e-2, 0.06),
     ],
 )
 def test_weights_of_any_dtype_compute_alike(loaded, weight_dtype, dtypes, least, most):
@@ -195,12 +197,16 @@ def test_weights_of_any_dtype_compute_alike(loaded, weight_dtype, dtypes, least,
     assert least <= found["difference"] <= most
 
 
+def test_a_scale_for_each_row_brings_8_bits_nearer(loaded):
+    assert loaded["int8_scaled"]["difference"] < loaded["fp8_e4m3fn_scaled"]["difference"] < loaded["fp8_e4m3fn"]["difference"]
+
+
 def test_convolutions_of_few_positions_are_matmuls_of_what_comfyui_casts(loaded):
     counts = {found["matmuls"] for name, found in loaded.items() if "matmuls" in found}
     assert len(counts) == 1 and counts.pop() > 0, "on the CPU, whatever the weights are stored in"
 
 
-@pytest.mark.parametrize("weight_dtype", ["bf16", "fp32"])
+@pytest.mark.parametrize("weight_dtype", ["bf16", "fp32", "int8_scaled"])
 def test_channels_last_as_a_card_has_them_compute_alike(loaded, weight_dtype):
     """Also with weights that ComfyUI casts, which it lends to what is made of a layer."""
     found = loaded[f"{weight_dtype}, channels last"]
@@ -210,11 +216,11 @@ def test_channels_last_as_a_card_has_them_compute_alike(loaded, weight_dtype):
 
 
 def test_layers_that_get_their_parameters_late_load_too(loaded):
-    assert {loaded[weight_dtype]["loads_late"] for weight_dtype in ("bf16", "fp16", "fp32", "fp8_e4m3fn")} in ({True}, {None})
+    assert {found["loads_late"] for found in loaded.values() if "loads_late" in found} in ({True}, {None})
 
 
 def test_a_dtype_that_the_device_does_not_know_is_refused(loaded):
-    assert loaded["refused"] == "weight_dtype: this device (cpu) does not support fp8_e4m3fn. Choose auto."
+    assert loaded["refused"] == "weight_dtype: this device (cpu) does not support fp8_e4m3fn. Choose int8_scaled or auto."
 
 
 def test_the_vae_is_given_few_pictures_at_a_time(loaded):

@@ -120,10 +120,10 @@ def compared(weight_dtype: str) -> dict:
 
 in_torch = load_net(Path(checkpoint), "reference_net", Layers(dtype=torch.float32))
 plain, found = features(in_torch), {}
-for weight_dtype in ("bf16", "fp16", "fp32", "fp8_e4m3fn"):
+for weight_dtype in ("bf16", "fp16", "fp32", "fp8_e4m3fn", "fp8_e4m3fn_scaled", "int8_scaled"):
     acceleration.few_positions = counted(few_positions, matmuls := [])
     found[weight_dtype] = {**compared(weight_dtype), "matmuls": sum(matmuls)}
-for weight_dtype in ("bf16", "fp32"):
+for weight_dtype in ("bf16", "fp32", "int8_scaled"):
     on_a_card = {
         "to_memory_format": channels_last,
         "conv_as_matmul": counted(pointwise, matmuls := []),

@@ -31,6 +31,7 @@ spec.loader.exec_module(sys.modules["pack"])
 from pack.memo_modules.audio.emotion import constant_emotion
 from pack.memo_modules.errors import CheckpointError
 from pack.memo_modules.host import SILENT
+from pack.memo_modules.models import layers as layers_module
 from pack.memo_modules.models.layers import Layers
 from pack.memo_modules.types import AudioFeatures, Face
 from pack.memo_modules.weights.checkpoints import load_net
@@ -104,6 +105,11 @@ with torch.inference_mode():
     eight = load(weight_dtype="fp8_e4m3fn")
     found["fp8"] = error_of_layers(changed(eight, ("large", 1.0)), "cpu")
     found["fp8 off"] = error_of_layers(eight, "cpu")
+    layers_module.SMALLEST = 0  # weights of tiny nets would stay as they are
+    scaled = {name: load(weight_dtype=name) for name in ("int8_scaled", "fp8_e4m3fn_scaled")}
+    for name, each in scaled.items():
+        found[name] = error_of_layers(changed(each, ("large", 1.0)), "cpu")
+        found[f"{name} off"] = error_of_layers(each, "cpu")
     try:
         changed(load("other"), ("one", 1.0))
     except CheckpointError as error:
@@ -119,5 +125,6 @@ with torch.inference_mode():
     found["card places"] = sorted({str(tensor.device) for tensor in model.diffusion_net.model.state_dict().values()})
     found["card plain"] = difference(sampled(model, vae), plain)
     management.unload_all_models()
+    found["int8 streamed"] = error_of_layers(changed(load(weight_dtype="int8_scaled"), ("large", 1.0)), CARD)
     found["fp8 streamed"] = error_of_layers(changed(load(weight_dtype="fp8_e4m3fn"), ("large", 1.0)), CARD)
 print(json.dumps(found))

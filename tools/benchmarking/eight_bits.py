@@ -3,17 +3,20 @@
     python -m tools.bench eight_bits
 
 fp8: float8_e4m3fn as it is, as weight_dtype fp8_e4m3fn stores it. With a scale per tensor or per output row: the same times a number. int8:
-whole numbers with a scale per output row. Products are computed in float32, so that only what is stored differs.
+whole numbers with a scale per output row. Those per row are weight_dtype fp8_e4m3fn_scaled and int8_scaled, which leave the smallest layers as they
+are; here all are rounded. Products are computed in float32, so that only what is stored differs.
 """
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from memo_modules.models.layers import Layers
+from memo_modules.models.row_scales import rounded
 from memo_modules.types import NO_EMOTION, ReferenceFeatures
 from tools.benchmarking import random_nets
 
@@ -24,8 +27,9 @@ Stored = Callable[[Tensor], Tensor]
 _HAPPY = 3
 
 
-def _per_row(weight: Tensor) -> Tensor:
-    return weight.abs().flatten(1).amax(dim=1).view(-1, *[1] * (weight.ndim - 1)).clamp_min(1e-12)
+def _per_row(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    held, scale = rounded(weight, dtype, torch.float32)
+    return held.float() * scale
 
 
 def _fp8(weight: Tensor) -> Tensor:
@@ -38,8 +42,8 @@ FORMS: dict[str, Stored] = {
     "bf16": lambda weight: weight.to(torch.bfloat16).to(weight.dtype),
     "fp8": _fp8,
     "fp8, scale per tensor": lambda weight: _fp8(weight * (_FP8_LARGEST / weight.abs().max())) * (weight.abs().max() / _FP8_LARGEST),
-    "fp8, scale per row": lambda weight: _fp8(weight * (_FP8_LARGEST / _per_row(weight))) * (_per_row(weight) / _FP8_LARGEST),
-    "int8, scale per row": lambda weight: (weight * (127 / _per_row(weight))).round() * (_per_row(weight) / 127),
+    "fp8, scale per row": partial(_per_row, dtype=torch.float8_e4m3fn),
+    "int8, scale per row": partial(_per_row, dtype=torch.int8),
 }
 
 

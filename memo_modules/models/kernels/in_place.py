@@ -15,7 +15,10 @@ Lender = Callable[[Any, Tensor], AbstractContextManager[Weights | None]]
 
 
 def own_weights(layer: Any, x: Tensor) -> AbstractContextManager[Weights | None]:
-    """Lender of layers that use their weights as they are."""
+    """Lender of layers that use their weights as they are, or times the scale of each row, see row_scales."""
+    if hasattr(layer, "row_scale"):
+        here = layer.weight.device == x.device
+        return nullcontext((layer.scaled(layer.weight.to(x.dtype)), layer.bias) if here else None)
     fits = layer.weight.device == x.device and layer.weight.dtype == x.dtype
     return nullcontext((layer.weight, layer.bias) if fits else None)
 
