@@ -20,3 +20,12 @@ def _malloc_trim():
         return ctypes.CDLL(None).malloc_trim
     except (TypeError, OSError, AttributeError):  # Windows has no such handle, macOS and musl no such function
         return None
+
+
+def has_room(size: int) -> bool:
+    """Whether ``size`` bytes of RAM are free; where nothing can tell, they are taken to be."""
+    try:
+        import psutil  # ComfyUI has it, and so has accelerate; nothing else here needs it
+    except ImportError:
+        return True
+    return size <= psutil.virtual_memory().available

@@ -29,6 +29,7 @@ from .audio.io import decode
 from .audio.vocals import VocalSeparator
 from .clips import FPS
 from .errors import InputError
+from .host_memory import has_room
 from .models import acceleration
 from .models.emotion_classifier import EmotionClassifier
 from .models.layers import Layers, sdpa
@@ -46,12 +47,25 @@ from .video.files import join_segments, write_segment
 from .video.formats import DEFAULT_FORMAT, VideoFormat
 from .weights.checkpoints import NETS, check_fit, load_net
 from .weights.lora import Loras, recipe_of, with_loras
+from .words import quoted
 
 Picture = Path | str | np.ndarray | Tensor
 """A file, or RGB (h w 3): uint8, or floats in [0, 1]."""
 
 Sound = Path | str | Audio
 """A file, or a waveform."""
+
+
+DTYPES: dict[str, dict[str, Any]] = {
+    "auto": {},
+    "bf16": {"dtype": torch.bfloat16},
+    "fp16": {"dtype": torch.float16},
+    "fp32": {"dtype": torch.float32},
+    "fp16_fp32": {"dtype": torch.float16, "stream": torch.float32},
+    "fp8_e4m3fn_scaled": {"storage": torch.float8_e4m3fn, "scaled": True},
+    "int8_scaled": {"storage": torch.int8, "scaled": True},
+}
+"""By the names that Load MEMO Model has for them, what of Layers they are. Without a dtype: the best of the device."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +136,7 @@ class MemoPipeline:
         checkpoint: Path | str | None = None,
         *,
         device: torch.device | str = "cpu",
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         loras: Loras = (),
         **names: str,
     ) -> "MemoPipeline":
@@ -131,19 +145,21 @@ class MemoPipeline:
         Args:
             checkpoint: name in ``models/memo``, or the path of a folder or single file, such as a finetuned one. By default the first found.
             device: where everything computes.
-            dtype: of the UNets and the VAE. By default bfloat16 on a GPU that has it, else float16; float32 on other devices.
+            dtype: of the UNets and the VAE, of torch or one of DTYPES. By default bfloat16 on a GPU that has it, else float16; float32 on other
+                devices.
             loras: low-rank changes that are merged into the nets, each with its strength; see weights.lora.read_lora.
             names: by role (``vae``, ``audio_encoder``, ``emotion2vec`` ..), where there is more than one model of it. By default the one
                 named like the checkpoint, or the first found.
 
         Raises:
             CheckpointError: a model is missing, damaged or of another kind.
+            InputError: a dtype that there is not, or not on this device.
         """
         device = torch.device(device)
+        layers = layers_of(dtype, device)
         place, find = find_models(models, checkpoint, names)
-        dtype = dtype or _best_dtype(device)
-        nets = load_nets(place, device, dtype, loras)
-        vae = DiffusersVAE(load_autoencoder(find("vae"), dtype).to(device), batch=4 if device.type == "cuda" else 16)
+        nets = load_nets(place, device, layers, loras)
+        vae = DiffusersVAE(load_autoencoder(find("vae"), nets.dtype).to(device), batch=4 if device.type == "cuda" else 16)
         return cls(nets, vae, find, device)
 
     @cached_property
@@ -283,11 +299,13 @@ class MemoPipeline:
         phases = {"reference": (nets.reference_net, nets.image_proj), "diffusion": (nets.diffusion_net, nets.audio_proj)}
         weights = {phase: sum(tensor.nbytes for net in each for tensor in net.state_dict().values()) for phase, each in phases.items()}
         room = torch.cuda.mem_get_info(self.device)[0] + torch.cuda.memory_reserved(self.device)
-        footprint = Footprint(nets.diffusion_net.config, (height, width), settings, audio.clip_frames, nets.dtype.itemsize)
+        stream, size = nets.diffusion_net.stream, (height, width)
+        footprint = Footprint(nets.diffusion_net.config, size, settings, audio.clip_frames, nets.dtype.itemsize, stream and stream.itemsize)
         plan = footprint.plan(weights, room, memory_mode)
         unets = {"reference": nets.reference_net, "diffusion": nets.diffusion_net}
         if plan.low_memory:
-            return replace(nets, bring_in=TakingTurns(unets, self.device), resident_share=plan.resident_share), True
+            eight_bits = footprint.needs_eight_bits(plan, has_room)
+            return replace(nets, bring_in=TakingTurns(unets, self.device), resident_share=plan.resident_share, eight_bits=eight_bits), True
         for net in unets.values():  # a video in low-memory mode may have left them in RAM
             net.to(self.device)
         return nets, False
@@ -302,21 +320,33 @@ def find_models(models: Path | str, checkpoint: Path | str | None, names: Mappin
     return place, lambda role: find_model(role, Path(models), names.get(role, like))
 
 
-def load_nets(checkpoint: Path, device: torch.device, dtype: torch.dtype, loras: Loras = ()) -> MemoNets:
-    """The four nets of a folder or a single file, ``loras`` merged into them, with what is fastest on ``device``. Raises CheckpointError, see
-    load_net."""
+def load_nets(checkpoint: Path, device: torch.device, layers: Layers, loras: Loras = ()) -> MemoNets:
+    """The four nets of a folder or a single file, ``loras`` merged into them, the UNets of ``layers``, with what is fastest on ``device``.
+    Raises CheckpointError, see load_net."""
     on_nvidia = device.type == "cuda" and torch.version.cuda is not None
     capability = torch.cuda.get_device_capability(device) if on_nvidia else None
-    layers = acceleration.for_device(Layers(dtype=dtype), capability, on_cpu=device.type == "cpu", attention={"torch": sdpa})
+    layers = acceleration.for_device(layers, capability, on_cpu=device.type == "cpu", attention={"torch": sdpa})
     projections = Layers(dtype=torch.float32)
     change = partial(with_loras, loras)
     nets: dict[str, Any] = {net: load_net(checkpoint, net, projections if net.endswith("proj") else layers, change=change) for net in NETS}
     check_fit(checkpoint, nets)
     config = nets["diffusion_net"].config
     nets["diffusion_net"].config = replace(config, recipe=recipe_of(loras, config.recipe))
+    dtype = layers.dtype or torch.float32
     if capability:
         acceleration.autotune_kernels(layers, config, device, dtype)
     return MemoNets(**{name: net.to(device) for name, net in nets.items()}, device=device, dtype=dtype)
+
+
+def layers_of(dtype: torch.dtype | str | None, device: torch.device) -> Layers:
+    """torch's layers in a dtype of its own, or in one of DTYPES. Raises InputError."""
+    named = {"dtype": dtype} if isinstance(dtype, torch.dtype) else DTYPES.get(dtype or "auto")
+    if named is None:
+        raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, got {quoted(dtype)}.")
+    layers = Layers(**{"dtype": _best_dtype(device), **named})
+    if device.type == "mps" and layers.storage == torch.float8_e4m3fn:
+        raise InputError(f"dtype: {device} does not support {dtype}. Choose int8_scaled.")
+    return layers
 
 
 def _best_dtype(device: torch.device) -> torch.dtype:

@@ -145,15 +145,7 @@ def memo_nets(model: MemoModel, latent_size: tuple[int, int], settings: SamplerS
         plan = replace(plan, resident_share=1.0, memory_on_device=footprint.motion_memory, memory_in_ram=0)
     elif plan.low_memory and not comfy.model_management.is_device_cpu(device):
         _log.info("Low-memory mode; %.0f %% of the motion memory stay in VRAM.", 100 * plan.resident_share)
-        eight_bits = not _ram_for(needed := sum(footprint.in_ram(plan).values()))
-        if eight_bits:
-            less = sum(footprint.in_ram(plan, eight_bits).values())
-            _log.warning(
-                "Low-memory mode would take %s of RAM, more than is free: past frames are kept in 8 bits, which takes %s, and changes the video "
-                "by less than one can see.%s",
-                *map(memory_size, (needed, less)),
-                "" if _ram_for(less) else " That is not free either: close other programs, or choose frames of a smaller size.",
-            )
+        eight_bits = footprint.needs_eight_bits(plan, _ram_for)
     patchers = model.patchers
     if getattr(model.diffusion_net, "is_dynamic", lambda: False)():  # ComfyUI loads the first one last, and takes from it last
         patchers = sorted(patchers, key=lambda patcher: patcher is not model.diffusion_net)

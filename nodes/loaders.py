@@ -132,8 +132,8 @@ class MemoLoadModel(io.ComfyNode):
                     optional=True,
                     tooltip="Precision in which the weights are stored. auto: what this device computes in. fp8_e4m3fn: half the memory "
                     "of bf16, slower and less exact. fp32: twice the memory, most exact. fp16_fp32: for a GPU without bfloat16, fp16 with what the "
-                    "layers add up in float32. int8_scaled, fp8_e4m3fn_scaled: half the memory of bf16, with a scale for each row of a weight; of all "
-                    "in 8 bits int8_scaled is the most exact.",
+                    "layers add up in float32. int8_scaled, fp8_e4m3fn_scaled: half the memory of bf16, with a scale for each row of a weight; "
+                    "int8_scaled is the most exact in 8 bits.",
                 ),
                 download_input(),
                 io.Boolean.Input(

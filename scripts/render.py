@@ -27,11 +27,11 @@ from memo_modules.crew.processes import Processes
 from memo_modules.crew.running import Crew
 from memo_modules.errors import InputError
 from memo_modules.files.remote import fetched
-from memo_modules.pipeline import devices_for
+from memo_modules.pipeline import DTYPES, devices_for
 from memo_modules.rendering.carrying import Carrying, Elsewhere
 from memo_modules.rendering.folder import FAILED, INSIDE, ResultFolder, Say
 from memo_modules.rendering.jobs import KINDS, Job, make_job, read_defaults, read_manifest
-from memo_modules.rendering.renderer import DTYPES, Models
+from memo_modules.rendering.renderer import Models
 from memo_modules.rendering.workers import Keyed, Rendering, open_jobs, render_here, render_in_crew, renderings
 from memo_modules.store.catalogue import CATALOGUE
 from memo_modules.words import hours, quoted

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from memo_modules.host_memory import _malloc_trim
+from memo_modules.host_memory import _malloc_trim, has_room
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,3 +41,7 @@ def test_what_small_pieces_have_pinned_is_given_back():
     run = subprocess.run([sys.executable, "-c", CHILD, ROOT], env=variables, check=True, capture_output=True, text=True)
     held, left = map(int, run.stdout.split())
     assert held - left > 150e6
+
+
+def test_ram_that_is_not_there_has_no_room():
+    assert has_room(2**20) and not has_room(2**60)

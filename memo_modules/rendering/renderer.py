@@ -30,8 +30,6 @@ from ..words import first_line
 from .folder import ResultFolder, Say
 from .jobs import Job, content_digest, models_digest
 
-DTYPES = {"auto": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-
 _KEPT = 8
 """Portraits, and voices, that are kept prepared."""
 
@@ -40,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Models:
-    """What a renderer loads. folder: of a ComfyUI. checkpoint: see MemoPipeline.from_models. dtype: of DTYPES. loras: FILE:STRENGTH each.
+    """What a renderer loads. folder: of a ComfyUI. checkpoint: see MemoPipeline.from_models. dtype: of pipeline.DTYPES. loras: FILE:STRENGTH each.
     names: by role, where there is more than one model of it."""
 
     folder: Path
@@ -51,7 +49,7 @@ class Models:
 
     def load(self, device: str) -> MemoPipeline:
         loras = [named_lora(text) for text in self.loras]
-        return MemoPipeline.from_models(self.folder, self.checkpoint, device=device, dtype=DTYPES[self.dtype], loras=loras, **self.names)
+        return MemoPipeline.from_models(self.folder, self.checkpoint, device=device, dtype=self.dtype, loras=loras, **self.names)
 
     def digest(self) -> str:
         """Of all files that a video may depend on, without loading them. Raises CheckpointError when there is no checkpoint."""

@@ -3,7 +3,8 @@
 tests/sampler/test_footprint.py holds these numbers against what the nets allocate.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ..clips import CLIP_FRAMES
@@ -13,6 +14,8 @@ from ..models.unet import down_specs, mid_spec, up_specs
 from ..types import SamplerSettings
 from ..words import memory_size
 from .streaming import PLACES
+
+_log = logging.getLogger(__name__)
 
 MEMORY_MODES = ("auto", "normal", "low")
 """How the sampler uses the VRAM. normal: everything lies in it. low: the guidance branches run one after the other, the motion
@@ -112,6 +115,19 @@ class Footprint:
             memory = int(memory * rounded / (sum(self._memory_numbers()) * self.itemsize))
         features = self.features(self.settings.branches * self._past) if plan.low_memory else 0
         return {"motion memory": memory, "features": features, "frames": 2 * 4 * 3 * 64 * h * w * self.clip_frames}
+
+    def needs_eight_bits(self, plan: Plan, has_room: Callable[[int], bool]) -> bool:
+        """Whether the motion memory has to be kept in 8 bits, which the log then says. has_room: whether so many bytes of RAM are free."""
+        if not plan.low_memory or has_room(needed := sum(self.in_ram(plan).values())):
+            return False
+        less = sum(self.in_ram(plan, eight_bits=True).values())
+        _log.warning(
+            "Low-memory mode would take %s of RAM, more than is free: past frames are kept in 8 bits, which takes %s, and changes the video "
+            "by less than one can see.%s",
+            *map(memory_size, (needed, less)),
+            "" if has_room(less) else " That is not free either: close other programs, or choose frames of a smaller size.",
+        )
+        return True
 
     def features(self, pictures: int) -> int:
         """The ReferenceFeatures of ``pictures`` pictures."""

@@ -7,8 +7,7 @@ from torch import nn
 from memo_modules.models import layers as layers_module
 from memo_modules.models.layers import Layers
 from memo_modules.models.row_scales import SMALLEST, rounded
-from memo_modules.types import SamplerSettings
-from memo_modules.weights.checkpoints import UNETS, load_net
+from memo_modules.weights.checkpoints import load_net
 
 ERRORS = {torch.int8: 0.01, torch.float8_e4m3fn: 0.028}
 """Relative, of Gaussian weights: half of the distance between two numbers, which int8 has 255 of and float8 in the same proportion everywhere."""
