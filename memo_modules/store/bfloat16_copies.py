@@ -18,7 +18,7 @@ from . import aside
 def keep_bfloat16(checkpoint: Path, delete_float32: bool = False, host: Host = SILENT) -> list[Path]:
     """Have a bfloat16 copy next to the float32 weights of each UNet of a checkpoint folder; load_net takes it where it computes in bfloat16.
 
-    delete_float32: then remove what was copied, once the copy is on the disk. Returns the copies that were written. The projections
+    delete_float32: then remove what was copied, once the copy on the disk has each of its values. Returns the copies that were written. The projections
     compute in float32 and stay as they are. Raises InputError when it is no folder of nets, CheckpointError when a net cannot be read, and
     StorageError when the disk does not take a copy.
     """
@@ -36,16 +36,24 @@ def keep_bfloat16(checkpoint: Path, delete_float32: bool = False, host: Host = S
             _write(original, copy, host)
             written.append(copy)
         if delete_float32:
-            if fault := _fault(copy, original):  # as it is on the disk
-                raise CheckpointError(f"{copy} is no copy of {original} ({fault}), which is kept.")
+            host.say(f"Comparing {copy} with {original}.")
+            if fault := _fault(copy, original, host):  # as it is on the disk
+                raise CheckpointError(f"{copy} is no copy of {original} ({fault}), which is kept. Delete the copy: it is made again then.")
             with storing(original):
                 original.unlink()
     return written
 
 
-def _fault(copy: Path, original: Path) -> str | None:
+def _fault(copy: Path, original: Path, host: Host | None = None) -> str | None:
+    """See copy_fault. host: all values are compared, of which it hears."""
+
+    def whole(done: int, values: int) -> None:
+        assert host
+        host.check_interrupt()
+        host.progress(done, values)
+
     try:
-        return copy_fault(read_weights(copy), read_weights(original))
+        return copy_fault(read_weights(copy), read_weights(original), whole if host else None)
     except CheckpointError as error:
         return str(error)
 

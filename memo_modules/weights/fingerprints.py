@@ -30,16 +30,31 @@ def weights_digest(*modules: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def copy_fault(copy: Mapping[str, Tensor], original: Mapping[str, Tensor]) -> str | None:
-    """Why the weights ``copy`` are not those of ``original`` in another dtype, in words, by names, sizes and the same values of each tensor;
-    None when they are."""
+def copy_fault(copy: Mapping[str, Tensor], original: Mapping[str, Tensor], whole: Callable[[int, int], None] | None = None) -> str | None:
+    """Why the weights ``copy`` are not those of ``original`` in another dtype, in words, by names, sizes and some values of each tensor;
+    None when they are.
+
+    whole: all values are looked at; it is called several times a second with how many were, and how many there are, and may raise.
+    """
     if copy.keys() != original.keys():
         return "it has other tensors"
+    done, all_values = 0, sum(tensor.numel() for tensor in original.values())
     for key, tensor in original.items():
         found = copy[key]
-        if found.shape != tensor.shape or not torch.equal(_some(tensor).to(found.dtype), _some(found)):
+        if found.shape != tensor.shape:
             return f"{quoted(key)} is another one"
+        for left, right in zip(*(each.reshape(-1).split(_BLOCK) if whole else [_some(each)] for each in (tensor, found)), strict=True):
+            if whole:
+                whole(done, all_values)
+                done += left.numel()
+            if not torch.equal(_bits(left.to(right.dtype)), _bits(right)):
+                return f"{quoted(key)} is another one"
     return None
+
+
+def _bits(values: Tensor) -> Tensor:
+    """What compares with the same, even where it is no number."""
+    return values.contiguous().view(torch.uint8)
 
 
 def _some(weight: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from memo_modules.errors import InputError
+from memo_modules.errors import CheckpointError, InputError
 from memo_modules.host import Host
 from memo_modules.models.layers import Layers
 from memo_modules.store import obtain
@@ -92,6 +92,45 @@ def test_originals_are_deleted_when_asked_and_nothing_is_missing_then(checkpoint
     _, files = obtain.missing(CATALOGUE["nets"], lambda kind: [published.parent])
     assert not {file.target for file in files} & {f"memo/{net}/{WEIGHTS}" for net in UNETS}
     assert f"memo/image_proj/{WEIGHTS}" in {file.target for file in files}
+
+
+def test_an_original_stays_when_one_value_of_its_copy_is_another(checkpoint):
+    """The last one of the last tensor: loading looks at the first ones."""
+    keep_bfloat16(checkpoint)
+    folder = checkpoint / "diffusion_net"
+    copied = load_file(folder / BFLOAT16_WEIGHTS)
+    last = max(copied, key=lambda key: copied[key].numel())
+    copied[last].view(-1)[-1] += 1
+    save_file(copied, folder / BFLOAT16_WEIGHTS)
+    with pytest.raises(CheckpointError, match=rf"is no copy of .*{WEIGHTS} \('{last}' is another one\), which is kept. Delete the copy"):
+        keep_bfloat16(checkpoint, delete_float32=True)
+    assert (folder / WEIGHTS).exists() and not (checkpoint / "reference_net" / WEIGHTS).exists()
+    (folder / BFLOAT16_WEIGHTS).unlink()
+    keep_bfloat16(checkpoint, delete_float32=True)
+    assert not (folder / WEIGHTS).exists()
+
+
+def test_comparing_is_told_and_can_be_stopped(checkpoint):
+    keep_bfloat16(checkpoint)
+    told = []
+
+    def progress(done: int, values: int) -> None:
+        told.append((done, values))
+        if len(told) > 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        keep_bfloat16(checkpoint, delete_float32=True, host=Host(progress))
+    assert told[0][0] == 0 < told[1][0] < told[2][0] < told[2][1] and (checkpoint / "reference_net" / WEIGHTS).exists()
+
+
+def test_weights_that_are_no_numbers_have_copies_too(checkpoint):
+    file = checkpoint / "reference_net" / WEIGHTS
+    weights = load_file(file)
+    weights["conv_in.weight"][0, 0, 0, 0] = torch.nan
+    save_file(weights, file)
+    keep_bfloat16(checkpoint, delete_float32=True)
+    assert not file.exists()
 
 
 def test_cancel_leaves_nothing(checkpoint):
