@@ -162,7 +162,7 @@ INPUTS = {
         "MemoLoadModel",
         "weight_dtype",
         lambda torch: "int4",
-        "weight_dtype: expected one of auto, bf16, fp16, fp32, fp8_e4m3fn, fp16_fp32, got 'int4'.",
+        "weight_dtype: expected one of auto, bf16, fp16, fp32, fp8_e4m3fn, fp16_fp32, fp8_e4m3fn_scaled, int8_scaled, got 'int4'.",
     ),
     "a number for a name": ("MemoLoadModel", "model", lambda torch: 7, "model: expected text, got 7."),
 }
