@@ -18,7 +18,7 @@ from . import aside
 def keep_bfloat16(checkpoint: Path, delete_float32: bool = False, host: Host = SILENT) -> list[Path]:
     """Have a bfloat16 copy next to the float32 weights of each UNet of a checkpoint folder; load_net takes it where it computes in bfloat16.
 
-    delete_float32: then remove what was copied, once the copy on the disk has each of its values. Returns the copies that were written. The projections
+    delete_float32: then remove what was copied, once the copy on the disk has all its values. Returns the copies that were written. The projections
     compute in float32 and stay as they are. Raises InputError when it is no folder of nets, CheckpointError when a net cannot be read, and
     StorageError when the disk does not take a copy.
     """
