@@ -39,13 +39,18 @@ class Cost:
         pictures = -(-s.num_past_frames // s.past_every)
         past = s.branches * pictures * (self.reference() + self.remembering())
         together = len(range(0, s.steps, s.unconditional_every)) if s.guided else 0
-        steps = self._steps(together, self.a_pass) + self._steps(s.steps - together, self.a_pass)
-        unconditional = self._steps(together, lambda shallow: self.a_pass(shallow, conditional=False))
-        return past + steps + unconditional + (pictures * VAE_ENCODE + self.frames * VAE_DECODE) * h * w
+        steps = self._steps(together, self.guided) + self._steps(s.steps - together, self.a_pass)
+        return past + steps + (pictures * VAE_ENCODE + self.frames * VAE_DECODE) * h * w
 
     def _steps(self, calls: int, cost: Callable[[bool], float]) -> float:
         whole = -(-calls // self.settings.whole_every)
         return whole * cost(False) + (calls - whole) * cost(True)
+
+    def guided(self, shallow: bool = False) -> float:
+        """Both branches in one pass, which share what comes before the first attention; one after the other, in low-memory mode, each has it."""
+        (_, layer, (h, w), _), c = next(self._layers()), self.config.block_out_channels[0]
+        shared = self.frames * (2 * 9 * h * w * self.config.in_channels * c + self._resnet(layer, h * w))
+        return self.a_pass(shallow) + self.a_pass(shallow, conditional=False) - shared
 
     def a_pass(self, shallow: bool = False, conditional: bool = True) -> float:
         """One branch through the diffusion net once. shallow: with DeepFeatures of a pass before."""

@@ -49,6 +49,12 @@ def counted() -> dict[str, int]:
             deep = DeepFeatures()
             count(name, lambda given=given, deep=deep: net(*given, deep=deep))
             count(f"{name} shallow", lambda given=given, deep=deep: net(*given, deep=deep))
+        both = net.spatial_contexts(meta(2, 4, 48), past.select([0]))
+        memory, emotion = net.empty_memory(), net.emotion_modulations(torch.empty(2, device="meta", dtype=torch.int), torch.float32)
+        net.update_memory(reference(meta(12, 4, *SIZE), meta(12, 4, 48)), memory, 6)
+        given, deep = (meta(FRAMES, 4, *SIZE), meta(1), meta(2 * FRAMES, 32, 96), both, emotion, memory, FRAMES), DeepFeatures()
+        count("guided", lambda: net(*given, deep=deep))
+        count("guided shallow", lambda: net(*given, deep=deep))
     return counts
 
 
@@ -59,6 +65,8 @@ def counted() -> dict[str, int]:
         ("unconditional", COST.a_pass(conditional=False)),
         ("conditional shallow", COST.a_pass(shallow=True)),
         ("unconditional shallow", COST.a_pass(shallow=True, conditional=False)),
+        ("guided", COST.guided()),
+        ("guided shallow", COST.guided(shallow=True)),
         ("reference", 6 * COST.reference()),
         ("remembering", 6 * COST.remembering()),
     ],
@@ -83,8 +91,8 @@ def test_presets_are_as_much_cheaper_as_their_help_says(preset, guidance_scale, 
 
 def test_the_exact_path_costs_what_was_counted():
     cost = Cost(FULL, (64, 64), SamplerSettings())
-    assert cost.a_pass() + cost.a_pass(conditional=False) == pytest.approx(50.03e12, rel=0.005)
-    assert cost.clip == pytest.approx(1085.5e12, rel=0.01)
+    assert cost.guided() == pytest.approx(49.79e12, rel=0.001)
+    assert cost.clip == pytest.approx(1080.6e12, rel=0.001)
 
 
 def test_each_setting_saves_what_it_leaves_out():

@@ -12,11 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from memo_modules.models.config import DiffusionNetConfig
 from memo_modules.models.kernels.convolution import pointwise
 from memo_modules.models.layers import Layers, channels_last
+from memo_modules.sampler.cost import Cost
 from memo_modules.sampler.sampling import MemoNets
 from memo_modules.sampler.streaming import HostTensors, StreamedMemory
-from memo_modules.types import ReferenceFeatures
+from memo_modules.types import ReferenceFeatures, SamplerSettings
 from memo_modules.weights.checkpoints import NETS, weights_file
 from tools import bench
 from tools.benchmarking import checks, counting, eight_bits, farm, host_memory, loading, random_nets, ranges, running, step
@@ -188,13 +190,17 @@ def test_what_a_step_costs_is_counted_without_kernels():
 def test_a_step_asks_for_no_more_than_it_did():
     """Of a GPU, at 512x512 with guidance. Less is welcome: lower the limits with it."""
     operations = counting.step_operations(512, 2)
-    assert sum(each.flops for each in operations) < 49.9e12
+    flops = sum(each.flops for each in operations)
+    assert flops < 49.9e12
     assert sum(each.moved for each in operations) < 162e9
     assert sum(each.launches for each in operations) <= 1694
     assert "162.0 GB moved, 1694 launches" in counting.report(operations)
     alone = counting.step_operations(512, 1)  # as in low-memory mode
     assert sum(each.moved for each in alone) < 83.4e9
     assert sum(each.launches for each in alone) <= 1532
+    config = DiffusionNetConfig.from_dict(random_nets.options("diffusion_net", "full"), "")
+    cost = Cost(config, (64, 64), SamplerSettings())  # but for the time embedding, by arithmetic
+    assert (cost.guided(), cost.a_pass()) == pytest.approx((flops, sum(each.flops for each in alone)), rel=5e-4)
 
 
 def test_a_side_that_no_net_takes_is_refused():
