@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from .errors import CheckpointError
 from .models.options import each, either, flag, only, read_options, whole, wholes
-from .weights.checkpoints import REPAIR, assign_weights, check_numbers, check_shapes, read_json, read_weights
+from .weights.checkpoints import assign_weights, read_json, read_weights
+from .weights.checks import REPAIR, check_numbers, check_shapes
 from .words import first_line, quoted
 
 VAE_WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -22,7 +22,8 @@ import bootstrap  # noqa: F401
 from memo_modules.errors import InputError
 from memo_modules.store.bfloat16_copies import keep_bfloat16
 from memo_modules.store.converting import pickle_to_safetensors, to_folder, to_single_files
-from memo_modules.weights.checkpoints import NETS, PICKLES
+from memo_modules.weights.checkpoints import NETS
+from memo_modules.weights.checks import PICKLES
 from memo_modules.weights.lora import Loras, named_lora
 from scripts import entry
 from scripts.entry import run

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from ..clips import CLIP_FRAMES, clip_count, frame_count, samples_for_frames
 from ..errors import CheckpointError, InputError, MissingPackageError
 from ..types import TIMINGS, Audio, AudioFeatures
-from ..weights.checkpoints import PICKLES, REPAIR, SIZE_ERRORS, Source, assign_weights, check_numbers, check_shapes, pickle_fault, raise_fault
+from ..weights.checkpoints import SIZE_ERRORS, Source, assign_weights
+from ..weights.checks import PICKLES, REPAIR, check_numbers, check_shapes, pickle_fault, raise_fault
 from ..weights.fingerprints import audio_digest
 from ..words import first_line, quoted
 from .encoder_config import EncoderConfig

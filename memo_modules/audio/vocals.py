@@ -12,7 +12,7 @@ import torch
 from ..errors import CheckpointError, MissingPackageError
 from ..host import SILENT, Host
 from ..types import Audio
-from ..weights.checkpoints import REPAIR
+from ..weights.checks import REPAIR
 from ..weights.fingerprints import audio_digest, file_digest
 from ..weights.onnx_sessions import OnnxModel, check_graph, check_made, input_shape, opening, quiet, running
 from .io import LOUDEST, alone, mono, peak, resample, validate

@@ -15,7 +15,7 @@ from ..errors import CheckpointError, InputError, MissingPackageError
 from ..host import SILENT, Host
 from ..progress import counted
 from ..types import Face
-from ..weights.checkpoints import REPAIR
+from ..weights.checks import REPAIR
 from ..weights.onnx_sessions import OnnxModel, check_graph, check_made, opening, quiet, running
 from .pictures import eight_bits, rgb_picture
 

@@ -31,7 +31,8 @@ from ..types import (
     frame_labels,
 )
 from ..vae import MULTIPLE, VideoVAE
-from ..weights.checkpoints import NETS, not_finite
+from ..weights.checkpoints import NETS
+from ..weights.checks import not_finite
 from ..weights.fingerprints import weights_digest
 from ..words import quoted
 from . import solvers

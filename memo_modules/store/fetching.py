@@ -339,7 +339,7 @@ def _of_right_form(remote: _Remote) -> Path:
 
 def _check_form(path: Path) -> None:
     """Raises DownloadError when a file is not what its name says."""
-    from ..weights import checkpoints  # with torch, which nothing else here needs
+    from ..weights import checkpoints, checks  # with torch, which nothing else here needs
 
     try:
         if path.suffix == ".json":
@@ -347,12 +347,12 @@ def _check_form(path: Path) -> None:
         elif path.suffix == ".safetensors":
             checkpoints.read_weights(path, header_only=True)
         else:
-            fault = checkpoints.pickle_fault if path.suffix in checkpoints.PICKLES else checkpoints.file_fault
-            checkpoints.raise_fault(fault(path))
+            fault = checks.pickle_fault if path.suffix in checks.PICKLES else checks.file_fault
+            checks.raise_fault(fault(path))
             if not read_regular(path, 4).startswith(_BEGINNINGS.get(path.suffix, b"")):
                 raise CheckpointError(f"{path} does not begin as a file of its kind does.")
     except CheckpointError as error:
-        raise DownloadError(str(error).removesuffix(checkpoints.REPAIR).rstrip()) from error
+        raise DownloadError(str(error).removesuffix(checks.REPAIR).rstrip()) from error
 
 
 def _record(target: Path) -> Path:

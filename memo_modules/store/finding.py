@@ -14,21 +14,8 @@ from ..audio.features import check_audio_encoder
 from ..errors import CheckpointError
 from ..portrait.face import DETECTOR_FILE, RECOGNISER_FILE
 from ..vae import VAE_WEIGHTS, check_autoencoder
-from ..weights.checkpoints import (
-    BFLOAT16_WEIGHTS,
-    CLASSIFIER,
-    NETS,
-    PICKLES,
-    REPAIR,
-    check_checkpoint,
-    component_source,
-    file_fault,
-    permission_fault,
-    pickle_fault,
-    raise_fault,
-    read_configs,
-    read_json,
-)
+from ..weights.checkpoints import BFLOAT16_WEIGHTS, CLASSIFIER, NETS, check_checkpoint, component_source, read_configs, read_json
+from ..weights.checks import PICKLES, REPAIR, file_fault, permission_fault, pickle_fault, raise_fault
 from .judging import Judging, Verdict
 from .walking import walk
 

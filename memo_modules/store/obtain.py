@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 from ..host import SILENT, Host
-from ..weights.checkpoints import BFLOAT16_WEIGHTS, file_fault, read_weights, weights_file
+from ..weights.checkpoints import BFLOAT16_WEIGHTS, read_weights, weights_file
+from ..weights.checks import file_fault
 from ..words import file_size, quoted
 from .catalogue import CATALOGUE, Model, ModelFile
 from .fetching import by_hand, fetch

@@ -12,7 +12,7 @@ from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 
-from ..weights.checkpoints import permission_fault
+from ..weights.checks import permission_fault
 
 logger = logging.getLogger(__name__)
 

@@ -4,12 +4,11 @@ import json
 import logging
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -25,6 +24,7 @@ from ..models.layers import Layers
 from ..models.projections import AudioProjection, ImageProjection
 from ..models.reference_net import ReferenceNet
 from ..words import first_line, quoted
+from .checks import PICKLES, REPAIR, check_numbers, check_shapes, file_fault, pickle_fault, raise_fault
 from .fingerprints import copy_fault
 from .pickles import Called
 from .torch_files import TorchFile, read_torch_file
@@ -48,15 +48,8 @@ CLASSIFIER = "audio_emotion_classifier"
 CONFIGS = "memo"
 """Entry of a single file's metadata: JSON, component to its config. Its keys are `component.key`."""
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-
-REPAIR = "Fetch this file again and put it where the README's model table says."
-"""What to do, at the end of errors about a model file."""
-
 SIZE_ERRORS = (LookupError, ValueError, ArithmeticError, TypeError, RuntimeError)
 """What comes of building a net in sizes, or of reading sizes off weights, that no net has."""
-
-_SMALLEST_PICKLE = 2**14
 
 _LARGEST_JSON = 2**22
 """Bytes of a config."""
@@ -69,9 +62,6 @@ _MOST_SHARED = 8
 
 METADATA = "__metadata__"
 """A name that no tensor of a safetensors file can have."""
-
-_ODD_FLOATS = {getattr(torch, name, None) for name in ("float8_e8m0fnu", "float4_e2m1fn_x2")}
-"""Scales, and pairs of numbers."""
 
 Change = Callable[[str, dict[str, Tensor]], dict[str, Tensor]]
 """From a net and its weights to others of the same names and sizes."""
@@ -137,46 +127,6 @@ def weights_file(folder: Path) -> Path:
     """The weights in a folder as diffusers writes it: safetensors, or where only that is there the older pickle, or the bfloat16 copy."""
     safetensors, *others = (folder / name for name in ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin", BFLOAT16_WEIGHTS))
     return next(filter(Path.exists, (safetensors, *others)), safetensors)
-
-
-def file_fault(path: Path) -> str | None:
-    """What is wrong with a model file that its first bytes tell, in a sentence; None when nothing is."""
-    try:
-        start = read_regular(path, 64).lstrip().lower()
-    except FileNotFoundError:
-        return f"{path} is missing. {REPAIR}"
-    except IsADirectoryError:
-        return f"{path} is a folder, expected a file. {REPAIR}"
-    except PermissionError:
-        return permission_fault(path)
-    except OSError as error:
-        return f"{path} cannot be read ({error.strerror}). {REPAIR}"
-    if not start:
-        return f"{path} is empty. {REPAIR}"
-    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return f"{path} is a web page, not a model: the server answered the download with an error or login page. {REPAIR}"
-    if start.startswith(b"version https://git-lfs"):
-        return f"{path} is a Git LFS pointer to the file: run `git lfs pull` in its folder."
-    return None
-
-
-def permission_fault(path: Path | str) -> str:
-    """What is said of a file or a folder that is there, but closed to this user."""
-    return f"{path} cannot be read: permission denied. Give the user running ComfyUI read access."
-
-
-def pickle_fault(path: Path) -> str | None:
-    """What is wrong with a pickle that its first bytes and its size tell, which is all that is looked at for a list."""
-    fault = file_fault(path)
-    if fault is None and (size := path.stat().st_size) < _SMALLEST_PICKLE:
-        return f"{path} is too small for a model ({size} bytes). {REPAIR}"
-    return fault
-
-
-def raise_fault(fault: str | None) -> None:
-    """Raises CheckpointError with a fault that one of the functions above found."""
-    if fault:
-        raise CheckpointError(fault)
 
 
 def read_json(path: Path) -> dict:
@@ -405,41 +355,6 @@ def check_fit(checkpoint: Path, nets: Mapping[str, Any]) -> None:
     ):
         if found != expected:
             raise CheckpointError(f"{checkpoint / net} does not belong to its diffusion_net: {what} {found}, expected {expected}. {REPAIR}")
-
-
-def check_numbers(weights: dict[str, Tensor], source: Path, expected: Mapping[str, Tensor] = MappingProxyType({})) -> None:
-    """Raises CheckpointError for the first of ``weights`` that is not of floating-point numbers, or not of whole ones where
-    ``expected`` has those."""
-    for key, tensor in weights.items():
-        counts = key in expected and not expected[key].is_floating_point()
-        if tensor.is_complex() or tensor.is_floating_point() == counts or tensor.dtype in _ODD_FLOATS:
-            kind, wanted = str(tensor.dtype).removeprefix("torch."), "whole numbers" if counts else "float16, bfloat16, float32, float64 or float8"
-            raise CheckpointError(
-                f"{source}: {quoted(key)} is of {kind}, expected {wanted}. Use the weights as they were published, not a quantised form of them."
-            )
-
-
-def not_finite(module: nn.Module) -> Iterator[str]:
-    """The keys of weights of ``module`` that hold NaN or infinity, wherever they are."""
-    for key, tensor in module.state_dict().items():
-        if tensor.is_floating_point() and not tensor.float().isfinite().all():
-            yield key
-
-
-def check_shapes(weights: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], source: Path, model: str) -> None:
-    """Raises CheckpointError naming the file, the first offending key, what was expected and what was found, when not
-    exactly the keys of ``expected`` are there, each with its shape. model: what they are of."""
-    missing = [key for key in expected if key not in weights]
-    foreign = [key for key in weights if key not in expected]
-    if missing or foreign:
-        parts = [f"{len(keys)} {what}, first {quoted(keys[0])}" for what, keys in (("missing", missing), ("not of this model", foreign)) if keys]
-        raise CheckpointError(f"{source} does not fit {model}: {len(expected)} keys expected, {len(weights)} found; {'; '.join(parts)}. {REPAIR}")
-    for key, tensor in weights.items():
-        if tuple(tensor.shape) != tuple(expected[key]):
-            raise CheckpointError(
-                f"{source}: {quoted(key)} has shape {list(tensor.shape)}, expected {list(expected[key])} for {model}. "
-                "Is config.json the one that belongs to this file?"
-            )
 
 
 def assign_weights(module: nn.Module, weights: dict[str, Tensor], source: Path, plain: nn.Module | None = None) -> None:

@@ -18,7 +18,8 @@ from ..errors import CheckpointError
 from ..files.documents import parse_json
 from ..models.config import read_recipe
 from ..words import quoted
-from .checkpoints import NETS, check_numbers, read_metadata, read_weights
+from .checkpoints import NETS, read_metadata, read_weights
+from .checks import check_numbers
 from .tensor_saving import save_tensors
 
 UP, DOWN, ALPHA = "lora_up.weight", "lora_down.weight", "alpha"

@@ -19,7 +19,7 @@ from torch import nn
 from ..errors import CheckpointError, MemoError
 from ..files.regular_files import open_regular
 from ..words import first_line, quoted
-from .checkpoints import REPAIR, file_fault, raise_fault
+from .checks import REPAIR, file_fault, raise_fault
 from .onnx_growth import growth_fault
 
 logger = logging.getLogger(__name__)

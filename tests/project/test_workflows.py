@@ -200,7 +200,9 @@ NOTED = {
         {"MemoSampleToFile": {"codec": "h264", "crf": 23, "output_fps": 25.0, "lead_in": 1.0}},
         {"MemoSampleToFile": {"codec": "ffv1", "output_fps": 0.0, "lead_in": 0.5}},
     ],
-    "low_memory": [{"MemoSampleToFile": {"width": 384, "height": 384, "guidance_scale": 1.0, "steps": 1}, "MemoLoadModel": {"weight_dtype": "auto"}}],
+    "low_memory": [
+        {"MemoSampleToFile": {"width": 384, "height": 384, "guidance_scale": 1.0, "steps": 1}, "MemoLoadModel": {"weight_dtype": "int8_scaled"}}
+    ],
     "music_with_vocal_separation": [{"MemoDetectEmotion": {"emotion_source": source}} for source in ("audio", "vocals")],
     "part_of_a_recording": [
         {"TrimAudioDuration": {"start_index": 0.1, "duration": 0.3}, "MemoTalkingPortrait": {"seed": 7}},
@@ -225,8 +227,7 @@ NOTED = {
     ],
     "upscale": [{"MemoTalkingPortrait": {"steps": 10, "seed": 7}}],
 }
-"""By workflow, the values to try that its note names, by class of node and input; None: unplugged. fp8 is not for the CPU, on which the tests
-run."""
+"""By workflow, the values to try that its note names, by class of node and input; None: unplugged."""
 
 
 def test_apps_are_the_graphs_of_the_same_name():

@@ -23,11 +23,11 @@ from memo_modules.models.layers import Layers
 from memo_modules.preparation.tensor_files import read_rows, tensor_shape
 from memo_modules.store.converting import pickle_to_safetensors
 from memo_modules.vae import autoencoder_weights, check_autoencoder, load_autoencoder
-from memo_modules.weights import checkpoints
+from memo_modules.weights import checkpoints, checks
 
 FLOAT32 = Layers(dtype=torch.float32)
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-REPAIR = f" {checkpoints.REPAIR}"
+REPAIR = f" {checks.REPAIR}"
 HUGE = 10**9
 
 
