@@ -227,7 +227,7 @@ class Sampling:
         """Which kernels are the fastest is found anew at each start, and each rounds in its own way: a video that continues takes those that it
         was begun with."""
         nets = self.model.reference_net.model, self.model.diffusion_net.model
-        acceleration.choose(kept.kernels(acceleration.choices(*nets)), *nets)
+        acceleration.keep_choices(kept.kernels, *nets)
 
     def _log_cost(self, size: tuple[int, int]) -> None:
         frames, settings = self.audio.clip_frames, self.settings

@@ -151,6 +151,11 @@ def choose(chosen: Choices, *nets: nn.Module) -> None:
         tuned.chosen |= before
 
 
+def keep_choices(kept: Callable[[Choices], Choices], *nets: nn.Module) -> None:
+    """Have ``nets`` take the backends that ``kept``, such as Journal.kernels, gives for those that were chosen: those of a video's beginning."""
+    choose(kept(choices(*nets)), *nets)
+
+
 def _autotuned(nets: tuple[nn.Module, ...]) -> list[Autotuned]:
     held = {id(value): value for net in nets for module in net.modules() for value in vars(module).values() if isinstance(value, Autotuned)}
     return list(held.values())

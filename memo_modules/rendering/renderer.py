@@ -115,8 +115,7 @@ class Renderer:
                 yield clip
 
         with journal.opened(self.folder.unfinished, key[:32], inputs) as opened:
-            unets = self.pipeline.nets.reference_net, self.pipeline.nets.diffusion_net
-            acceleration.choose(opened.kernels(acceleration.choices(*unets)), *unets)
+            acceleration.keep_choices(opened.kernels, self.pipeline.nets.reference_net, self.pipeline.nets.diffusion_net)
 
             def target() -> Path:
                 self.folder.announce(key, job, opened.folder / f"video{video.format.suffix}", frames=video.frames, clips=video.clips, made=made)
