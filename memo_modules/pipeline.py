@@ -56,16 +56,16 @@ Sound = Path | str | Audio
 """A file, or a waveform."""
 
 
-DTYPES: dict[str, dict[str, Any]] = {
-    "auto": {},
-    "bf16": {"dtype": torch.bfloat16},
-    "fp16": {"dtype": torch.float16},
-    "fp32": {"dtype": torch.float32},
-    "fp16_fp32": {"dtype": torch.float16, "stream": torch.float32},
-    "fp8_e4m3fn_scaled": {"storage": torch.float8_e4m3fn, "scaled": True},
-    "int8_scaled": {"storage": torch.int8, "scaled": True},
+DTYPES = {
+    "auto": Layers(),
+    "bf16": Layers(dtype=torch.bfloat16),
+    "fp16": Layers(dtype=torch.float16),
+    "fp32": Layers(dtype=torch.float32),
+    "fp16_fp32": Layers(dtype=torch.float16, stream=torch.float32),
+    "fp8_e4m3fn_scaled": Layers(storage=torch.float8_e4m3fn, scaled=True),
+    "int8_scaled": Layers(storage=torch.int8, scaled=True),
 }
-"""By the names that Load MEMO Model has for them, what of Layers they are. Without a dtype: the best of the device."""
+"""By the names that Load MEMO Model has for them. Without a dtype: the best of the device."""
 
 
 @dataclass(frozen=True)
@@ -340,13 +340,12 @@ def load_nets(checkpoint: Path, device: torch.device, layers: Layers, loras: Lor
 
 def layers_of(dtype: torch.dtype | str | None, device: torch.device) -> Layers:
     """torch's layers in a dtype of its own, or in one of DTYPES. Raises InputError."""
-    named = {"dtype": dtype} if isinstance(dtype, torch.dtype) else DTYPES.get(dtype or "auto")
-    if named is None:
+    layers = Layers(dtype=dtype) if isinstance(dtype, torch.dtype) else DTYPES.get(dtype or "auto")
+    if layers is None:
         raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, got {quoted(dtype)}.")
-    layers = Layers(**{"dtype": _best_dtype(device), **named})
     if device.type == "mps" and layers.storage == torch.float8_e4m3fn:
         raise InputError(f"dtype: {device} does not support {dtype}. Choose int8_scaled.")
-    return layers
+    return replace(layers, dtype=layers.dtype or _best_dtype(device))
 
 
 def _best_dtype(device: torch.device) -> torch.dtype:

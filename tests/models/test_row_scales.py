@@ -1,5 +1,7 @@
 """Weights in 8 bits with a scale for each output row: how near they are to the real ones, and layers and nets that are made of them."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -19,7 +21,7 @@ def error(found: torch.Tensor, expected: torch.Tensor) -> float:
     return ((found.float() - expected).norm() / expected.norm()).item()
 
 
-def made(kind: str, dtype: torch.dtype | None, computes_in: torch.dtype, plain: nn.Module, *sizes: int, **options) -> nn.Module:
+def made(kind: str, dtype: torch.dtype | None, computes_in: torch.dtype, plain: Any, *sizes: int, **options) -> Any:
     """A layer with the weights of ``plain``, as a net gets them: built without, then loaded."""
     layers = Layers(dtype=computes_in, device="meta", storage=dtype, scaled=dtype is not None)
     layer = getattr(layers, kind)(*sizes, **options)
