@@ -12,12 +12,13 @@ from tools.comfyui_server import ServerError
 @pytest.fixture(scope="module")
 def sample(comfyui_server, tmp_path_factory):
     """Frames (f h w 3) of 0 to 255 that the sampler makes in two clips of two steps, given more inputs (None: without it)
-    and nodes."""
+    and nodes, and weights of another ``dtype``."""
     image = {"image": comfyui_server.add_input(PORTRAIT)}
     audio = {"audio": comfyui_server.add_input(write_wav(tmp_path_factory.mktemp("voice") / "two_clips.wav", 14000, 16000))}
 
-    def run(inputs: dict | None = None, **nodes) -> np.ndarray:
+    def run(inputs: dict | None = None, dtype: str = "auto", **nodes) -> np.ndarray:
         prompt = talking_portrait(LoadImage=image, LoadAudio=audio, MemoSampler={"steps": 2})
+        prompt[find(prompt, "MemoLoadModel")]["inputs"]["weight_dtype"] = dtype
         sampler = prompt[find(prompt, "MemoSampler")]
         sampler["inputs"] = {name: value for name, value in (sampler["inputs"] | (inputs or {})).items() if value is not None}
         return frames_of(comfyui_server, comfyui_server.run(saving_frames(prompt) | nodes)).astype(int)
@@ -33,6 +34,12 @@ def plain(sample) -> np.ndarray:
 def test_low_memory_makes_the_same_frames(sample, plain):
     assert len(plain) == 27
     assert np.abs(sample({"memory_mode": "low"}) - plain).max() <= 1
+
+
+@pytest.mark.parametrize("memory_mode", ["normal", "low"])
+def test_weights_in_8_bits_with_scales_make_nearly_the_same_frames(sample, plain, memory_mode):
+    difference = np.abs(sample({"memory_mode": memory_mode}, "int8_scaled") - plain)
+    assert 0 < difference.mean() < 8
 
 
 @pytest.mark.parametrize("memory_mode", ["normal", None])
