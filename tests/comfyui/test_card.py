@@ -40,6 +40,8 @@ def test_frames_are_the_same_on_a_card_that_holds_a_part_of_the_weights(comfyui_
     assert ["past frames are kept in 8 bits" in said for [said] in (little[1], none[1])] == [True, True]
     assert ["close other programs" in said for [said] in (little[1], none[1])] == [False, True]
     assert 0 < found["8 bits"] < 0.02, "of 1"
+    for held, counted in found["in RAM"]:
+        assert held == counted, "by a video in low-memory mode, and in 8 bits"
     assert found["apple"] == [1.0, True], "a memory moved to the same RAM would be there twice"
     reference_net, diffusion_net, image_proj, audio_proj = range(4)
     whole, dynamic = found["order"]

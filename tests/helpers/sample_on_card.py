@@ -8,6 +8,7 @@ import importlib.util
 import json
 import logging
 import sys
+import weakref
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -107,6 +108,32 @@ def with_little_ram(model) -> list:
     return found
 
 
+class InRam:
+    """What videos put by in RAM while it is entered: most of it at a time."""
+
+    def __enter__(self) -> "InRam":
+        self.rings, self.waiting, self.features = [], weakref.WeakSet(), 0
+        self.kept = streaming._Ring.__init__, streaming.HostTensors.__init__
+        streaming._Ring.__init__ = lambda ring, *arguments: self.rings.append(ring) or self.kept[0](ring, *arguments)
+        streaming.HostTensors.__init__ = lambda tensors, *arguments: self._put_by(tensors, *arguments)
+        return self
+
+    def _put_by(self, tensors, *arguments) -> None:
+        self.kept[1](tensors, *arguments)
+        self.waiting.add(tensors)
+        self.features = max(self.features, sum(tensor.nbytes for each in self.waiting for tensor in each._tensors))
+
+    def __exit__(self, *_) -> None:
+        streaming._Ring.__init__, streaming.HostTensors.__init__ = self.kept
+
+    def compared(self, frames: torch.Tensor, config, eight_bits: bool) -> list[dict[str, int]]:
+        """What was held, and what is counted for it."""
+        pieces = [piece for ring in self.rings for pieces in ring.host for piece in pieces]
+        held = {"motion memory": sum(piece.nbytes for piece in pieces), "features": self.features, "frames": 2 * frames.nbytes}
+        one_past = footprint.Footprint(config, LATENT, SamplerSettings(num_init_past_frames=1, num_past_frames=1), FRAMES, 4)
+        return [held, one_past.in_ram(one_past.plan({"reference": 0, "diffusion": 0}, 2**40, "low"), eight_bits)]
+
+
 def shares_its_ram(model) -> list:
     """Of low-memory mode on a GPU whose memory is the RAM: the share of the motion memory that stays, and what is said."""
     is_mps, management.is_device_mps = management.is_device_mps, lambda device: True
@@ -165,7 +192,11 @@ with torch.inference_mode():
     found["apple"] = shares_its_ram(model)
     found["order"] = [order(model, dynamic) for dynamic in (False, True)]
     found["too much"] = {"difference": (frames - expected).abs().max().item(), "resident": [ring.resident_values > 0 for ring in rings]}
-    comfy_adapter._ram_for = lambda size: False
-    frames_of_8_bits, _ = sampled(model, vae, "low")
+    found["in RAM"] = []
+    for eight_bits in (False, True):
+        comfy_adapter._ram_for = lambda size, fits=not eight_bits: fits
+        with InRam() as held:
+            frames_of_8_bits, _ = sampled(model, vae, "low")
+        found["in RAM"].append(held.compared(frames_of_8_bits, model.diffusion_net.model.config, eight_bits))
     found["8 bits"] = (frames_of_8_bits - expected).abs().max().item()
 print(json.dumps(found))
