@@ -41,5 +41,7 @@ def test_a_lora_changes_a_model_as_merging_it_does_and_leaves_no_trace(comfyui_p
     assert found["digests"] == 4 and found["same digests"]
     assert found["card plain"] < ROUNDING and found["card places"] == ["card:0", "cpu"], "a part of the weights is streamed"
     assert found["fp8"] < 0.06 < 0.3 < found["fp8 off"] and found["fp8 streamed"] < 0.06, "as near as 8 bits are"
+    assert found["int8_scaled"] < 0.01 and found["int8 streamed"] < 0.01 and found["fp8_e4m3fn_scaled"] < 0.04, "added after the scale, not rounded"
+    assert min(found["int8_scaled off"], found["fp8_e4m3fn_scaled off"]) > 0.3, "it leaves no trace"
     assert "one.safetensors" in found["other"] and "Use the LoRA with the model it was made for." in found["other"]
     assert found["known"] is True and "is not in models/loras (large.safetensors, one.safetensors, two.safetensors)" in found["refused"]
