@@ -79,6 +79,12 @@ def test_a_preset_replaces_the_steps_and_says_what_it_costs(sample, plain, comfy
     assert re.search(r"MEMO: 6 steps, [\d.e+-]+ TFLOP per frame, [\d.]+ times less than published", comfyui_server.log)
 
 
+def test_a_small_decoder_makes_other_frames_of_the_same_clips(sample, plain):
+    small = sample({"decoder": "small"})
+    assert small.shape == plain.shape and small.std() > 5
+    assert np.abs(small - plain).max() > 10
+
+
 def test_turbo_asks_for_a_model_that_was_distilled(sample):
     with pytest.raises(ServerError, match="preset: turbo needs a model that was distilled"):
         sample({"preset": "turbo"})
