@@ -282,9 +282,9 @@ def test_a_run_that_was_stopped_continues_with_what_is_missing(tiny_models, read
     lines: list[str] = []
     results = run(setup, keys, case, say=lines.append)
     assert made == [TRUTH, BASE, "guidance_2"] and lines[0] == "2 of 3 videos were made before."
-    again = run(setup, keys, case)
+    repeated = run(setup, keys, case)
     for key in keys:
-        [first], [second] = results[key].short, again[key].short
+        [first], [second] = results[key].short, repeated[key].short
         assert first.case == second.case and first.seconds == second.seconds and first.digest == second.digest
         assert all(
             np.array_equal(getattr(first, name), getattr(second, name), equal_nan=True) for name in ("opening", "backdrop", "shown", "sampled")

@@ -70,7 +70,7 @@ class Variant:
         return recipes.apply(self.preset, replace(base, **self.changes), student)
 
 
-CONVERGES = {"steps": 20, "schedule": "even", "solver": "adams_bashforth"}
+CONVERGES = {"steps": 12, "schedule": "even", "solver": "adams_bashforth"}
 
 CONVERGED = {False: "converged", True: "converged_guided"}
 """Whether guided to the variant that others are compared with by ``distances``."""
@@ -119,18 +119,18 @@ USUAL = tuple(VARIANTS)
 
 VARIANTS |= {
     "turbo": Variant("turbo, the student", changes={"guidance_scale": 2.0}, preset="turbo", long=True),
-    "converged": Variant("20 even steps of Adams-Bashforth", changes=CONVERGES | {"guidance_scale": 1.0}),
+    "converged": Variant("12 even steps of Adams-Bashforth", changes=CONVERGES | {"guidance_scale": 1.0}),
     "converged_guided": Variant("the same, guidance 2", changes=CONVERGES | {"guidance_scale": 2.0}),
 }
 VARIANTS |= {
     again(key): replace(VARIANTS[key], title=f"{VARIANTS[key].title}, another seed", changes=VARIANTS[key].changes | {"seed": 1_000_042}, long=False)
-    for key in ("converged", "converged_guided", "published", "fast", "fast_guided", "draft", "draft_guided", "turbo")
+    for key in ("converged", "converged_guided", "fast", "fast_guided", "draft", "draft_guided", "turbo")
 }
 
 SPEED = (
     *(TRUTH, VAE, BASE, "fast", "draft", "turbo", "even", "adams_bashforth", "past_every_4", "whole_every_2", "unconditional_every_2", "guidance_2"),
     *("fast_guided", "draft_guided", "converged", "published", "converged_guided"),
-    *(again(key) for key in ("fast", "draft", "turbo", "converged", "fast_guided", "draft_guided", "published", "converged_guided")),
+    *(again(key) for key in ("fast", "draft", "turbo", "converged", "fast_guided", "draft_guided", "converged_guided")),
 )
 """What tells what the presets cost: each of them, each of their parts alone, the student, and what they are compared with."""
 
