@@ -297,6 +297,7 @@ class _Video:
             kept = min(audio.clip_frames, audio.frame_count - clip * audio.clip_frames)
             last = self._clip(latents, kept)
             frames = last.frames if self.decoder is None else self.decoder(last.latents).cpu()
+            assert frames is not None  # which they are without a decoder
             if not frames.isfinite().all():
                 maker, remedy = ("vae", _VAE_REMEDY) if self.decoder is None else ("decoder", "Fetch its file again, or choose full.")
                 raise InputError(f"{maker}: the frames of clip {number + 1} came out as NaN or infinite. {remedy}")

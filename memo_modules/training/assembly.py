@@ -99,6 +99,7 @@ def _source(settings: TrainingSettings, dataset: PreparedClips | None, make_batc
         return Source(SampleStream(dataset, settings.seed), make_batch, data.layout, latent)
     from .pairs import PairSource, read_pairs  # and with them the whole pipeline
 
+    assert distil and distil.pairs and distil.models  # else there are videos
     return PairSource(read_pairs(distil.pairs), distil.models, vae, (data.width, data.height), data.layout, distil.clips, settings.seed)
 
 

@@ -26,10 +26,11 @@ _log = logging.getLogger(__name__)
 def read_pairs(path: Path) -> list[Job]:
     """The jobs of a manifest as scripts/render.py takes it, of which image, audio, emotion, separate and allow_no_face count. Raises InputError for
     the first line that cannot be used."""
-    jobs = [job for _, job in read_manifest(path, {})]
-    for job in jobs:
+    jobs = []
+    for _, job in read_manifest(path, {}):
         if isinstance(job, InputError):
             raise InputError(f"distil.pairs: {path}: {job}")
+        jobs.append(job)
     return jobs
 
 
