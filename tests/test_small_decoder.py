@@ -68,6 +68,12 @@ def test_a_video_that_continues_equals_one_run(sample, tiny_pipeline):
     assert len(after.state.past_latents[-1]) == 5
 
 
+def test_a_vae_that_fails_at_the_past_alone_is_named(sample, tiny_pipeline, tiny_vae, monkeypatch):
+    monkeypatch.setattr(tiny_vae, "decode", lambda latents: torch.full((len(latents), 3, *PORTRAIT.shape[2:]), float("nan")))
+    with pytest.raises(InputError, match="vae: the past of clip 2 came out as NaN or infinite. Its weights are damaged"):
+        sample(frames=20, decoder=tiny_pipeline.small_decoder)
+
+
 def test_the_front_door_takes_it_by_its_name(tiny_pipeline):
     with pytest.raises(InputError, match="decoder: expected one of full, small, got 'tiny'"):
         tiny_pipeline.sample(None, decoder="tiny")

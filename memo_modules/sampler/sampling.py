@@ -280,6 +280,8 @@ class _Video:
         for number, (clip, shown) in enumerate(clips[done:], start=done):
             host.check_interrupt()
             past_latents = self._past_latents(last)
+            if not past_latents.isfinite().all():
+                raise InputError(f"vae: the past of clip {number + 1} came out as NaN or infinite. {_VAE_REMEDY}")
             self._remember(past_latents)
             passes = self._conditioning(clip, len(past_latents))
             guided = GuidedVelocity(nets.diffusion_net, passes, self.settings, audio.clip_frames)
