@@ -40,6 +40,7 @@ from .sampler import recipes
 from .sampler.footprint import Footprint
 from .sampler.sampling import MemoNets, SampledClip, sample_video
 from .sampler.streaming import TakingTurns
+from .small_decoder import DECODERS, KIND, SmallDecoder, find_small_decoder, load_small_decoder
 from .store.obtain import find_model
 from .types import DEFAULT_SETTINGS, EMOTIONS, Audio, AudioFeatures, EmotionTrack, Face, SamplerSettings
 from .vae import DiffusersVAE, load_autoencoder
@@ -121,13 +122,14 @@ class TalkingVideo:
 class MemoPipeline:
     """Everything that makes a video. What else than nets and VAE is needed is loaded when it is first asked for.
 
-    find: where the model of a role is (see store.catalogue). device: where everything computes.
+    find: where the model of a role is (see store.catalogue). device: where everything computes. models: the folder of find_small_decoder.
     """
 
     nets: MemoNets
     vae: DiffusersVAE
     find: Callable[[str], Path]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    models: Path = Path("models")
 
     @classmethod
     def from_models(
@@ -160,11 +162,16 @@ class MemoPipeline:
         place, find = find_models(models, checkpoint, names)
         nets = load_nets(place, device, layers, loras)
         vae = DiffusersVAE(load_autoencoder(find("vae"), nets.dtype).to(device), batch=4 if device.type == "cuda" else 16)
-        return cls(nets, vae, find, device)
+        return cls(nets, vae, find, device, Path(models))
 
     @cached_property
     def face_analyzer(self) -> FaceAnalyzer:
         return FaceAnalyzer.load(self.find("face_analysis"), cuda=self.device.type == "cuda")
+
+    @cached_property
+    def small_decoder(self) -> SmallDecoder:
+        """Raises CheckpointError when its file is missing or another one."""
+        return SmallDecoder(load_small_decoder(find_small_decoder([self.models / KIND]), self.vae.autoencoder.dtype).to(self.device))
 
     @cached_property
     def vocal_separator(self) -> VocalSeparator:
@@ -266,16 +273,20 @@ class MemoPipeline:
         settings: SamplerSettings = DEFAULT_SETTINGS,
         memory_mode: str = "auto",
         preset: str = recipes.PRESETS[0],
+        decoder: str = DECODERS[0],
         **options,
     ) -> TalkingVideo:
-        """The video of ``conditioning``. memory_mode: see footprint.MEMORY_MODES; preset: see recipes.PRESETS;
-        options: see sampling.sample_video."""
+        """The video of ``conditioning``. memory_mode: see footprint.MEMORY_MODES; preset: see recipes.PRESETS; decoder: see
+        small_decoder.DECODERS; options: see sampling.sample_video."""
+        if decoder not in DECODERS:
+            raise InputError(f"decoder: expected one of {', '.join(DECODERS)}, got {decoder!r}.")
+        shown = self.small_decoder if decoder == "small" else None
         settings = recipes.apply(preset, settings, self.nets.diffusion_net.config.recipe)
 
         def make() -> Iterator[SampledClip]:
             c = conditioning
             nets, low_memory = self._nets_for(c, settings, memory_mode)
-            return sample_video(nets, self.vae, c.portrait, c.face, c.audio, c.emotion, settings, low_memory=low_memory, **options)
+            return sample_video(nets, self.vae, c.portrait, c.face, c.audio, c.emotion, settings, low_memory=low_memory, decoder=shown, **options)
 
         return TalkingVideo(make, conditioning)
 

@@ -6,6 +6,7 @@ from comfy_api.latest import InputImpl, Types, io
 
 from ..memo_modules.portrait.framing import framed_portrait
 from ..memo_modules.portrait.pictures import squash_note
+from ..memo_modules.small_decoder import DECODERS
 from ..memo_modules.store import obtain
 from ..memo_modules.types import DEFAULT_SETTINGS, Audio
 from ..memo_modules.video.formats import VideoFormat
@@ -29,7 +30,7 @@ from .loaders import (
     obtained,
     refusal,
 )
-from .sampler import FramesToMake, Sampling, denoising_inputs
+from .sampler import FramesToMake, Sampling, decoder_input, denoising_inputs
 from .socket_types import (
     AudioEncoderSocket,
     EmotionModelSocket,
@@ -184,6 +185,7 @@ class MemoTalkingPortrait(ListNode):
                     tooltip="Continue where no face is found (paintings, animals): the middle of the picture is used, and the identity comes from it "
                     "alone. When off, a missing face is an error.",
                 ),
+                decoder_input(),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             outputs=[
@@ -211,6 +213,7 @@ class MemoTalkingPortrait(ListNode):
         first_2_seconds=False,
         crop_face=True,
         allow_no_face=False,
+        decoder=DECODERS[0],
     ) -> "_Prepared":
         preset = "exact"
         if replaced := QUALITIES[quality]:
@@ -227,9 +230,8 @@ class MemoTalkingPortrait(ListNode):
         features = item.once(("features", *of_sound), lambda: encoded(models.audio_encoder, separated(models.vocal_separator, heard), fps))
         if emotion is None:
             emotion = item.once(("emotion", *of_sound), lambda: detected(models.emotion_model, heard, "audio"))
-        sampling = Sampling(
-            models.model, models.vae, portrait, face, features, emotion, resolution, resolution, steps, guidance_scale, seed, preset=preset
-        )
+        given = (models.model, models.vae, portrait, face, features, emotion, resolution, resolution, steps, guidance_scale, seed)
+        sampling = Sampling(*given, preset=preset, decoder=decoder)
         squashed = squash_note((portrait.shape[2], portrait.shape[1]), (resolution, resolution), "crop_face keeps its shape")
         clipped = VideoFormat().clipped(heard, adapter.check_interrupt, can_choose=False)  # in what Save Video writes
         notes += [note for note in (squashed, clipped) if note]

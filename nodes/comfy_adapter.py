@@ -28,6 +28,7 @@ from ..memo_modules.models.attention import held_weight
 from ..memo_modules.models.motion import PositionTable
 from ..memo_modules.sampler.footprint import Footprint
 from ..memo_modules.sampler.sampling import MemoNets
+from ..memo_modules.small_decoder import KIND, SmallDecoder, find_small_decoder, load_small_decoder
 from ..memo_modules.types import SamplerSettings
 from ..memo_modules.weights.lora import Lora
 from ..memo_modules.weights.onnx_sessions import OnnxModel
@@ -81,6 +82,13 @@ def lora_path(name: str) -> Path:
 
 
 # Weights and memory
+
+
+def small_decoder() -> SmallDecoder:
+    """On the VAE's device; with 2 MB of weights it is nothing to manage. Raises CheckpointError when its file is missing or another one."""
+    device = comfy.model_management.vae_device()
+    dtype = comfy.model_management.vae_dtype(device, [torch.float16])
+    return SmallDecoder(load_small_decoder(find_small_decoder(model_folders(KIND)), dtype).to(device))
 
 
 def manage(module: nn.Module, whole: bool = False):

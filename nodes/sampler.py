@@ -19,12 +19,14 @@ from ..memo_modules.sampler import recipes
 from ..memo_modules.sampler.cost import Cost
 from ..memo_modules.sampler.footprint import MEMORY_MODES
 from ..memo_modules.sampler.noise import NOISES
-from ..memo_modules.sampler.sampling import REFERENCE_ORDERS, SampledClip, sample_video
+from ..memo_modules.sampler.reference_order import REFERENCE_ORDERS
+from ..memo_modules.sampler.sampling import SampledClip, sample_video
+from ..memo_modules.small_decoder import DECODERS
 from ..memo_modules.types import AudioFeatures, SamplerSettings, VideoState
 from ..memo_modules.video import journal
 from ..memo_modules.video.journal import Inputs, Journal
 from ..memo_modules.video.unfinished import DAY
-from ..memo_modules.weights.fingerprints import block_values, some_values, tensor_digest
+from ..memo_modules.weights.fingerprints import block_values, some_values, tensor_digest, weights_digest
 from . import comfy_adapter as adapter
 from . import comfy_output
 from . import comfy_sockets as sockets
@@ -149,6 +151,19 @@ def preset_input() -> io.Input:
     )
 
 
+def decoder_input() -> io.Input:
+    """The last one of a node that samples."""
+    return io.Combo.Input(
+        "decoder",
+        options=list(DECODERS),
+        default=DECODERS[0],
+        optional=True,
+        tooltip="What makes pictures of latents. full: the VAE. small: taesd_decoder.safetensors in models/vae_approx, coarser, for drafts; it "
+        "takes a quarter off draft without guidance. What later clips remember is the same with both.",
+        **adapter.known(io.Combo.Input, advanced=True),
+    )
+
+
 class Sampling:
     """What the inputs of a node that samples ask for. Raises InputError for those that cannot be used."""
 
@@ -174,7 +189,9 @@ class Sampling:
         lead_in=0.0,
         noise=NOISES[0],
         preset=recipes.PRESETS[0],
+        decoder=DECODERS[0],
     ):
+        self.decoder = adapter.small_decoder() if decoder == "small" else None
         self.model, self.vae, self.face, self.audio, self.emotion = model, sockets.CoreVAE(vae), face, audio, emotion
         settings = SamplerSettings(
             steps, guidance_scale, seed, num_init_past_frames=num_init_past_frames, reference_order=reference_order, noise=noise
@@ -210,6 +227,7 @@ class Sampling:
                     solver=None if self.sampler is None else sockets.CoreSolver(self.sampler, self.settings.seed + (state.clips if state else 0)),
                     sigmas=self.sigmas,
                     low_memory=low_memory,
+                    decoder=self.decoder,
                 ):
                     state, done = clip.state, done + 1
                     yield clip
@@ -229,9 +247,14 @@ class Sampling:
         nets = self.model.reference_net.model, self.model.diffusion_net.model
         acceleration.keep_choices(kept.kernels, *nets)
 
+    def shown(self, latents: torch.Tensor, frames: int) -> torch.Tensor:
+        """The first ``frames`` of a clip that was made before, (f 3 H W) in [0, 1]."""
+        return self.vae.decode(latents)[:frames] if self.decoder is None else self.decoder(latents[:frames])
+
     def _log_cost(self, size: tuple[int, int]) -> None:
         frames, settings = self.audio.clip_frames, self.settings
-        cost, published = (Cost(self.model.config, size, each, frames).per_frame for each in (settings, recipes.published(settings)))
+        cost = Cost(self.model.config, size, settings, frames, DECODERS[self.decoder is not None]).per_frame
+        published = Cost(self.model.config, size, recipes.published(settings), frames).per_frame
         _log.info("MEMO: %d steps, %.3g TFLOP per frame, %.2g times less than published.", settings.steps, cost * 1e-12, published / cost)
 
     def inputs(self) -> Inputs:
@@ -257,6 +280,8 @@ class Sampling:
         }
         if audio.heard:
             exact["audio.heard"] = audio.heard
+        if self.decoder is not None:
+            exact["decoder"] = weights_digest(self.decoder.net)
         if self.state is not None:
             exact["state.generator"] = tensor_digest(self.state.generator)
             computed["state"] = some_values(self.state.latents)
@@ -284,7 +309,7 @@ def all_frames(sampling: Sampling, host: Host, kept: Journal | None = None) -> t
     ):
         for before in kept.made() if kept else ():
             host.check_interrupt()
-            images[done : done + before.last_frames] = sampling.vae.decode(before.latents)[: before.last_frames].movedim(1, -1)
+            images[done : done + before.last_frames] = sampling.shown(before.latents, before.last_frames).movedim(1, -1)
             done += before.last_frames
         if kept:
             sampling.keep_kernels(kept)
@@ -315,7 +340,7 @@ class MemoSampler(ListNode):
             **adapter.known(io.Schema, search_aliases=["talking frames", "ksampler"]),
             description="Makes the talking frames in clips of 16, each remembering all frames before it. "
             "Connect images and fps to Create Video, together with the audio as loaded. For long videos use MEMO Sample to File.",
-            inputs=[*sampling_inputs(), noise_input(), preset_input()],
+            inputs=[*sampling_inputs(), noise_input(), preset_input(), decoder_input()],
             hidden=[io.Hidden.unique_id],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The frames, as many as the audio needs.", is_output_list=True),

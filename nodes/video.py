@@ -19,7 +19,7 @@ from . import comfy_adapter as adapter
 from . import comfy_output
 from . import comfy_sockets as sockets
 from .comfy_lists import Item, ListNode
-from .sampler import KEPT_BYTES, KEPT_DAYS, Sampling, noise_input, preset_input, sampling_inputs
+from .sampler import KEPT_BYTES, KEPT_DAYS, Sampling, decoder_input, noise_input, preset_input, sampling_inputs
 from .socket_types import CropSocket, VideoStateSocket
 
 AUTO = "auto"
@@ -163,6 +163,7 @@ class MemoSampleToFile(ListNode):
                 noise_input(),
                 preset_input(),
                 *photo_inputs(),
+                decoder_input(),
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="The file, for Save Video and others.", is_output_list=True),

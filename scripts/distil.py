@@ -4,8 +4,8 @@
     accelerate launch scripts/distil.py CONFIG.yaml ...        on several GPUs or machines
 
 CONFIG.yaml: see scripts/configs/distil.yaml; what is said of scripts/train.py is true here, too. First the teacher, which is the checkpoint to
-start from, makes trajectories on prepared videos; then the student learns from them. With a section `lora` the result is a file of
-tens of megabytes for Load MEMO LoRA. The samplers run it with preset turbo.
+start from, makes trajectories, on prepared videos or on portraits and voices alone; then the student learns from them. With a section `lora`
+the result is a file for Load MEMO LoRA. The samplers run it with preset turbo.
 """
 
 import sys

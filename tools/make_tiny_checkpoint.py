@@ -76,6 +76,7 @@ def write_tiny_checkpoint(models: Path, name: str = "tiny", seed: int = 0) -> Pa
     _write_wav2vec2(models / "audio_encoders" / "wav2vec2-base-960h", generator)
     _write_emotion2vec(models / "memo" / "emotion2vec_plus_large" / "model.pt", generator)
     _write_vae(models / "vae" / "sd-vae-ft-mse", generator)
+    _write_small_decoder(models / "vae_approx" / "taesd_decoder.safetensors", generator)
     return memo
 
 
@@ -151,6 +152,17 @@ def _write_vae(folder: Path, generator: Generator) -> None:
     narrow, *_, wide = VAE["block_out_channels"]
     shapes = _narrowed("vae", {128: narrow, 256: VAE["block_out_channels"][1], 512: wide})
     write_diffusers(folder, VAE, {old_name(key): tensor for key, tensor in _random(shapes, generator).items()})
+
+
+def _write_small_decoder(path: Path, generator: Generator, width: int = 8) -> None:
+    """In the order of the published file: 0, a limit, and 2, 6, 11 and 16, which enlarge, have no weights."""
+    shapes = _affine("1", width, 4, 3, 3) | _affine("19", 3, width, 3, 3)
+    for block in (3, 4, 5, 8, 9, 10, 13, 14, 15, 18):
+        for convolution in (0, 2, 4):
+            shapes |= _affine(f"{block}.conv.{convolution}", width, width, 3, 3)
+    shapes |= {f"{number}.weight": (width, width, 3, 3) for number in (7, 12, 17)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(_random(shapes, generator), path, metadata={"format": "pt"})
 
 
 def old_name(key: str) -> str:

@@ -21,7 +21,8 @@ from ..portrait.pasting import COLOR_MATCHES, FEATHER
 from ..sampler.footprint import MEMORY_MODES
 from ..sampler.noise import NOISES
 from ..sampler.recipes import PRESETS
-from ..sampler.sampling import REFERENCE_ORDERS
+from ..sampler.reference_order import REFERENCE_ORDERS
+from ..small_decoder import DECODERS
 from ..types import EMOTIONS, SamplerSettings
 from ..video.formats import VideoFormat
 from ..weights.fingerprints import file_digest
@@ -86,6 +87,7 @@ class Job:
     paste_back: bool = False
     feather: float = FEATHER
     color_match: str = "border"
+    decoder: str = DECODERS[0]
 
     def check(self) -> None:
         """Raises InputError, naming the field, for what no node would take."""
@@ -158,6 +160,7 @@ _CHOICES = {
     "memory_mode": MEMORY_MODES,
     "preset": PRESETS,
     "color_match": COLOR_MATCHES,
+    "decoder": DECODERS,
 }
 
 

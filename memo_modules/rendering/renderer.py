@@ -128,9 +128,9 @@ class Renderer:
         """The clips after ``state``, in low-memory mode from where the GPU's memory does not suffice."""
         mode = job.memory_mode
         while True:
-            options = {"lead_in": lead_in, "state": state, "done": done, "preset": job.preset, "host": Host(check_interrupt=self.check_interrupt)}
+            options = {"lead_in": lead_in, "state": state, "done": done, "host": Host(check_interrupt=self.check_interrupt)}
             try:
-                for clip in self.pipeline.sample(conditioning, job.settings, mode, **options):
+                for clip in self.pipeline.sample(conditioning, job.settings, mode, job.preset, job.decoder, **options):
                     state, done = clip.state, done + 1
                     yield clip
                 return

@@ -11,6 +11,7 @@ from ..clips import CLIP_FRAMES
 from ..models.config import DiffusionNetConfig
 from ..models.resnet import Downsample
 from ..models.unet import BlockSpec, LayerSpec, down_specs, mid_spec, up_specs
+from ..small_decoder import DECODERS
 from ..types import SamplerSettings
 
 FACE_TOKENS, AUDIO_TOKENS = 4, 32
@@ -19,15 +20,20 @@ FACE_TOKENS, AUDIO_TOKENS = 4, 32
 VAE_ENCODE, VAE_DECODE = 2.73e8, 6.13e8
 """Operations of Stable Diffusion's VAE for each of the latents' pixels. Its attention, which grows faster, is an eighth of them at 512 x 512."""
 
+SMALL_DECODE = 3.45e7
+"""The same of small_decoder's."""
+
 
 @dataclass(frozen=True)
 class Cost:
-    """The operations of a clip that is not the first, with a net of ``config``, latents of ``latent_size`` (h, w) and clips of ``frames``."""
+    """The operations of a clip that is not the first, with a net of ``config``, latents of ``latent_size`` (h, w) and clips of ``frames``.
+    decoder: of small_decoder.DECODERS."""
 
     config: DiffusionNetConfig
     latent_size: tuple[int, int]
     settings: SamplerSettings
     frames: int = CLIP_FRAMES
+    decoder: str = DECODERS[0]
 
     @property
     def per_frame(self) -> float:
@@ -40,7 +46,8 @@ class Cost:
         past = s.branches * pictures * (self.reference() + self.remembering())
         together = len(range(0, s.steps, s.unconditional_every)) if s.guided else 0
         steps = self._steps(together, self.guided) + self._steps(s.steps - together, self.a_pass)
-        return past + steps + (pictures * VAE_ENCODE + self.frames * VAE_DECODE) * h * w
+        decode = self.frames * VAE_DECODE if self.decoder == "full" else self.frames * SMALL_DECODE + pictures * VAE_DECODE
+        return past + steps + (pictures * VAE_ENCODE + decode) * h * w
 
     def _steps(self, calls: int, cost: Callable[[bool], float]) -> float:
         whole = -(-calls // self.settings.whole_every)

@@ -18,6 +18,7 @@ from ..host import SILENT, Host
 from ..models.diffusion_net import DiffusionNet, LayerBiases, SpatialContexts
 from ..models.projections import AudioProjection, ImageProjection
 from ..models.reference_net import ReferenceNet
+from ..small_decoder import Decode
 from ..types import (
     DEFAULT_SETTINGS,
     NO_EMOTION,
@@ -39,9 +40,8 @@ from . import solvers
 from .guidance import ClipConditioning, GuidedVelocity
 from .noise import NOISES, clip_noise
 from .preview import LatentPreview
+from .reference_order import REFERENCE_ORDERS, face_context, portrait_branches
 from .streaming import HostTensors, StreamedMemory
-
-REFERENCE_ORDERS = ("upstream", "aligned")
 
 CHOICES = {"reference_order": REFERENCE_ORDERS, "noise": NOISES, "schedule": tuple(solvers.SCHEDULES), "solver": tuple(solvers.SOLVERS)}
 """Settings that are a word."""
@@ -98,6 +98,7 @@ def sample_video(
     solver: solvers.Solver | None = None,
     sigmas: Tensor | None = None,
     low_memory: bool = False,
+    decoder: Decode | None = None,
 ) -> Iterator[SampledClip]:
     """Sample the video of a voice, one clip after the other.
 
@@ -114,6 +115,8 @@ def sample_video(
         solver: see solvers.Solver; replaces ``settings.solver``.
         sigmas: falling from 1 to 0, one more than there are steps; replaces ``settings.steps`` and ``schedule``.
         low_memory: the same frames up to rounding, with the guidance branches one after the other and the motion memory in RAM.
+        decoder: makes the frames that are shown; the VAE then decodes only those that the next clip looks back on. Up to rounding latents,
+            and so states, are the same with and without one.
 
     Raises:
         InputError: settings are out of range, the state belongs to another model or size, or the nets compute NaN or infinity.
@@ -127,7 +130,7 @@ def sample_video(
         if lead_in and not done:
             raise InputError(f"lead_in: expected 0 when state continues a video, got {lead_in}.")
         check_state(state, model, portrait, audio)
-    video = _Video(nets, vae, portrait, face, audio, emotion, settings, noise, low_memory, model)
+    video = _Video(nets, vae, portrait, face, audio, emotion, settings, noise, low_memory, model, decoder)
     yield from video.sample(clip_order(audio.clips, lead_in), done, state, solver, sigmas, host)
 
 
@@ -207,24 +210,12 @@ def _finite_at_first(velocity: solvers.Velocity, reason: Callable[[], str]) -> s
     return checked
 
 
-def portrait_branches(branches: int, guided: int, frames: int, order: str) -> list[int]:
-    """Which branch's features of the portrait the guided frames attend to: r = len / guided entries for each guided branch.
+@dataclass(frozen=True)
+class _Clip:
+    """latents: (f c h w). frames: (f 3 H W) in [0, 1], as the VAE decodes them; None where it has not."""
 
-    The published sampler tiles the branches over the frames of all branches, so that frames alternate between them. With order
-    "aligned" each branch sees its own.
-    """
-    if order == "aligned":
-        return list(range(branches - guided, branches))
-    rows = [[(branch * frames + j) % branches for j in range(branches)] for branch in range(branches - guided, branches)]
-    return [index for row in rows for index in row]
-
-
-def face_context(branches: int, branch: int, picture: int, pictures: int, order: str) -> int:
-    """Which face context the reference net combines with a picture of a branch: 0 is no face (with guidance), the last is the face.
-
-    The published sampler tiles the contexts over [all pictures of branch 0, all pictures of branch 1].
-    """
-    return branch if order == "aligned" else (branch * pictures + picture) % branches
+    latents: Tensor
+    frames: Tensor | None
 
 
 class _Video:
@@ -242,8 +233,9 @@ class _Video:
         noise: Callable[[int], Tensor] | None,
         low_memory: bool,
         model: str,
+        decoder: Decode | None,
     ):
-        self.nets, self.vae, self.audio, self.settings, self.model = nets, vae, audio, settings, model
+        self.nets, self.vae, self.audio, self.settings, self.model, self.decoder = nets, vae, audio, settings, model, decoder
         self.branches = settings.branches
         self.labels = frame_labels(emotion, len(audio.hidden_states), audio.fps, audio.timing)[audio.start :]
         self.generator = torch.Generator().manual_seed(settings.seed)
@@ -279,16 +271,18 @@ class _Video:
         host: Host,
     ) -> Iterator[SampledClip]:
         audio, nets, steps = self.audio, self.nets, len(sigmas) - 1
-        frames = None
+        last = None
         if state is not None:
             self.generator.set_state(state.generator)
-            frames = self._decode(state.latents.to(nets.device))[: state.last_frames]
+            last = self._clip(state.latents.to(nets.device), state.last_frames)
             for past_latents in state.past_latents:
                 host.check_interrupt()
                 self._remember(past_latents)
         for number, (clip, shown) in enumerate(clips[done:], start=done):
             host.check_interrupt()
-            past_latents = self._past_latents(frames)
+            past_latents = self._past_latents(last)
+            if not past_latents.isfinite().all():
+                raise InputError(f"vae: the past of clip {number + 1} came out as NaN or infinite. {_VAE_REMEDY}")
             self._remember(past_latents)
             passes = self._conditioning(clip, len(past_latents))
             guided = GuidedVelocity(nets.diffusion_net, passes, self.settings, audio.clip_frames)
@@ -304,9 +298,12 @@ class _Video:
             if not latents.isfinite().all():  # later clips remember this one, and would be the same
                 raise InputError(_not_finite(number, nets))
             kept = min(audio.clip_frames, audio.frame_count - clip * audio.clip_frames)
-            frames = self._decode(latents)[:kept]
+            last = self._clip(latents, kept)
+            frames = last.frames if self.decoder is None else self.decoder(last.latents).cpu()
+            assert frames is not None  # which they are without a decoder
             if not frames.isfinite().all():
-                raise InputError(f"vae: the frames of clip {number + 1} came out as NaN or infinite. {_VAE_REMEDY}")
+                maker, remedy = ("vae", _VAE_REMEDY) if self.decoder is None else ("decoder", "Fetch its file again, or choose full.")
+                raise InputError(f"{maker}: the frames of clip {number + 1} came out as NaN or infinite. {remedy}")
             host.clip_done(frames, audio.fps)
             host.progress((number + 1) * steps, len(clips) * steps, frames[0])
             state = self._next_state(state, past_latents, latents, kept)
@@ -315,12 +312,18 @@ class _Video:
     def _draw_noise(self, clip: int) -> Tensor:
         return clip_noise(self.settings.noise, self.generator, clip, self.audio.clip_frames, self.portrait_latents.shape[1:])
 
-    def _past_latents(self, frames: Tensor | None) -> Tensor:
-        if frames is None:
+    def _clip(self, latents: Tensor, kept: int) -> "_Clip":
+        """The first ``kept`` frames of a clip. Without a decoder all are shown, and decoded at once as they always were."""
+        return _Clip(latents[:kept], self._decode(latents)[:kept] if self.decoder is None else None)
+
+    def _past_latents(self, last: "_Clip | None") -> Tensor:
+        """What the clip after ``last`` looks back on, once through the VAE; at the start of a video the portrait."""
+        if last is None:
             return self.portrait_latents.expand(self.settings.num_init_past_frames, -1, -1, -1)
-        past = frames[-self.settings.num_past_frames :]
-        seen, stands_for = self._seen(len(past))
-        return self._encode(past[seen] * 2 - 1).repeat_interleave(torch.tensor(stands_for, device=self.nets.device), dim=0)
+        past = slice(-self.settings.num_past_frames, None)
+        seen, stands_for = self._seen(len(last.latents[past]))
+        frames = self._decode(last.latents[past][seen]) if last.frames is None else last.frames[past][seen]
+        return self._encode(frames * 2 - 1).repeat_interleave(torch.tensor(stands_for, device=self.nets.device), dim=0)
 
     def _seen(self, frames: int) -> tuple[list[int], list[int]]:
         """Which of so many past frames are looked at, the newest of each group, and how many each of them stands for."""

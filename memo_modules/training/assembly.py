@@ -17,7 +17,7 @@ from .checkpoint_folders import resume_from
 from .dataset import ClipDataset, PreparedClips, read_metadata
 from .distillation import TRAJECTORIES, Source, TrajectoryDataset, make_trajectories, trajectory_batch, trajectory_files
 from .draws import NO_RATES
-from .loop import MakeBatch, Trainer, check_sample
+from .loop import MakeBatch, Trainer, check_frames, check_sample
 from .objective import encode_batch
 from .posteriors import PosteriorDataset, cache_posteriors, grey_posterior, place_weights, sample_posteriors, vae_key
 from .processes import Processes
@@ -52,18 +52,21 @@ def make_trainer(settings: TrainingSettings, accelerator, vae: DiffusersVAE, res
     processes, data = Processes(accelerator), settings.data
     with processes.together():
         checkpoint = resume_from(settings.output_dir, resume)
-        dataset: PreparedClips | TrajectoryDataset
-        dataset = clips = ClipDataset(read_metadata(data.metadata), data.height, data.width, data.layout)
+        dataset: PreparedClips | TrajectoryDataset | None = None
+        if data.metadata:
+            dataset = ClipDataset(read_metadata(data.metadata), data.height, data.width, data.layout)
         nets = load_nets(settings.checkpoint, accelerator.device, DTYPES[settings.dtype])
-        check_sample(nets, SampleStream(dataset, settings.seed)[0], data.frames)
+        check_frames(nets, data.frames)
+        if dataset:
+            check_sample(nets, SampleStream(dataset, settings.seed)[0])
         config = vae.autoencoder.config
         factor = vae.factor
         if data.width % factor or data.height % factor:
             raise InputError(f"data.width and data.height: expected multiples of {factor}, got {data.width} and {data.height}.")
         latent = (config.latent_channels, data.height // factor, data.width // factor)
         make_batch, places = partial(encode_batch, vae), None
-    if data.cache_dir:
-        key = vae_key(vae)
+    if data.cache_dir and dataset:
+        key, clips = vae_key(vae), dataset
         with processes.together():  # each makes its part
             mine = clips.videos[accelerator.process_index :: accelerator.num_processes]
             cache_posteriors(mine, vae, data.height, data.width, data.cache_dir, key, host)
@@ -73,11 +76,12 @@ def make_trainer(settings: TrainingSettings, accelerator, vae: DiffusersVAE, res
                 places = place_weights(cached, settings.motion_weight).to(accelerator.device)
             dataset = cached
     if settings.distil:
-        source = Source(SampleStream(dataset, settings.seed), make_batch, data.layout, latent)
         with processes.together():
+            source = _source(settings, dataset, make_batch, vae, latent)
             files = trajectory_files(settings.distil, nets, source, settings.output_dir / TRAJECTORIES)
-            make_trajectories(settings.distil, nets, source, files, slice(accelerator.process_index, None, processes.count), host)
+            make_trajectories(settings.distil, nets, source, files, accelerator.process_index, processes.count, host)
         dataset, make_batch, settings = TrajectoryDataset(files), trajectory_batch, replace(settings, rates=NO_RATES)
+    assert dataset is not None  # which settings without data have
     trainer = Trainer(settings, nets, dataset, make_batch, latent, accelerator, processes, places)
     with processes.together():
         if checkpoint:
@@ -86,6 +90,17 @@ def make_trainer(settings: TrainingSettings, accelerator, vae: DiffusersVAE, res
     if len(set(steps)) > 1:
         raise InputError(f"output_dir: the processes find checkpoints of different steps there ({steps}). Name a folder that all machines share.")
     return trainer
+
+
+def _source(settings: TrainingSettings, dataset: PreparedClips | None, make_batch: MakeBatch, vae: DiffusersVAE, latent: tuple[int, int, int]):
+    """Where trajectories start: videos, or portraits and voices."""
+    data, distil = settings.data, settings.distil
+    if dataset is not None:
+        return Source(SampleStream(dataset, settings.seed), make_batch, data.layout, latent)
+    from .pairs import PairSource, read_pairs  # and with them the whole pipeline
+
+    assert distil and distil.pairs and distil.models  # else there are videos
+    return PairSource(read_pairs(distil.pairs), distil.models, vae, (data.width, data.height), data.layout, distil.clips, settings.seed)
 
 
 def _stored(data: DataSettings, folder: Path, key: str, clips: PreparedClips, vae: DiffusersVAE, accelerator) -> tuple[PosteriorDataset, MakeBatch]:

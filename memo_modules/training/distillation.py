@@ -2,7 +2,7 @@
 
 The teacher is the checkpoint that training starts from. Before the first step it makes trajectories: the latents of a clip at each of the noise
 levels between which the student will step. The student learns the straight way from each to the next. What a trajectory starts from
-is a sample of the data, of which the clip itself is not used.
+is a sample of prepared videos, of which the clip itself is not used, or a portrait and a voice, see pairs.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -30,6 +30,9 @@ from .objective import Pasts, TrainingBatch, TrainingLoss, past_frames, predict_
 from .schedule import LOGIT_NORMAL, FlowSchedule
 from .stream import SampleStream, draws_at
 
+if TYPE_CHECKING:  # it takes the pipeline along, which no training of videos needs
+    from .pairs import PairSource
+
 TRAJECTORIES = "trajectories"
 """Their folder in the output_dir of a training."""
 
@@ -41,6 +44,8 @@ STORED = torch.float16
 class DistilSettings:
     """steps: of the student, evenly spaced. teacher_steps: a multiple of them. guidance_scale: of the teacher; 1 or less for none.
     trajectories: how many are made, and then trained on again and again. past_every: see SamplerSettings; of the student's recipe alone.
+    pairs: a manifest of portraits and voices that take the place of prepared videos, and models: the folder of what they need; see pairs.
+    clips: that follow each other of one pair.
     """
 
     steps: int = 2
@@ -48,15 +53,20 @@ class DistilSettings:
     guidance_scale: float = 3.5
     trajectories: int = 2000
     past_every: int = 4
+    pairs: Path | None = None
+    models: Path | None = None
+    clips: int = 4
 
     def __post_init__(self):
-        for name in ("steps", "trajectories", "past_every"):
+        for name in ("steps", "trajectories", "past_every", "clips"):
             if getattr(self, name) < 1:
                 raise InputError(f"distil.{name}: expected at least 1, got {getattr(self, name)}.")
         if self.teacher_steps < self.steps or self.teacher_steps % self.steps:
             raise InputError(f"distil.teacher_steps: expected a multiple of distil.steps, which is {self.steps}, got {self.teacher_steps}.")
         if not 0 <= self.guidance_scale <= 100:
             raise InputError(f"distil.guidance_scale: expected a number from 0 to 100, got {self.guidance_scale}.")
+        if self.pairs and not self.models:
+            raise InputError("distil.models: expected the `models` folder of a ComfyUI with distil.pairs, for faces, voices and moods.")
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -158,7 +168,10 @@ class Source:
         videos = [(str(video.video), video.frames) for video in self.stream.dataset.videos]
         return [self.stream.seed, asdict(self.layout), self.latent, videos]
 
-    def sample(self, number: int, nets: MemoNets) -> tuple[TrainingBatch, Tensor]:
+    chain = 1
+    """Samples that follow each other, of which one process makes all."""
+
+    def sample(self, number: int, nets: MemoNets, before: Path | None = None) -> tuple[TrainingBatch, Tensor]:
         """A batch of sample ``number`` alone and the noise of its clip, on the nets' device."""
         norms, device = nets.diffusion_net.emotion_norms, nets.device
         held = {name: torch.as_tensor(value)[None].to(device) for name, value in self.stream[number].items() if name != "unreadable"}
@@ -168,23 +181,32 @@ class Source:
         return batch.to(device), draws.noise.to(device)
 
 
-def trajectory_files(settings: DistilSettings, nets: MemoNets, source: Source, folder: Path) -> list[Path]:
+def trajectory_files(settings: DistilSettings, nets: MemoNets, source: "Source | PairSource", folder: Path) -> list[Path]:
     """Where the trajectories lie: those of other weights, settings and data have other names."""
     weights = weights_digest(*(getattr(nets, name) for name in NETS))
-    key = hashlib.sha256(json.dumps([weights, asdict(settings), source.key()]).encode()).hexdigest()[:16]
+    of_source = ("pairs", "models", "clips")  # whose key says what it depends on
+    chosen = {name: value for name, value in asdict(settings).items() if name not in of_source}
+    key = hashlib.sha256(json.dumps([weights, chosen, source.key()]).encode()).hexdigest()[:16]
     return [folder / f"{key}-{number:06}.safetensors" for number in range(settings.trajectories)]
 
 
 def make_trajectories(
-    settings: DistilSettings, nets: MemoNets, source: Source, files: Sequence[Path], share: slice = slice(None), host: Host = SILENT
+    settings: DistilSettings,
+    nets: MemoNets,
+    source: "Source | PairSource",
+    files: Sequence[Path],
+    process: int = 0,
+    processes: int = 1,
+    host: Host = SILENT,
 ) -> None:
-    """Make those of ``share`` of ``files`` that are not there, with ``nets`` as the teacher. ``host`` gets the progress, and may interrupt
-    before each one. Raises InputError for samples that cannot be read."""
-    mine = list(enumerate(files))[share]
-    for done, (number, file) in enumerate(mine, start=1):
+    """Make the share of ``process`` of those ``files`` that are not there, with ``nets`` as the teacher. ``host`` gets the progress, and may
+    interrupt before each one. Raises InputError for samples that cannot be read."""
+    mine = [number for number in range(len(files)) if number // source.chain % processes == process]
+    for done, number in enumerate(mine, start=1):
         host.check_interrupt()
+        file = files[number]
         if not file.is_file():
-            batch, noise = source.sample(number, nets)
+            batch, noise = source.sample(number, nets, files[number - 1] if number % source.chain else None)
             with whole_file(file) as partial:
                 save_tensors(partial, _stored(batch, trajectory(nets, batch, noise, settings)))
         host.progress(done, len(mine))

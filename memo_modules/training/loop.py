@@ -380,13 +380,16 @@ def _stay(worker: int) -> None:
         os.setpgid(0, 0)
 
 
-def check_sample(nets: MemoNets, sample: Mapping[str, Any], frames: int = 1) -> None:
-    """Raises InputError when the features of a sample of the dataset are not those that the nets take, or its clips have too
-    many frames for them."""
+def check_frames(nets: MemoNets, frames: int) -> None:
+    """Raises InputError when clips have too many frames for the nets."""
     motion = nets.diffusion_net.config.motion_module_kwargs
     longest = motion.temporal_position_encoding_max_len
     if motion.temporal_position_encoding and frames > longest:
         raise InputError(f"data.frames: expected at most {longest}, the frames that these nets make at a time, got {frames}.")
+
+
+def check_sample(nets: MemoNets, sample: Mapping[str, Any]) -> None:
+    """Raises InputError when the features of a sample of the dataset are not those that the nets take."""
     faces, d_face = sample["face_emb"].shape[-1], nets.image_proj.d_face
     if faces != d_face:
         raise InputError(f"metadata: face embeddings of {faces} numbers, these nets take {d_face}. Prepare the videos with another recogniser.")

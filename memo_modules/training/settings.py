@@ -27,12 +27,12 @@ from .schedule import TimestepSampling
 
 @dataclass(frozen=True)
 class DataSettings:
-    """metadata: files that data preparation writes. width, height: of the pictures, in pixels. frames, past_frames,
+    """metadata: files that data preparation writes; none with distil.pairs. width, height: of the pictures, in pixels. frames, past_frames,
     audio_margin, clips_per_sample: see ClipLayout. workers: processes that read, in each process that trains; 0 reads between the steps.
     cache_dir: where the VAE's posteriors of all frames are stored before the first step, None for encoding in every step.
     """
 
-    metadata: tuple[Path, ...]
+    metadata: tuple[Path, ...] = ()
     width: int = 512
     height: int = 512
     frames: int = 16
@@ -43,7 +43,7 @@ class DataSettings:
     cache_dir: Path | None = None
 
     def __post_init__(self):
-        _check_least("data.", self, metadata=1, width=8, height=8, workers=0)
+        _check_least("data.", self, width=8, height=8, workers=0)
         self.layout  # noqa: B018  raises for clips that cannot be
 
     @property
@@ -130,6 +130,13 @@ class TrainingSettings:
             raise InputError(f"motion_weight: expected 0, or more where data.cache_dir is set, got {self.motion_weight}.")
         if self.until is not None and self.until < 1:
             raise InputError(f"until: expected a step from 1 on or null, got {self.until}.")
+        if not (self.distil and self.distil.pairs):
+            _check_least("data.", self.data, metadata=1)
+        elif self.data.metadata or self.data.cache_dir or self.data.past_frames > self.data.frames:
+            raise InputError(
+                "data: expected neither metadata nor cache_dir with distil.pairs, and no more past_frames than frames, got "
+                f"{len(self.data.metadata)} files, {self.data.cache_dir}, and {self.data.past_frames} for {self.data.frames}."
+            )
         if self.distil and self.data.clips_per_sample > 1:
             raise InputError(f"data.clips_per_sample: expected 1 with distil, got {self.data.clips_per_sample}.")
         if self.distil and self.validation.metadata:

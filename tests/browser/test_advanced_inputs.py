@@ -6,7 +6,7 @@ import pytest
 
 pytestmark = pytest.mark.browser
 
-FOLDED = {"num_init_past_frames", "reference_order", "lead_in", "noise"}
+FOLDED = {"num_init_past_frames", "reference_order", "lead_in", "noise", "decoder"}
 BUTTON = "node.widgets.find(({ name }) => name === 'advanced')"
 
 

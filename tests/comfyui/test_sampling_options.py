@@ -83,7 +83,15 @@ def test_a_preset_replaces_the_steps_and_says_what_it_costs(sample, plain, comfy
     assert fast.shape == sixth.shape == plain.shape and fast.std() > 5
     assert np.abs(fast - plain).max() > 10 and np.abs(sixth - fast).max() > 10
     assert np.array_equal(sample({"preset": "fast", "steps": 9}), fast)
+    euler = sample({"preset": "fast", "sampler": ["euler", 0]}, euler=node("KSamplerSelect", sampler_name="euler"))
+    assert euler.shape == plain.shape and np.abs(euler - fast).max() > 1, "core's sampler takes the place of the preset's own"
     assert re.search(r"MEMO: 6 steps, [\d.e+-]+ TFLOP per frame, [\d.]+ times less than published", comfyui_server.log)
+
+
+def test_a_small_decoder_makes_other_frames_of_the_same_clips(sample, plain):
+    small = sample({"decoder": "small"})
+    assert small.shape == plain.shape and small.std() > 5
+    assert np.abs(small - plain).max() > 10
 
 
 def test_turbo_asks_for_a_model_that_was_distilled(sample):

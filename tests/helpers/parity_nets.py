@@ -12,7 +12,8 @@ from memo_modules.models.diffusion_net import DiffusionNet
 from memo_modules.models.layers import Layers
 from memo_modules.models.projections import AudioProjection, ImageProjection
 from memo_modules.models.reference_net import ReferenceNet
-from memo_modules.sampler.sampling import MemoNets, portrait_branches, sample_video
+from memo_modules.sampler.reference_order import portrait_branches
+from memo_modules.sampler.sampling import MemoNets, sample_video
 from memo_modules.types import AudioFeatures, EmotionTrack, Face, ReferenceFeatures, SamplerSettings
 from memo_modules.vae import DiffusersVAE
 from memo_modules.weights import checkpoints

@@ -22,7 +22,7 @@ ENGLISH_WORDS = r"\b(and|are|for|from|is|it|of|the|their|to|where|which|with)\b"
 """Of the words in any sentence, those that German, Spanish and French do not have too."""
 TERMS = {"crf", "emotion2vec", "fps", "vae"}
 SAME = {
-    "de": {"audio", "clips", "codec", "emotion", "index", "sampler", "seed", "sigmas", "video"},
+    "de": {"audio", "clips", "codec", "decoder", "emotion", "index", "sampler", "seed", "sigmas", "video"},
     "es": {"audio", "clips", "sigmas", "video"},
     "fr": {"audio", "clips", "codec", "image", "images", "photo", "portrait", "sigmas"},
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers.models.autoencoders.vae import DecoderTiny
 from torch.utils.flop_counter import FlopCounterMode
 
 from memo_modules.models.config import DiffusionNetConfig, MotionConfig, ReferenceNetConfig
@@ -13,7 +14,7 @@ from memo_modules.models.diffusion_net import DeepFeatures, DiffusionNet
 from memo_modules.models.layers import Layers
 from memo_modules.models.reference_net import ReferenceNet
 from memo_modules.sampler import recipes
-from memo_modules.sampler.cost import Cost
+from memo_modules.sampler.cost import SMALL_DECODE, Cost
 from memo_modules.types import SamplerSettings
 
 FRAMES, SIZE = 8, (16, 24)
@@ -87,6 +88,19 @@ PUBLISHED = 1275e12
 def test_presets_are_as_much_cheaper_as_their_help_says(preset, guidance_scale, cheaper):
     settings = recipes.apply(preset, SamplerSettings(guidance_scale=guidance_scale))
     assert PUBLISHED / Cost(FULL, (64, 64), settings).clip >= cheaper
+
+
+def test_the_small_decoder_costs_what_torch_counts_and_saves_what_the_page_says():
+    with torch.device("meta"):
+        net = DecoderTiny(4, 3, (3, 3, 3, 1), (64, 64, 64, 64), 2, "relu", "nearest")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(meta(1, 4, 64, 64))
+    assert pytest.approx(counter.get_total_flops(), rel=0.005) == 64 * 64 * SMALL_DECODE
+    student = replace(SamplerSettings(guidance_scale=1.0), steps=2, schedule="even", past_every=4)
+    presets = [recipes.apply(preset, SamplerSettings(guidance_scale=scale)) for preset in ("fast", "draft") for scale in (3.5, 1.0)]
+    costs = [Cost(FULL, (64, 64), settings, decoder="small").clip for settings in (*presets, student)]
+    assert [cost / 16e12 for cost in costs] == pytest.approx([15.7, 9.4, 10.9, 5.5, 4.5], abs=0.05)
+    assert [PUBLISHED / cost for cost in costs] == pytest.approx([5.1, 8.5, 7.3, 14.6, 17.7], abs=0.05)
 
 
 def test_the_exact_path_costs_what_was_counted():

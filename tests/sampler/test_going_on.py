@@ -7,9 +7,10 @@ import torch
 
 from memo_modules.errors import InputError
 from memo_modules.host import Host
+from memo_modules.sampler import recipes, solvers
 from memo_modules.sampler.noise import NOISES
 from memo_modules.sampler.sampling import REPLAYED_CLIPS, SampledClip, sample_video
-from memo_modules.types import AudioFeatures
+from memo_modules.types import AudioFeatures, SamplerSettings
 from tests.helpers.tiny_video import FACE, FAST, GUIDED, HAPPY, PORTRAIT, speech
 
 
@@ -38,6 +39,28 @@ def test_going_on_from_a_state_equals_one_run(sample, three_clips, made, noise):
     for clip, expected in zip(rest, whole[made:], strict=True):
         assert torch.equal(clip.frames, expected.frames)
         assert torch.equal(clip.state.latents, expected.state.latents)
+
+
+STUDENT = {"steps": 2, "guidance_scale": 1.0, "schedule": "even", "past_every": 4}
+
+
+@pytest.mark.parametrize(
+    ("preset", "options", "run"),
+    [
+        ("fast", {"reference_order": "aligned", "noise": "smooth"}, {"lead_in": 1}),
+        ("draft", {"noise": "smooth"}, {"solver": solvers.euler, "sigmas": torch.tensor([1.0, 0.4, 0.0])}),
+        ("draft", {"guidance_scale": 1.0, "reference_order": "aligned"}, {"lead_in": 1, "low_memory": True}),
+        ("turbo", {}, {"solver": solvers.adams_bashforth}),
+    ],
+)
+def test_every_preset_continues_as_one_run(sample, preset, options, run):
+    """In two steps each, with another order of references, noise, solver and noise levels, and after a lead-in; and where more audio follows."""
+    settings = replace(recipes.apply(preset, SamplerSettings(**options), STUDENT), steps=2)
+    whole = sample(speech(21), settings, **run)
+    [rest] = sample(speech(21), settings, state=whole[-2].state, done=len(whole) - 1, **run)
+    assert torch.equal(rest.frames, whole[-1].frames) and torch.equal(rest.state.latents, whole[-1].state.latents)
+    [more] = sample(speech(16), settings, state=rest.state, **run | {"lead_in": 0})
+    assert more.frames.isfinite().all() and more.state.clips == len(whole) + 1
 
 
 def test_what_was_before_is_remembered(sample, three_clips):

@@ -9,17 +9,20 @@ import pytest
 import torch
 
 from memo_modules.audio import emotion
+from memo_modules.errors import InputError
 from memo_modules.sampler.sampling import sample_video
 from memo_modules.types import EMOTIONS, SamplerSettings
 from tools import evaluate
-from tools.evaluation import report
+from tools.evaluation import report, running
+from tools.evaluation.distances import distances
 from tools.evaluation.figures import figures, lag_correlations
 from tools.evaluation.intervals import differences, intervals
+from tools.evaluation.keeping import Kept
 from tools.evaluation.reader import Training, load_reader, obtain_reader
 from tools.evaluation.readings import borders, read
 from tools.evaluation.rendering import Model, sound_of
 from tools.evaluation.running import Results, Setup, run
-from tools.evaluation.variants import BASE, TRUTH, VAE, VARIANTS, Case, long_cases, short_cases
+from tools.evaluation.variants import BASE, TRUTH, VAE, VARIANTS, Case, again, long_cases, short_cases
 from tools.small_world import MOODS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -216,7 +219,7 @@ def test_a_run_takes_equal_variants_over_and_writes_everything(tiny_models, read
     assert len(lines) == 2 + 1 + 2 + 2 + 1  # what equals another variant is rendered once
     assert results["reset_every_step"].long[0] is results["reset_every_clip"].long[0]
 
-    variants = report.entries(results, setup.base, {"name": "this", "workers": 1})
+    variants = report.entries(results, setup.settings, {"name": "this", "workers": 1})
     assert variants["reset_every_step"]["equal_to"] == "reset_every_clip"
     assert variants[TRUTH]["lip_sync_correlation"] > 0.95
     assert variants[TRUTH]["settings"] is None and variants[BASE]["settings"]["memory"] == "carried"
@@ -242,7 +245,7 @@ def test_a_run_takes_equal_variants_over_and_writes_everything(tiny_models, read
 
 def test_the_table_says_how_sure_it_is(truth):
     results = {key: Results(truth, []) for key in (TRUTH, BASE)}
-    variants = report.entries(results, SamplerSettings(), {})
+    variants = report.entries(results, lambda key: SamplerSettings(), {})
     assert variants[TRUTH]["minus_base"].keys() >= {"identity_distance", "sharpness"} and "minus_base" not in variants[BASE]
     cases = {"identities": 1, "seconds": SECONDS, "long_seconds": 0.0}
     table = report.table({"base": {"steps": 1, "guidance_scale": 1.0}, "cases": cases, "variants": variants})
@@ -256,6 +259,69 @@ def test_a_variant_that_turns_out_different_is_rendered_whole(tiny_models, reade
     results = run(setup, ["reset_every_clip", "other"], short)
     assert not results["other"].same
     assert [reading.case for reading in results["other"].short] == short
+
+
+def test_a_run_that_was_stopped_continues_with_what_is_missing(tiny_models, reader_file, tmp_path, monkeypatch):
+    """The cheapest videos come first; another seed, model or setting is another reading."""
+    base = SamplerSettings(steps=1, guidance_scale=1.0)
+    setup = Setup(tiny_models, tiny_models / "memo" / "tiny", reader_file, base, size=SIZE, kept=Kept(tmp_path / "readings", ("model",)))
+    case, keys, made = short_cases(1, 0.6)[:1], ["guidance_2", TRUTH, BASE], []
+    read_one = running.Worker.read
+
+    def stops(worker, key, case):
+        if key == "guidance_2":
+            raise KeyboardInterrupt
+        made.append(key)
+        return read_one(worker, key, case)
+
+    monkeypatch.setattr(running.Worker, "read", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run(setup, keys, case)
+    assert made == [TRUTH, BASE] and len(list((tmp_path / "readings").iterdir())) == 2
+    monkeypatch.setattr(running.Worker, "read", lambda worker, key, case: (made.append(key), read_one(worker, key, case))[1])
+    lines: list[str] = []
+    results = run(setup, keys, case, say=lines.append)
+    assert made == [TRUTH, BASE, "guidance_2"] and lines[0] == "2 of 3 videos were made before."
+    repeated = run(setup, keys, case)
+    for key in keys:
+        [first], [second] = results[key].short, repeated[key].short
+        assert first.case == second.case and first.seconds == second.seconds and first.digest == second.digest
+        assert all(
+            np.array_equal(getattr(first, name), getattr(second, name), equal_nan=True) for name in ("opening", "backdrop", "shown", "sampled")
+        )
+        assert (len(first.shown) > 0) == (key == BASE), "pictures of the variant that is shown alone"
+    others = (replace(setup, kept=Kept(tmp_path / "readings", ("other",))), replace(setup, base=replace(base, seed=1)), replace(setup, size=96))
+    assert len({each.place(BASE, case[0]) for each in (setup, *others)}) == 4
+
+
+def test_distances_are_in_units_of_two_seeds(truth):
+    """A video half way from the solution to one of another seed deviates by a half; one that is the same for all seeds has no variety."""
+
+    def shifted(by: int) -> Results:
+        return Results([replace(reading, sampled=np.full_like(reading.sampled, 100 + by)) for reading in truth], [])
+
+    results = {"converged": shifted(0), again("converged"): shifted(40), "fast": shifted(20), again("fast"): shifted(20), "draft": shifted(-10)}
+    found = distances(results, "fast")
+    assert (found["deviation"], found["variety"]) == (0.5, 0.0) and found["distance_intervals"]["deviation"] == [0.5, 0.5]
+    found = distances(results, "draft")
+    assert (found["deviation"], found["variety"]) == (0.25, None)
+    assert distances(results, "fast_guided")["deviation"] is None
+    entries = report.entries({TRUTH: Results(truth, []), **results}, lambda key: SamplerSettings(), {})
+    table = report.table(
+        {"base": {"steps": 1, "guidance_scale": 1.0}, "cases": {"identities": 1, "seconds": 1, "long_seconds": 0}, "variants": entries}
+    )
+    assert "| deviation | variety |" in table and "| 0.50 | 0.00 |" in table.replace(" ± 0.00", "")
+
+
+def test_a_student_needs_its_recipe(tiny_models):
+    with pytest.raises(InputError, match="--student: .*tiny was not distilled"):
+        evaluate.recipe_of(tiny_models / "memo" / "tiny")
+
+
+def test_speed_is_one_command():
+    arguments = evaluate.parse(["--speed", "--set", "seed=5"])
+    assert arguments.base == SamplerSettings(6, 1.0, 5) and arguments.identities * len(MOODS) == 24 and arguments.long_identities == 6
+    assert {"fast", "fast_guided", "draft", "turbo", "published", "past_every_4"} <= set(arguments.variants) <= set(VARIANTS)
 
 
 def test_settings_are_read_by_name():

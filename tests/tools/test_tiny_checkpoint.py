@@ -27,6 +27,7 @@ FILES = {
     "memo/emotion2vec_plus_large/model.pt",
     *(f"audio_encoders/wav2vec2-base-960h/{file}" for file in ("config.json", "model.safetensors", "preprocessor_config.json")),
     *(f"vae/sd-vae-ft-mse/{file}" for file in ("config.json", WEIGHTS)),
+    "vae_approx/taesd_decoder.safetensors",
 }
 
 

@@ -23,7 +23,7 @@ from memo_modules.models.layers import Layers
 from memo_modules.training.assembly import load_vae, make_trainer
 from memo_modules.training.checkpoint_folders import alone, checkpoints, read_state
 from memo_modules.training.draws import Rates
-from memo_modules.training.loop import StepLog, Trainer, check_sample
+from memo_modules.training.loop import StepLog, Trainer, check_frames, check_sample
 from memo_modules.training.parameters import OptimizerSettings
 from memo_modules.training.schedule import TimestepSampling
 from memo_modules.training.settings import DataSettings, SampleSettings, TrainingSettings, read_settings
@@ -276,11 +276,10 @@ def test_features_of_another_encoder_are_refused(config, tmp_path):
 
 def test_clips_longer_than_the_nets_make_are_refused(config, tmp_path):
     nets = make(config, tmp_path).nets
-    sample = {"face_emb": torch.zeros(8), "audio_emb": torch.zeros(3, 5, 2, 4)}
     longest = nets.diffusion_net.config.motion_module_kwargs.temporal_position_encoding_max_len
-    check_sample(nets, sample, longest)
+    check_frames(nets, longest)
     with pytest.raises(InputError, match=rf"data.frames: expected at most {longest}, .* got {longest + 1}"):
-        check_sample(nets, sample, longest + 1)
+        check_frames(nets, longest + 1)
 
 
 def test_a_sample_that_cannot_be_made_ends_no_training(config, tmp_path):

@@ -1,7 +1,7 @@
 """Measurements of one video, frame by frame, next to the truth."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 
@@ -22,6 +22,9 @@ SHOWN = 8
 SAMPLED = 10
 """Every so many frames sharpness is compared."""
 
+APART = 8
+"""Every so many frames videos are compared with each other, at every second pixel."""
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -32,7 +35,7 @@ class Reading:
     backdrop: (f), mean error of the pixels that nobody ever covers, in [0, 1], NaN where there are none. motion: (f-1), mean
     change of a pixel, in [0, 1]. sharpness: mean gradient, where the true video's is 1. shown: (SHOWN size size 3) uint8,
     evenly over the video; true: the true ones next to them; around: (SHOWN 4 size size 3), two frames before and after some
-    borders. seconds: per clip, to make it. digest: of all pixels.
+    borders. seconds: per clip, to make it. digest: of all pixels. sampled: uint8 (n size/2 size/2 3), what ``distances`` compares.
     """
 
     case: Case
@@ -49,6 +52,12 @@ class Reading:
     around: np.ndarray
     seconds: tuple[float, ...]
     digest: str
+    sampled: np.ndarray
+
+    def without_pictures(self) -> "Reading":
+        """The same without shown, true and around, which are most of it."""
+        none = np.zeros((0, *self.shown.shape[1:]), dtype=np.uint8)
+        return replace(self, shown=none, true=none, around=none)
 
 
 def borders(frames: int) -> np.ndarray:
@@ -79,6 +88,7 @@ def read(case: Case, clip: Clip, frames: np.ndarray, reader: Reader, seconds: tu
         around=np.array([frames[i - 1 : i + 3] for i in some if i + 3 <= count]),
         seconds=seconds,
         digest=hashlib.sha256(frames.tobytes()).hexdigest(),
+        sampled=frames[::APART, ::2, ::2],
     )
 
 

@@ -1,6 +1,7 @@
 """The results as a file, as a table for the README, and as pictures."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,10 +9,11 @@ import numpy as np
 
 from memo_modules.types import SamplerSettings
 from tools.evaluation import pictures
+from tools.evaluation.distances import distances
 from tools.evaluation.figures import figures
 from tools.evaluation.intervals import FEWEST, differences, intervals
 from tools.evaluation.running import Results
-from tools.evaluation.variants import BASE, TRUTH, VAE, VARIANTS
+from tools.evaluation.variants import BASE, CONVERGED, TRUTH, VAE, VARIANTS
 from tools.small_world import MOODS
 
 COLUMNS = {
@@ -25,17 +27,22 @@ COLUMNS = {
 }
 """Headings of the table, with key and format of what stands below."""
 
+FURTHER = {"deviation": ("deviation", "{:.2f}"), "variety": ("variety", "{:.2f}")}
+"""Those of ``distances``, where they were measured."""
 
-def entries(results: dict[str, Results], base: SamplerSettings, device: dict) -> dict[str, dict]:
-    """The `variants` of the JSON; settings are None where nothing was sampled. device: where they were made."""
+
+def entries(results: dict[str, Results], settings: Callable[[str], SamplerSettings], device: dict) -> dict[str, dict]:
+    """The `variants` of the JSON; settings are None where nothing was sampled. settings: of a variant. device: where they were made."""
     found = {}
     for key, result in results.items():
         variant = VARIANTS[key]
-        settings = {"memory": variant.memory, "mood": variant.mood, **asdict(variant.settings(base))}
-        entry = {"title": variant.title, "settings": None if key in (TRUTH, VAE) else settings}
+        sampled = None if key in (TRUTH, VAE) else {"memory": variant.memory, "mood": variant.mood, **asdict(settings(key))}
+        entry = {"title": variant.title, "settings": sampled}
         if result.same:
             entry["equal_to"] = variant.equal_to
         entry |= {"device": device} | figures(result.short, result.long) | {"intervals": intervals(result.short, result.long)}
+        if key not in (TRUTH, VAE) and any(goal in results for goal in CONVERGED.values()):
+            entry |= distances(results, key)
         if key != BASE and (other := results.get(BASE)):
             entry["minus_base"] = differences(result.short, result.long, other.short, other.long)
         found[key] = entry
@@ -60,9 +67,11 @@ def table(document: dict | None) -> str:
     """Markdown; a sentence where nothing was evaluated."""
     if document is None:
         return "Nothing has been evaluated yet."
-    lines = [["variant", *COLUMNS], ["---"] * (len(COLUMNS) + 1)]
-    for entry in document["variants"].values():
-        cells = [_cell(entry, key, shape) for key, shape in COLUMNS.values()]
+    entries = document["variants"].values()
+    columns = COLUMNS | {name: column for name, column in FURTHER.items() if any(column[0] in entry for entry in entries)}
+    lines = [["variant", *columns], ["---"] * (len(columns) + 1)]
+    for entry in entries:
+        cells = [_cell(entry, key, shape) for key, shape in columns.values()]
         lines.append([entry["title"], *cells])
     rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     base, cases = document["base"], document["cases"]
@@ -78,9 +87,9 @@ def table(document: dict | None) -> str:
 
 def _cell(entry: dict, key: str, shape: str) -> str:
     """A figure, the half of its interval where that is known, and an equals sign where it may be the base variant's."""
-    if entry[key] is None:
+    if entry.get(key) is None:
         return "–"
-    low, high = entry.get("intervals", {}).get(key, (0.0, 0.0))
+    low, high = entry.get("intervals", {}).get(key) or entry.get("distance_intervals", {}).get(key) or (0.0, 0.0)
     doubt = f" ± {shape.replace('+', '').format((high - low) / 2)}" if high > low else ""
     low, high = entry.get("minus_base", {}).get(key, (1.0, 1.0))
     return shape.format(entry[key]) + doubt + (" =" if low <= 0 <= high else "")

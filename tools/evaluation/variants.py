@@ -1,6 +1,8 @@
 """What is rendered: cases, each a character with a voice and a mood, and variants of the sampler's settings."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +50,7 @@ class Variant:
     past frames alone; "reset_step": that memory is forgotten and made anew at each step, as in samplers that announce new audio on
     every call. mood: "set" as commanded or "heard" by detect_emotion. changes: of SamplerSettings. equal_to: a variant whose
     frames should be the same, bit by bit; where the first case shows that they are, the others are not rendered again.
-    long: also renders the long video, for drift. preset: of recipes.PRESETS, on top of the changes.
+    long: also renders the long video, for drift. preset: of recipes.PRESETS, on top of the changes; "turbo" runs the student.
     """
 
     title: str
@@ -59,8 +61,24 @@ class Variant:
     long: bool = False
     preset: str = "exact"
 
-    def settings(self, base: SamplerSettings) -> SamplerSettings:
-        return recipes.apply(self.preset, replace(base, **self.changes))
+    @property
+    def guided(self) -> bool:
+        """Whether it asks for guidance, or stands in for what does."""
+        return self.changes.get("guidance_scale", 1.0) > 1
+
+    def settings(self, base: SamplerSettings, student: Mapping[str, Any] = recipes.NO_STUDENT) -> SamplerSettings:
+        return recipes.apply(self.preset, replace(base, **self.changes), student)
+
+
+CONVERGES = {"steps": 12, "schedule": "even", "solver": "adams_bashforth"}
+
+CONVERGED = {False: "converged", True: "converged_guided"}
+"""Whether guided to the variant that others are compared with by ``distances``."""
+
+
+def again(key: str) -> str:
+    """The variant with noise of another seed."""
+    return f"{key}_again"
 
 
 TRUTH, VAE, BASE = "truth", "vae", "carried"
@@ -95,6 +113,26 @@ VARIANTS = {
 }
 """By their keys in the JSON. Nothing is sampled for TRUTH and VAE: what they reach, no sampler can pass. BASE runs on the base
 settings, the others on those with one thing changed."""
+
+USUAL = tuple(VARIANTS)
+"""Those that are rendered where nothing else is asked for."""
+
+VARIANTS |= {
+    "turbo": Variant("turbo, the student", changes={"guidance_scale": 2.0}, preset="turbo", long=True),
+    "converged": Variant("12 even steps of Adams-Bashforth", changes=CONVERGES | {"guidance_scale": 1.0}),
+    "converged_guided": Variant("the same, guidance 2", changes=CONVERGES | {"guidance_scale": 2.0}),
+}
+VARIANTS |= {
+    again(key): replace(VARIANTS[key], title=f"{VARIANTS[key].title}, another seed", changes=VARIANTS[key].changes | {"seed": 1_000_042}, long=False)
+    for key in ("converged", "converged_guided", "fast", "fast_guided", "draft", "draft_guided", "turbo")
+}
+
+SPEED = (
+    *(TRUTH, VAE, BASE, "fast", "draft", "turbo", "even", "adams_bashforth", "past_every_4", "whole_every_2", "unconditional_every_2", "guidance_2"),
+    *("fast_guided", "draft_guided", "converged", "published", "converged_guided"),
+    *(again(key) for key in ("fast", "draft", "turbo", "converged", "fast_guided", "draft_guided", "converged_guided")),
+)
+"""What tells what the presets cost: each of them, each of their parts alone, the student, and what they are compared with."""
 
 
 def short_cases(identities: int, seconds: float, moods: tuple[str, ...] = MOODS, words: bool = False) -> list[Case]:
