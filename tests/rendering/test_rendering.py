@@ -192,9 +192,9 @@ def test_a_full_disk_ends_the_run_and_no_job(tiny_pipeline, results, inputs, mon
 def test_out_of_memory_continues_in_low_memory_mode_from_the_clip_it_was_at(tiny_pipeline, results, inputs, monkeypatch):
     sample, modes = type(tiny_pipeline).sample, []
 
-    def short(self, conditioning, settings, mode, **options):
+    def short(self, conditioning, settings, mode, *others, **options):
         modes.append((mode, options["done"]))
-        for number, clip in enumerate(sample(self, conditioning, settings, mode, **options)):
+        for number, clip in enumerate(sample(self, conditioning, settings, mode, *others, **options)):
             if mode != "low" and number == 1:
                 raise torch.OutOfMemoryError
             yield clip
