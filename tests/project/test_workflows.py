@@ -38,7 +38,7 @@ RUN = [file for file in WORKFLOWS if file not in APPS]
 """Apps run as the graphs that they are made of."""
 CHAINED = {"record_yourself", "part_of_a_recording", "smooth_60_fps", "folder_of_portraits"}
 """Whose videos are not as long as the audio of a loader, or are several: test_chained_workflows.py."""
-TAKE_LONG = {"low_memory", "two_speakers_one_photo"}
+TAKE_LONG = {"low_memory", "talking_portrait", "two_speakers_one_photo"}
 """With what their notes say to change; as they are stored they run always."""
 each_of_core_nodes = pytest.mark.parametrize("file", [file for file in WORKFLOWS if file.stem not in OF_OTHER_PACKS], ids=lambda file: file.stem)
 

@@ -80,7 +80,9 @@ EXACT = {
 }
 
 
-@pytest.mark.parametrize("overrides", EXACT.values(), ids=EXACT)
+@pytest.mark.parametrize(
+    "overrides", [pytest.param(value, id=name, marks=pytest.mark.slow if name == "bf16, averaged" else ()) for name, value in EXACT.items()]
+)
 def test_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit(config, tmp_path, overrides):
     overrides = ("steps=4", "save_every=100", "batch_size=2", *overrides)
     whole = run(make(config, tmp_path / "whole", *overrides))
