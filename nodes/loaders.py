@@ -38,8 +38,8 @@ CATEGORY = "MEMO/loaders"
 
 def model_input(name: str, role: str, tooltip: str) -> io.Combo.Input:
     """What there is of a role, and the published model; ``missing``, which web/missing_models.js reads, says which is not there."""
-    roots = adapter.model_folders
-    return io.Combo.Input(name, options=obtain.options(role, roots), tooltip=tooltip, extra_dict={"missing": obtain.to_fetch(role, roots)})
+    sizes = obtain.offered(role, adapter.model_folders)
+    return io.Combo.Input(name, options=list(sizes), tooltip=tooltip, extra_dict={"missing": {name: size for name, size in sizes.items() if size}})
 
 
 def download_input() -> io.Boolean.Input:

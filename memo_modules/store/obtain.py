@@ -31,17 +31,13 @@ def folders(model: Model, roots: Roots) -> list[Path]:
 _LONGEST_NAME, _NAME = 200, re.compile(r"\w[\w.+() -]*(/\w[\w.+() -]*)*(?<! )")
 
 
-def options(role: str, roots: Roots) -> list[str]:
-    """What a loader offers: what there is, and the published model, which can be fetched."""
-    found, published = list(listing(role, roots).found), CATALOGUE[role].name
-    return found if published in found else [*found, published]
-
-
-def to_fetch(role: str, roots: Roots) -> dict[str, str]:
-    """What a loader offers and is not there: its name, and how large the files are that would be fetched."""
-    model = CATALOGUE[role]
-    files = [] if model.name in listing(role, roots).found else missing(model, roots)[1]
-    return {model.name: file_size(_size(model, files))} if files else {}
+def offered(role: str, roots: Roots) -> dict[str, str]:
+    """What a loader offers: the names of what there is, and the published model with how much would be fetched for it, "" for nothing."""
+    model, found = CATALOGUE[role], listing(role, roots).found
+    if model.name in found:
+        return dict.fromkeys(found, "")
+    files = missing(model, roots)[1]
+    return dict.fromkeys(found, "") | {model.name: file_size(_size(model, files)) if files else ""}
 
 
 def stand_in(role: str, name: str, roots: Roots) -> str | None:

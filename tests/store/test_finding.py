@@ -329,11 +329,11 @@ def roots(tmp_path):
 
 
 def test_options_are_what_there_is_and_the_published_model(tiny_models, root, roots):
-    assert obtain.options("nets", roots) == ["memo"] and obtain.to_fetch("nets", roots) == {"memo": "10.3 GB"}
+    assert obtain.offered("nets", roots) == {"memo": "10.3 GB"}
     published(tiny_models, root / "mine")
-    assert obtain.options("nets", roots) == ["mine", "memo"] and list(obtain.to_fetch("nets", roots)) == ["memo"]
+    assert list(obtain.offered("nets", roots).items()) == [("mine", ""), ("memo", "10.3 GB")]
     published(tiny_models, root / "memo")
-    assert obtain.options("nets", roots) == ["memo", "mine"] and obtain.to_fetch("nets", roots) == {}
+    assert list(obtain.offered("nets", roots).items()) == [("memo", ""), ("mine", "")]
 
 
 def test_a_name_that_is_not_there_or_refused_says_why(tiny_models, root, roots):
