@@ -35,28 +35,27 @@ def write_tensor(path: Path, field: str, tensor: Tensor, metadata: dict[str, str
         save_tensors(partial, {field: tensor}, metadata)
 
 
-def tensor_shape(path: Path, field: str) -> tuple[int, ...]:
-    """The shape of the tensor in a file. Raises InputError when there is none that can be read."""
+def shape_and_rate(path: Path, field: str) -> tuple[tuple[int, ...], Fraction | None]:
+    """The shape of the tensor in a file, and its rows per second as preparation wrote them in the header, None where that does not say.
+
+    Raises InputError when there is no tensor that can be read.
+    """
     if path.suffix == ".safetensors":
-        return tuple(_in_safetensors(path, field, lambda part: part.get_shape()))
-    return tuple(_mapped(path).shape)
+        return _in_safetensors(path, field, lambda file: (tuple(file.get_slice(field).get_shape()), _rate((file.metadata() or {}).get("fps", ""))))
+    return tuple(_mapped(path).shape), None
 
 
-def frames_per_second(path: Path) -> Fraction | None:
-    """What the header of a file says that preparation wrote; None where it does not say."""
-    if path.suffix != ".safetensors":
-        return None
+def _rate(written: str) -> Fraction | None:
     try:
-        with safe_open(path, framework="pt") as file:
-            return Fraction((file.metadata() or {}).get("fps", "")[:_LONGEST_RATE])
-    except (SafetensorError, OSError, ValueError, ZeroDivisionError):
+        return Fraction(written[:_LONGEST_RATE])
+    except (ValueError, ZeroDivisionError):
         return None
 
 
 def read_rows(path: Path, field: str, start: int = 0, stop: int | None = None) -> Tensor:
     """Rows start..stop-1, or all, of the tensor in a file. Raises InputError when there is none that can be read."""
     if path.suffix == ".safetensors":
-        return _in_safetensors(path, field, lambda part: part[start:stop])
+        return _in_safetensors(path, field, lambda file: file.get_slice(field)[start:stop])
     return _mapped(path)[start:stop].clone()
 
 
@@ -67,7 +66,7 @@ def _in_safetensors(path: Path, field: str, look):
             fields = file.keys()
             if field not in fields:
                 raise InputError(f"{path}: expected a tensor {field!r}, found {', '.join(fields) or 'none'}. {_AGAIN}")
-            return look(file.get_slice(field))
+            return look(file)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read ({_reason(error)}). {_AGAIN}") from error
 

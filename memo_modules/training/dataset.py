@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from ..errors import InputError
 from ..files.documents import parse_json
 from ..files.regular_files import is_regular, read_regular
-from ..preparation.tensor_files import FIELDS, frames_per_second, read_rows, tensor_shape
+from ..preparation.tensor_files import FIELDS, read_rows, shape_and_rate
 from ..types import clip_label
 from ..video.reading import ReadFrames, read_frames
 from ..words import quoted, shortened
@@ -176,10 +176,10 @@ def _prepared_video(line: str, folder: Path, where: str) -> PreparedVideo:
             missing = shortened(str(folder / entry[field]), 300)
             raise InputError(f"{where}: {field} {missing} is missing. Relative paths start at {folder}. Prepare this video again.")
         files[field] = found
-    features, labels = (tensor_shape(files[field], field) for field in ("audio_emb", "audio_emotion"))
+    (features, fps), (labels, _) = (shape_and_rate(files[field], field) for field in ("audio_emb", "audio_emotion"))
     if len(features) != 3 or labels != features[:1]:
         raise InputError(f"{where}: expected audio_emb (frames layers channels) and audio_emotion (frames), got {features} and {labels}.")
-    return PreparedVideo(**files, frames=features[0], fps=frames_per_second(files["audio_emb"]))
+    return PreparedVideo(**files, frames=features[0], fps=fps)
 
 
 def _found(folder: Path, name: str) -> Path | None:

@@ -20,7 +20,7 @@ from memo_modules.audio.encoder_config import EncoderConfig
 from memo_modules.audio.features import AudioEncoder, check_audio_encoder, load_audio_encoder
 from memo_modules.errors import CheckpointError, InputError
 from memo_modules.models.layers import Layers
-from memo_modules.preparation.tensor_files import read_rows, tensor_shape
+from memo_modules.preparation.tensor_files import read_rows, shape_and_rate
 from memo_modules.store.converting import pickle_to_safetensors
 from memo_modules.vae import autoencoder_weights, check_autoencoder, load_autoencoder
 from memo_modules.weights import checkpoints, checks
@@ -155,7 +155,7 @@ def pipes() -> dict[str, Callable[[Path], object]]:
         "vae.safetensors": check_autoencoder,
         "face.pt": lambda path: read_rows(path, "face_emb"),
         "face.safetensors": lambda path: read_rows(path, "face_emb"),
-        "audio.safetensors": lambda path: tensor_shape(path, "audio_emb"),
+        "audio.safetensors": lambda path: shape_and_rate(path, "audio_emb"),
     }
 
 
