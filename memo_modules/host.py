@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:  # downloading needs no torch, which takes seconds to import
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Host:
     progress: Callable[..., None] = lambda done, total, *more: None
     check_interrupt: Callable[[], None] = lambda: None
     say: Callable[[str], None] = lambda text: None
-    clip_done: Callable[[Tensor, Fraction], None] = lambda frames, fps: None
+    clip_done: Callable[["Tensor", Fraction], None] = lambda frames, fps: None
 
 
 SILENT = Host()
