@@ -5,6 +5,7 @@ Walks the JSON files of tests/golden, or of MEMO_GOLDEN_DIR, and dispatches on `
 
 import json
 import os
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -69,9 +70,10 @@ NETS = ("reference_net", "diffusion_net", "pipeline")
 
 
 def exact_cases() -> list:
-    """The nets under every exact option: all of them by default, each alone and compiled, which takes minutes, if slow."""
+    """The nets under every exact option: all of them by default, the pipeline as on a GPU; each alone and compiled, which takes minutes, if slow."""
+    by_default = {*product(NETS[:2], ("all of a CPU", "all of a GPU")), ("pipeline", "all of a GPU")}
     return [
-        pytest.param(case.values[0], case.values[1], exact, id=f"{case.id}-{name}", marks=[] if name.startswith("all") else pytest.mark.slow)
+        pytest.param(*case.values[:2], exact, id=f"{case.id}-{name}", marks=[] if (case.values[0], name) in by_default else pytest.mark.slow)
         for case in cases()
         for name, exact in EXACT.items()
         if case.values[0] in NETS and (case.values[0] == "pipeline" or name != "low_memory")

@@ -1,34 +1,19 @@
 """The sampler in a ComfyUI that has a GPU with too little room: every tensor is where it is used, and the frames are the same."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch.utils.backend_registration
 
 from tests.helpers.graphs import ROOT
+from tests.helpers.in_comfyui import found_by
 
 needs_a_device_made_in_python = pytest.mark.skipif(
     not hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend"), reason="this torch takes no device made in Python"
 )
 
 
-def run_helper(name: str, comfyui_path: Path, tiny_models: Path) -> Any:
-    """What a helper found, in a process of its own."""
-    command = [sys.executable, Path(__file__).resolve().parents[1] / "helpers" / name, ROOT, tiny_models.parent]
-    environment = os.environ | {"PYTHONPATH": str(comfyui_path), "PYTHONDONTWRITEBYTECODE": "1"}
-    run = subprocess.run(command, cwd=comfyui_path, env=environment, check=False, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
-
-
 @needs_a_device_made_in_python
 def test_frames_are_the_same_on_a_card_that_holds_a_part_of_the_weights(comfyui_path, tiny_models):
-    found = run_helper("sample_on_card.py", comfyui_path, tiny_models)
+    found = found_by("sample_on_card.py", comfyui_path, ROOT, tiny_models.parent)
     assert found["normal"]["places"] == ["card:0", "cpu"]
     assert all(found[mode]["difference"] < 1e-4 for mode in ("normal", "low", "auto", "too much"))
     auto = found["auto"]
@@ -55,7 +40,7 @@ def test_weights_that_core_streams_by_itself_make_the_same_frames(comfyui_path, 
     for each row and without; bit for bit."""
     if "class ModelPatcherDynamic" not in (comfyui_path / "comfy" / "model_patcher.py").read_text(encoding="utf-8"):
         pytest.skip("this ComfyUI has one patcher")
-    found, errors_with_lora = run_helper("sample_with_dynamic_weights.py", comfyui_path, tiny_models)
+    found, errors_with_lora = found_by("sample_with_dynamic_weights.py", comfyui_path, ROOT, tiny_models.parent)
     assert {name: run["difference"] for name, run in found.items()} == dict.fromkeys(found, 0.0) and len(found) == 4
     assert all(run["kinds"] == ["ModelPatcherDynamic"] for run in found.values())
     assert all((run["refused"] == 0) is run["whole"] for run in found.values()), "what has no room comes for one use alone"

@@ -1,13 +1,8 @@
 """Names of new files in ComfyUI's output folder, and what is known of a sound that goes through core's socket."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
+from tests.helpers.in_comfyui import found_by
 from tools.comfyui_server import PACK, copy_pack
 
 
@@ -15,11 +10,7 @@ from tools.comfyui_server import PACK, copy_pack
 def found(comfyui_path, tmp_path_factory) -> dict:
     base = tmp_path_factory.mktemp("files")
     copy_pack(base / PACK)
-    command = [sys.executable, Path(__file__).resolve().parents[1] / "helpers" / "try_files.py", base / PACK, base]
-    environment = os.environ | {"PYTHONPATH": str(comfyui_path), "PYTHONDONTWRITEBYTECODE": "1"}
-    run = subprocess.run(command, cwd=comfyui_path, env=environment, check=False, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
+    return found_by("try_files.py", comfyui_path, base / PACK, base)
 
 
 def test_a_prefix_that_is_let_through_can_be_written(found):

@@ -1,13 +1,8 @@
 """Loading the pack leaves ComfyUI, its files and its environment alone."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
+from tests.helpers.in_comfyui import found_by
 from tools.comfyui_server import PACK, copy_pack
 
 # imported when they are used; each takes seconds, or may not be there
@@ -21,11 +16,7 @@ def change(comfyui_path, tmp_path_factory) -> dict:
     base = tmp_path_factory.mktemp("import")
     pack = base / "custom_nodes" / PACK
     copy_pack(pack)
-    command = [sys.executable, Path(__file__).resolve().parents[1] / "helpers" / "load_pack.py", pack, base]
-    environment = os.environ | {"PYTHONPATH": str(comfyui_path), "PYTHONDONTWRITEBYTECODE": "1"}
-    run = subprocess.run(command, cwd=comfyui_path, env=environment, check=False, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
+    return found_by("load_pack.py", comfyui_path, pack, base)
 
 
 def test_pack_loads(change):

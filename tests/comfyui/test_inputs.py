@@ -1,16 +1,13 @@
 """What nodes are handed by links and prompts: values that belong elsewhere are refused by name, and names lead nowhere but
 into the model folders."""
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from memo_modules.words import quoted
+from tests.helpers.in_comfyui import found_by
 from tests.helpers.input_rows import INPUTS, NAMES, PREFIXES, widget_names
 from tools.comfyui_server import PACK, copy_pack
 
@@ -32,11 +29,7 @@ def found(comfyui_path, tiny_models, outside) -> dict:
             shutil.copytree(model, outside / model.name)
             shutil.copytree(model, base / "models" / "outside" / model.name)
     (base / "models" / "memo" / "linked").symlink_to(outside / "tiny", target_is_directory=True)
-    command = [sys.executable, Path(__file__).resolve().parents[1] / "helpers" / "try_inputs.py", base / PACK, base, outside]
-    environment = os.environ | {"PYTHONPATH": str(comfyui_path), "PYTHONDONTWRITEBYTECODE": "1"}
-    run = subprocess.run(command, cwd=comfyui_path, env=environment, check=False, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
+    return found_by("try_inputs.py", comfyui_path, base / PACK, base, outside)
 
 
 @pytest.mark.parametrize("name", INPUTS)

@@ -205,6 +205,7 @@ def test_the_sampler_keeps_the_good_ones_and_samples_none_twice(comfyui_server):
     assert first == second[:9] + second[18:] and second[18:] == alone and left() == []
 
 
+@pytest.mark.slow
 def test_a_list_that_was_stopped_continues(comfyui_server):
     prompt, record, again = frames_graph("0.4 0.5"), Record(), Record()
     sampler = find(prompt, "MemoSampler")

@@ -1,17 +1,13 @@
 """Load MEMO LoRA: what ComfyUI's patches make of a model is what merging the LoRA makes of its file, and it leaves no trace."""
 
-import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch.utils.backend_registration
 
 from scripts import convert
 from tests.helpers.graphs import ROOT
+from tests.helpers.in_comfyui import found_by
 from tests.helpers.random_lora import write_random_lora
 from tests.helpers.training_world import write_checkpoint
 
@@ -30,11 +26,7 @@ def test_a_lora_changes_a_model_as_merging_it_does_and_leaves_no_trace(comfyui_p
     convert.main([*map(str, (tiny, models / "memo" / "merged.safetensors", "--dtype", "fp32", "--lora", one))])
     convert.main([*map(str, (tiny, models / "memo" / "both.safetensors", "--dtype", "fp32", "--lora", one, "--lora", f"{two}:-0.5"))])
     write_checkpoint(models / "memo" / "other")
-    command = [sys.executable, Path(__file__).resolve().parents[1] / "helpers" / "sample_with_lora.py", ROOT, tmp_path]
-    environment = os.environ | {"PYTHONPATH": str(comfyui_path), "PYTHONDONTWRITEBYTECODE": "1"}
-    run = subprocess.run(command, cwd=comfyui_path, env=environment, check=False, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    found = json.loads(run.stdout.splitlines()[-1])
+    found = found_by("sample_with_lora.py", comfyui_path, ROOT, tmp_path)
     assert found["size"] > 0.05
     assert all(found[name] < ROUNDING for name in ("merged", "two", "in halves", "card"))
     assert all(found[name] == 0 for name in ("plain after it", "strength 0", "plain after all"))

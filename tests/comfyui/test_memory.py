@@ -1,15 +1,13 @@
 """What the pack keeps: a replaced model file is noticed, and POST /free gives everything back."""
 
-import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.graphs import PORTRAIT, ROOT, Record, alive, find, free, look_until, node, talking_portrait, write_wav
+from tests.helpers.in_comfyui import found_by
 
 NET = "diffusion_pytorch_model.safetensors"
 LOADERS = {
@@ -137,14 +135,10 @@ def test_onnx_sessions_make_room_for_another_model(comfyui_server, preparations)
 def test_onnx_sessions_make_room_on_a_card(comfyui_path, tiny_models, where):
     """Sessions that onnxruntime has on the CPU at the same time take none of its memory, and are unloaded all the same."""
     folder = tiny_models / "memo" / "tiny" / "misc" / "face_analysis" / "models"
-    command = [sys.executable, Path(__file__).resolve().parents[1] / "helpers" / "pretend_card.py", ROOT, folder, where]
-    environment = os.environ | {"PYTHONPATH": str(comfyui_path), "PYTHONDONTWRITEBYTECODE": "1"}
-    run = subprocess.run(command, cwd=comfyui_path, env=environment, check=False, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
     arena = 2**30  # that onnxruntime keeps there
     size = arena + sum(file.stat().st_size for file in folder.iterdir()) if where == "on the GPU" else 0
     is_open, closed = [size, size, True], [size, 0, False]
-    assert json.loads(run.stdout.splitlines()[-1]) == {
+    assert found_by("pretend_card.py", comfyui_path, ROOT, folder, where) == {
         "loaded": is_open,
         "unloaded": closed,
         "brought in": is_open,

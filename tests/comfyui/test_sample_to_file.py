@@ -196,7 +196,7 @@ def test_new_audio_continues_a_video(comfyui_server, graph):
     assert made.shape == (45, 64, 64, 3) and made.std() > 5
 
 
-@pytest.mark.parametrize("kind", ["MemoSampler", "MemoSampleToFile"])
+@pytest.mark.parametrize("kind", [pytest.param("MemoSampler", marks=pytest.mark.slow), "MemoSampleToFile"])
 def test_out_of_memory_continues_in_low_memory_mode(comfyui_server, graph, kind):
     # without guidance: branches that run apart round in another way, which the random net makes a hundred times as much in each clip
     graph[find(graph, "MemoSampler")]["inputs"]["guidance_scale"] = 1.0

@@ -1,10 +1,7 @@
 """The loaders in a running ComfyUI: what they list, what they fetch, and that they connect to nobody when nothing is missing."""
 
-import json
 import os
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -13,6 +10,7 @@ import pytest
 
 from tests.helpers.graphs import PORTRAIT, Record, find, node, talking_portrait, write_wav
 from tests.helpers.hub_server import HubServer, Slow
+from tests.helpers.in_comfyui import found_by
 from tools.comfyui_server import ComfyUIServer, ServerError, copy_pack
 
 NET = "diffusion_pytorch_model.safetensors"
@@ -172,11 +170,7 @@ def loaded(comfyui_path, tiny_models, tmp_path_factory) -> dict:
     """What load_nets.py found of each weight_dtype."""
     pack = tmp_path_factory.mktemp("loaded") / "pack"
     copy_pack(pack)
-    command = [sys.executable, Path(__file__).resolve().parents[1] / "helpers" / "load_nets.py", pack, tiny_models / "memo" / "tiny"]
-    environment = os.environ | {"PYTHONPATH": str(comfyui_path)}
-    run = subprocess.run(command, cwd=comfyui_path, env=environment, check=False, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
+    return found_by("load_nets.py", comfyui_path, pack, tiny_models / "memo" / "tiny")
 
 
 @pytest.mark.parametrize(

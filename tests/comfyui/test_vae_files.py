@@ -1,15 +1,12 @@
 """ComfyUI's own VAE is made of files that were checked: what is wrong with one is said in words, and costs no memory."""
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from memo_modules.vae import autoencoder_shapes, own_name
+from tests.helpers.in_comfyui import found_by
 from tests.helpers.vae_cases import SPOILT, config, write_blank
 from tools.comfyui_server import copy_pack
 
@@ -30,22 +27,7 @@ def said(comfyui_path, tiny_models, tmp_path_factory) -> dict[str, list]:
     write_blank(base / "vaes" / "own.safetensors", own)
     write_blank(base / "vaes" / "larger.safetensors", own | {"encoder.conv_in.weight": (500, 3, 3, 3)})
     write_blank(base / "vaes" / "foreign.safetensors", published | {"vquantizer.codebook.weight": (9, 9)})
-    command = [
-        sys.executable,
-        Path(__file__).resolve().parents[1] / "helpers" / "load_vaes.py",
-        base / "custom_nodes" / "ComfyUI-MEMO",
-        base / "vaes",
-    ]
-    run = subprocess.run(
-        [str(part) for part in command],
-        cwd=base,
-        env={**os.environ, "PYTHONPATH": str(comfyui_path)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
+    return found_by("load_vaes.py", comfyui_path, base / "custom_nodes" / "ComfyUI-MEMO", base / "vaes", cwd=base)
 
 
 @pytest.mark.parametrize("name", SPOILT)

@@ -16,7 +16,7 @@ class Allocations(TorchDispatchMode):
         super().__init__()
         self.given = {tensor.untyped_storage()._cdata for thing in given for tensor in tensors_in(thing)}
         self.held: dict[int, int] = {}
-        self.peak = 0
+        self.total = self.peak = 0
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         result = operation(*args, **(kwargs or {}))
@@ -29,8 +29,12 @@ class Allocations(TorchDispatchMode):
         key = storage._cdata
         if key not in self.held and key not in self.given:
             self.held[key] = storage.nbytes()
-            weakref.finalize(storage, self.held.pop, key)
-            self.peak = max(self.peak, sum(self.held.values()))
+            self.total += self.held[key]
+            weakref.finalize(storage, self._free, key)
+            self.peak = max(self.peak, self.total)
+
+    def _free(self, key: int) -> None:
+        self.total -= self.held.pop(key)
 
 
 def tensors_in(thing) -> list[Tensor]:

@@ -8,6 +8,7 @@ import json
 import sys
 
 pack, base = sys.argv[1:]
+sys.dont_write_bytecode = True  # what Python keeps is nothing that the pack writes
 sys.argv = ["main.py", "--cpu", "--base-directory", base]
 
 import comfy.options

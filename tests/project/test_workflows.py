@@ -38,8 +38,6 @@ RUN = [file for file in WORKFLOWS if file not in APPS]
 """Apps run as the graphs that they are made of."""
 CHAINED = {"record_yourself", "part_of_a_recording", "smooth_60_fps", "folder_of_portraits"}
 """Whose videos are not as long as the audio of a loader, or are several: test_chained_workflows.py."""
-TAKE_LONG = {"low_memory", "talking_portrait", "two_speakers_one_photo"}
-"""With what their notes say to change; as they are stored they run always."""
 each_of_core_nodes = pytest.mark.parametrize("file", [file for file in WORKFLOWS if file.stem not in OF_OTHER_PACKS], ids=lambda file: file.stem)
 
 
@@ -259,13 +257,10 @@ def two_people(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.slow  # as they are stored they run always
 @pytest.mark.parametrize(
     ("file", "values"),
-    [
-        pytest.param(file, values, id=f"{file.stem} {number}", marks=pytest.mark.slow if file.stem in TAKE_LONG else ())
-        for file in RUN
-        for number, values in enumerate(NOTED.get(file.stem, ()))
-    ],
+    [pytest.param(file, values, id=f"{file.stem} {number}") for file in RUN for number, values in enumerate(NOTED.get(file.stem, ()))],
 )
 def test_runs_with_what_its_note_says_to_change(file, values, object_info, small_server, two_people, tmp_path):
     sound = small_server.add_input(write_wav(tmp_path / "half_a_second.wav", 11729, 22050))

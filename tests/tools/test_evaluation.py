@@ -186,6 +186,7 @@ def frames_of(model, key, case, settings):
     return model.render(case, VARIANTS[key], VARIANTS[key].settings(settings)).frames
 
 
+@pytest.mark.slow
 def test_memory_reset_at_each_step_is_memory_reset_every_clip_and_not_the_carried_one(model):
     case, fast = Case(0, 0, "happy", 1.6), SamplerSettings(steps=2)  # three clips
     carried, clip, step = (frames_of(model, key, case, fast).astype(int) for key in (BASE, "reset_every_clip", "reset_every_step"))
@@ -252,6 +253,7 @@ def test_the_table_says_how_sure_it_is(truth):
     assert "1.00 ± 0.00 =" in table and "no difference from “memory carried (as published)” seen" in table
 
 
+@pytest.mark.slow
 def test_a_variant_that_turns_out_different_is_rendered_whole(tiny_models, reader_file, monkeypatch):
     monkeypatch.setitem(VARIANTS, "other", replace(VARIANTS["reset_every_step"], changes={"seed": 1}))
     setup = Setup(tiny_models, tiny_models / "memo" / "tiny", reader_file, SamplerSettings(steps=1), size=SIZE)

@@ -45,9 +45,9 @@ def test_what_is_found(call, kind, what):
 @pytest.mark.parametrize(
     "kind, cases",
     [
-        ("checkpoints", 60),
-        ("sound", 60),
-        ("texts", 60),
+        ("checkpoints", 30),
+        ("sound", 30),
+        ("texts", 30),
         ("onnx", 20),
         pytest.param("checkpoints", None, marks=pytest.mark.slow),
         pytest.param("sound", None, marks=pytest.mark.slow),

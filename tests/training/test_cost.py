@@ -1,5 +1,6 @@
 """What a training step of the full-size nets takes at 512 x 512, one clip at a time, counted on the meta device."""
 
+import pytest
 import torch
 
 from memo_modules.clips import ceil_div
@@ -89,6 +90,7 @@ def test_steps_of_the_published_finetuning_fit_on_a_card_of_24_gb():
     assert needed(nets, list(set_trainable(nets).values())) < 24e9
 
 
+@pytest.mark.slow
 def test_steps_of_the_published_finetuning_with_moments_of_8_bits_fit_on_a_card_of_16_gb():
     nets = full_size_nets()
     total = needed(nets, list(set_trainable(nets).values()), eight_bit=True)

@@ -17,7 +17,7 @@ from memo_modules.weights.checkpoints import net_source
 from memo_modules.weights.lora import read_lora
 from tests.helpers.training_world import write_training
 
-DISTIL = {"steps": 2, "teacher_steps": 4, "guidance_scale": 2.0, "trajectories": 4}
+DISTIL = {"steps": 2, "teacher_steps": 4, "guidance_scale": 2.0, "trajectories": 2}
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,7 @@ def largest_difference(found: Path, expected: Path) -> float:
 EXACT = {
     "fp32": ("dtype=fp32", "optimizer.lr_schedule=cosine", "optimizer.warmup_steps=1"),
     "bf16, averaged": ("dtype=bf16", "ema_decay=0.9", "checkpointing=true"),
-    "low-rank factors": ("lora.rank=2", "dtype=bf16", "ema_decay=0.9", "checkpointing=true"),
+    "low-rank factors": ("lora.rank=2", "ema_decay=0.9", "checkpointing=true"),
 }
 
 
@@ -84,15 +84,15 @@ EXACT = {
     "overrides", [pytest.param(value, id=name, marks=pytest.mark.slow if name == "bf16, averaged" else ()) for name, value in EXACT.items()]
 )
 def test_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit(config, tmp_path, overrides):
-    overrides = ("steps=4", "save_every=100", "batch_size=2", *overrides)
+    overrides = ("steps=3", "save_every=100", "batch_size=2", *overrides)
     whole = run(make(config, tmp_path / "whole", *overrides))
-    first = run(make(config, tmp_path / "parts", *overrides), until=2)
-    assert first[-1].stop and list(checkpoints(tmp_path / "parts")) == [2]
+    first = run(make(config, tmp_path / "parts", *overrides), until=1)
+    assert first[-1].stop and list(checkpoints(tmp_path / "parts")) == [1]
     resumed = make(config, tmp_path / "parts", *overrides, "data.workers=1", resume="latest")
     assert [*map(numbers, whole)] == [*map(numbers, [replace(log, stop=False) for log in first] + run(resumed))]
-    expected = tmp_path / "whole" / "checkpoint-4"
-    assert contents(tmp_path / "parts" / "checkpoint-4") == contents(expected)
-    assert read_state(expected)[0]["counters"] == {"step": 4, "samples": 8, "skipped": 0, "unreadable": 0}
+    expected = tmp_path / "whole" / "checkpoint-3"
+    assert contents(tmp_path / "parts" / "checkpoint-3") == contents(expected)
+    assert read_state(expected)[0]["counters"] == {"step": 3, "samples": 6, "skipped": 0, "unreadable": 0}
 
 
 def test_one_schedule_goes_through_stages(config, tmp_path):

@@ -90,7 +90,7 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", [pytest.param(place, marks=pytest.mark.slow if place in ("a batch", "a forward pass") else ()) for place in PLACES])
 def test_an_error_ends_with_a_checkpoint_that_continues_to_the_same_weights(config, whole, tmp_path, monkeypatch, place):
     where, error = PLACES[place]
     trainer = make(config, tmp_path)
