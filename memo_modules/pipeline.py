@@ -334,8 +334,7 @@ def find_models(models: Path | str, checkpoint: Path | str | None, names: Mappin
 def load_nets(checkpoint: Path, device: torch.device, layers: Layers, loras: Loras = ()) -> MemoNets:
     """The four nets of a folder or a single file, ``loras`` merged into them, the UNets of ``layers``, with what is fastest on ``device``.
     Raises CheckpointError, see load_net."""
-    on_nvidia = device.type == "cuda" and torch.version.cuda is not None
-    capability = torch.cuda.get_device_capability(device) if on_nvidia else None
+    capability = acceleration.capability_of(device)
     layers = acceleration.for_device(layers, capability, on_cpu=device.type == "cpu", attention={"torch": sdpa})
     projections = Layers(dtype=torch.float32)
     change = partial(with_loras, loras)

@@ -112,16 +112,13 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 _FORCED_ATTENTION = ("split_cross", "quad_cross", "pytorch_cross", "sage", "flash", "ck")
 
 
-def _is_nvidia(device: torch.device) -> bool:
-    return comfy.model_management.is_device_cuda(device) and torch.version.cuda is not None
-
-
 def _for_device(layers: Layers, device: torch.device) -> Layers:
     """``layers`` with what is fastest here. An attention that the user forced on ComfyUI is the only one."""
     forced = args.force_upcast_attention or any(getattr(args, f"use_{name}_attention", False) for name in _FORCED_ATTENTION)
-    capability = torch.cuda.get_device_capability(device) if _is_nvidia(device) else None
     attention = None if forced else {"ComfyUI": _attention}
-    return acceleration.for_device(layers, capability, on_cpu=comfy.model_management.is_device_cpu(device), attention=attention)
+    return acceleration.for_device(
+        layers, acceleration.capability_of(device), on_cpu=comfy.model_management.is_device_cpu(device), attention=attention
+    )
 
 
 _CHOOSING = "Choosing the fastest kernels. The first time on a GPU they are compiled, which takes up to a minute; then they are kept on the disk."

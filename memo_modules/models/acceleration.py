@@ -14,6 +14,7 @@ from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..types import AttentionMemory
@@ -45,8 +46,18 @@ _CONTEXTS = (4, 32)
 _SHAPES = 64  # more than the shapes at which one kind of region occurs; torch gives up at 8
 
 
+AMD = (0, 0)
+"""In place of a compute capability: a GPU that torch drives through ROCm."""
+
 OPTIONS = ("fused", "channels_last", "conv_as_matmul", "autotune")
 """The exact accelerations, by the names under which ``for_device`` can leave them out."""
+
+
+def capability_of(device: torch.device) -> tuple[int, int] | None:
+    """Compute capability of an NVIDIA GPU, AMD for one of theirs, None for other devices."""
+    if device.type != "cuda":
+        return None
+    return AMD if torch.version.cuda is None else torch.cuda.get_device_capability(device)
 
 
 def for_device(
@@ -59,8 +70,9 @@ def for_device(
 ) -> Layers:
     """``layers`` with all that is exact and makes a UNet faster on a device.
 
-    capability: compute capability of an NVIDIA GPU, None on other devices. attention: the host's own by name, which competes with the
-    others; None keeps that of ``layers``. off: OPTIONS to do without. ``autotune_kernels`` then chooses among what is Autotuned.
+    capability: see ``capability_of``; on AMD's GPUs the memory format is chosen here, by a trial. attention: the host's own by name, which
+    competes with the others; None keeps that of ``layers``. off: OPTIONS to do without. ``autotune_kernels`` then chooses among what is
+    Autotuned.
     """
     layers = replace(layers, fused="fused" not in off)
     if on_cpu:  # channels last makes torch's gradients of group norm crash there
@@ -69,7 +81,7 @@ def for_device(
         return layers
     if "conv_as_matmul" not in off:
         layers = replace(layers, conv_as_matmul=pointwise)
-    if "channels_last" not in off:
+    if "channels_last" not in off and (capability != AMD or channels_last_pays(torch.device("cuda"), layers.dtype or torch.float16)):
         layers = replace(layers, to_memory_format=channels_last)
     if "autotune" in off:
         return layers
@@ -80,9 +92,11 @@ def for_device(
 
 
 def attention_backends(capability: tuple[int, int] | None) -> dict[str, AttentionFunction]:
-    """Attention besides what a host has. capability: compute capability of an NVIDIA GPU, None on other devices."""
-    backends = {}
-    if capability and "set_priority" in inspect.signature(sdpa_kernel).parameters:
+    """Attention besides what a host has: for NVIDIA's GPUs, to whose sizes ours is written. capability: see ``capability_of``."""
+    backends: dict[str, AttentionFunction] = {}
+    if capability in (None, AMD):
+        return backends
+    if "set_priority" in inspect.signature(sdpa_kernel).parameters:
         backends["cuDNN"] = _cudnn_first
     if _builds_kernels(capability):
         from .kernels.attention_triton import attention_for
@@ -166,8 +180,9 @@ def _is_open(backend: object, channels: int) -> TypeGuard[Autotuned]:
 
 
 def _builds_kernels(capability: tuple[int, int] | None) -> TypeGuard[tuple[int, int]]:
-    """From Ampere on, where Triton is there, which comes with torch for CUDA on Linux."""
-    if capability is None or capability < (8, 0) or find_spec("triton") is None:
+    """From Ampere on and on AMD's, where Triton is there, which comes with torch for GPUs on Linux."""
+    too_old = capability is None or (capability != AMD and capability < (8, 0))
+    if too_old or find_spec("triton") is None:
         return False
     try:
         import triton.language  # noqa: F401
@@ -175,6 +190,22 @@ def _builds_kernels(capability: tuple[int, int] | None) -> TypeGuard[tuple[int, 
         logger.warning("Triton cannot be imported, and its kernels are not used: %s", error)
         return False
     return True
+
+
+@torch.inference_mode()
+def channels_last_pays(device: torch.device, dtype: torch.dtype, pictures: int = 16) -> bool:
+    """Whether a convolution of a UNet is faster on ``device`` with its channels last, and gives the same. pictures: it is tried on, of 512×512."""
+    random = partial(torch.randn, dtype=dtype, device=device)
+    x, weight = random(pictures, 320, 64, 64), random(320, 320, 3, 3)
+
+    def convolution(memory_format: torch.memory_format) -> Callable[..., Tensor]:
+        inputs, kernel = x.to(memory_format=memory_format), weight.to(memory_format=memory_format)
+        return lambda *_: F.conv2d(inputs, kernel, padding=1)
+
+    formats = {"channels first": convolution(torch.contiguous_format), "channels last": convolution(torch.channels_last)}
+    tuned = Autotuned("convolution", formats)
+    tuned.tune((x,))
+    return "channels last" in tuned.chosen.values()
 
 
 def _cudnn_first(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:

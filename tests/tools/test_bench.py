@@ -259,6 +259,14 @@ def test_loading_is_measured_for_every_case(tmp_path):
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.slow
+def test_the_farm_is_measured_with_the_small_model():
+    said = []
+    entry = farm.measure(ROOT / "assets" / "models", jobs=3, rounds=1, say=said.append)
+    assert len(said) == 6 and list(entry["ways"]) == list(farm.WAYS)
+    assert all(value > 0 for each in entry["ways"].values() for value in each.values())
+
+
 def test_the_farm_is_compared_by_what_a_further_job_takes(tmp_path):
     farm.write_jobs(tmp_path, 2)
     assert (tmp_path / "0.wav").read_bytes() != (tmp_path / "1.wav").read_bytes()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from memo_modules.models.acceleration import capability_of
+
 GIB = 2**30
 
 Mark = float | torch.cuda.Event
@@ -48,8 +50,8 @@ class Device:
 
     @property
     def capability(self) -> tuple[int, int] | None:
-        """The GPU's compute capability."""
-        return torch.cuda.get_device_capability(self.torch) if self.is_cuda else None
+        """See acceleration.capability_of."""
+        return capability_of(self.torch)
 
     def synchronize(self) -> None:
         if self.is_cuda:

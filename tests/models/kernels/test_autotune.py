@@ -5,6 +5,7 @@ import logging
 import sys
 import time
 import types
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from memo_modules.models.kernels.autotune import Autotuned
 from memo_modules.models.kernels.geglu import geglu
 from memo_modules.models.kernels.group_norm_silu import group_norm_silu
 from memo_modules.models.kernels.memory_attention import memory_attention
-from memo_modules.models.layers import Layers, sdpa
+from memo_modules.models.layers import Layers, channels_last, sdpa
 from tools.benchmarking import random_nets
 
 HEADS = 2
@@ -188,6 +189,36 @@ def test_what_is_chosen_is_part_of_a_compiled_region(backend):
     layer, x = SelfAttention(Layers(attention=attention), 8, HEADS), torch.randn(1, 5, 8)
     torch._dynamo.reset()
     assert torch.allclose(torch.compile(layer, backend="aot_eager", fullgraph=True)(x), layer(x), atol=1e-6)
+
+
+def test_amds_cards_try_what_is_not_written_for_nvidias(monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert acceleration.capability_of(torch.device("cuda")) == acceleration.AMD
+    assert acceleration.capability_of(torch.device("cpu")) is None
+    formats, tried = iter((True, False)), []
+    monkeypatch.setattr(acceleration, "channels_last_pays", lambda *asked: tried.append(asked) or next(formats))
+    for last in (True, False):
+        layers = acceleration.for_device(Layers(dtype=torch.float16), acceleration.AMD, on_cpu=False, attention={"host": sdpa})
+        assert (layers.to_memory_format is channels_last) is last
+        assert list(layers.attention.backends) == ["host"]
+        competing = ["torch", "Triton"] if find_spec("triton") else ["torch"]
+        assert all(list(getattr(layers, name).backends) == competing for name in ("memory_attention", "geglu", "group_norm_silu"))
+    assert tried == [(torch.device("cuda"), torch.float16)] * 2
+
+
+@pytest.mark.parametrize(("delay", "wrong", "pays"), [(0.0, 0.0, True), (0.05, 0.0, False), (0.0, 1.0, False)], ids=["faster", "slower", "wrong"])
+def test_channels_last_has_to_pay(monkeypatch, delay, wrong, pays):
+    """On a machine where either takes as long as it does here, and one a tenth of a second more."""
+    convolve = torch.nn.functional.conv2d
+
+    def conv2d(x, weight, **options):
+        last = x.is_contiguous(memory_format=torch.channels_last)
+        time.sleep(delay if last else 0.02)
+        return convolve(x, weight, **options)[:1, :1] + wrong * last
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", conv2d)
+    monkeypatch.setattr(torch, "randn", lambda *shape, **options: torch.ones(shape, **options)[..., :8])
+    assert acceleration.channels_last_pays(torch.device("cpu"), torch.float32, pictures=1) is pays
 
 
 def test_a_triton_that_cannot_be_imported_is_done_without(monkeypatch, caplog):
