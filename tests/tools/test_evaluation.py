@@ -14,7 +14,7 @@ from memo_modules.sampler.sampling import sample_video
 from memo_modules.types import EMOTIONS, SamplerSettings
 from tools import evaluate
 from tools.evaluation import report, running
-from tools.evaluation.distances import distances
+from tools.evaluation.distances import distances, farther
 from tools.evaluation.figures import figures, lag_correlations
 from tools.evaluation.intervals import differences, intervals
 from tools.evaluation.keeping import Kept
@@ -113,10 +113,17 @@ def test_a_character_that_becomes_another_drifts(reader):
 
 def test_intervals_hold_the_figures_and_differences_are_of_the_same_videos(reader, videos, truth):
     found, sure = figures(truth, truth), intervals(truth, truth)
-    assert set(sure) == {"lip_sync_correlation", "mood_accuracy", "identity_distance", "seam_ratio", "sharpness", "identity_drift"}
+    of_short = {"lip_sync_correlation", "mood_accuracy", "identity_distance", "seam_ratio", "sharpness", "blinks_per_minute"}
+    assert set(sure) == of_short | {"identity_drift"}
     for name, (low, high) in sure.items():
         assert low <= found[name] + 1e-6 and found[name] - 1e-6 <= high, name
     assert intervals(truth[:3], truth[:1]) == {}, "too few to tell"
+    eyes = [np.ones_like(reading.eyes) for reading in truth]
+    for number, each in enumerate(eyes):  # two blinks in every second video
+        each[0, [5, 6, 20][: 3 * (number % 2)]] = 0
+    blinking = [replace(reading, eyes=each) for reading, each in zip(truth, eyes, strict=True)]
+    low, high = intervals(blinking)["blinks_per_minute"]
+    assert 0 <= low < figures(blinking)["blinks_per_minute"] < high and differences(blinking, [], truth, [])["blinks_per_minute"][1] > 0
     same = differences(truth, [], truth, [])
     assert all(interval == [0.0, 0.0] for interval in same.values()) and "identity_drift" not in same
     soft = changed(reader, videos, lambda i, frames, every: ((frames.astype(int) + np.roll(frames, 1, axis=2)) // 2).astype(np.uint8))
@@ -308,6 +315,10 @@ def test_distances_are_in_units_of_two_seeds(truth):
     found = distances(results, "draft")
     assert (found["deviation"], found["variety"]) == (0.25, None)
     assert distances(results, "fast_guided")["deviation"] is None
+    values = {"distances_per_video": {"deviation": [0.5, 0.6, 0.7, 0.8], "variety": []}}
+    nearer = {"distances_per_video": {"deviation": [0.4, 0.5, 0.6, 0.7], "variety": []}}
+    assert farther(values, nearer)["deviation"] == pytest.approx([0.1, 0.1]) and list(farther(values, nearer)) == ["deviation"]
+    assert farther(values, {"distances_per_video": {"deviation": [0.4]}}) == farther(values, {}) == {}
     entries = report.entries({TRUTH: Results(truth, []), **results}, lambda key: SamplerSettings(), {})
     table = report.table(
         {"base": {"steps": 1, "guidance_scale": 1.0}, "cases": {"identities": 1, "seconds": 1, "long_seconds": 0}, "variants": entries}

@@ -42,7 +42,7 @@ def figures(short: Sequence[Reading], long: Sequence[Reading] = ()) -> dict:
         "mouth_width_correlation": correlation(*np.concatenate([r.width for r in short], axis=1)),
         "mood_accuracy": float(np.trace(counts) / counts.sum()) if counts.sum() else None,
         "mood_confusion": counts.tolist(),
-        "blinks_per_minute": _blinks(every, 0),
+        "blinks_per_minute": 60 * FPS * sum(map(blinks, every)) / sum(len(reading.eyes[0]) for reading in every),
         "identity_distance": float(np.mean([r.identity.mean() for r in short])),
         **_drift(long),
         "backdrop_error": _mean([r.backdrop.mean() for r in short]),
@@ -109,10 +109,10 @@ def _drift(long: Sequence[Reading]) -> dict:
     }
 
 
-def _blinks(readings: Sequence[Reading], row: int) -> float:
-    shut = [reading.eyes[row] < SHUT_BELOW for reading in readings]
-    falls = sum(int((~now[:-1] & now[1:]).sum()) for now in shut)
-    return falls * 60 * FPS / sum(map(len, shut))
+def blinks(reading: Reading) -> int:
+    """How often the eyes of a video fall shut."""
+    shut = reading.eyes[0] < SHUT_BELOW
+    return int((~shut[:-1] & shut[1:]).sum())
 
 
 def _of_video(reading: Reading) -> dict:

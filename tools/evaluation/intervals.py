@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from memo_modules.clips import CLIP_FRAMES
-from tools.evaluation.figures import SETTLED, drift_of, lag_correlations
+from tools.evaluation.figures import SETTLED, blinks, drift_of, lag_correlations
 from tools.evaluation.readings import Reading, borders
-from tools.small_world import MOODS
+from tools.small_world import FPS, MOODS
 
 RESAMPLES = 2000
 
@@ -50,6 +50,8 @@ def _values(short: Sequence[Reading], long: Sequence[Reading]) -> Values:
                 "seam_ratio": (at / ats) / (within / withins),
                 "sharpness": sharp / videos,
             }
+        falls, frames = _sums([np.array([blinks(r), len(r.eyes[0])]) for r in (*short, *long)]).T
+        values["blinks_per_minute"] = 60 * FPS * falls / frames
     if len(long) >= FEWEST:
         drift, count = _sums([np.array([drift_of(r), 1.0]) for r in long]).T
         values["identity_drift"] = drift / count

@@ -9,7 +9,7 @@ import numpy as np
 
 from memo_modules.types import SamplerSettings
 from tools.evaluation import pictures
-from tools.evaluation.distances import distances
+from tools.evaluation.distances import distances, farther
 from tools.evaluation.figures import figures
 from tools.evaluation.intervals import FEWEST, differences, intervals
 from tools.evaluation.running import Results
@@ -46,6 +46,9 @@ def entries(results: dict[str, Results], settings: Callable[[str], SamplerSettin
         if key != BASE and (other := results.get(BASE)):
             entry["minus_base"] = differences(result.short, result.long, other.short, other.long)
         found[key] = entry
+    for entry in found.values():
+        if "minus_base" in entry:
+            entry["minus_base"] |= farther(entry, found[BASE])
     return found
 
 
