@@ -32,6 +32,7 @@ from .errors import InputError
 from .host_memory import has_room
 from .models import acceleration
 from .models.emotion_classifier import EmotionClassifier
+from .models.kernels.autotune import capability_of
 from .models.layers import Layers, sdpa
 from .portrait.face import FaceAnalyzer, embed_face
 from .portrait.framing import crop_portrait, framed_portrait
@@ -334,7 +335,7 @@ def find_models(models: Path | str, checkpoint: Path | str | None, names: Mappin
 def load_nets(checkpoint: Path, device: torch.device, layers: Layers, loras: Loras = ()) -> MemoNets:
     """The four nets of a folder or a single file, ``loras`` merged into them, the UNets of ``layers``, with what is fastest on ``device``.
     Raises CheckpointError, see load_net."""
-    capability = acceleration.capability_of(device)
+    capability = capability_of(device)
     layers = acceleration.for_device(layers, capability, on_cpu=device.type == "cpu", attention={"torch": sdpa})
     projections = Layers(dtype=torch.float32)
     change = partial(with_loras, loras)

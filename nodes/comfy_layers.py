@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..memo_modules.errors import InputError
 from ..memo_modules.models import acceleration
+from ..memo_modules.models.kernels.autotune import capability_of
 from ..memo_modules.models.kernels.in_place import Weights, own_weights
 from ..memo_modules.models.layers import Layers
 
@@ -116,9 +117,8 @@ def _for_device(layers: Layers, device: torch.device) -> Layers:
     """``layers`` with what is fastest here. An attention that the user forced on ComfyUI is the only one."""
     forced = args.force_upcast_attention or any(getattr(args, f"use_{name}_attention", False) for name in _FORCED_ATTENTION)
     attention = None if forced else {"ComfyUI": _attention}
-    return acceleration.for_device(
-        layers, acceleration.capability_of(device), on_cpu=comfy.model_management.is_device_cpu(device), attention=attention
-    )
+    on_cpu = comfy.model_management.is_device_cpu(device)
+    return acceleration.for_device(layers, capability_of(device), on_cpu=on_cpu, attention=attention)
 
 
 _CHOOSING = "Choosing the fastest kernels. The first time on a GPU they are compiled, which takes up to a minute; then they are kept on the disk."

@@ -21,7 +21,7 @@ from ..types import AttentionMemory
 from ..words import first_line
 from .audio_module import AudioModule
 from .config import DiffusionNetConfig
-from .kernels.autotune import Autotuned
+from .kernels.autotune import AMD, Autotuned
 from .kernels.convolution import few_positions, pointwise
 from .kernels.geglu import geglu
 from .kernels.group_norm_silu import group_norm_silu
@@ -46,18 +46,8 @@ _CONTEXTS = (4, 32)
 _SHAPES = 64  # more than the shapes at which one kind of region occurs; torch gives up at 8
 
 
-AMD = (0, 0)
-"""In place of a compute capability: a GPU that torch drives through ROCm."""
-
 OPTIONS = ("fused", "channels_last", "conv_as_matmul", "autotune")
 """The exact accelerations, by the names under which ``for_device`` can leave them out."""
-
-
-def capability_of(device: torch.device) -> tuple[int, int] | None:
-    """Compute capability of an NVIDIA GPU, AMD for one of theirs, None for other devices."""
-    if device.type != "cuda":
-        return None
-    return AMD if torch.version.cuda is None else torch.cuda.get_device_capability(device)
 
 
 def for_device(
@@ -70,7 +60,7 @@ def for_device(
 ) -> Layers:
     """``layers`` with all that is exact and makes a UNet faster on a device.
 
-    capability: see ``capability_of``; on AMD's GPUs the memory format is chosen here, by a trial. attention: the host's own by name, which
+    capability: see autotune.capability_of; on AMD's GPUs the memory format is chosen here, by a trial. attention: the host's own by name, which
     competes with the others; None keeps that of ``layers``. off: OPTIONS to do without. ``autotune_kernels`` then chooses among what is
     Autotuned.
     """
@@ -92,7 +82,7 @@ def for_device(
 
 
 def attention_backends(capability: tuple[int, int] | None) -> dict[str, AttentionFunction]:
-    """Attention besides what a host has: for NVIDIA's GPUs, to whose sizes ours is written. capability: see ``capability_of``."""
+    """Attention besides what a host has: for NVIDIA's GPUs, to whose sizes ours is written. capability: see autotune.capability_of."""
     backends: dict[str, AttentionFunction] = {}
     if capability in (None, AMD):
         return backends

@@ -62,6 +62,7 @@ def test_demo_in_comfyui(comfyui_path, voice, tmp_path):
     check_video(video, voice)
 
 
+@pytest.mark.slow
 def test_demo_without_comfyui(voice, tmp_path):
     text, video = run_demo(voice, tmp_path, HOME=str(tmp_path), USERPROFILE=str(tmp_path))
     assert "through the library" in text

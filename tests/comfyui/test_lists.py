@@ -57,6 +57,7 @@ def test_the_good_ones_are_kept_and_not_sampled_twice(comfyui_server):
     assert kept(comfyui_server) == []
 
 
+@pytest.mark.slow
 def test_what_was_kept_is_what_would_be_sampled(comfyui_server):
     frames = {"frames": node("SaveImage", images=["portrait", 0], filename_prefix="list")}
     comfyui_server.run(graph("0.45 0.0") | frames)
@@ -100,6 +101,7 @@ def file_graph(values: str, **inputs) -> dict:
     return prompt
 
 
+@pytest.mark.slow
 def test_files_of_the_good_ones_are_kept_and_not_made_twice(comfyui_server):
     def files(prompt: dict, listener: Record) -> dict[str, bytes]:
         outputs = comfyui_server.run(prompt, listener)[find(prompt, "MemoSampleToFile")]

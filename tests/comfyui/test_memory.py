@@ -131,7 +131,7 @@ def test_onnx_sessions_make_room_for_another_model(comfyui_server, preparations)
     assert sessions(alive(comfyui_server.run(look_behind(preparations, **rooms)))) == CLOSED
 
 
-@pytest.mark.parametrize("where", ["on the GPU", "on the CPU"])
+@pytest.mark.parametrize("where", ["on the GPU", pytest.param("on the CPU", marks=pytest.mark.slow)])
 def test_onnx_sessions_make_room_on_a_card(comfyui_path, tiny_models, where):
     """Sessions that onnxruntime has on the CPU at the same time take none of its memory, and are unloaded all the same."""
     folder = tiny_models / "memo" / "tiny" / "misc" / "face_analysis" / "models"

@@ -120,7 +120,7 @@ def test_a_job_that_cannot_be_made_fails_alone_with_its_reason(tiny_pipeline, re
     assert {line["output"] for line in lines(results.root / FAILED)} == {"1.mp4", "2.mp4"}
 
 
-MOMENTS = ("begin", "first clip", "last clip", "announced", "moved", "removed", "line")
+MOMENTS = ("first clip", "last clip", "removed", "line", *(pytest.param(each, marks=pytest.mark.slow) for each in ("begin", "announced", "moved")))
 
 
 @pytest.mark.parametrize("moment", MOMENTS)

@@ -33,7 +33,7 @@ class Clip:
     update_peak: int
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["plain", "fused"])
+@pytest.fixture(scope="module", params=[pytest.param(False, marks=pytest.mark.slow), True], ids=["plain", "fused"])
 def nets(request) -> MemoNets:
     layers = Layers(dtype=torch.bfloat16, device="meta", fused=request.param)
     options = {name: manifest(name)["constructor_kwargs"] for name in ("reference_net", "diffusion_net")}

@@ -147,6 +147,7 @@ def test_what_is_no_folder_of_nets_is_refused(tmp_path):
         keep_bfloat16(tmp_path / "memo.safetensors")
 
 
+@pytest.mark.slow
 def test_the_script(checkpoint):
     def convert(*arguments):
         return subprocess.run([sys.executable, ROOT / "scripts" / "convert.py", checkpoint, *arguments], capture_output=True, text=True)

@@ -85,6 +85,7 @@ def needed(nets: MemoNets, trained: list[torch.nn.Parameter], eight_bit: bool = 
     return 1.05 * (vae + weights + held + max(moments + passes.peak, updating))
 
 
+@pytest.mark.slow
 def test_steps_of_the_published_finetuning_fit_on_a_card_of_24_gb():
     nets = full_size_nets()
     assert needed(nets, list(set_trainable(nets).values())) < 24e9

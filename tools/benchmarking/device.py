@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from memo_modules.models.acceleration import capability_of
+from memo_modules.models.kernels.autotune import capability_of
 
 GIB = 2**30
 
@@ -50,7 +50,7 @@ class Device:
 
     @property
     def capability(self) -> tuple[int, int] | None:
-        """See acceleration.capability_of."""
+        """See autotune.capability_of."""
         return capability_of(self.torch)
 
     def synchronize(self) -> None:

@@ -24,6 +24,17 @@ _HEAD_START = 4_000_000  # cycles of a GPU's clock, about 2 ms: longer than a ho
 _WORTH = 0.9  # of the first backend's time: two that take as long are not to take turns, since each rounds in its own way
 
 
+AMD = (0, 0)
+"""In place of a compute capability: a GPU that torch drives through ROCm."""
+
+
+def capability_of(device: torch.device) -> tuple[int, int] | None:
+    """Compute capability of an NVIDIA GPU, AMD for one of theirs, None for other devices."""
+    if device.type != "cuda":
+        return None
+    return AMD if torch.version.cuda is None else torch.cuda.get_device_capability(device)
+
+
 class Autotuned:
     """A function, (x, ..) -> out, with several backends. Each number of channels gets the backend that ``tune`` finds for it; without
     that, the first. chosen: name of the backend by channels, see ``channels``."""

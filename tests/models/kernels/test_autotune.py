@@ -193,12 +193,12 @@ def test_what_is_chosen_is_part_of_a_compiled_region(backend):
 
 def test_amds_cards_try_what_is_not_written_for_nvidias(monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", None)
-    assert acceleration.capability_of(torch.device("cuda")) == acceleration.AMD
-    assert acceleration.capability_of(torch.device("cpu")) is None
+    assert autotune.capability_of(torch.device("cuda")) == autotune.AMD
+    assert autotune.capability_of(torch.device("cpu")) is None
     formats, tried = iter((True, False)), []
     monkeypatch.setattr(acceleration, "channels_last_pays", lambda *asked: tried.append(asked) or next(formats))
     for last in (True, False):
-        layers = acceleration.for_device(Layers(dtype=torch.float16), acceleration.AMD, on_cpu=False, attention={"host": sdpa})
+        layers = acceleration.for_device(Layers(dtype=torch.float16), autotune.AMD, on_cpu=False, attention={"host": sdpa})
         assert (layers.to_memory_format is channels_last) is last
         assert list(layers.attention.backends) == ["host"]
         competing = ["torch", "Triton"] if find_spec("triton") else ["torch"]
