@@ -32,7 +32,12 @@ def graphs(comfyui_server, tmp_path_factory) -> dict[str, dict]:
     made["MemoSetEmotion"] = {"mood": node("MemoSetEmotion", emotion="sad"), "end": node("PreviewAny", source=["mood", 0])}
     everything = {"model": "tiny", "classifier": "tiny", "vocal_separator": "tiny", "face_analysis": "tiny"}
     everything |= {"vae": "sd-vae-ft-mse", "audio_encoder": "wav2vec2-base-960h", "emotion2vec": "emotion2vec_plus_large"}
-    made["MemoLoadAll"] = {"all": node("MemoLoadAll", **everything), "end": node("PreviewAny", source=["all", 0])}
+    load_all = {"all": node("MemoLoadAll", **everything)}
+    made["MemoLoadAll"] = load_all | {"end": node("PreviewAny", source=["all", 0])}
+    settings = {"resolution": 64, "fps": 30.0, "steps": 1, "guidance_scale": 1.0, "seed": 42}
+    given = {"image": node("LoadImage", **inputs["LoadImage"]), "audio": node("LoadAudio", **inputs["LoadAudio"])}
+    portrait = node("MemoTalkingPortrait", models=["all", 0], image=["image", 0], audio=["audio", 0], **settings)
+    made["MemoTalkingPortrait"] = load_all | given | {"portrait": portrait, "end": node("PreviewImage", images=["portrait", 0])}
     return made
 
 
@@ -67,6 +72,7 @@ def test_every_choice_of_every_list(comfyui_server, graphs):
         "MemoDetectEmotion.emotion_source": "",
         "MemoSampleToFile.pixel_format": "",
         "MemoSampler.preset": "turbo needs a model that was distilled",
+        "MemoTalkingPortrait.preset": "turbo needs a model that was distilled",
         "MemoSampleToFile.preset": "turbo needs a model that was distilled",
         "MemoPasteBackToFile.pixel_format": r"pixel_format of h264: expected yuv420p, yuv444p, got bgr0\.",
     }
