@@ -77,11 +77,12 @@ EXACT = {
     "fp32": ("dtype=fp32", "optimizer.lr_schedule=cosine", "optimizer.warmup_steps=1"),
     "bf16, averaged": ("dtype=bf16", "ema_decay=0.9", "checkpointing=true"),
     "low-rank factors": ("lora.rank=2", "ema_decay=0.9", "checkpointing=true"),
+    "bf16, low-rank factors": ("lora.rank=2", "dtype=bf16", "ema_decay=0.9", "checkpointing=true"),
 }
 
 
 @pytest.mark.parametrize(
-    "overrides", [pytest.param(value, id=name, marks=pytest.mark.slow if name == "bf16, averaged" else ()) for name, value in EXACT.items()]
+    "overrides", [pytest.param(value, id=name, marks=pytest.mark.slow if name.startswith("bf16") else ()) for name, value in EXACT.items()]
 )
 def test_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit(config, tmp_path, overrides):
     overrides = ("steps=3", "save_every=100", "batch_size=2", *overrides)
