@@ -55,7 +55,7 @@ def parse_arguments() -> argparse.Namespace:
     arguments.checkpoint = arguments.checkpoint.resolve()
     small = arguments.checkpoint == SMALL
     arguments.image = arguments.image or ROOT / "assets" / ("cartoon.png" if small else "portrait.jpg")
-    arguments.audio = arguments.audio or ROOT / "assets" / ("babble.wav" if small else "speech.wav")
+    arguments.audio = arguments.audio or ROOT / "assets" / ("cartoon.wav" if small else "speech.wav")
     arguments.steps = arguments.steps or (5 if small else 20)
     arguments.size = arguments.size or (128 if small else 512)
     for name, file in (("image", arguments.image), ("audio", arguments.audio)):

@@ -12,7 +12,8 @@ from memo_modules.models import layers as layers_module
 from memo_modules.pipeline import DTYPES, Conditioning, MemoPipeline, layers_of
 from memo_modules.types import AudioFeatures, Face, SamplerSettings
 
-SMALL = Path(__file__).resolve().parents[1] / "assets" / "models"
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+SMALL, CARTOON = ASSETS / "models", ASSETS / "cartoon.png"
 SIDE, FRAMES = 64, 2
 SETTINGS = SamplerSettings(steps=2, num_init_past_frames=2, num_past_frames=2)
 
@@ -25,7 +26,7 @@ def frames(dtype: str) -> torch.Tensor:
     face = Face(torch.randn(1, nets.image_proj.d_face, generator=generator), None, 0.0)
     values = torch.randn(FRAMES, nets.audio_proj.d_in // (5 * 64), 64, generator=generator)
     audio = AudioFeatures(values, Fraction(30), FRAMES, FRAMES)
-    portrait = torch.rand(1, 3, SIDE, SIDE, generator=generator) * 2 - 1
+    portrait, _ = pipeline.portrait(CARTOON, (SIDE, SIDE))
     return pipeline.sample(Conditioning(portrait, face, audio, constant_emotion(3)), SETTINGS).frames()
 
 

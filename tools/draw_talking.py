@@ -21,7 +21,7 @@ from tools.evaluation.variants import Case
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "assets" / "talking.webp"
-SOUND = ROOT / "assets" / "babble.wav"
+SOUND = ROOT / "assets" / "cartoon.wav"
 
 SETTINGS = SamplerSettings(steps=5, guidance_scale=1.0, seed=42, num_init_past_frames=2, noise="smooth")
 """The settings of the demo."""

@@ -50,10 +50,10 @@ def photo() -> torch.Tensor:
 
 
 def voice(minutes: float) -> Audio:
-    """The babble, over and over."""
-    babble = decode(ASSETS / "babble.wav")
-    samples = round(minutes * 60 * babble.sample_rate)
-    return Audio(babble.waveform.repeat(1, samples // babble.waveform.shape[1] + 1)[:, :samples], babble.sample_rate)
+    """The cartoon's voice, over and over."""
+    said = decode(ASSETS / "cartoon.wav")
+    samples = round(minutes * 60 * said.sample_rate)
+    return Audio(said.waveform.repeat(1, samples // said.waveform.shape[1] + 1)[:, :samples], said.sample_rate)
 
 
 def memory() -> dict[str, int]:

@@ -97,8 +97,8 @@ def test_the_mouth_of_the_small_model_opens_as_before(one_thread):
     """Of a speaker who is 20 dB fainter in the second half: in that half, it opens half as much without levelling."""
     pipeline = MemoPipeline.from_models(ASSETS / "models")
     settings = SamplerSettings(steps=4, seed=1, guidance_scale=1.0, num_init_past_frames=2, noise="smooth")
-    babble = decode(ASSETS / "babble.wav")
-    even = Audio(babble.waveform[:, : 24 * RATE // 10], RATE)
+    said = decode(ASSETS / "cartoon.wav")
+    even = Audio(said.waveform[:, : 24 * RATE // 10], RATE)
     walking = Audio(even.waveform * torch.where(torch.arange(24 * RATE // 10) < 12 * RATE // 10, 1.0, 0.1), RATE)
     conditioning = pipeline.condition(ASSETS / "cartoon.png", even, size=(128, 128), emotion="neutral", separate=False)
 

@@ -12,7 +12,7 @@ from tests.helpers.graphs import SMALL
 from tools.front_end import FrontEnd
 
 ROOT = Path(__file__).resolve().parents[2]
-OWN = SMALL | {"LoadImage": {"image": "cartoon.png"}, "LoadAudio": {"audio": "babble.wav"}}
+OWN = SMALL | {"LoadImage": {"image": "cartoon.png"}, "LoadAudio": {"audio": "cartoon.wav"}}
 OWN["MemoSampler"] = SMALL["MemoSampler"] | {"steps": 8}
 SIZE = (2050, 900)
 
@@ -24,7 +24,7 @@ def base(tmp_path_factory):
     base = tmp_path_factory.mktemp("comfyui")
     shutil.copytree(ROOT / "assets" / "models", base / "models")
     (base / "input").mkdir()
-    for file in ("cartoon.png", "babble.wav"):
+    for file in ("cartoon.png", "cartoon.wav"):
         shutil.copy(ROOT / "assets" / file, base / "input")
     return base
 

@@ -17,7 +17,7 @@ from tools.small_world.mouth import mouth_from_sound
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE_RATE, SAMPLES = 16000, 20001
 FRAMES = 38  # 30 per second, the last one partly covered
-BABBLE = ROOT / "assets" / "babble.wav"
+VOICE = ROOT / "assets" / "cartoon.wav"
 
 pytestmark = pytest.mark.skipif(
     Path(sys.prefix).resolve() != environment.VENV.resolve(), reason="from another Python the demo would make .venv first: run tools/test.py"
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture
 def voice(tmp_path):
     """The beginning of the demo's own voice."""
-    with wave.open(str(BABBLE)) as whole, wave.open(str(tmp_path / "voice.wav"), "wb") as file:
+    with wave.open(str(VOICE)) as whole, wave.open(str(tmp_path / "voice.wav"), "wb") as file:
         file.setparams(whole.getparams())
         file.writeframes(whole.readframes(SAMPLES))
     return tmp_path / "voice.wav"

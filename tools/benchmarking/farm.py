@@ -68,7 +68,7 @@ def measure(models: Path, jobs: int, rounds: int, say: Callable[[str], None] = l
 def write_jobs(folder: Path, count: int) -> Path:
     """A manifest of jobs that share a portrait, each with a voice of its own."""
     shutil.copy(ROOT / "assets" / "cartoon.png", folder / "portrait.png")
-    with wave.open(str(ROOT / "assets" / "babble.wav")) as file:
+    with wave.open(str(ROOT / "assets" / "cartoon.wav")) as file:
         parameters, sound = file.getparams(), np.frombuffer(file.readframes(file.getnframes()), dtype=np.int16)
     lines = []
     for number in range(count):

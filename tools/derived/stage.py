@@ -1,5 +1,5 @@
 """A base directory of ComfyUI in which the workflow files run as they are, and show something: the small model under the published
-names, cartoons as portraits, their babble as voice."""
+names, cartoons as portraits, the voice of one of them."""
 
 import shutil
 import tempfile
@@ -96,7 +96,7 @@ def _picture(who: tuple[int, ...]) -> Image.Image:
 
 
 def _write_voice(file: Path, seconds: float) -> None:
-    """The beginning of the babble."""
-    with wave.open(str(ASSETS / "babble.wav")) as whole, wave.open(str(file), "wb") as part:
+    """The beginning of the cartoon's voice."""
+    with wave.open(str(ASSETS / "cartoon.wav")) as whole, wave.open(str(file), "wb") as part:
         part.setparams(whole.getparams())
         part.writeframes(whole.readframes(round(seconds * whole.getframerate())))

@@ -22,13 +22,14 @@ MEMORIES = ("carried", "reset_clip", "reset_step")
 
 @dataclass(frozen=True)
 class Case:
-    """One video. identity, voice: numbers from 0 on. mood: of the voice, and commanded. words: it speaks some instead of babbling."""
+    """One video. identity, voice: numbers from 0 on. mood: of the voice, and commanded. words: it speaks some, or the given ones, instead of
+    babbling."""
 
     identity: int
     voice: int
     mood: str
     seconds: float
-    words: bool = False
+    words: bool | str = False
 
     def clip(self) -> Clip:
         """The true video."""

@@ -1,6 +1,6 @@
 """Write the cartoon and the voice that the demo of the small model runs on, neither of them in any training set.
 
-python -m tools.small_model.demo_inputs        writes assets/cartoon.png and assets/babble.wav
+python -m tools.small_model.demo_inputs        writes assets/cartoon.png and assets/cartoon.wav; needs the program espeak-ng
 """
 
 import wave
@@ -13,12 +13,14 @@ from tools.small_world import SAMPLE_RATE
 
 ROOT = Path(__file__).resolve().parents[2]
 
-CASE = Case(identity=95_001, voice=95_001, mood="happy", seconds=4.8)
+TEXT = "Hello, I am a small model and I can talk. I learned it from cartoons like me."
+
+CASE = Case(identity=95_001, voice=95_001, mood="happy", seconds=4.8, words=TEXT)
 
 
 def main() -> None:
     Image.fromarray(CASE.portrait(512)).save(ROOT / "assets" / "cartoon.png", optimize=True)
-    with wave.open(str(ROOT / "assets" / "babble.wav"), "wb") as file:
+    with wave.open(str(ROOT / "assets" / "cartoon.wav"), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(SAMPLE_RATE)

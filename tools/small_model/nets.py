@@ -26,11 +26,11 @@ from tools.diffusers_layout import unet_config, write_diffusers
 D_CROSS, D_FACE, WINDOW = 64, 512, 5
 
 REFERENCE_NET = ReferenceNetConfig(
-    block_out_channels=(64, 64, 96, 64),  # the finest level has the face's details, the coarsest is four places
+    block_out_channels=(32, 64, 96, 96),
     layers_per_block=1,
     cross_attention_dim=D_CROSS,
     attention_head_dim=(1, 2, 2, 2),
-    norm_num_groups=8,  # eight channels each and more: one with a norm of its own forgets how bright it was
+    norm_num_groups=8,  # four channels each and more: one with a norm of its own forgets how bright it was
 )
 DIFFUSION_NET = DiffusionNetConfig(
     **asdict(REFERENCE_NET),
